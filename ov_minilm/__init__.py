@@ -1,0 +1,59 @@
+"""Sentence embeddings of all-MiniLM-L6-v2 on CPUs: INT8, packed, the same bits for the same text.
+
+>>> from ov_minilm import encode
+>>> encode("one text").shape
+(384,)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ov_minilm.errors import (
+    ArtefactError,
+    DeviceUnavailable,
+    DriftTooLarge,
+    FileMismatch,
+    ForkedProcess,
+    ManifestInvalid,
+    OvMiniLMError,
+    PrecisionUnavailable,
+    SourceRefused,
+    TextTooLong,
+    TruncationWarning,
+)
+
+if TYPE_CHECKING:
+    from ov_minilm.embedder import Embedder, Info, encode
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArtefactError",
+    "DeviceUnavailable",
+    "DriftTooLarge",
+    "Embedder",
+    "FileMismatch",
+    "ForkedProcess",
+    "Info",
+    "ManifestInvalid",
+    "OvMiniLMError",
+    "PrecisionUnavailable",
+    "SourceRefused",
+    "TextTooLong",
+    "TruncationWarning",
+    "__version__",
+    "encode",
+]
+
+_LAZY = ("Embedder", "Info", "encode")
+
+
+def __getattr__(name: str) -> Any:
+    """Load the embedder at its first use: a program that only asks --help never waits for OpenVINO."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("ov_minilm.embedder"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

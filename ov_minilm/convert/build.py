@@ -1,0 +1,264 @@
+"""The steps from checkpoint to artefact, in order.
+
+Nothing appears at the destination before all of them passed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+
+from ov_minilm import __version__
+from ov_minilm.convert import calibrate, check, graph, outliers, quiet, scales
+from ov_minilm.convert.source import Checkpoint
+from ov_minilm.drift import Drift, Gate, gate, measure, worst
+from ov_minilm.embedder import Embedder
+from ov_minilm.engine import Kernels
+from ov_minilm.errors import DriftTooLarge, TruncationWarning
+from ov_minilm.evaluation import Evaluation, read_texts
+from ov_minilm.manifest import (
+    FORMAT,
+    GRAPH,
+    NAME,
+    TOKENIZER,
+    WEIGHTS,
+    Manifest,
+    Recipe,
+    file_facts,
+    fingerprint,
+)
+from ov_minilm.spec import GRIDS, FloatArray
+from ov_minilm.tokens import Tokens
+
+TOOLS = ("openvino", "nncf", "optimum-intel", "transformers", "torch", "tokenizers")
+
+Say = Callable[[str], None]
+
+
+def build(
+    checkpoint: Checkpoint,
+    out: Path,
+    *,
+    calibration: Path = calibrate.CALIBRATION,
+    evaluation: Evaluation,
+    limits: Gate,
+    say: Say,
+) -> Manifest:
+    """Write OUT/fp32 and OUT/int8 and return the INT8 manifest.
+
+    Raises:
+        DriftTooLarge: the INT8 artefact breaks the gate; whatever was at the destination stays.
+        OSError: the destination cannot be written; said before the work starts.
+        ValueError: too few calibration texts.
+    """
+    step = _Steps(say)
+    texts = read_texts(calibration)
+    if len(texts) < calibrate.FEWEST:
+        raise ValueError(f"{calibration}: {len(texts)} texts; calibration needs at least {calibrate.FEWEST}")
+    quiet.no_telemetry()
+    with _staging(out) as staging, warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)  # both sides of every comparison are cut alike
+        fp32, int8 = staging / "fp32", staging / "int8"
+        for folder in (fp32, int8):
+            folder.mkdir()
+            shutil.copyfile(checkpoint.folder / TOKENIZER, folder / TOKENIZER)
+        tokens = Tokens.open(fp32 / TOKENIZER, checkpoint.spec)
+        samples = calibrate.samples(texts, tokens)
+
+        with step("export with optimum-intel"), quiet.silence():
+            exported = graph.export(checkpoint.folder)
+        with step("pack inputs, pooling, L2"):
+            packed = graph.pack(exported.clone(), checkpoint.spec)
+            graph.save(packed, fp32 / GRAPH)
+            _manifest(checkpoint, fp32, None, None, ()).write(fp32)
+        with step("check against the export") as note, Embedder.open(fp32, precision="f32") as reference:
+            mine = reference.encode(texts, progress=False)
+            note(_cosine(check.require_equal("the export", check.export_vectors(exported, samples), mine)))
+        with step("check against sentence-transformers") as note:
+            with quiet.silence():
+                original = check.original_vectors(checkpoint.folder, texts)
+            note(_cosine(check.require_equal("sentence-transformers", original, mine)))
+
+        with step("find outlier channels") as note:
+            source = ov.Core().read_model(fp32 / GRAPH)
+            channels = [outliers.select(peak) for peak in outliers.peaks(source, samples)]
+            outliers.split(source, channels)
+            note(f"{sum(map(len, channels))} of {len(channels) * checkpoint.spec.intermediate} stay in float")
+        with step("quantize with NNCF") as note, quiet.silence():
+            quantized = calibrate.quantize(source, samples)
+            note(f"{len(samples)} calibration texts")
+        with step("pair-safe weight scales") as note:
+            note(f"{scales.apply(quantized, source)} layers")
+            graph.save(quantized, int8 / GRAPH)
+        recipe = calibrate.recipe(calibration, len(texts), sum(map(len, channels)), scales.PAIR_LIMIT)
+        _manifest(checkpoint, int8, recipe, limits, ()).write(int8)
+
+        if not evaluation.pairs and not evaluation.collections:
+            say("  no evaluation files: drift is measured on the calibration texts, and not on STS")
+            evaluation = Evaluation(collections={calibration.stem: texts})
+        with Embedder.open(fp32, precision="f32") as reference:
+            drifts = tuple(_drifts(reference, int8, evaluation, step))
+        # BF16 over the gate refuses no build: "auto" then leaves it alone.
+        broken = gate([drift for drift in drifts if drift.precision == "f32"], limits)
+        if broken:
+            raise DriftTooLarge(broken)
+        manifest = _manifest(checkpoint, int8, recipe, limits, drifts)
+        with step(f"write {out / 'fp32'} and {out / 'int8'}"):
+            manifest.write(int8)
+            out.mkdir(exist_ok=True)
+            for folder in (fp32, int8):
+                _sync(folder)
+                publish(folder, out / folder.name)
+    return manifest
+
+
+def _drifts(reference: Embedder, int8: Path, evaluation: Evaluation, step: _Steps) -> Iterator[Drift]:
+    """Measure every way to run the artefact that this CPU has."""
+    expected: dict[str, FloatArray] = {}
+
+    def encode_once(texts: Sequence[str]) -> FloatArray:
+        missing = [text for text in texts if text not in expected]
+        expected.update(zip(missing, reference.encode(missing, progress=False), strict=True))
+        return np.array([expected[text] for text in texts])
+
+    precisions = ["f32", "bf16"] if Kernels.probe(ov.Core()).native_bf16 else ["f32"]
+    for precision in precisions:
+        for lowering in ("native", "conv"):
+            with (
+                step(f"drift, {lowering} {precision}") as note,
+                Embedder.open(int8, precision=precision, lowering=lowering) as candidate,  # type: ignore[arg-type]
+            ):
+                drift = measure(
+                    encode_once,
+                    partial(candidate.encode, progress=False),
+                    reference.count_tokens,
+                    evaluation,
+                    precision=precision,
+                    lowering=lowering,
+                )
+                note(", ".join(f"{name} {value:.4f}" for name, value in worst([drift]).items()))
+            yield drift
+
+
+def _manifest(
+    checkpoint: Checkpoint,
+    folder: Path,
+    recipe: Recipe | None,
+    limits: Gate | None,
+    drifts: tuple[Drift, ...],
+) -> Manifest:
+    files = {name: file_facts(folder / name) for name in (GRAPH, WEIGHTS, TOKENIZER)}
+    return Manifest(
+        format=FORMAT,
+        weights="f32" if recipe is None else "int8",
+        spec=checkpoint.spec,
+        source=checkpoint.source,
+        recipe=recipe,
+        grids=GRIDS,
+        tools={"ov-minilm": __version__} | {tool: version(tool) for tool in TOOLS},
+        files=files,
+        gate=limits,
+        drift=drifts,
+        fingerprint=fingerprint(checkpoint.spec, files),
+    )
+
+
+class _Steps:
+    """Prints one line for each step that is done: its name, seconds, and what there is to note."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[Callable[[str], None]]:
+        notes: list[str] = []
+        started = time.monotonic()
+        yield notes.append
+        self._say(f"  {name:<40} {time.monotonic() - started:6.1f} s  {' '.join(notes)}".rstrip())
+
+
+def _cosine(value: float) -> str:
+    return f"least cosine {value:.7f}"
+
+
+@contextlib.contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """Yield a hidden folder beside `out`, on the same file system; it is gone afterwards, come what may.
+
+    A killed process cannot clean up; the next build at the same place does it.
+    """
+    for name in ("fp32", "int8"):
+        if (out / name).exists() and not (out / name / NAME).is_file():
+            raise FileExistsError(f"{out / name} exists and is not an artefact; choose another folder")
+    prefix = f".{out.name or 'out'}.building-"
+    parent = out.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    for stale in parent.glob(f"{prefix}*"):
+        if not _alive(int(stale.name.removeprefix(prefix))):
+            shutil.rmtree(stale)
+    if out.exists():
+        (out / f".writable-{os.getpid()}").touch()
+        (out / f".writable-{os.getpid()}").unlink()
+    staging = parent / f"{prefix}{os.getpid()}"
+    staging.mkdir()
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync(folder: Path) -> None:
+    """Flush the files to disk before the rename makes them visible."""
+    for path in folder.iterdir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def publish(new: Path, target: Path) -> None:
+    """Put the folder `new` where `target` is; what was there ends up at `new`.
+
+    On Linux the two are exchanged in one step. Elsewhere there is a moment between two renames.
+    """
+    if not target.exists():
+        new.rename(target)
+    elif sys.platform == "linux" and _exchange(new, target):
+        pass
+    else:
+        aside = new.with_name(f"{new.name}.previous")
+        target.rename(aside)
+        try:
+            new.rename(target)
+        except OSError:
+            aside.rename(target)
+            raise
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Swap two paths atomically with renameat2(2); False where the file system or libc does not have it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(libc.renameat2(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0)

@@ -1,0 +1,31 @@
+"""Conversion tools that neither phone home nor talk over our progress lines."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Iterator
+
+
+def no_telemetry() -> None:
+    """Switch off the telemetry of openvino, optimum-intel, nncf and the hub; call before their import."""
+    os.environ["NNCF_CI"] = "1"  # nncf then builds a stub
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["DISABLE_TELEMETRY"] = "1"
+    from openvino_telemetry.utils import opt_in_checker
+
+    declined = opt_in_checker.ConsentCheckResult.DECLINED
+    opt_in_checker.OptInChecker.check = lambda *_args, **_options: declined
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Hold back what the tools print while they work; an exception carries it along in its notes."""
+    os.environ["TQDM_DISABLE"] = "1"
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        yield

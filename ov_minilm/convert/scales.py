@@ -1,0 +1,75 @@
+"""Weight scales that no kernel can saturate, so that every kind of CPU computes the same sums.
+
+AVX2 kernels add two neighbouring u8 x i8 products in int16 (vpmaddubsw) and saturate there. If no two
+neighbouring weights (2k, 2k+1) of one sign sum to more than 128, the sum stays under 255 * 128 < 2**15.
+NNCF's own way out, 7-bit weights for all, costs twice the error; most channels need no such cut.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset13 as ops
+
+from ov_minilm.lowering import linear_layers
+
+PAIR_LIMIT = 128
+LEVELS = 127
+
+
+def pair_safe(
+    W: NDArray[np.float64], limit: int = PAIR_LIMIT
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Quantize weights [O, C], C even, to int8 [O, C] and scales [O, 1] such that pairs respect the limit.
+
+    The scale of an output channel is the least that keeps both its largest weight within 127 and its
+    largest pair of one sign within the limit; a pair that rounding pushed over loses the excess.
+    """
+    if W.shape[1] % 2:
+        raise ValueError(f"{W.shape[1]} input channels; pairs need an even number")
+    positive, negative = np.maximum(W, 0), np.maximum(-W, 0)
+    pairs = np.maximum(_pair_sums(positive), _pair_sums(negative)).max(1)
+    scale = np.maximum(pairs / limit, np.abs(W).max(1) / LEVELS)
+    scale[scale == 0] = 1  # a channel of zeros, emptied by outliers.py
+    q = np.rint(W / scale[:, None])
+    for sign in (1, -1):
+        signed = np.maximum(sign * q, 0)
+        row, pair = np.nonzero(_pair_sums(signed) > limit)
+        excess = _pair_sums(signed)[row, pair] - limit
+        larger = np.where(signed[row, 2 * pair] >= signed[row, 2 * pair + 1], 2 * pair, 2 * pair + 1)
+        q[row, larger] -= sign * excess
+    return q.astype(np.int8), scale[:, None].astype(np.float32)
+
+
+def apply(quantized: ov.Model, source: ov.Model) -> int:
+    """Give every INT8 linear layer pair-safe weights, in place; return how many there were.
+
+    The weights come from the FP32 source, divided by the factors that SmoothQuant chose, which stand as a
+    Multiply under the activation's quantizer.
+    """
+    weights = {
+        node.get_friendly_name(): weight.data.astype(np.float64) for node, weight in linear_layers(source)
+    }
+    count = 0
+    for node, _ in list(linear_layers(quantized)):
+        quantizer = node.input_value(0).get_node()
+        if quantizer.get_type_name() != "FakeQuantize":
+            continue
+        W = weights[node.get_friendly_name()]
+        smooth = quantizer.input_value(0).get_node()
+        if (
+            smooth.get_type_name() == "Multiply"
+            and smooth.input_value(1).get_node().get_type_name() == "Constant"
+        ):
+            W = W / smooth.input_value(1).get_node().data.reshape(-1)
+        q, scale = pair_safe(W)
+        dequantized = ops.multiply(ops.convert(ops.constant(q), "f32"), ops.constant(scale))
+        node.input(1).replace_source_output(dequantized.output(0))
+        count += 1
+    return count
+
+
+def _pair_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    sums: NDArray[np.float64] = values[:, 0::2] + values[:, 1::2]
+    return sums

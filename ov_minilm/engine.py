@@ -1,0 +1,286 @@
+"""Batches in, vectors out: one compiled model for each grid, made when the grid is first used.
+
+With lowering.py this is all that knows OpenVINO at run time.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as ops
+
+from ov_minilm.drift import Gate, gate
+from ov_minilm.errors import DeviceUnavailable, PrecisionUnavailable
+from ov_minilm.lowering import lower
+from ov_minilm.manifest import GRAPH, WEIGHTS, Manifest
+from ov_minilm.packing import Batch
+from ov_minilm.spec import FloatArray, Grid
+
+Precision = Literal["f32", "bf16", "f16"]
+Lowering = Literal["native", "conv"]
+
+INPUTS = ("input_ids", "position_ids", "segment_ids")
+VIRTUAL = ("AUTO", "MULTI", "HETERO", "BATCH")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the artefact runs here, every choice made."""
+
+    device: str
+    precision: Precision
+    lowering: Lowering
+    threads: int
+
+
+class Engine:
+    """Runs batches of one artefact on one device."""
+
+    def __init__(self, core: ov.Core, model: ov.Model, plan: Plan, cache_dir: Path | None) -> None:
+        self.plan = plan
+        self._core = core
+        self._model = model
+        self._cache_dir = cache_dir
+        self._pools: dict[Grid, _Pool] = {}
+        self._compiling = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        device: str,
+        precision: Literal["auto", "f32", "bf16", "f16"],
+        lowering: Literal["auto", "native", "conv"],
+        threads: int,
+        cache_dir: Path | None,
+    ) -> Engine:
+        """Read the graph, settle the plan, compile the smallest grid: what can fail fails here."""
+        core = ov.Core()
+        check_device(device, core.available_devices)
+        cpu = device == "CPU"
+        kernels = Kernels.probe(core) if cpu else None
+        settled = choose_lowering(lowering, manifest, device, kernels)
+        plan = Plan(device, choose_precision(precision, manifest, device, settled, kernels), settled, threads)
+        model = core.read_model(folder / GRAPH, folder / WEIGHTS)
+        if cache_dir is not None:
+            cache_dir = cache_dir / f"{manifest.fingerprint}-{ov.get_version().split('-')[0]}"
+        engine = cls(core, model, plan, cache_dir)
+        engine._pool(min(manifest.grids, key=lambda grid: grid.rows * grid.width))
+        return engine
+
+    def run(self, batch: Batch) -> FloatArray:  # -> [R, S, D]
+        """Return unit vectors for every slot; empty slots hold zeros."""
+        return next(vectors.copy() for _, vectors in self.stream([batch]))
+
+    def stream(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
+        """Run batches as they come and yield each with its vectors [R, S, D], in order.
+
+        The vectors are the request's own memory: they hold until the next pair is asked for. The next
+        batches are drawn, and so tokenized and packed, while earlier ones run: one more request is in
+        flight than there are streams, so that no stream waits for Python.
+        """
+        flying: deque[tuple[Batch, _Request]] = deque()
+        try:
+            for batch in batches:
+                request = self._pool(batch.grid).take()
+                request.start(batch)
+                flying.append((batch, request))
+                if len(flying) > self.plan.threads:
+                    yield from self._land(flying)
+            while flying:
+                yield from self._land(flying)
+        finally:
+            while flying:  # left behind by an error, or by a reader that stopped
+                for _ in self._land(flying):
+                    pass
+
+    def _land(self, flying: deque[tuple[Batch, _Request]]) -> Iterator[tuple[Batch, FloatArray]]:
+        """Wait for the oldest, hand out its vectors, and take its request back once they were read."""
+        batch, request = flying.popleft()
+        try:
+            yield batch, request.finish()
+        finally:
+            self._pool(batch.grid).give(request)
+
+    def _pool(self, grid: Grid) -> _Pool:
+        with self._compiling:
+            if grid not in self._pools:
+                self._pools[grid] = _Pool(self._compile(grid), grid)
+            return self._pools[grid]
+
+    def _compile(self, grid: Grid) -> ov.CompiledModel:
+        model = self._model.clone()
+        model.reshape({name: [grid.rows, grid.width] for name in INPUTS})
+        if self.plan.lowering == "conv":
+            lower(model)
+        try:
+            compiled = self._core.compile_model(model, self.plan.device, self._config(grid))
+        except RuntimeError as error:
+            raise DeviceUnavailable(self.plan.device, self._core.available_devices) from error
+        if self.plan.device == "CPU":
+            found = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+            if found != self.plan.precision:
+                raise PrecisionUnavailable(self.plan.precision, self.plan.device, f"OpenVINO chose {found}")
+        return compiled
+
+    def _config(self, grid: Grid) -> dict[str, Any]:
+        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self.plan.precision}
+        if self.plan.device == "CPU":
+            # A lone row is served by all threads together; wide grids by one stream a thread.
+            config["NUM_STREAMS"] = 1 if grid.rows == 1 else self.plan.threads
+            config["INFERENCE_NUM_THREADS"] = self.plan.threads
+            # Each grid has streams of its own; pinned, those of different grids would share cores.
+            config["ENABLE_CPU_PINNING"] = False
+        if self._cache_dir is not None:
+            config["CACHE_DIR"] = str(self._cache_dir)
+        return config
+
+
+class _Request:
+    """An infer request with input buffers of its own, so that nothing it reads can be freed under it."""
+
+    def __init__(self, compiled: ov.CompiledModel, grid: Grid) -> None:
+        self._infer = compiled.create_infer_request()
+        self._buffers = [np.zeros((grid.rows, grid.width), np.int32) for _ in INPUTS]
+        for name, buffer in zip(INPUTS, self._buffers, strict=True):
+            self._infer.set_tensor(name, ov.Tensor(buffer, shared_memory=True))
+        self._output: FloatArray = self._infer.get_output_tensor(0).data  # [R, S, D], filled by each run
+
+    def start(self, batch: Batch) -> None:
+        for buffer, values in zip(self._buffers, (batch.ids, batch.positions, batch.segments), strict=True):
+            np.copyto(buffer, values)
+        self._infer.start_async()
+
+    def finish(self) -> FloatArray:
+        self._infer.wait()
+        return self._output
+
+
+class _Pool:
+    """The idle requests of one compiled grid; it grows to as many as were ever in flight at once."""
+
+    def __init__(self, compiled: ov.CompiledModel, grid: Grid) -> None:
+        self._compiled = compiled
+        self._grid = grid
+        self._idle: deque[_Request] = deque()
+
+    def take(self) -> _Request:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return _Request(self._compiled, self._grid)
+
+    def give(self, request: _Request) -> None:
+        self._idle.append(request)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """What OpenVINO runs one linear layer on here: names from compiled models, not from CPU models."""
+
+    int8: str  # brgemm_avx512_amx_I8, brgemm_avx512_I8, jit_gemm_I8
+    bf16: str  # brgemm_avx512_amx_bf16, brgemm_avx512_bf16; jit_gemm_bf16 and "none": emulated or absent
+
+    @classmethod
+    def probe(cls, core: ov.Core) -> Kernels:
+        """Compile one small INT8 and one small BF16 layer and read which kernel each got; 40 ms in all."""
+        x = ops.parameter([8, 64, 384], ov.Type.f32)
+        limits = [ops.constant(np.full((1, 1, 1), v, np.float32)) for v in (-1, 1, -1, 1)]
+        weight = ops.convert(ops.constant(np.ones((384, 384), np.int8)), "f32")
+        scaled = ops.multiply(weight, ops.constant(np.full((384, 1), 0.01, np.float32)))
+        int8 = ops.matmul(ops.fake_quantize(x, *limits, 256), scaled, False, True)
+        bf16 = ops.matmul(x, ops.constant(np.ones((384, 384), np.float32)), False, True)
+        return cls(_kernel(core, int8, x, "f32"), _kernel(core, bf16, x, "bf16"))
+
+    @property
+    def int8_wants_convolution(self) -> bool:
+        """Where the matrix kernel is a plain GEMM, or AMX, the 1x1 convolution is the faster one."""
+        return not self.int8.startswith("brgemm") or "amx" in self.int8
+
+    @property
+    def native_bf16(self) -> bool:
+        """BF16 arithmetic in hardware, not by conversion to FP32 and back."""
+        return self.bf16.startswith("brgemm")
+
+
+def _kernel(core: ov.Core, layer: ov.Node, x: ov.Node, precision: str) -> str:
+    """Name the kernel of the one FullyConnected in this graph; "none" where it does not compile."""
+    config = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1}
+    try:
+        compiled = core.compile_model(ov.Model([layer.output(0)], [x], "probe"), "CPU", config)
+    except RuntimeError:
+        return "none"
+    kinds = [_facts(node) for node in compiled.get_runtime_model().get_ordered_ops()]
+    return next((kernel for kind, kernel in kinds if kind.startswith("FullyConnected")), "none")
+
+
+def _facts(node: ov.Node) -> tuple[str, str]:
+    info = node.get_rt_info()
+    kind, kernel = (
+        value if isinstance(value, str) else str(value.value)
+        for value in (info["layerType"], info["primitiveType"])
+    )
+    return kind, kernel
+
+
+def check_device(device: str, available: Sequence[str]) -> None:
+    """Refuse a device string that names something this machine does not have, listing what there is.
+
+    Raises:
+        DeviceUnavailable: for a name like GPU.1 or AUTO:NPU,CPU without the hardware for it.
+    """
+    virtual, _, listed = device.partition(":")
+    names = listed.split(",") if virtual in VIRTUAL and listed else [] if virtual in VIRTUAL else [device]
+    for name in names:
+        bare = re.sub(r"\(.*\)$", "", name).removeprefix("-")  # GPU(4) asks for requests, -GPU excludes
+        if not any(bare == known or known.startswith(f"{bare}.") for known in available):
+            raise DeviceUnavailable(device, available)
+
+
+def choose_precision(
+    asked: Literal["auto", "f32", "bf16", "f16"],
+    manifest: Manifest,
+    device: str,
+    lowering: Lowering,
+    kernels: Kernels | None,
+) -> Precision:
+    """Settle what the float layers run in.
+
+    "auto" is f32, except on the CPU for an INT8 artefact where BF16 is native and the drift measured with
+    it at build time passed the gate. Other devices run auto in f16, which is native to them.
+    """
+    if kernels is None:
+        return "f16" if asked == "auto" else asked
+    if asked == "auto":
+        measured = [d for d in manifest.drift if (d.precision, d.lowering) == ("bf16", lowering)]
+        passed = bool(measured) and not gate(measured, manifest.gate or Gate())
+        return "bf16" if kernels.native_bf16 and passed else "f32"
+    if asked == "f16":
+        raise PrecisionUnavailable(
+            asked, device, "its kernels give other bits from run to run, or never return; use bf16 or f32"
+        )
+    if asked == "bf16" and not kernels.native_bf16:
+        raise PrecisionUnavailable(asked, device, "this CPU has no BF16 arithmetic; use f32")
+    return asked
+
+
+def choose_lowering(
+    asked: Literal["auto", "native", "conv"], manifest: Manifest, device: str, kernels: Kernels | None
+) -> Lowering:
+    """Settle how INT8 linear layers run: as OpenVINO has them, or as 1x1 convolutions."""
+    if asked == "conv" and (kernels is None or manifest.weights != "int8"):
+        raise ValueError(f"lowering 'conv' is for INT8 on CPU, not for {manifest.weights} on {device}")
+    if asked == "auto":
+        wanted = kernels is not None and manifest.weights == "int8" and kernels.int8_wants_convolution
+        return "conv" if wanted else "native"
+    return asked

@@ -1,0 +1,87 @@
+"""Texts from files, line by line, and vectors to files, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TextIO
+
+import numpy as np
+
+from ov_minilm.spec import FloatArray
+
+
+def read(name: str, kind: str | None, field: str) -> Iterator[str]:
+    """Yield the text of each line of a file, or of stdin where `name` is "-".
+
+    Lines end at a newline and nowhere else, and an empty line is an empty text. `kind` is "text" or
+    "jsonl"; None goes by the name.
+
+    Raises:
+        ValueError: naming the line that is not UTF-8, or not a JSON object with a string in `field`.
+    """
+    jsonl = kind == "jsonl" or (kind is None and name.endswith(".jsonl"))
+    with sys.stdin.buffer if name == "-" else open(name, "rb") as stream:  # noqa: PTH123  # one type for both
+        for number, raw in enumerate(stream, 1):
+            where = f"{'stdin' if name == '-' else name}, line {number}"
+            try:
+                line = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
+                value = json.loads(line)[field] if jsonl else line
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{where}: not UTF-8 ({error.reason})") from error
+            except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
+                raise ValueError(f"{where}: no JSON object with a field {field!r}") from error
+            if not isinstance(value, str):
+                raise ValueError(f"{where}: {field!r} is {type(value).__name__}, expected a string")
+            yield value
+
+
+def write_npy(path: Path, texts: Sequence[str], vectors: FloatArray) -> None:
+    """Write vectors [N, D] as float32 .npy; the texts are not in it."""
+    del texts
+    with _whole(path) as file:
+        np.save(file, vectors)
+
+
+def write_jsonl(path: Path | TextIO, texts: Sequence[str], vectors: FloatArray) -> None:
+    """Write one {"text": …, "embedding": […]} a line. Nine digits bring every float32 back exactly."""
+    if not isinstance(path, Path):
+        for line in _lines(texts, vectors):
+            path.write(line)
+        return
+    with _whole(path) as file:
+        for line in _lines(texts, vectors):
+            file.write(line.encode("utf-8"))
+
+
+def _lines(texts: Sequence[str], vectors: FloatArray) -> Iterator[str]:
+    for text, vector in zip(texts, vectors, strict=True):
+        numbers = ", ".join(format(number, ".9g") for number in vector.tolist())
+        yield f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}\n'
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path` that takes its name only when everything was written."""
+    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())  # noqa: PTH101  # mkstemp made it private
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink()
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,137 @@
+"""Texts of any length become batches of a few fixed shapes: several short texts share one row.
+
+Placement is best-fit decreasing: longest first, each into the fullest row that still holds it
+(Johnson et al., "Worst-case performance bounds for simple one-dimensional packing algorithms", 1974).
+A padded bucket is only a row with one text, so there is one kind of batch and one way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ov_minilm.spec import GRIDS, Grid, IntArray
+
+COUNT = np.arange(max(grid.width for grid in GRIDS), dtype=np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One input of a compiled grid. Segment 0 is padding; segment s belongs to slot s - 1 of its row."""
+
+    grid: Grid
+    ids: IntArray  # [R, W]
+    positions: IntArray  # [R, W] counted from each text's own start
+    segments: IntArray  # [R, W] 0..S
+    owner: IntArray  # [R, S] which text a slot holds; -1 = empty
+
+    @property
+    def used(self) -> int:
+        """Cells that hold a token."""
+        return int(np.count_nonzero(self.segments))
+
+
+@dataclass(slots=True)
+class Row:
+    """One row being filled: the texts in it, in slot order, and the cells still free."""
+
+    grid: Grid
+    free: int
+    texts: list[int] = field(default_factory=list)
+
+
+def narrowest(grids: Sequence[Grid], tokens: int) -> Grid:
+    """Return the grid with the least width that holds a text of this many tokens in one row."""
+    fitting = [grid for grid in grids if grid.width >= tokens]
+    if not fitting:
+        raise ValueError(f"{tokens} tokens; the widest row holds {max(grid.width for grid in grids)}")
+    return min(fitting, key=lambda grid: grid.width)
+
+
+def place(lengths: Sequence[int], grids: Sequence[Grid]) -> list[Row]:
+    """Put every text into a row; a row opens in the narrowest grid that holds the text it is opened for.
+
+    Ties go by index, so equal input gives equal rows. Rows by free cells, with a bit per non-empty list,
+    make the search for the fullest fitting row one shift instead of a scan.
+    """
+    rows: list[Row] = []
+    open_rows: list[list[Row]] = [[] for _ in range(max(grid.width for grid in grids) + 1)]
+    holes = 0  # bit f set: some open row has f free cells
+    for text in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        tokens = lengths[text]
+        if tokens < 1:
+            raise ValueError(f"text {text} has {tokens} tokens; a row holds 1 or more")
+        fits = holes >> tokens
+        if fits:
+            free = tokens + (fits & -fits).bit_length() - 1
+            row = open_rows[free].pop()
+            if not open_rows[free]:
+                holes ^= 1 << free
+        else:
+            grid = narrowest(grids, tokens)
+            row = Row(grid, grid.width)
+            rows.append(row)
+        row.texts.append(text)
+        row.free -= tokens
+        if row.free and len(row.texts) < row.grid.slots:
+            open_rows[row.free].append(row)
+            holes |= 1 << row.free
+    return rows
+
+
+def fill(grid: Grid, rows: Sequence[Row], ids: Sequence[IntArray], names: Sequence[int]) -> Batch:
+    """Write rows of texts into the arrays of one batch; `names[i]` is what `owner` calls text i."""
+    shape = (grid.rows, grid.width)
+    batch = Batch(
+        grid,
+        ids=np.zeros(shape, np.int32),
+        positions=np.zeros(shape, np.int32),
+        segments=np.zeros(shape, np.int32),
+        owner=np.full((grid.rows, grid.slots), -1, np.int32),
+    )
+    for r, row in enumerate(rows):
+        start = 0
+        for slot, text in enumerate(row.texts):
+            end = start + len(ids[text])
+            batch.ids[r, start:end] = ids[text]
+            batch.positions[r, start:end] = COUNT[: end - start]
+            batch.segments[r, start:end] = slot + 1
+            batch.owner[r, slot] = names[text]
+            start = end
+    return batch
+
+
+def pack(
+    ids: Sequence[IntArray], names: Sequence[int], grids: Sequence[Grid], *, last: bool
+) -> tuple[list[Batch], list[int]]:
+    """Cut texts into full batches; return them and the indices of the texts that fill none yet.
+
+    With `last` nothing is left over: what fits one row runs as a single row, and so do the last few rows
+    of a width when they are at most half a batch, because all threads then work on each.
+    """
+    wide = [grid for grid in grids if grid.rows > 1]
+    single = [grid for grid in grids if grid.rows == 1]
+    lengths = [len(text) for text in ids]
+    alone = max((grid for grid in single), key=lambda grid: grid.width)
+    if last and 0 < sum(lengths) <= alone.width and len(ids) <= alone.slots:
+        grid = narrowest(single, sum(lengths))
+        return [fill(grid, [Row(grid, 0, list(range(len(ids))))], ids, names)], []
+
+    batches: list[Batch] = []
+    left: list[int] = []
+    rows = place(lengths, wide)
+    for grid in wide:
+        mine = [row for row in rows if row.grid == grid]
+        whole = len(mine) - len(mine) % grid.rows
+        batches += [fill(grid, mine[k : k + grid.rows], ids, names) for k in range(0, whole, grid.rows)]
+        rest = mine[whole:]
+        if not last:
+            left += [text for row in rest for text in row.texts]
+        elif len(rest) > grid.rows // 2:
+            batches.append(fill(grid, rest, ids, names))
+        else:
+            for row in rest:
+                batches.append(fill(narrowest(single, row.grid.width - row.free), [row], ids, names))
+    return batches, left
