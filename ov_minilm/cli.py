@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    warnings.showwarning = lambda message, *_args, **_options: click.echo(f"warning: {message}", err=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that unfinished files are removed
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # wherever it stands
     debug = len(arguments) < len(sys.argv) - 1

@@ -17,7 +17,7 @@ from ov_minilm.spec import FloatArray
 
 NEIGHBOURS = 10
 LENGTH_BINS = ((1, 64), (65, 128), (129, 256))  # tokens, inclusive
-FEW = 30  # a mean over fewer texts, or an overlap in a smaller collection, is reported but not gated
+FEW = 30  # a mean over fewer texts is not gated; overlap is measured in collections of more
 
 Encode = Callable[[Sequence[str]], FloatArray]
 
@@ -176,8 +176,9 @@ def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Linear correlation of two columns."""
-    return float(np.corrcoef(np.asarray(a, np.float64), np.asarray(b, np.float64))[0, 1])
+    """Linear correlation of two columns; NaN, which no gate passes, where one is constant."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.corrcoef(np.asarray(a, np.float64), np.asarray(b, np.float64))[0, 1])
 
 
 def spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

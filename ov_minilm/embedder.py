@@ -257,7 +257,9 @@ class Embedder:
             ids += window
             names += range(seen, seen + len(window))
             seen += len(window)
-            batches, left = pack(ids, names, self._manifest.grids, last=seen == count)
+            batches, left = pack(
+                ids, names, self._manifest.grids, last=seen == count, align=self._engine.plan.align
+            )
             ids, names = [ids[i] for i in left], [names[i] for i in left]
             yield from batches
 

@@ -39,6 +39,7 @@ class Plan:
     precision: Precision
     lowering: Lowering
     threads: int
+    align: int  # where texts may start in a row for their bits to be the same everywhere; see packing.py
 
 
 class Engine:
@@ -70,7 +71,9 @@ class Engine:
         cpu = device == "CPU"
         kernels = Kernels.probe(core) if cpu else None
         settled = choose_lowering(lowering, manifest, device, kernels)
-        plan = Plan(device, choose_precision(precision, manifest, device, settled, kernels), settled, threads)
+        chosen = choose_precision(precision, manifest, device, settled, kernels)
+        align = kernels.bf16_group if kernels and chosen == "bf16" else 1
+        plan = Plan(device, chosen, settled, threads, align)
         model = core.read_model(folder / GRAPH, folder / WEIGHTS)
         if cache_dir is not None:
             cache_dir = cache_dir / f"{manifest.fingerprint}-{ov.get_version().split('-')[0]}"
@@ -212,6 +215,11 @@ class Kernels:
         """BF16 arithmetic in hardware, not by conversion to FP32 and back."""
         return self.bf16.startswith("brgemm")
 
+    @property
+    def bf16_group(self) -> int:
+        """How many neighbouring terms a BF16 kernel adds as one: a tile of 32 with AMX, else a pair."""
+        return 32 if "amx" in self.bf16 else 2
+
 
 def _kernel(core: ov.Core, layer: ov.Node, x: ov.Node, precision: str) -> str:
     """Name the kernel of the one FullyConnected in this graph; "none" where it does not compile."""
@@ -256,15 +264,16 @@ def choose_precision(
 ) -> Precision:
     """Settle what the float layers run in.
 
-    "auto" is f32, except on the CPU for an INT8 artefact where BF16 is native and the drift measured with
-    it at build time passed the gate. Other devices run auto in f16, which is native to them.
+    "auto" is f32, except on the CPU for an INT8 artefact where BF16 is native, groups so few terms that
+    aligned texts still pack well (AMX does not), and its drift at build time passed the gate. Other devices
+    run auto in f16, which is native to them.
     """
     if kernels is None:
         return "f16" if asked == "auto" else asked
     if asked == "auto":
         measured = [d for d in manifest.drift if (d.precision, d.lowering) == ("bf16", lowering)]
         passed = bool(measured) and not gate(measured, manifest.gate or Gate())
-        return "bf16" if kernels.native_bf16 and passed else "f32"
+        return "bf16" if kernels.native_bf16 and kernels.bf16_group <= 2 and passed else "f32"
     if asked == "f16":
         raise PrecisionUnavailable(
             asked, device, "its kernels give other bits from run to run, or never return; use bf16 or f32"

@@ -5,6 +5,7 @@ Files are UTF-8 without a header: `score<TAB>sentence<TAB>sentence`, or one text
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,12 @@ class Evaluation:
     pairs: dict[str, Pairs] = field(default_factory=dict)
     collections: dict[str, list[str]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse a name that stands for two things: one figure would hide the other."""
+        twice = sorted(self.pairs.keys() & self.collections.keys())
+        if twice:
+            raise ValueError(f"{', '.join(twice)}: pairs and texts of the same name; rename one file")
+
 
 def read_pairs(path: Path) -> Pairs:
     """Read score, sentence and sentence from each line.
@@ -46,9 +53,12 @@ def read_pairs(path: Path) -> Pairs:
         if len(fields) != 3:
             raise ValueError(f"{path}, line {number}: {len(fields)} tab-separated fields, expected 3")
         try:
-            scores.append(float(fields[0]))
+            score = float(fields[0])
         except ValueError:
-            raise ValueError(f"{path}, line {number}: score {fields[0]!r} is not a number") from None
+            score = math.nan
+        if not math.isfinite(score):
+            raise ValueError(f"{path}, line {number}: score {fields[0]!r} is not a number")
+        scores.append(score)
         left.append(fields[1])
         right.append(fields[2])
     return Pairs(scores, left, right)
@@ -70,6 +80,11 @@ def find(sts: list[Path], texts: list[Path]) -> Evaluation:
             raise ValueError(f"{FOLDER_VARIABLE}={folder}: no such folder")
         sts = sorted(Path(folder).glob("stsb_*.tsv"))
         texts = sorted(Path(folder).glob("passages.txt"))
+        if not sts and not texts:
+            raise ValueError(f"{FOLDER_VARIABLE}={folder}: neither stsb_*.tsv nor passages.txt in it")
+    names = [path.stem for path in sts + texts]
+    if len(names) > len(set(names)):
+        raise ValueError(f"files of the same name: {', '.join(sorted(map(str, sts + texts)))}; rename one")
     return Evaluation(
         {path.stem: read_pairs(path) for path in sts}, {path.stem: read_texts(path) for path in texts}
     )
@@ -78,7 +93,7 @@ def find(sts: list[Path], texts: list[Path]) -> Evaluation:
 def _lines(path: Path) -> list[str]:
     """Split on newlines only: str.splitlines would also cut at U+2028 and its kin inside a text."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8")  # read_text would turn a lone return into a newline
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 ({error})") from error
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]

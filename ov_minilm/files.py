@@ -14,6 +14,7 @@ from typing import IO, TextIO
 import numpy as np
 
 from ov_minilm.spec import FloatArray
+from ov_minilm.tokens import has_surrogates
 
 
 def read(name: str, kind: str | None, field: str) -> Iterator[str]:
@@ -34,7 +35,7 @@ def read(name: str, kind: str | None, field: str) -> Iterator[str]:
                 value = json.loads(line)[field] if jsonl else line
             except UnicodeDecodeError as error:
                 raise ValueError(f"{where}: not UTF-8 ({error.reason})") from error
-            except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
+            except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
                 raise ValueError(f"{where}: no JSON object with a field {field!r}") from error
             if not isinstance(value, str):
                 raise ValueError(f"{where}: {field!r} is {type(value).__name__}, expected a string")
@@ -49,7 +50,7 @@ def write_npy(path: Path, texts: Sequence[str], vectors: FloatArray) -> None:
 
 
 def write_jsonl(path: Path | TextIO, texts: Sequence[str], vectors: FloatArray) -> None:
-    """Write one {"text": …, "embedding": […]} a line. Nine digits bring every float32 back exactly."""
+    """Write one {"text": …, "embedding": […]} a line; each number is the shortest that reads back exactly."""
     if not isinstance(path, Path):
         for line in _lines(texts, vectors):
             path.write(line)
@@ -61,14 +62,17 @@ def write_jsonl(path: Path | TextIO, texts: Sequence[str], vectors: FloatArray) 
 
 def _lines(texts: Sequence[str], vectors: FloatArray) -> Iterator[str]:
     for text, vector in zip(texts, vectors, strict=True):
-        numbers = ", ".join(format(number, ".9g") for number in vector.tolist())
-        yield f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}\n'
+        numbers = ", ".join(map(str, vector))
+        # A lone surrogate has no UTF-8 form, but JSON has an escape for it.
+        string = json.dumps(text, ensure_ascii=has_surrogates(text))
+        yield f'{{"text": {string}, "embedding": [{numbers}]}}\n'
 
 
 @contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path` that takes its name only when everything was written."""
-    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+    path = path.resolve()  # through a link, the file it points to is replaced, not the link
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file

@@ -3,12 +3,17 @@
 Placement is best-fit decreasing: longest first, each into the fullest row that still holds it
 (Johnson et al., "Worst-case performance bounds for simple one-dimensional packing algorithms", 1974).
 A padded bucket is only a row with one text, so there is one kind of batch and one way back.
+
+`align` is the multiple of cells at which texts start. It is 1 for FP32, whose kernels add a row's terms one
+by one, so that zeros before a text change nothing. BF16 kernels add them in groups; a text has the same bits
+everywhere only if its tokens always fall into the same groups.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -50,7 +55,12 @@ def narrowest(grids: Sequence[Grid], tokens: int) -> Grid:
     return min(fitting, key=lambda grid: grid.width)
 
 
-def place(lengths: Sequence[int], grids: Sequence[Grid]) -> list[Row]:
+def cells(tokens: int, align: int) -> int:
+    """Return the cells that a text takes where every text starts at a multiple of `align`."""
+    return -(-tokens // align) * align
+
+
+def place(lengths: Sequence[int], grids: Sequence[Grid], *, align: int = 1) -> list[Row]:
     """Put every text into a row; a row opens in the narrowest grid that holds the text it is opened for.
 
     Ties go by index, so equal input gives equal rows. Rows by free cells, with a bit per non-empty list,
@@ -60,28 +70,30 @@ def place(lengths: Sequence[int], grids: Sequence[Grid]) -> list[Row]:
     open_rows: list[list[Row]] = [[] for _ in range(max(grid.width for grid in grids) + 1)]
     holes = 0  # bit f set: some open row has f free cells
     for text in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        tokens = lengths[text]
-        if tokens < 1:
-            raise ValueError(f"text {text} has {tokens} tokens; a row holds 1 or more")
-        fits = holes >> tokens
+        if lengths[text] < 1:
+            raise ValueError(f"text {text} has {lengths[text]} tokens; a row holds 1 or more")
+        needed = cells(lengths[text], align)
+        fits = holes >> needed
         if fits:
-            free = tokens + (fits & -fits).bit_length() - 1
+            free = needed + (fits & -fits).bit_length() - 1
             row = open_rows[free].pop()
             if not open_rows[free]:
                 holes ^= 1 << free
         else:
-            grid = narrowest(grids, tokens)
+            grid = narrowest(grids, lengths[text])
             row = Row(grid, grid.width)
             rows.append(row)
         row.texts.append(text)
-        row.free -= tokens
+        row.free -= needed
         if row.free and len(row.texts) < row.grid.slots:
             open_rows[row.free].append(row)
             holes |= 1 << row.free
     return rows
 
 
-def fill(grid: Grid, rows: Sequence[Row], ids: Sequence[IntArray], names: Sequence[int]) -> Batch:
+def fill(
+    grid: Grid, rows: Sequence[Row], ids: Sequence[IntArray], names: Sequence[int], *, align: int = 1
+) -> Batch:
     """Write rows of texts into the arrays of one batch; `names[i]` is what `owner` calls text i."""
     shape = (grid.rows, grid.width)
     batch = Batch(
@@ -99,39 +111,41 @@ def fill(grid: Grid, rows: Sequence[Row], ids: Sequence[IntArray], names: Sequen
             batch.positions[r, start:end] = COUNT[: end - start]
             batch.segments[r, start:end] = slot + 1
             batch.owner[r, slot] = names[text]
-            start = end
+            start = cells(end, align)
     return batch
 
 
 def pack(
-    ids: Sequence[IntArray], names: Sequence[int], grids: Sequence[Grid], *, last: bool
+    ids: Sequence[IntArray], names: Sequence[int], grids: Sequence[Grid], *, last: bool, align: int = 1
 ) -> tuple[list[Batch], list[int]]:
     """Cut texts into full batches; return them and the indices of the texts that fill none yet.
 
     With `last` nothing is left over: what fits one row runs as a single row, and so do the last few rows
     of a width when they are at most half a batch, because all threads then work on each.
     """
+    write = partial(fill, ids=ids, names=names, align=align)
     wide = [grid for grid in grids if grid.rows > 1]
     single = [grid for grid in grids if grid.rows == 1]
     lengths = [len(text) for text in ids]
-    alone = max((grid for grid in single), key=lambda grid: grid.width)
-    if last and 0 < sum(lengths) <= alone.width and len(ids) <= alone.slots:
-        grid = narrowest(single, sum(lengths))
-        return [fill(grid, [Row(grid, 0, list(range(len(ids))))], ids, names)], []
+    total = sum(cells(length, align) for length in lengths)
+    if last and ids and min(lengths) > 0 and total <= max(grid.width for grid in single):
+        grid = narrowest(single, total)
+        if len(ids) <= grid.slots:
+            return [write(grid, [Row(grid, 0, list(range(len(ids))))])], []
 
     batches: list[Batch] = []
     left: list[int] = []
-    rows = place(lengths, wide)
+    rows = place(lengths, wide, align=align)
     for grid in wide:
         mine = [row for row in rows if row.grid == grid]
         whole = len(mine) - len(mine) % grid.rows
-        batches += [fill(grid, mine[k : k + grid.rows], ids, names) for k in range(0, whole, grid.rows)]
+        batches += [write(grid, mine[k : k + grid.rows]) for k in range(0, whole, grid.rows)]
         rest = mine[whole:]
         if not last:
             left += [text for row in rest for text in row.texts]
         elif len(rest) > grid.rows // 2:
-            batches.append(fill(grid, rest, ids, names))
+            batches.append(write(grid, rest))
         else:
             for row in rest:
-                batches.append(fill(narrowest(single, row.grid.width - row.free), [row], ids, names))
+                batches.append(write(narrowest(single, row.grid.width - row.free), [row]))
     return batches, left

@@ -1,0 +1,85 @@
+"""What several test files need: the shipped model, freshly built artefacts, and evaluation texts."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ov_minilm import Embedder
+from ov_minilm.convert.source import PACKAGE
+from ov_minilm.evaluation import FOLDER_VARIABLE, Evaluation, find
+from ov_minilm.spec import FloatArray
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def run(
+    *arguments: str | Path, text: bytes = b"", environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run `python -m ov_minilm` in a new process, as a user would."""
+    return subprocess.run(
+        [sys.executable, "-m", "ov_minilm", *map(str, arguments)],
+        input=text,
+        capture_output=True,
+        env={**os.environ, **(environment or {})},
+        check=False,
+    )
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a new interpreter; warnings are errors there too."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Iterator[Embedder]:
+    """The model in the package, as `encode` opens it."""
+    with Embedder.open() as embedder:
+        yield embedder
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with fp32/ and int8/, converted from the official checkpoint by the command line."""
+    for module in ("optimum", "nncf", "sentence_transformers", PACKAGE.replace("-", "_")):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed: pip install -e '.[convert,dev]'")
+    out = tmp_path_factory.mktemp("artefacts") / "out"
+    done = run("convert", PACKAGE, "-o", out, environment={FOLDER_VARIABLE: ""})
+    assert done.returncode == 0, done.stderr.decode()
+    return out
+
+
+@pytest.fixture(scope="session")
+def fp32(built: Path) -> Iterator[Embedder]:
+    """The FP32 artefact, run in FP32."""
+    with Embedder.open(built / "fp32", precision="f32") as embedder:
+        yield embedder
+
+
+@pytest.fixture(scope="session")
+def golden() -> tuple[list[str], FloatArray]:
+    """Texts and their vectors by sentence-transformers; see golden/make.py."""
+    return json.loads((GOLDEN / "texts.json").read_text(encoding="utf-8")), np.load(GOLDEN / "vectors.npy")
+
+
+@pytest.fixture(scope="session")
+def evaluation() -> Evaluation:
+    """STS-B and passages, from the folder that the environment names."""
+    if not os.environ.get(FOLDER_VARIABLE):
+        pytest.skip(f"{FOLDER_VARIABLE} names no folder with stsb_dev.tsv, stsb_test.tsv and passages.txt")
+    return find([], [])

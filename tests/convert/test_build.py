@@ -1,0 +1,153 @@
+"""The whole conversion: its result, the same bytes twice, and nothing lost when it fails or is killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import run
+
+from ov_minilm import Embedder
+from ov_minilm.convert.build import publish
+from ov_minilm.convert.source import PACKAGE, SHA256
+from ov_minilm.drift import Gate, gate
+from ov_minilm.evaluation import FOLDER_VARIABLE
+from ov_minilm.manifest import Manifest
+
+pytestmark = pytest.mark.convert
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder, hidden ones too, with its bytes."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_both_artefacts_open_and_agree(built: Path, fp32: Embedder) -> None:
+    """OUT/fp32 and OUT/int8 are complete; INT8 is near FP32 and says where it came from."""
+    manifest = Manifest.read(built / "int8")
+    texts = ["A man is slicing an onion.", "The committee met on Thursday."]
+    with Embedder.open(built / "int8") as int8:
+        cosines = (int8.encode(texts) * fp32.encode(texts)).sum(1)
+
+    assert cosines.min() > 0.995
+    assert SHA256 == manifest.source.weights_sha256
+    assert [] == gate([d for d in manifest.drift if d.precision == "f32"], Gate())
+    assert ("f32", None, ()) == (
+        Manifest.read(built / "fp32").weights,
+        Manifest.read(built / "fp32").recipe,
+        Manifest.read(built / "fp32").drift,
+    )
+
+
+def test_two_builds_give_the_same_bytes(built: Path, tmp_path: Path) -> None:
+    """Graphs, weights and manifests of a second build are those of the first."""
+    done = run("convert", PACKAGE, "-o", tmp_path / "out", environment={FOLDER_VARIABLE: ""})
+
+    assert 0 == done.returncode, done.stderr.decode()
+    assert listing(built) == listing(tmp_path / "out")
+    assert ["out"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_a_build_over_the_gate_leaves_the_old_one(built: Path) -> None:
+    """Drift over the gate is an error with both numbers; the destination keeps what it had."""
+    before = listing(built.parent)
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from ov_minilm.convert import build, source\n"
+        "from ov_minilm.drift import Gate; from ov_minilm.evaluation import Evaluation\n"
+        f"build.build(source.find({PACKAGE!r}, None, None), Path(sys.argv[1]), evaluation=Evaluation(),\n"
+        "            limits=Gate(cosine_mean=0.9999), say=print)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code, built], capture_output=True, text=True, check=False)
+
+    assert 1 == done.returncode
+    assert "DriftTooLarge" in done.stderr
+    assert "< 0.9999" in done.stderr
+    assert before == listing(built.parent)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_killed_build_leaves_the_old_one(built: Path, how: signal.Signals) -> None:
+    """Stopped in the middle, nothing half-built stays; after kill -9 the next build tidies up."""
+    before = listing(built)
+    command: list[str | Path] = [sys.executable, "-m", "ov_minilm", "convert", PACKAGE, "-o", built]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "pack inputs" in line:  # the staging folder holds files now
+                break
+        process.send_signal(how)
+        process.stderr.read()
+
+    left = [path.name for path in built.parent.iterdir() if path.name != built.name]
+    assert process.returncode != 0
+    assert before == listing(built)
+    if how == signal.SIGKILL:
+        assert [f".out.building-{process.pid}"] == left
+        with pytest.raises(ValueError, match="texts"):
+            _build_nothing(built)
+        left = [path.name for path in built.parent.iterdir() if path.name != built.name]
+    assert [] == left
+
+
+def _build_nothing(out: Path) -> None:
+    """Enter and leave the staging of a build."""
+    from ov_minilm.convert import build
+
+    with build._staging(out):
+        raise ValueError("no texts")
+
+
+def test_an_unwritable_destination_is_said_at_once(tmp_path: Path) -> None:
+    """A destination that cannot be written stops the command before the export."""
+    (tmp_path / "file").touch()
+    started = time.monotonic()
+
+    done = run("convert", PACKAGE, "-o", tmp_path / "file" / "out")
+
+    assert 2 == done.returncode
+    assert b"error: " in done.stderr
+    assert b"export" not in done.stderr
+    assert time.monotonic() - started < 30
+
+
+def test_a_folder_that_is_no_artefact_is_not_replaced(tmp_path: Path) -> None:
+    """Somebody's own folder named int8 stays, and the command says so."""
+    (tmp_path / "out/int8").mkdir(parents=True)
+    (tmp_path / "out/int8/precious.txt").write_text("mine")
+
+    done = run("convert", PACKAGE, "-o", tmp_path / "out")
+
+    assert 2 == done.returncode
+    assert b"is not an artefact" in done.stderr
+    assert "mine" == (tmp_path / "out/int8/precious.txt").read_text()
+
+
+def test_few_calibration_texts_are_refused(tmp_path: Path) -> None:
+    """The user's own calibration file must hold at least 100 texts; the error has both numbers."""
+    (tmp_path / "few.txt").write_text("one\ntwo\n")
+
+    done = run("convert", PACKAGE, "-o", tmp_path / "out", "--calibration", tmp_path / "few.txt")
+
+    assert 2 == done.returncode
+    assert b"2 texts; calibration needs at least 100" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_publishing_exchanges_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, atomic: bool) -> None:
+    """The new folder takes the place of the old, with and without an atomic exchange."""
+    if not atomic:
+        monkeypatch.setattr("ov_minilm.convert.build._exchange", lambda *_: False)
+    for name in ("new", "target"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "content").write_text(name)
+
+    publish(tmp_path / "new", tmp_path / "target")
+
+    assert "new" == (tmp_path / "target/content").read_text()

@@ -1,0 +1,48 @@
+"""The packed graph: its inputs and output, and bytes that do not depend on the process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+from openvino import opset13 as ops
+
+from ov_minilm import Embedder
+from ov_minilm.convert import graph
+
+
+def small_graph() -> ov.Model:
+    """Return a graph whose nodes are named by OpenVINO's process-wide counter."""
+    x = ops.parameter([-1, 4], ov.Type.f32, name="x")
+    y = ops.add(ops.matmul(x, ops.constant(np.eye(4, dtype=np.float32)), False, False), np.float32(1))
+    y.output(0).set_names({"y"})
+    return ov.Model([y.output(0)], [x], "small")
+
+
+def test_equal_graphs_give_equal_bytes(tmp_path: Path) -> None:
+    """The IR of the same graph, built twice in one process, is the same to the byte."""
+    for name in ("a", "b"):
+        graph.save(small_graph(), tmp_path / f"{name}.xml")
+
+    assert (tmp_path / "a.xml").read_bytes() == (tmp_path / "b.xml").read_bytes()
+    assert (tmp_path / "a.bin").read_bytes() == (tmp_path / "b.bin").read_bytes()
+
+
+@pytest.mark.convert
+def test_the_packed_graph_takes_ids_positions_and_segments(built: Path) -> None:
+    """Inputs are int32 [R, W]; the output is float32 [R, S, D]."""
+    model = ov.Core().read_model(built / "fp32/model.xml")
+
+    assert {"input_ids", "position_ids", "segment_ids"} == {i.any_name for i in model.inputs}
+    assert {"int32_t"} == {i.element_type.to_dtype().name + "_t" for i in model.inputs}
+    assert "[?,32,384]" == str(model.output().partial_shape)
+
+
+@pytest.mark.convert
+def test_packed_fp32_equals_one_at_a_time(fp32: Embedder) -> None:
+    """Texts that share a row do not see each other, in FP32 too: not in one bit."""
+    texts = [f"{'stone ' * (n % 40)}{n}" for n in range(200)]
+
+    assert fp32.encode(texts).tobytes() == np.stack([fp32.encode(text) for text in texts]).tobytes()

@@ -1,0 +1,56 @@
+"""Outlier channels: which are chosen, and that moving them changes no number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+
+from ov_minilm.convert import outliers
+from ov_minilm.spec import FloatArray, IntArray
+
+SAMPLE: dict[str, IntArray] = {
+    "input_ids": np.array([[101, 2035, 3556, 5282, 102]], np.int32),
+    "position_ids": np.arange(5, dtype=np.int32)[None],
+    "segment_ids": np.ones((1, 5), np.int32),
+}
+
+
+def vectors(model: ov.Model) -> FloatArray:
+    """Run SAMPLE in FP32."""
+    compiled = ov.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found: FloatArray = compiled(SAMPLE)[0]
+    return found[0, :1]
+
+
+def test_only_channels_far_above_the_others_are_chosen() -> None:
+    """Twice the 99.5th percentile of peaks is the line; an even layer has none."""
+    peak = np.linspace(1, 6, 1536, dtype=np.float32)
+    assert [] == outliers.select(peak).tolist()
+
+    peak[[7, 900]] = 14, 25
+    assert [7, 900] == outliers.select(peak).tolist()
+
+
+@pytest.mark.convert
+def test_moving_channels_changes_no_number(built: Path) -> None:
+    """The graph with a float branch computes what the graph without it did."""
+    plain = ov.Core().read_model(built / "fp32/model.xml")
+    moved = plain.clone()
+
+    outliers.split(moved, [np.array([3, 856])] * 6)
+
+    assert 12 == sum("outliers" in node.get_friendly_name() for node in moved.get_ordered_ops())
+    np.testing.assert_allclose(vectors(moved), vectors(plain), atol=1e-6)
+
+
+@pytest.mark.convert
+def test_the_model_has_the_outliers_that_were_described(built: Path) -> None:
+    """Peaks are found on real text: one channel of the first layer stands out by far."""
+    peaks = outliers.peaks(ov.Core().read_model(built / "fp32/model.xml"), [SAMPLE])
+
+    assert [(1536,)] * 6 == [peak.shape for peak in peaks]
+    assert 856 == int(peaks[0].argmax())
+    assert peaks[0].max() > 10

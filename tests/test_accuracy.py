@@ -1,0 +1,89 @@
+"""What the shipped model costs, measured again on real sentences and long passages."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from conftest import python
+
+from ov_minilm import Embedder, TruncationWarning
+from ov_minilm.drift import Gate, gate, measure, spearman
+from ov_minilm.embedder import SHIPPED
+from ov_minilm.evaluation import Evaluation
+from ov_minilm.manifest import Manifest
+
+pytestmark = [
+    pytest.mark.accuracy,
+    pytest.mark.convert,
+    pytest.mark.filterwarnings(f"ignore::{TruncationWarning.__module__}.TruncationWarning"),
+]
+
+ENCODE = """
+import sys, warnings, numpy as np
+from ov_minilm import Embedder, TruncationWarning
+from ov_minilm.evaluation import find
+warnings.simplefilter("ignore", TruncationWarning)
+data = find([], [])
+texts = data.pairs["stsb_test"].texts + data.collections["passages"]
+with Embedder.open(precision="f32") as embedder:
+    np.save({path!r}, embedder.encode(texts))
+"""
+
+
+def test_fp32_reproduces_the_published_score(fp32: Embedder, evaluation: Evaluation) -> None:
+    """Spearman on the STS-B test set is 82.03, as published for this model."""
+    pairs = evaluation.pairs["stsb_test"]
+
+    cosines = (fp32.encode(pairs.left) * fp32.encode(pairs.right)).sum(1)
+
+    assert 82.03 == round(100 * spearman(cosines, np.array(pairs.scores)), 2)
+
+
+@pytest.mark.parametrize("lowering", ["native", "conv"])
+def test_the_drift_in_the_shipped_manifest_is_reproduced(
+    lowering: Literal["native", "conv"], fp32: Embedder, evaluation: Evaluation
+) -> None:
+    """Measured here, every figure is within the gate, and near what the build wrote down."""
+    recorded = next(
+        drift
+        for drift in Manifest.read(SHIPPED).drift
+        if (drift.lowering, drift.precision) == (lowering, "f32")
+    )
+    with Embedder.open(precision="f32", lowering=lowering) as int8:
+        found = measure(
+            partial(fp32.encode, progress=False),
+            partial(int8.encode, progress=False),
+            fp32.count_tokens,
+            evaluation,
+            precision="f32",
+            lowering=lowering,
+        )
+
+    assert [] == gate([found], Gate())
+    for name, cosine in found.cosine.items():
+        assert cosine.mean == pytest.approx(recorded.cosine[name].mean, abs=2e-4)
+        assert cosine.mean >= 0.9985
+    for name, overlap in found.overlap.items():
+        assert overlap == pytest.approx(recorded.overlap[name], abs=0.005)
+    for name, sts in found.sts.items():
+        assert sts.spearman == pytest.approx(recorded.sts[name].spearman, abs=0.08)
+
+
+def test_vectors_carry_over_between_kinds_of_cpu(tmp_path: Path, evaluation: Evaluation) -> None:
+    """A CPU without VNNI gives nearly the vectors of this one: mean cosine 0.9998, least 0.997."""
+    vectors = []
+    for isa in ("ALL", "AVX2"):
+        path = tmp_path / f"{isa}.npy"
+        done = python(ENCODE.format(path=str(path)), ONEDNN_MAX_CPU_ISA=isa)
+        assert 0 == done.returncode, done.stderr
+        vectors.append(np.load(path))
+
+    cosines = (vectors[0] * vectors[1]).sum(1)
+
+    assert cosines.mean() >= 0.9998
+    assert cosines.min() >= 0.997
+    assert len(evaluation.collections["passages"]) < len(cosines)

@@ -1,0 +1,330 @@
+"""The main path on the real model: exactness, order, reproducible bits, bad input, life cycle."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import pytest
+from conftest import python
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ov_minilm import (
+    Embedder,
+    ForkedProcess,
+    PrecisionUnavailable,
+    TextTooLong,
+    TruncationWarning,
+    encode,
+)
+from ov_minilm.packing import Row, fill
+from ov_minilm.spec import GRIDS, FloatArray
+
+POOL = [
+    " ".join(["river", "stone", "light", "bread"][(i + j) % 4] for j in range(n))
+    for i, n in enumerate(
+        [1, 2, 3, 5, 8, 13, 14, 15, 20, 30, 40, 61, 62, 63, 100, 125, 126, 127, 200, 253, 254]
+    )
+] + ["", "a", "naïve café", "안녕하세요 😉"]
+
+
+@pytest.fixture(scope="module")
+def alone(shipped: Embedder) -> FloatArray:
+    """Each text of POOL encoded on its own."""
+    return np.stack([shipped.encode(text) for text in POOL])
+
+
+def test_a_text_gives_one_unit_vector(shipped: Embedder) -> None:
+    """A str gives float32 (384,) of length one."""
+    vector = shipped.encode("one text")
+
+    assert ((384,), np.float32) == (vector.shape, vector.dtype.type)
+    assert abs(float(np.linalg.norm(vector)) - 1) < 1e-6
+
+
+def test_texts_give_rows_and_none_give_no_rows(shipped: Embedder) -> None:
+    """N texts give (N, 384); no text gives (0, 384)."""
+    assert [(2, 384), (0, 384), (1, 384)] == [
+        shipped.encode(texts).shape for texts in (["a", "b"], [], ("only",))
+    ]
+
+
+def test_any_iterable_is_a_list_of_texts(shipped: Embedder) -> None:
+    """Generators, tuples and arrays of str are as good as lists."""
+    expected = shipped.encode(["a", "b"])
+
+    for texts in ((t for t in "ab"), ("a", "b"), np.array(["a", "b"]), {"a": 1, "b": 2}):
+        assert np.array_equal(expected, shipped.encode(texts))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=st.lists(st.integers(0, len(POOL) - 1), max_size=120))
+def test_same_text_same_bits_in_any_company(shipped: Embedder, alone: FloatArray, order: list[int]) -> None:
+    """A vector does not depend on what else is in the call, nor on the order: not in one bit."""
+    together = shipped.encode([POOL[i] for i in order])
+
+    assert together.tobytes() == alone[order].tobytes()
+
+
+@pytest.mark.parametrize("lowering", ["native", "conv"])
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_same_bits_in_every_way_to_run(precision: str, lowering: str) -> None:
+    """300 texts of 1 to 250 words, shuffled, alone and together, in f32 and bf16, lowered or not."""
+    rng = np.random.default_rng(0)
+    words = " ".join(POOL).split()
+    texts = [" ".join(rng.choice(words, rng.integers(1, 250 if i % 4 == 0 else 40))) for i in range(300)]
+    try:
+        embedder = Embedder.open(precision=precision, lowering=lowering)  # type: ignore[arg-type]
+    except PrecisionUnavailable as reason:
+        pytest.skip(str(reason))
+    with embedder:
+        together = embedder.encode(texts)
+        order = rng.permutation(len(texts))
+
+        assert embedder.encode([texts[i] for i in order]).tobytes() == together[order].tobytes()
+        for i in range(0, len(texts), 5):
+            assert embedder.encode(texts[i]).tobytes() == together[i].tobytes()
+
+
+@pytest.mark.parametrize("lowering", ["native", "conv"])
+def test_same_bits_in_every_grid(lowering: Literal["native", "conv"]) -> None:
+    """A text has the same bits in every grid that holds it and in every row of it."""
+    with Embedder.open(precision="f32", lowering=lowering) as embedder:
+        for text in ("a", "A man is slicing an onion.", "stone " * 50, "light " * 100):
+            ids = embedder._tokens.encode([text])[0]
+            vectors = set()
+            for grid in GRIDS:
+                for row in {0, grid.rows - 1} if grid.width >= len(ids[0]) else ():
+                    rows = [Row(grid, 0, [])] * row + [Row(grid, 0, [0])]
+                    vectors.add(embedder._engine.run(fill(grid, rows, ids, [0]))[row, 0].tobytes())
+
+            assert 1 == len(vectors)
+
+
+def test_threads_change_no_bits(alone: FloatArray) -> None:
+    """One thread gives the bits that two give."""
+    with Embedder.open(threads=1) as one:
+        assert one.encode(POOL).tobytes() == alone.tobytes()
+
+
+@pytest.mark.convert
+def test_fp32_equals_sentence_transformers(fp32: Embedder, golden: tuple[list[str], FloatArray]) -> None:
+    """FP32 differs from the original only by the order of summation, from 1 to 600 tokens."""
+    texts, expected = golden
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)
+        found = fp32.encode(texts)
+
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_int8_stays_near_sentence_transformers(
+    shipped: Embedder, golden: tuple[list[str], FloatArray]
+) -> None:
+    """The shipped model keeps a cosine of 0.99 to the original even on awkward text, 0.995 on the whole."""
+    texts, expected = golden
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)
+        cosines = (shipped.encode(texts) * expected).sum(1)
+
+    assert cosines.min() > 0.97
+    assert cosines.mean() > 0.995
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["a", None], "text 1 is NoneType"),
+        ([b"a"], "text 0 is bytes"),
+        (["a", "b", 3], "text 2 is int"),
+        ([float("nan")], "text 0 is float"),
+        (b"abc", "bytes"),
+        (None, "NoneType"),
+        (7, "int"),
+    ],
+)
+def test_wrong_types_are_named(shipped: Embedder, texts: object, message: str) -> None:
+    """What is not text is refused with its index and type."""
+    with pytest.raises(TypeError, match=message):
+        shipped.encode(texts)  # type: ignore[arg-type]
+
+
+def test_wrong_options_are_named(shipped: Embedder) -> None:
+    """An option value that does not exist is refused with those that do; a typo in a name fails."""
+    with pytest.raises(ValueError, match="truncate='cut'; choose one of end, error, mean"):
+        shipped.encode("a", truncate="cut")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="precision='fp32'"):
+        Embedder.open(precision="fp32")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="threads=0"):
+        Embedder.open(threads=0)
+    with pytest.raises(TypeError):
+        shipped.encode("a", truncat="end")  # type: ignore[call-arg]
+
+
+def test_lone_surrogates_count_as_replacement_characters(shipped: Embedder) -> None:
+    """Text that is not valid Unicode is encoded as if U+FFFD stood there."""
+    assert np.array_equal(shipped.encode("a\ud800b"), shipped.encode("a\ufffdb"))
+
+
+def test_a_cut_is_warned_of_once_and_counted() -> None:
+    """The first long text warns with both numbers; later ones only count."""
+    with Embedder.open() as embedder:
+        with pytest.warns(TruncationWarning, match="text 1 has 402 tokens, the model reads 256"):
+            embedder.encode(["short", "word " * 400])
+        embedder.encode(["word " * 400, "word " * 255])
+
+        assert 3 == embedder.truncated
+
+
+def test_a_cut_can_be_refused(shipped: Embedder) -> None:
+    """truncate="error" names the index, both numbers and the way out, wherever the text stands."""
+    texts = ["short"] * 700 + ["word " * 300]
+
+    with pytest.raises(TextTooLong, match="text 700 has 302 tokens, the model reads 256") as caught:
+        shipped.encode(texts, truncate="error")
+    assert (700, 302, 256) == (caught.value.index, caught.value.tokens, caught.value.limit)
+
+
+def test_mean_averages_the_windows_of_long_texts(shipped: Embedder) -> None:
+    """truncate="mean" equals the token-weighted mean of windows of 254 word pieces, short texts unchanged."""
+    words = [["river", "stone", "light"][i % 3] for i in range(600)]
+    windows = [" ".join(words[i : i + 254]) for i in (0, 254, 508)]
+    mean = np.array([254, 254, 92], np.float32) @ shipped.encode(windows)
+
+    found = shipped.encode(["short", " ".join(words)], truncate="mean")
+
+    assert np.array_equal(shipped.encode("short"), found[0])
+    np.testing.assert_allclose(found[1], mean / np.linalg.norm(mean), atol=1e-6)
+
+
+def test_tokens_are_counted_uncut(shipped: Embedder) -> None:
+    """count_tokens includes [CLS] and [SEP] and does not stop at 256."""
+    assert (3, [2, 402]) == (shipped.count_tokens("a"), shipped.count_tokens(["", "word " * 400]))
+
+
+def test_encode_iter_equals_encode(shipped: Embedder) -> None:
+    """Blocks laid end to end are what encode returns, and an endless stream is never drained."""
+    texts = [f"text number {i}" for i in range(300)]
+
+    assert np.array_equal(shipped.encode(texts), np.concatenate(list(shipped.encode_iter(texts))))
+
+    drawn = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal drawn
+        while True:
+            drawn += 1
+            yield "again and again"
+
+    next(shipped.encode_iter(endless()))
+    assert 64 == drawn
+
+
+def test_encode_iter_refuses_a_str(shipped: Embedder) -> None:
+    """A str is not taken for a stream of characters."""
+    with pytest.raises(TypeError, match="encode takes a single str"):
+        next(shipped.encode_iter("abc"))
+
+
+def test_similarity_is_the_cosine(shipped: Embedder) -> None:
+    """Related texts are closer than others; a lone vector counts as one row; shapes must agree."""
+    a = shipped.encode(["A man plays the guitar.", "The stock market fell."])
+
+    cosines = shipped.similarity(a[0], shipped.encode(["Someone is playing guitar.", "Shares lost value."]))
+
+    assert (1, 2) == cosines.shape
+    assert cosines[0, 0] > 0.6 > 0.3 > cosines[0, 1]
+    with pytest.raises(ValueError, match="384 and 3 components"):
+        shipped.similarity(a, np.zeros((1, 3), np.float32))
+
+
+def test_progress_reaches_the_total(shipped: Embedder) -> None:
+    """The callback hears of every text exactly once."""
+    heard: list[tuple[int, int]] = []
+
+    shipped.encode(["some text"] * 1000, progress=lambda done, total: heard.append((done, total)))
+
+    assert (1000, 1000) == heard[-1]
+    assert heard == sorted(heard)
+
+
+def test_threads_share_an_embedder(shipped: Embedder, alone: FloatArray) -> None:
+    """Calls from many threads at once return what one thread would get."""
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        order = np.random.default_rng(seed).integers(0, len(POOL), 40)
+        if not np.array_equal(shipped.encode([POOL[i] for i in order]), alone[order]):
+            wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [] == wrong
+
+
+def test_an_interrupted_call_leaves_a_usable_embedder(shipped: Embedder, alone: FloatArray) -> None:
+    """An exception in the middle (Ctrl-C is one) loses that call and nothing else."""
+
+    def interrupt(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        shipped.encode(["some text"] * 3000, progress=interrupt)
+    assert np.array_equal(alone, shipped.encode(POOL))
+
+
+def test_info_says_what_runs(shipped: Embedder) -> None:
+    """Info names device, precision, lowering, threads, fingerprint and versions, ready for JSON."""
+    info = shipped.info.as_dict()
+
+    assert ("CPU", "int8", "sentence-transformers/all-MiniLM-L6-v2") == (
+        info["device"],
+        info["weights"],
+        info["model"],
+    )
+    assert info["precision"] in ("f32", "bf16")
+    assert info["lowering"] in ("native", "conv")
+    assert 16 == len(info["fingerprint"])
+    assert {"ov-minilm", "openvino", "tokenizers", "numpy", "python"} == set(info["versions"])
+
+
+def test_a_closed_embedder_says_so() -> None:
+    """Use after close is an error, not a crash."""
+    with Embedder.open() as embedder:
+        pass
+
+    with pytest.raises(ValueError, match="closed"):
+        embedder.encode("a")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_is_noticed() -> None:
+    """A child of fork gets a clear error instead of a hang."""
+    done = python(
+        "import os, sys, warnings\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"
+        "from ov_minilm import Embedder, ForkedProcess\n"
+        "e = Embedder.open(); e.encode('a')\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    try: e.encode('a')\n"
+        "    except ForkedProcess: os._exit(7)\n"
+        "    os._exit(1)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    )
+
+    assert (7, "") == (done.returncode, done.stderr)
+    assert issubclass(ForkedProcess, Exception)
+
+
+def test_encode_uses_the_model_in_the_package(shipped: Embedder) -> None:
+    """The module's encode is the shipped model's."""
+    assert np.array_equal(shipped.encode(["a", "b"]), encode(["a", "b"]))

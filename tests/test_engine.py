@@ -1,0 +1,172 @@
+"""Devices, precision, lowering and requests: what is asked for is what runs, or an error says why not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import python
+
+from ov_minilm import DeviceUnavailable, Embedder, FileMismatch, ManifestInvalid, PrecisionUnavailable
+from ov_minilm.embedder import SHIPPED
+from ov_minilm.engine import Kernels, check_device, choose_lowering, choose_precision
+from ov_minilm.manifest import Manifest
+
+AMX = Kernels("brgemm_avx512_amx_I8", "brgemm_avx512_amx_bf16")
+BF16 = Kernels("brgemm_avx512_I8", "brgemm_avx512_bf16")
+VNNI = Kernels("brgemm_avx512_I8", "jit_gemm_bf16")
+AVX2 = Kernels("jit_gemm_I8", "none")
+
+ENCODE = """
+import sys, numpy as np
+from ov_minilm import Embedder
+with Embedder.open({arguments}) as e:
+    np.save({path!r}, e.encode({texts!r}))
+    print(e.info.lowering, e.info.precision)
+"""
+TEXTS = [
+    " ".join(["A", "man", "is", "slicing", "bread", "near", "the", "river"][: i % 8 + 1]) for i in range(64)
+]
+
+
+@pytest.mark.parametrize("device", ["GPU.7", "NPU.3", "TPU", "AUTO:NPU.3,CPU", "HETERO:CPU,GPU.9", ""])
+def test_an_absent_device_lists_what_there_is(device: str) -> None:
+    """The error carries what was asked for and what the machine has."""
+    with pytest.raises(DeviceUnavailable, match=r"this machine has .*CPU") as caught:
+        Embedder.open(device=device)
+    assert caught.value.asked == device
+
+
+@pytest.mark.parametrize(
+    "device", ["CPU", "GPU", "GPU.1", "AUTO", "AUTO:GPU,CPU", "AUTO:-GPU.0", "HETERO:GPU(2),CPU"]
+)
+def test_device_strings_of_openvino_pass(device: str) -> None:
+    """Every form of device string is read, on a machine that has the devices."""
+    check_device(device, ["CPU", "GPU.0", "GPU.1"])
+
+
+def test_auto_device_runs_on_cpu() -> None:
+    """AUTO:CPU gives vectors near those of CPU."""
+    with Embedder.open(device="AUTO:CPU", precision="f32") as auto, Embedder.open() as cpu:
+        cosines = (auto.encode(TEXTS) * cpu.encode(TEXTS)).sum(1)
+
+    assert cosines.min() > 0.995
+
+
+def test_f16_is_refused_on_cpu() -> None:
+    """F16 kernels are not reproducible on CPUs, so they are never run."""
+    with pytest.raises(PrecisionUnavailable, match="use bf16 or f32"):
+        Embedder.open(precision="f16")
+
+
+def test_bf16_without_hardware_is_refused() -> None:
+    """Emulated BF16 is slower than f32 and is not run by mistake."""
+    manifest = Manifest.read(SHIPPED)
+
+    with pytest.raises(PrecisionUnavailable, match="no BF16 arithmetic"):
+        choose_precision("bf16", manifest, "CPU", "native", VNNI)
+
+
+@pytest.mark.parametrize(("kernels", "expected"), [(AMX, "conv"), (VNNI, "native"), (AVX2, "conv")])
+def test_lowering_goes_by_the_kernel(kernels: Kernels, expected: str) -> None:
+    """A plain GEMM and AMX want the convolution, VNNI keeps the matrix multiplication."""
+    assert expected == choose_lowering("auto", Manifest.read(SHIPPED), "CPU", kernels)
+
+
+def test_auto_precision_needs_hardware_and_a_measurement_within_the_gate() -> None:
+    """BF16 is chosen only where it is native, packs well, and its recorded drift passes."""
+    manifest = Manifest.read(SHIPPED)
+    unmeasured = replace(manifest, drift=tuple(d for d in manifest.drift if d.precision == "f32"))
+    bad = tuple(replace(d, overlap={"stsb_dev": 0.5}) for d in manifest.drift)
+
+    def chosen(manifest: Manifest, kernels: Kernels) -> str:
+        return choose_precision("auto", manifest, "CPU", "conv", kernels)
+
+    assert ["bf16", "f32", "f32", "f32", "f32"] == [
+        chosen(manifest, BF16),
+        chosen(manifest, AMX),
+        chosen(manifest, VNNI),
+        chosen(unmeasured, BF16),
+        chosen(replace(manifest, drift=bad), BF16),
+    ]
+
+
+def test_lowering_an_artefact_that_is_not_int8_is_refused() -> None:
+    """lowering="conv" on an FP32 artefact would change nothing, so it is an error."""
+    with pytest.raises(ValueError, match="not for f32 on CPU"):
+        choose_lowering("conv", replace(Manifest.read(SHIPPED), weights="f32"), "CPU", AVX2)
+
+
+def test_the_other_cpu_path_agrees(tmp_path: Path, shipped: Embedder) -> None:
+    """A CPU without VNNI takes the convolution by itself and gives nearly the vectors that others give."""
+    path = str(tmp_path / "vectors.npy")
+
+    done = python(
+        ENCODE.format(arguments="precision='f32'", path=path, texts=TEXTS), ONEDNN_MAX_CPU_ISA="AVX2"
+    )
+
+    assert 0 == done.returncode, done.stderr
+    assert ["conv", "f32"] == done.stdout.split()
+    cosines = (np.load(path) * shipped.encode(TEXTS)).sum(1)
+    assert cosines.mean() > 0.9995
+    assert cosines.min() > 0.99
+
+
+def test_a_new_process_gives_the_same_bits(tmp_path: Path, shipped: Embedder) -> None:
+    """Nothing of a vector depends on the process."""
+    path = str(tmp_path / "vectors.npy")
+
+    done = python(ENCODE.format(arguments="", path=path, texts=TEXTS))
+
+    assert 0 == done.returncode, done.stderr
+    assert np.array_equal(shipped.encode(TEXTS), np.load(path))
+
+
+@pytest.mark.parametrize("name", ["model.xml", "model.bin", "tokenizer.json"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+def test_a_damaged_artefact_is_refused_by_name(tmp_path: Path, name: str, harm: str) -> None:
+    """One changed byte, a missing end or a missing file never reaches the compiler."""
+    folder = tmp_path / "model"
+    shutil.copytree(SHIPPED, folder)
+    path = folder / name
+    if harm == "remove":
+        path.unlink()
+    else:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data if harm == "flip" else data[:-1])
+
+    with pytest.raises(FileMismatch) as caught:
+        Embedder.open(folder)
+    assert path == caught.value.path
+
+
+def test_a_folder_without_manifest_was_never_finished(tmp_path: Path) -> None:
+    """The manifest is written last, so its absence refuses the folder."""
+    with pytest.raises(ManifestInvalid, match=r"manifest\.json: not found"):
+        Embedder.open(tmp_path)
+
+
+def test_a_cache_gives_the_same_bits(tmp_path: Path, shipped: Embedder) -> None:
+    """A model compiled from the cache is the model compiled without it."""
+    for _ in range(2):
+        with Embedder.open(cache_dir=tmp_path / "cache") as embedder:
+            assert np.array_equal(shipped.encode(TEXTS), embedder.encode(TEXTS))
+    assert any((tmp_path / "cache").rglob("*.blob"))
+
+
+def test_the_shipped_manifest_is_complete() -> None:
+    """The artefact in the package was measured both ways on STS-B and is within its own gate."""
+    raw = json.loads((SHIPPED / "manifest.json").read_text(encoding="utf-8"))
+
+    measured = {(drift["lowering"], drift["precision"]) for drift in raw["drift"]}
+
+    assert {("native", "f32"), ("conv", "f32")} <= measured
+    assert all({"stsb_dev", "stsb_test"} <= drift["sts"].keys() for drift in raw["drift"])
+    assert sum(f.stat().st_size for f in SHIPPED.iterdir()) <= 25_000_000
+    assert os.fspath(Path.home()) not in json.dumps(raw)

@@ -1,0 +1,93 @@
+"""The package from outside: its names, what importing it costs, and which file may import which."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from conftest import python
+
+import ov_minilm
+
+ROOT = Path(ov_minilm.__file__).parent
+
+# Imports go downward only. Siblings of layer 6 never import each other.
+LAYERS = {
+    "errors": 0,
+    "spec": 0,
+    "cpus": 0,
+    "progress": 0,
+    "evaluation": 0,
+    "packing": 1,
+    "drift": 1,
+    "lowering": 1,
+    "manifest": 2,
+    "tokens": 2,
+    "files": 3,
+    "engine": 3,
+    "embedder": 4,
+    "convert": 6,
+    "serve": 6,
+    "bulk": 6,
+    "integrations": 6,
+    "cli": 7,
+    "__main__": 8,
+}
+
+
+def test_all_is_what_the_package_offers() -> None:
+    """Every public name is listed, sorted, and can be had."""
+    assert sorted(ov_minilm.__all__) == ov_minilm.__all__ == dir(ov_minilm)
+    assert all(getattr(ov_minilm, name) is not None for name in ov_minilm.__all__)
+
+
+def test_imports_go_downward() -> None:
+    """A file imports only from layers below its own, and every file has a layer."""
+    wrong = []
+    for path in ROOT.rglob("*.py"):
+        room = path.relative_to(ROOT).with_suffix("").parts[0]
+        if room == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ov_minilm":
+                parts = (node.module or "").split(".")[1:]
+                targets = [parts[0]] if parts else [alias.name for alias in node.names]
+                wrong += [
+                    f"{room} imports {target}"
+                    for target in targets
+                    if target in LAYERS and target != room and LAYERS[target] >= LAYERS[room]
+                ]
+
+    assert [] == wrong
+
+
+def test_only_two_files_know_openvino_at_run_time() -> None:
+    """The runtime imports openvino in engine.py and lowering.py and nowhere else."""
+    found = {path.name for path in ROOT.glob("*.py") if "import openvino" in path.read_text(encoding="utf-8")}
+
+    assert {"engine.py", "lowering.py"} == found
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    """Neither import nor encode loads torch, conversion tools, web frameworks or hub clients."""
+    done = python(
+        "import sys, ov_minilm; early = set(sys.modules)\n"
+        "ov_minilm.encode('a')\n"
+        "heavy = {'torch', 'nncf', 'transformers', 'optimum', 'sentence_transformers', 'starlette', "
+        "'fastapi', 'huggingface_hub', 'scipy', 'pandas'}\n"
+        "print(sorted(heavy & {m.split('.')[0] for m in sys.modules}), 'openvino' in early, 'numpy' in early)"
+    )
+
+    assert (0, "[] False False\n") == (done.returncode, done.stdout), done.stderr
+
+
+def test_every_test_states_its_promise() -> None:
+    """Each test function has a docstring of one sentence or more."""
+    silent = [
+        f"{path.name}: {node.name}"
+        for path in Path(__file__).parent.rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and not ast.get_docstring(node)
+    ]
+
+    assert [] == silent
