@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -45,7 +44,7 @@ def test_other_weights_need_their_hash(folder: Path) -> None:
     weights.unlink()
     weights.write_bytes(b"other weights")
 
-    with pytest.raises(SourceRefused, match=re.compile(f"expected {SHA256}.*--sha256")) as caught:
+    with pytest.raises(SourceRefused, match=f"expected {SHA256}") as caught:
         find(str(folder), None, None)
 
     found = str(caught.value).rsplit(" ", 1)[1]
@@ -91,7 +90,7 @@ def test_a_missing_file_is_named(folder: Path) -> None:
     """A folder without weights or configuration is refused by the file that is missing."""
     (folder / "1_Pooling/config.json").unlink()
 
-    with pytest.raises(SourceRefused, match="1_Pooling/config.json"):
+    with pytest.raises(SourceRefused, match="1_Pooling/config"):
         find(str(folder), None, None)
 
 
