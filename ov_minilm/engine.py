@@ -255,6 +255,12 @@ def check_device(device: str, available: Sequence[str]) -> None:
             raise DeviceUnavailable(device, available)
 
 
+def may_use_cpu(device: str) -> bool:
+    """Tell whether a device string can run on the CPU: AUTO and the like may fall back to it."""
+    virtual, _, listed = device.partition(":")
+    return (virtual in VIRTUAL and (not listed or "CPU" in listed.split(","))) or device == "CPU"
+
+
 def choose_precision(
     asked: Literal["auto", "f32", "bf16", "f16"],
     manifest: Manifest,
@@ -266,19 +272,20 @@ def choose_precision(
 
     "auto" is f32, except on the CPU for an INT8 artefact where BF16 is native, groups so few terms that
     aligned texts still pack well (AMX does not), and its drift at build time passed the gate. Other devices
-    run auto in f16, which is native to them.
+    run auto in f16, which is native to them, unless they may hand work to the CPU.
     """
-    if kernels is None:
+    if kernels is None and not may_use_cpu(device):
         return "f16" if asked == "auto" else asked
     if asked == "auto":
         measured = [d for d in manifest.drift if (d.precision, d.lowering) == ("bf16", lowering)]
         passed = bool(measured) and not gate(measured, manifest.gate or Gate())
-        return "bf16" if kernels.native_bf16 and kernels.bf16_group <= 2 and passed else "f32"
+        packs = kernels is not None and kernels.native_bf16 and kernels.bf16_group <= 2
+        return "bf16" if packs and passed else "f32"
     if asked == "f16":
         raise PrecisionUnavailable(
             asked, device, "its kernels give other bits from run to run, or never return; use bf16 or f32"
         )
-    if asked == "bf16" and not kernels.native_bf16:
+    if asked == "bf16" and kernels is not None and not kernels.native_bf16:
         raise PrecisionUnavailable(asked, device, "this CPU has no BF16 arithmetic; use f32")
     return asked
 

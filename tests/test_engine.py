@@ -52,16 +52,26 @@ def test_device_strings_of_openvino_pass(device: str) -> None:
 
 def test_auto_device_runs_on_cpu() -> None:
     """AUTO:CPU gives vectors near those of CPU."""
-    with Embedder.open(device="AUTO:CPU", precision="f32") as auto, Embedder.open() as cpu:
+    with Embedder.open(device="AUTO:CPU") as auto, Embedder.open() as cpu:
+        assert "f32" == auto.info.precision
         cosines = (auto.encode(TEXTS) * cpu.encode(TEXTS)).sum(1)
 
     assert cosines.min() > 0.995
 
 
-def test_f16_is_refused_on_cpu() -> None:
+@pytest.mark.parametrize("device", ["CPU", "AUTO", "AUTO:CPU", "HETERO:CPU"])
+def test_f16_is_refused_where_a_cpu_may_run_it(device: str) -> None:
     """F16 kernels are not reproducible on CPUs, so they are never run."""
     with pytest.raises(PrecisionUnavailable, match="use bf16 or f32"):
-        Embedder.open(precision="f16")
+        Embedder.open(device=device, precision="f16")
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"), [("GPU", "f16"), ("AUTO:GPU,NPU", "f16"), ("AUTO:GPU,CPU", "f32")]
+)
+def test_other_devices_run_in_their_own_precision(device: str, expected: str) -> None:
+    """Auto is f16 on GPU and NPU, but f32 where the CPU may take part."""
+    assert expected == choose_precision("auto", Manifest.read(SHIPPED), device, "native", None)
 
 
 def test_bf16_without_hardware_is_refused() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ov_minilm.convert import quiet
 from ov_minilm.errors import SourceRefused
 from ov_minilm.manifest import Source, file_facts
 from ov_minilm.spec import MINILM, ModelSpec
@@ -158,6 +159,7 @@ def _package_version() -> str:
 
 def _hub(name: str, revision: str | None) -> Path:
     """Download the files of one revision into the hub cache (or take them from it when offline)."""
+    quiet.no_telemetry()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -43,13 +44,34 @@ def test_both_artefacts_open_and_agree(built: Path, fp32: Embedder) -> None:
     )
 
 
-def test_two_builds_give_the_same_bytes(built: Path, tmp_path: Path) -> None:
-    """Graphs, weights and manifests of a second build are those of the first."""
-    done = run("convert", PACKAGE, "-o", tmp_path / "out", environment={FOLDER_VARIABLE: ""})
+def test_two_builds_give_the_same_bytes_and_neither_phones_home(built: Path, tmp_path: Path) -> None:
+    """A second build has the bytes of the first, and no tool in it looks up a host or opens a connection."""
+    log = tmp_path / "network.log"
+    code = (
+        "import sys\n"
+        f"log = open({str(log)!r}, 'a')\n"
+        "def hook(event, arguments):\n"
+        "    if event in ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname'):\n"
+        "        print(event, arguments, file=log, flush=True)\n"
+        "        raise OSError('no network in this test')\n"
+        "sys.addaudithook(hook)\n"
+        f"sys.argv = ['ov-minilm', 'convert', {PACKAGE!r}, '-o', {str(tmp_path / 'out')!r}]\n"
+        "from ov_minilm.cli import main\n"
+        "main()"
+    )
 
-    assert 0 == done.returncode, done.stderr.decode()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, FOLDER_VARIABLE: ""},
+        check=False,
+    )
+
+    assert 0 == done.returncode, done.stderr
+    assert "" == log.read_text()
     assert listing(built) == listing(tmp_path / "out")
-    assert ["out"] == [path.name for path in tmp_path.iterdir()]
+    assert {"out", "network.log"} == {path.name for path in tmp_path.iterdir()}
 
 
 def test_a_build_over_the_gate_leaves_the_old_one(built: Path) -> None:
