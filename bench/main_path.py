@@ -119,8 +119,8 @@ def measure_path(fp32_folder: Path, vectors: Path | None) -> dict[str, Any]:
             "drift": drift(fp32, int8, evaluation),
             "short": throughput(fp32, int8, sentences),
             "long": throughput(fp32, int8, passages[:200]),
-            "short_fp32_within_isa": within_isa(fp32_folder, int8, sentences),
             "single": latency(fp32, int8),
+            "fp32_within_isa": within_isa(fp32_folder, int8, sentences),
             "packing": packing(int8, sentences),
             "startup": startup(),
             "different_bits": different_bits(sentences[:300] + passages[:40]),
@@ -201,7 +201,7 @@ def packing(int8: Embedder, texts: list[str]) -> dict[str, Any]:
 
 
 def within_isa(folder: Path, int8: Embedder, texts: list[str]) -> dict[str, Any] | None:
-    """Repeat the throughput with an FP32 that stays within the path's instruction set.
+    """Repeat speed and latency with an FP32 that stays within the path's instruction set.
 
     OpenVINO runs most FP32 linear layers on MLAS, which ignores ONEDNN_MAX_CPU_ISA: under a limit, the
     baseline still uses AVX-512 where the machine has it. A Clamp that changes no number keeps a layer off
@@ -219,8 +219,11 @@ def within_isa(folder: Path, int8: Embedder, texts: list[str]) -> dict[str, Any]
             for reader in readers:
                 reader.replace_source_output(clamped.output(0))
         fp32._engine._pools.clear()  # what open() compiled has no clamps
-        result = throughput(fp32, int8, texts)
-        return result | {"fp32_kernels": sorted(fp32_kernels(fp32))}
+        return {
+            "short": throughput(fp32, int8, texts),
+            "single": latency(fp32, int8),
+            "kernels": sorted(fp32_kernels(fp32)),
+        }
 
 
 def fp32_kernels(fp32: Embedder) -> set[str]:
