@@ -26,10 +26,9 @@ from typing import Any
 
 import machine
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
 
 from ov_minilm import Embedder, PrecisionUnavailable, TruncationWarning
+from ov_minilm.backend import ops, ov
 from ov_minilm.drift import Gate, gate, measure
 from ov_minilm.embedder import SHIPPED
 from ov_minilm.engine import Kernels

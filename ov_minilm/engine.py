@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
 
+from ov_minilm.backend import ops, ov
 from ov_minilm.drift import Gate, gate
 from ov_minilm.errors import DeviceUnavailable, PrecisionUnavailable
 from ov_minilm.lowering import lower

@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
 
+from ov_minilm.backend import ops, ov
 from ov_minilm.spec import FloatArray
 
 

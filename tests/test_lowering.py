@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 import pytest
 
 from ov_minilm import Embedder
+from ov_minilm.backend import ov
 from ov_minilm.embedder import SHIPPED
 from ov_minilm.lowering import linear_layers, lower
 

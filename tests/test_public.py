@@ -18,6 +18,7 @@ LAYERS = {
     "cpus": 0,
     "progress": 0,
     "evaluation": 0,
+    "backend": 0,
     "packing": 1,
     "drift": 1,
     "lowering": 1,
@@ -61,11 +62,32 @@ def test_imports_go_downward() -> None:
     assert [] == wrong
 
 
-def test_only_two_files_know_openvino_at_run_time() -> None:
-    """The runtime imports openvino in engine.py and lowering.py and nowhere else."""
-    found = {path.name for path in ROOT.glob("*.py") if "import openvino" in path.read_text(encoding="utf-8")}
+def test_openvino_is_imported_in_one_place() -> None:
+    """Only backend.py imports openvino; of the runtime, only engine.py and lowering.py use it."""
+    text = {path: path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py")}
 
-    assert {"engine.py", "lowering.py"} == found
+    assert {"backend.py"} == {path.name for path, lines in text.items() if "import openvino as" in lines}
+    assert {"engine.py", "lowering.py"} == {
+        path.name for path, lines in text.items() if "ov_minilm.backend" in lines and path.parent == ROOT
+    }
+
+
+def test_nothing_phones_home(tmp_path: Path) -> None:
+    """With a new home folder, encoding looks up no host, opens no connection, and leaves no file there."""
+    done = python(
+        "import sys, threading\n"
+        "def hook(event, arguments):\n"
+        "    if event in ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname'):\n"
+        "        print(event, arguments, flush=True)\n"
+        "sys.addaudithook(hook)\n"
+        "from ov_minilm import encode; encode('a')\n"
+        "print([thread.name for thread in threading.enumerate()][1:])",  # nor waits a thread to report later
+        HOME=str(tmp_path),
+        CI="",
+    )
+
+    assert (0, "[]\n") == (done.returncode, done.stdout), done.stderr
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

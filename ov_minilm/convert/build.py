@@ -18,9 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 
 from ov_minilm import __version__
+from ov_minilm.backend import ov
 from ov_minilm.convert import calibrate, check, graph, outliers, quiet, scales
 from ov_minilm.convert.source import Checkpoint
 from ov_minilm.drift import Drift, Gate, gate, measure, worst

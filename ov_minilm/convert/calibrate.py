@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 
+from ov_minilm.backend import ov
 from ov_minilm.convert.outliers import MARK
 from ov_minilm.lowering import linear_layers
 from ov_minilm.manifest import Recipe, file_facts

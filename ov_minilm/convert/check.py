@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 
+from ov_minilm.backend import ov
 from ov_minilm.spec import FloatArray, IntArray
 
 LEAST_COSINE = 0.999999

@@ -14,9 +14,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
 
+from ov_minilm.backend import ops, ov
 from ov_minilm.spec import Grid, ModelSpec
 
 MASK_BIAS = -1e4  # finite: INT8 calibration must not see -inf; exp() underflows to 0 in float32 all the same

@@ -16,10 +16,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset13 as ops
 
+from ov_minilm.backend import ops, ov
 from ov_minilm.lowering import linear_layers
 from ov_minilm.spec import FloatArray, IntArray
 

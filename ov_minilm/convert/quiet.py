@@ -10,14 +10,9 @@ from collections.abc import Iterator
 
 
 def no_telemetry() -> None:
-    """Switch off the telemetry of openvino, optimum-intel, nncf and the hub; call before their import."""
+    """Switch off the telemetry of nncf and the hub; call before their import. openvino's: see backend.py."""
     os.environ["NNCF_CI"] = "1"  # nncf then builds a stub
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    os.environ["DISABLE_TELEMETRY"] = "1"
-    from openvino_telemetry.utils import opt_in_checker
-
-    declined = opt_in_checker.ConsentCheckResult.DECLINED
-    opt_in_checker.OptInChecker.check = lambda *_args, **_options: declined
 
 
 @contextlib.contextmanager

@@ -8,10 +8,9 @@ NNCF's own way out, 7-bit weights for all, costs twice the error; most channels 
 from __future__ import annotations
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset13 as ops
 
+from ov_minilm.backend import ops, ov
 from ov_minilm.lowering import linear_layers
 
 PAIR_LIMIT = 128

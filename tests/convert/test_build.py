@@ -64,7 +64,7 @@ def test_two_builds_give_the_same_bytes_and_neither_phones_home(built: Path, tmp
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env={**os.environ, FOLDER_VARIABLE: ""},
+        env={**os.environ, FOLDER_VARIABLE: "", "HOME": str(tmp_path / "home"), "CI": ""},
         check=False,
     )
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import openvino as ov
-
+from ov_minilm.backend import ov
 from ov_minilm.convert.calibrate import CALIBRATION
 from ov_minilm.embedder import SHIPPED
 from ov_minilm.evaluation import read_texts

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 import pytest
-from openvino import opset13 as ops
 
 from ov_minilm import Embedder
+from ov_minilm.backend import ops, ov
 from ov_minilm.convert import graph
 
 

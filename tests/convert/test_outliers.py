@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 import pytest
 
+from ov_minilm.backend import ov
 from ov_minilm.convert import outliers
 from ov_minilm.spec import FloatArray, IntArray
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import openvino as ov
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from ov_minilm.backend import ov
 from ov_minilm.convert.scales import pair_safe
 from ov_minilm.embedder import SHIPPED
 from ov_minilm.lowering import linear_layers
