@@ -185,7 +185,7 @@ def latency(fp32: Embedder, int8: Embedder) -> dict[str, Any]:
 
 def packing(int8: Embedder, texts: list[str]) -> dict[str, Any]:
     """Fill of the grids, and end to end against the engine alone on the same batches, in turn."""
-    batches = list(int8._batches(int8._first_windows(texts, "end"), len(texts)))
+    batches = list(int8._batches(int8._first_windows(texts, 0, "end"), len(texts)))
     cells = sum(batch.grid.rows * batch.grid.width for batch in batches)
 
     def engine() -> None:
@@ -228,7 +228,7 @@ def within_isa(folder: Path, int8: Embedder, texts: list[str]) -> dict[str, Any]
 def fp32_kernels(fp32: Embedder) -> set[str]:
     """Name the kernels that the FP32 linear layers of the widest batch run on."""
     grid = fp32._manifest.grids[0]
-    model = fp32._engine._pool(grid)._compiled.get_runtime_model()
+    model = fp32._engine._pool(grid).compiled.get_runtime_model()
     return {
         str(node.get_rt_info()["primitiveType"].value)
         for node in model.get_ordered_ops()

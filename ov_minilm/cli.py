@@ -47,11 +47,12 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except (OvMiniLMError, ValueError, TypeError, OSError, ImportError) as error:
+    except (OvMiniLMError, ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if debug:
             raise
         click.echo(f"error: {_explain(error)}", err=True)
-        sys.exit(1 if isinstance(error, DriftTooLarge) else 2)
+        failed = isinstance(error, DriftTooLarge | RuntimeError)  # RuntimeError: a check inside the build
+        sys.exit(1 if failed else 2)
 
 
 def _explain(error: Exception) -> str:
@@ -122,13 +123,15 @@ def encode(
     if output is not None and output.suffix not in (".npy", ".jsonl"):
         raise click.UsageError(f"{output}: the name must end in .npy or .jsonl")
     from ov_minilm.embedder import Embedder
-    from ov_minilm.files import read, write_jsonl, write_npy
+    from ov_minilm.files import check_writable, read, write_jsonl, write_npy
 
+    if output is not None:
+        check_writable(output)
     texts = [text for name in files or ("-",) for text in read(name, kind, field)]
     with Embedder.open(**options) as embedder:
         vectors = embedder.encode(texts, truncate=truncate, progress=progress)  # type: ignore[arg-type]
     if output is None:
-        write_jsonl(sys.stdout, texts, vectors)
+        write_jsonl(sys.stdout.buffer, texts, vectors)
     else:
         write = write_npy if output.suffix == ".npy" else write_jsonl
         write(output, texts, vectors)
@@ -225,7 +228,7 @@ def drift(
     import dataclasses
 
     from ov_minilm import evaluation
-    from ov_minilm.drift import Gate, gate, measure
+    from ov_minilm.drift import FEW, Gate, gate, measure
     from ov_minilm.embedder import Embedder
 
     data = evaluation.find(list(sts), list(texts))
@@ -246,6 +249,12 @@ def drift(
             lowering=embedder.info.lowering,
         )
         fingerprint = embedder.info.fingerprint
+        if fp32.info.weights != "f32":
+            raise click.UsageError(
+                f"{reference} holds {fp32.info.weights} weights; the reference must be FP32"
+            )
+    if not found.sts and not found.overlap and all(cosine.texts < FEW for cosine in found.cosine.values()):
+        raise click.UsageError(f"too few texts for any limit to apply; measure on {FEW} or more")
     broken = gate([found], Gate())
     if as_json:
         click.echo(

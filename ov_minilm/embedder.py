@@ -9,14 +9,15 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, overload
 
 import numpy as np
 
-from ov_minilm import cpus
-from ov_minilm.engine import Engine, Plan
+from ov_minilm import __version__, cpus
+from ov_minilm.engine import Engine
 from ov_minilm.errors import ForkedProcess, TextTooLong, TruncationWarning
 from ov_minilm.manifest import TOKENIZER, Manifest
 from ov_minilm.packing import Batch, pack
@@ -33,7 +34,7 @@ BLOCKS = (64, 8192)  # encode_iter starts with small blocks to answer soon and d
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What an Embedder runs: enough to tell whether two of them give the same bits."""
+    """What an Embedder runs. Two that agree in all but threads and grids give the same bits."""
 
     model: str
     weights: str
@@ -41,6 +42,7 @@ class Info:
     device: str
     precision: str
     lowering: str
+    kernel: str  # of INT8 linear layers; AMX and AVX2 kernels round differently around the same sums
     threads: int
     grids: tuple[str, ...]
     versions: dict[str, str]
@@ -60,9 +62,10 @@ class Embedder:
     def __init__(self, manifest: Manifest, tokens: Tokens, engine: Engine) -> None:
         self._manifest = manifest
         self._tokens = tokens
-        self._engine: Engine = engine
+        self._engine = engine
+        self._plan = engine.plan
         self._spec = manifest.spec
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a progress callback may encode too
         self._pid = os.getpid()
         self._closed = False
         self._warned = False
@@ -87,8 +90,10 @@ class Embedder:
             precision: what the layers that are not INT8 run in. "auto" is f32, or bf16 for an INT8
                 artefact where the CPU has it natively and its measured drift passed the gate.
             lowering: how INT8 linear layers run on a CPU; "auto" asks OpenVINO which kernel it would use.
-            threads: None is what the affinity mask and the cgroup quota really grant.
-            cache_dir: where compiled models are kept between processes; None keeps none.
+            threads: for inference; None is what the affinity mask and the cgroup quota really grant. The
+                tokenizer uses rayon's own threads beside them (RAYON_NUM_THREADS bounds those).
+            cache_dir: where compiled models are kept between processes; None keeps none. OpenVINO
+                notices a truncated entry, but not one whose bytes were changed: keep the folder private.
 
         Raises:
             ArtefactError: the folder is not a complete, unchanged artefact.
@@ -132,32 +137,27 @@ class Embedder:
             ForkedProcess: this process is a fork of the one that opened the Embedder.
         """
         check_choice("truncate", truncate, ("end", "error", "mean"))
-        self._check_usable()
         items = [texts] if isinstance(texts, str) else check_texts(texts)
-        with self._lock:
-            vectors = (
-                self._encode_windows(items, progress)
-                if truncate == "mean"
-                else self._encode(items, progress, truncate)
-            )
+        vectors = self._encode_items(items, 0, progress, truncate)
         return vectors[0] if isinstance(texts, str) else vectors
 
     def encode_iter(self, texts: Iterable[str], *, truncate: Truncate = "end") -> Iterator[FloatArray]:
         """Yield the vectors of any stream of texts, endless ones too, in order and in blocks (n, 384).
 
-        Blocks grow from 64 to 8,192 texts; memory stays bounded by one block.
+        Blocks grow from 64 to 8,192 texts; memory stays bounded by one block. Errors name a text by its
+        number in the whole stream.
         """
-        if isinstance(texts, str):
+        check_choice("truncate", truncate, ("end", "error", "mean"))
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
             raise TypeError("encode_iter takes an iterable of str; encode takes a single str")
+        return self._blocks(iter(texts), truncate)
+
+    def _blocks(self, texts: Iterator[str], truncate: Truncate) -> Iterator[FloatArray]:
         size, most = BLOCKS
-        block: list[str] = []
-        for text in texts:
-            block.append(text)
-            if len(block) == size:
-                yield self.encode(block, progress=False, truncate=truncate)
-                block, size = [], min(2 * size, most)
-        if block:
-            yield self.encode(block, progress=False, truncate=truncate)
+        start = 0
+        while block := check_texts(islice(texts, size), start):
+            yield self._encode_items(block, start, progress=False, truncate=truncate)
+            start, size = start + len(block), min(2 * size, most)
 
     @overload
     def count_tokens(self, texts: str) -> int: ...  # type: ignore[overload-overlap]  # str is iterable too
@@ -186,7 +186,7 @@ class Embedder:
     @property
     def info(self) -> Info:
         """What runs here and how."""
-        plan: Plan = self._engine.plan
+        plan = self._plan
         return Info(
             model=self._spec.name,
             weights=self._manifest.weights,
@@ -194,17 +194,20 @@ class Embedder:
             device=plan.device,
             precision=plan.precision,
             lowering=plan.lowering,
+            kernel=plan.kernel,
             threads=plan.threads,
             grids=tuple(str(grid) for grid in self._manifest.grids),
-            versions={name: version(name) for name in ("ov-minilm", "openvino", "tokenizers", "numpy")}
+            versions={"ov-minilm": __version__}
+            | {name: version(name) for name in ("openvino", "tokenizers", "numpy")}
             | {"python": platform.python_version()},
         )
 
     def close(self) -> None:
         """Free the compiled models. Using the Embedder afterwards is an error."""
         with self._lock:
-            self._closed = True
-            del self._engine
+            if not self._closed:
+                self._closed = True
+                del self._engine
 
     def __enter__(self) -> Embedder:
         return self
@@ -214,15 +217,24 @@ class Embedder:
     ) -> None:
         self.close()
 
-    def _encode(self, texts: Sequence[str], progress: Progress, truncate: Truncate) -> FloatArray:
-        return self._run(self._first_windows(texts, truncate), len(texts), progress)
+    def _encode_items(
+        self, items: list[str], start: int, progress: Progress, truncate: Truncate
+    ) -> FloatArray:  # -> [N, D]
+        """Encode texts of which the first is number `start` of what the caller gave."""
+        with self._lock:
+            self._check_usable()
+            if truncate == "mean":
+                return self._encode_windows(items, progress)
+            return self._run(self._first_windows(items, start, truncate), len(items), progress)
 
-    def _first_windows(self, texts: Sequence[str], truncate: Truncate) -> Iterator[list[IntArray]]:
+    def _first_windows(
+        self, texts: Sequence[str], start: int, truncate: Truncate
+    ) -> Iterator[list[IntArray]]:
         """Tokenize a few hundred texts at a time, each cut to its first window."""
-        for start in range(0, len(texts), WINDOW):
-            first, further = self._tokens.encode(texts[start : start + WINDOW])
+        for done in range(0, len(texts), WINDOW):
+            first, further = self._tokens.encode(texts[done : done + WINDOW])
             if further:
-                self._account(first, further, start, truncate)
+                self._account(first, further, start + done, truncate)
             yield first
 
     def _encode_windows(self, texts: Sequence[str], progress: Progress) -> FloatArray:
@@ -257,9 +269,7 @@ class Embedder:
             ids += window
             names += range(seen, seen + len(window))
             seen += len(window)
-            batches, left = pack(
-                ids, names, self._manifest.grids, last=seen == count, align=self._engine.plan.align
-            )
+            batches, left = pack(ids, names, self._manifest.grids, last=seen == count, align=self._plan.align)
             ids, names = [ids[i] for i in left], [names[i] for i in left]
             yield from batches
 
@@ -275,9 +285,7 @@ class Embedder:
         tokens = self._tokens.total(first[index], further[index])
         if truncate == "error":
             raise TextTooLong(start + index, tokens, self._spec.max_tokens)
-        self.truncated += len(further)
         if not self._warned:
-            self._warned = True
             warnings.warn(
                 f"text {start + index} has {tokens} tokens, the model reads {self._spec.max_tokens}: "
                 'its end is cut. truncate="mean" averages windows, "error" refuses. Said once; '
@@ -285,6 +293,8 @@ class Embedder:
                 TruncationWarning,
                 stacklevel=2,
             )
+            self._warned = True
+        self.truncated += len(further)
 
     def _check_usable(self) -> None:
         if self._closed:

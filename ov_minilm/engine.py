@@ -5,8 +5,11 @@ With lowering.py this is all that knows OpenVINO at run time.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +20,7 @@ import numpy as np
 
 from ov_minilm.backend import ops, ov
 from ov_minilm.drift import Gate, gate
-from ov_minilm.errors import DeviceUnavailable, PrecisionUnavailable
+from ov_minilm.errors import DeviceUnavailable, ForkedProcess, OvMiniLMError, PrecisionUnavailable
 from ov_minilm.lowering import lower
 from ov_minilm.manifest import GRAPH, WEIGHTS, Manifest
 from ov_minilm.packing import Batch
@@ -38,6 +41,7 @@ class Plan:
     precision: Precision
     lowering: Lowering
     threads: int
+    kernel: str  # of INT8 linear layers, as OpenVINO names it; "" where it was not asked
     align: int  # where texts may start in a row for their bits to be the same everywhere; see packing.py
 
 
@@ -51,6 +55,7 @@ class Engine:
         self._cache_dir = cache_dir
         self._pools: dict[Grid, _Pool] = {}
         self._compiling = threading.Lock()
+        _live.add(self)
 
     @classmethod
     def open(
@@ -65,6 +70,10 @@ class Engine:
         cache_dir: Path | None,
     ) -> Engine:
         """Read the graph, settle the plan, compile the smallest grid: what can fail fails here."""
+        global _started
+        if _started not in (None, os.getpid()):  # even if all is closed: OpenVINO's thread pools stay
+            raise ForkedProcess(_started, os.getpid())
+        _started = os.getpid()
         core = ov.Core()
         check_device(device, core.available_devices)
         cpu = device == "CPU"
@@ -72,7 +81,7 @@ class Engine:
         settled = choose_lowering(lowering, manifest, device, kernels)
         chosen = choose_precision(precision, manifest, device, settled, kernels)
         align = kernels.bf16_group if kernels and chosen == "bf16" else 1
-        plan = Plan(device, chosen, settled, threads, align)
+        plan = Plan(device, chosen, settled, threads, kernels.int8 if kernels else "", align)
         model = core.read_model(folder / GRAPH, folder / WEIGHTS)
         if cache_dir is not None:
             cache_dir = cache_dir / f"{manifest.fingerprint}-{ov.get_version().split('-')[0]}"
@@ -109,8 +118,9 @@ class Engine:
     def _land(self, flying: deque[tuple[Batch, _Request]]) -> Iterator[tuple[Batch, FloatArray]]:
         """Wait for the oldest, hand out its vectors, and take its request back once they were read."""
         batch, request = flying.popleft()
+        vectors = request.finish()  # a request that fails here may still run, and is not used again
         try:
-            yield batch, request.finish()
+            yield batch, vectors
         finally:
             self._pool(batch.grid).give(request)
 
@@ -128,12 +138,17 @@ class Engine:
         try:
             compiled = self._core.compile_model(model, self.plan.device, self._config(grid))
         except RuntimeError as error:
-            raise DeviceUnavailable(self.plan.device, self._core.available_devices) from error
+            raise OvMiniLMError(f"OpenVINO cannot compile {grid} for {self.plan.device}: {error}") from error
         if self.plan.device == "CPU":
             found = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
             if found != self.plan.precision:
                 raise PrecisionUnavailable(self.plan.precision, self.plan.device, f"OpenVINO chose {found}")
         return compiled
+
+    def abandon(self) -> None:
+        """Never destroy what OpenVINO made: in a fork that would wait for threads that are gone."""
+        for thing in (self._core, self._model, *(t for pool in self._pools.values() for t in pool.owned)):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
     def _config(self, grid: Grid) -> dict[str, Any]:
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self.plan.precision}
@@ -148,23 +163,36 @@ class Engine:
         return config
 
 
+_live: weakref.WeakSet[Engine] = weakref.WeakSet()
+_started: int | None = None  # the process in which OpenVINO was first used
+
+
+def _abandon_all() -> None:
+    for engine in _live:
+        engine.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)
+
+
 class _Request:
     """An infer request with input buffers of its own, so that nothing it reads can be freed under it."""
 
     def __init__(self, compiled: ov.CompiledModel, grid: Grid) -> None:
-        self._infer = compiled.create_infer_request()
+        self.infer = compiled.create_infer_request()
         self._buffers = [np.zeros((grid.rows, grid.width), np.int32) for _ in INPUTS]
         for name, buffer in zip(INPUTS, self._buffers, strict=True):
-            self._infer.set_tensor(name, ov.Tensor(buffer, shared_memory=True))
-        self._output: FloatArray = self._infer.get_output_tensor(0).data  # [R, S, D], filled by each run
+            self.infer.set_tensor(name, ov.Tensor(buffer, shared_memory=True))
+        self._output: FloatArray = self.infer.get_output_tensor(0).data  # [R, S, D], filled by each run
 
     def start(self, batch: Batch) -> None:
         for buffer, values in zip(self._buffers, (batch.ids, batch.positions, batch.segments), strict=True):
             np.copyto(buffer, values)
-        self._infer.start_async()
+        self.infer.start_async()
 
     def finish(self) -> FloatArray:
-        self._infer.wait()
+        self.infer.wait()
         return self._output
 
 
@@ -172,15 +200,22 @@ class _Pool:
     """The idle requests of one compiled grid; it grows to as many as were ever in flight at once."""
 
     def __init__(self, compiled: ov.CompiledModel, grid: Grid) -> None:
-        self._compiled = compiled
+        self.compiled = compiled
         self._grid = grid
         self._idle: deque[_Request] = deque()
+        self._all: list[_Request] = []
+
+    @property
+    def owned(self) -> list[object]:
+        """What OpenVINO made for this grid."""
+        return [self.compiled, *(request.infer for request in self._all)]
 
     def take(self) -> _Request:
         try:
             return self._idle.pop()
         except IndexError:
-            return _Request(self._compiled, self._grid)
+            self._all.append(_Request(self.compiled, self._grid))
+            return self._all[-1]
 
     def give(self, request: _Request) -> None:
         self._idle.append(request)
@@ -212,7 +247,7 @@ class Kernels:
     @property
     def native_bf16(self) -> bool:
         """BF16 arithmetic in hardware, not by conversion to FP32 and back."""
-        return self.bf16.startswith("brgemm")
+        return self.bf16.startswith("brgemm") and "bf16" in self.bf16
 
     @property
     def bf16_group(self) -> int:
@@ -240,24 +275,29 @@ def _facts(node: ov.Node) -> tuple[str, str]:
     return kind, kernel
 
 
+def devices(device: str) -> list[str]:
+    """List the devices that a device string names: none for a bare AUTO, which takes what there is."""
+    virtual, _, listed = device.partition(":")
+    names = listed.split(",") if listed else [] if virtual in VIRTUAL else [device]
+    return [re.sub(r"\(.*\)$", "", name).removesuffix(".0") for name in names]  # BATCH:CPU(4); GPU.0 is GPU
+
+
 def check_device(device: str, available: Sequence[str]) -> None:
     """Refuse a device string that names something this machine does not have, listing what there is.
 
     Raises:
         DeviceUnavailable: for a name like GPU.1 or AUTO:NPU,CPU without the hardware for it.
     """
-    virtual, _, listed = device.partition(":")
-    names = listed.split(",") if virtual in VIRTUAL and listed else [] if virtual in VIRTUAL else [device]
-    for name in names:
-        bare = re.sub(r"\(.*\)$", "", name).removeprefix("-")  # GPU(4) asks for requests, -GPU excludes
-        if not any(bare == known or known.startswith(f"{bare}.") for known in available):
+    known = {name.removesuffix(".0") for name in available}
+    for name in devices(device):
+        if name.removeprefix("-") not in known:  # AUTO:-GPU excludes
             raise DeviceUnavailable(device, available)
 
 
 def may_use_cpu(device: str) -> bool:
-    """Tell whether a device string can run on the CPU: AUTO and the like may fall back to it."""
-    virtual, _, listed = device.partition(":")
-    return (virtual in VIRTUAL and (not listed or "CPU" in listed.split(","))) or device == "CPU"
+    """Tell whether a device string can run on the CPU: AUTO falls back to it unless a list leaves it out."""
+    included = [name for name in devices(device) if not name.startswith("-")]
+    return "CPU" in included or (not included and "-CPU" not in devices(device))
 
 
 def choose_precision(

@@ -9,7 +9,7 @@ OvMiniLMError
   PrecisionUnavailable   .asked .device .reason
   TextTooLong            .index .tokens .limit
   DriftTooLarge          .broken
-  ForkedProcess          an Embedder was opened before os.fork() and used after it
+  ForkedProcess          OpenVINO was used before os.fork() and again in the child
 TruncationWarning        a text was cut (a UserWarning, not an error)
 
 Wrong types raise TypeError and wrong values ValueError, both naming the index or the value.
@@ -22,7 +22,15 @@ from pathlib import Path
 
 
 class OvMiniLMError(Exception):
-    """The root: catches everything this package raises on purpose."""
+    """The root: catches everything this package raises on purpose.
+
+    `args` stay what the constructor was given, so that an error crosses process borders by pickle.
+    """
+
+    message: str | None = None
+
+    def __str__(self) -> str:
+        return super().__str__() if self.message is None else self.message
 
 
 class ArtefactError(OvMiniLMError):
@@ -35,7 +43,7 @@ class ManifestInvalid(ArtefactError):
     def __init__(self, path: Path, reason: str) -> None:
         self.path = path
         self.reason = reason
-        super().__init__(f"{path}: {reason}")
+        self.message = f"{path}: {reason}"
 
 
 class FileMismatch(ArtefactError):
@@ -45,7 +53,7 @@ class FileMismatch(ArtefactError):
         self.path = path
         self.expected = expected
         self.found = found
-        super().__init__(
+        self.message = (
             f"{path}: expected {expected}, found {found}; install the package or build the artefact again"
         )
 
@@ -60,7 +68,7 @@ class DeviceUnavailable(OvMiniLMError):
     def __init__(self, asked: str, available: Sequence[str]) -> None:
         self.asked = asked
         self.available = tuple(available)
-        super().__init__(f"device {asked!r} is not available; this machine has {', '.join(self.available)}")
+        self.message = f"device {asked!r} is not available; this machine has {', '.join(self.available)}"
 
 
 class PrecisionUnavailable(OvMiniLMError):
@@ -70,7 +78,7 @@ class PrecisionUnavailable(OvMiniLMError):
         self.asked = asked
         self.device = device
         self.reason = reason
-        super().__init__(f"precision {asked!r} on {device}: {reason}")
+        self.message = f"precision {asked!r} on {device}: {reason}"
 
 
 class TextTooLong(OvMiniLMError):
@@ -80,7 +88,7 @@ class TextTooLong(OvMiniLMError):
         self.index = index
         self.tokens = tokens
         self.limit = limit
-        super().__init__(
+        self.message = (
             f"text {index} has {tokens} tokens, the model reads {limit}; "
             'shorten it, or pass truncate="mean" to average its windows or truncate="end" to cut it'
         )
@@ -91,16 +99,16 @@ class DriftTooLarge(OvMiniLMError):
 
     def __init__(self, broken: Sequence[str]) -> None:
         self.broken = tuple(broken)
-        super().__init__("drift over the gate: " + "; ".join(self.broken))
+        self.message = "drift over the gate: " + "; ".join(self.broken)
 
 
 class ForkedProcess(OvMiniLMError):
-    """OpenVINO's threads do not survive os.fork(); the child has to open its own Embedder."""
+    """OpenVINO's threads do not survive os.fork(): a child of a process that used it cannot."""
 
     def __init__(self, opened: int, here: int) -> None:
-        super().__init__(
-            f"this Embedder was opened in process {opened} and is used in its fork {here}; "
-            "open it after the fork, or start processes with the 'spawn' method"
+        self.message = (
+            f"OpenVINO was started in process {opened}, and {here} is its fork, where it cannot work; "
+            "fork before the first Embedder is opened, or start processes with the 'spawn' method"
         )
 
 

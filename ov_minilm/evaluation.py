@@ -93,7 +93,7 @@ def find(sts: list[Path], texts: list[Path]) -> Evaluation:
 def _lines(path: Path) -> list[str]:
     """Split on newlines only: str.splitlines would also cut at U+2028 and its kin inside a text."""
     try:
-        text = path.read_bytes().decode("utf-8")  # read_text would turn a lone return into a newline
+        text = path.read_bytes().decode("utf-8-sig")  # read_text would turn a lone return into a newline
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 ({error})") from error
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO, BinaryIO
 
 import numpy as np
 
@@ -32,6 +32,7 @@ def read(name: str, kind: str | None, field: str) -> Iterator[str]:
             where = f"{'stdin' if name == '-' else name}, line {number}"
             try:
                 line = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
+                line = line.removeprefix("\ufeff") if number == 1 else line  # a byte order mark
                 value = json.loads(line)[field] if jsonl else line
             except UnicodeDecodeError as error:
                 raise ValueError(f"{where}: not UTF-8 ({error.reason})") from error
@@ -49,11 +50,11 @@ def write_npy(path: Path, texts: Sequence[str], vectors: FloatArray) -> None:
         np.save(file, vectors)
 
 
-def write_jsonl(path: Path | TextIO, texts: Sequence[str], vectors: FloatArray) -> None:
+def write_jsonl(path: Path | BinaryIO, texts: Sequence[str], vectors: FloatArray) -> None:
     """Write one {"text": …, "embedding": […]} a line; each number is the shortest that reads back exactly."""
     if not isinstance(path, Path):
         for line in _lines(texts, vectors):
-            path.write(line)
+            path.write(line.encode("utf-8"))
         return
     with _whole(path) as file:
         for line in _lines(texts, vectors):
@@ -66,6 +67,14 @@ def _lines(texts: Sequence[str], vectors: FloatArray) -> Iterator[str]:
         # A lone surrogate has no UTF-8 form, but JSON has an escape for it.
         string = json.dumps(text, ensure_ascii=has_surrogates(text))
         yield f'{{"text": {string}, "embedding": [{numbers}]}}\n'
+
+
+def check_writable(path: Path) -> None:
+    """Refuse an output that cannot be written, before the work for it is done."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file")
+    with tempfile.NamedTemporaryFile(dir=path.resolve().parent, prefix=f".{path.name}."):
+        pass
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from ov_minilm.drift import Drift, Gate
 from ov_minilm.errors import FileMismatch, ManifestInvalid
-from ov_minilm.spec import Grid, ModelSpec
+from ov_minilm.spec import SLOTS, Grid, ModelSpec
 
 NAME = "manifest.json"
 GRAPH, WEIGHTS, TOKENIZER = "model.xml", "model.bin", "tokenizer.json"
@@ -96,6 +96,7 @@ class Manifest:
             raise ManifestInvalid(path, str(error)) from None
         if manifest.files.keys() != {GRAPH, WEIGHTS, TOKENIZER}:
             raise ManifestInvalid(path, f"files: expected {GRAPH}, {WEIGHTS}, {TOKENIZER}")
+        _check_grids(path, manifest.grids, manifest.spec)
         for name, facts in manifest.files.items():
             check_file(folder / name, facts)
         if manifest.fingerprint != fingerprint(manifest.spec, manifest.files):
@@ -104,11 +105,26 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write folder/manifest.json; the last step of a build."""
-        (folder / NAME).write_text(self.to_json() + "\n", encoding="utf-8")
+        (folder / NAME).write_text(self.to_json() + "\n", encoding="utf-8", newline="\n")
 
     def to_json(self) -> str:
         """Return the exact text of the file, without the final newline."""
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
+
+
+def _check_grids(path: Path, grids: tuple[Grid, ...], spec: ModelSpec) -> None:
+    """Refuse grids that the graph or the packing cannot serve."""
+    for grid in grids:
+        if grid.rows < 1 or not 2 <= grid.width <= spec.max_tokens or grid.slots != SLOTS:
+            raise ManifestInvalid(
+                path, f"grid {grid} with {grid.slots} slots; the graph has {SLOTS} slots a row"
+            )
+    for kind, widths in (
+        ("single-row", [grid.width for grid in grids if grid.rows == 1]),
+        ("many-row", [grid.width for grid in grids if grid.rows > 1]),
+    ):
+        if max(widths, default=0) != spec.max_tokens:
+            raise ManifestInvalid(path, f"no {kind} grid holds {spec.max_tokens} tokens")
 
 
 def file_facts(path: Path) -> FileFacts:

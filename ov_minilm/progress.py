@@ -20,7 +20,7 @@ def report(total: int, progress: Progress) -> Iterator[Callable[[int], None]]:
     """
     if callable(progress):
         yield _Counter(total, progress)
-    elif progress or (progress is None and sys.stderr.isatty()):
+    elif sys.stderr is not None and (progress or (progress is None and sys.stderr.isatty())):
         yield from _bar(total, 0.0 if progress else PATIENCE)
     else:
         yield lambda _: None

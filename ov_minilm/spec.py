@@ -14,13 +14,16 @@ FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
 
 
+SLOTS = 32  # texts that may share a row; the graph returns this many vectors for each
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """The fixed input shape of one compiled model."""
 
     rows: int
     width: int
-    slots: int = 32  # how many texts may share a row; the graph returns this many vectors a row
+    slots: int = SLOTS
 
     def __str__(self) -> str:
         return f"{self.rows}x{self.width}"

@@ -16,8 +16,8 @@ from ov_minilm.errors import ManifestInvalid
 from ov_minilm.spec import IntArray, ModelSpec
 
 
-def check_texts(texts: object) -> list[str]:
-    """Return the texts as a list; whatever is not a str is refused by its index.
+def check_texts(texts: object, start: int = 0) -> list[str]:
+    """Return the texts as a list; whatever is not a str is refused by its index, counted from `start`.
 
     Raises:
         TypeError: naming the index and the type of the first item that is not a str.
@@ -27,7 +27,7 @@ def check_texts(texts: object) -> list[str]:
     if not isinstance(texts, Iterable):
         raise TypeError(f"expected a str or an iterable of str, not {type(texts).__name__}")
     items = list(texts)
-    for index, text in enumerate(items):
+    for index, text in enumerate(items, start):
         if not isinstance(text, str):
             raise TypeError(f"text {index} is {type(text).__name__} ({text!r:.60}), expected str")
     return items

@@ -50,6 +50,12 @@ def test_device_strings_of_openvino_pass(device: str) -> None:
     check_device(device, ["CPU", "GPU.0", "GPU.1"])
 
 
+def test_the_only_gpu_is_also_the_first() -> None:
+    """OpenVINO lists a lone GPU without its number, and both names mean it."""
+    for device in ("GPU", "GPU.0", "AUTO:GPU.0,CPU"):
+        check_device(device, ["CPU", "GPU"])
+
+
 def test_auto_device_runs_on_cpu() -> None:
     """AUTO:CPU gives vectors near those of CPU."""
     with Embedder.open(device="AUTO:CPU") as auto, Embedder.open() as cpu:
@@ -59,7 +65,7 @@ def test_auto_device_runs_on_cpu() -> None:
     assert cosines.min() > 0.995
 
 
-@pytest.mark.parametrize("device", ["CPU", "AUTO", "AUTO:CPU", "HETERO:CPU"])
+@pytest.mark.parametrize("device", ["CPU", "AUTO", "AUTO:CPU", "HETERO:CPU", "MULTI:CPU(2)", "BATCH:CPU(4)"])
 def test_f16_is_refused_where_a_cpu_may_run_it(device: str) -> None:
     """F16 kernels are not reproducible on CPUs, so they are never run."""
     with pytest.raises(PrecisionUnavailable, match="use bf16 or f32"):

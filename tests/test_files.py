@@ -67,23 +67,23 @@ def test_jsonl_holds_the_same_texts_and_bits(tmp_path: Path) -> None:
 def test_every_float32_survives_jsonl(rows: list[tuple[str, float]]) -> None:
     """Nine digits are enough for any float32, and any text can stand beside it."""
     texts, vectors = [text for text, _ in rows], np.array([[number] for _, number in rows], np.float32)
-    stream = io.StringIO()
+    stream = io.BytesIO()
 
     write_jsonl(stream, texts, vectors)
 
-    found_texts, found = parse(stream.getvalue())
+    found_texts, found = parse(stream.getvalue().decode())
     assert texts == found_texts
     assert bits(vectors) == bits(found)
 
 
 def test_negative_zero_survives_jsonl() -> None:
     """Its sign is one of the bits."""
-    stream = io.StringIO()
+    stream = io.BytesIO()
     vectors = np.array([[-0.0]], np.float32)
 
     write_jsonl(stream, ["x"], vectors)
 
-    assert bits(vectors) == bits(parse(stream.getvalue())[1])
+    assert bits(vectors) == bits(parse(stream.getvalue().decode())[1])
 
 
 def test_a_lone_surrogate_can_be_written(tmp_path: Path) -> None:

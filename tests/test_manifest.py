@@ -40,7 +40,7 @@ def describe(folder: Path) -> Manifest:
         spec=MINILM,
         source=Source("naïve/model", "0.1.0", "ab" * 32),
         recipe=Recipe(0.8, "minmax", 5, 128, "calibration.txt", "cd" * 32, 387),
-        grids=(Grid(8, 64), Grid(1, 16, 4)),
+        grids=(Grid(2, 256), Grid(1, 256)),
         tools={"openvino": "2026.1"},
         files=files,
         gate=Gate(0.9975, 0.95, 0.1),

@@ -59,7 +59,9 @@ def test_imports_go_downward() -> None:
                     if target in LAYERS and target != room and LAYERS[target] >= LAYERS[room]
                 ]
 
+    rooms = {path.relative_to(ROOT).with_suffix("").parts[0] for path in ROOT.rglob("*.py")}
     assert [] == wrong
+    assert {"__init__"} == rooms - LAYERS.keys()
 
 
 def test_openvino_is_imported_in_one_place() -> None:

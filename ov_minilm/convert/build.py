@@ -10,6 +10,7 @@ import ctypes
 import os
 import shutil
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -117,7 +118,6 @@ def build(
         manifest = _manifest(checkpoint, int8, recipe, limits, drifts)
         with step(f"write {out / 'fp32'} and {out / 'int8'}"):
             manifest.write(int8)
-            out.mkdir(exist_ok=True)
             for folder in (fp32, int8):
                 _sync(folder)
                 publish(folder, out / folder.name)
@@ -195,28 +195,27 @@ def _cosine(value: float) -> str:
 
 @contextlib.contextmanager
 def _staging(out: Path) -> Iterator[Path]:
-    """Yield a hidden folder beside `out`, on the same file system; it is gone afterwards, come what may.
+    """Yield a hidden folder inside `out`, on its file system; it is gone afterwards, come what may.
 
-    A killed process cannot clean up; the next build at the same place does it.
+    A killed process cannot clean up; the next build at the same place does it. A folder `out` that was
+    made for a build that failed goes too.
     """
     for name in ("fp32", "int8"):
         if (out / name).exists() and not (out / name / NAME).is_file():
             raise FileExistsError(f"{out / name} exists and is not an artefact; choose another folder")
-    prefix = f".{out.name or 'out'}.building-"
-    parent = out.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    for stale in parent.glob(f"{prefix}*"):
-        if not _alive(int(stale.name.removeprefix(prefix))):
+    new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    for stale in out.glob(".building-*-*"):
+        pid = stale.name.split("-")[1]
+        if pid.isdigit() and not _alive(int(pid)):
             shutil.rmtree(stale)
-    if out.exists():
-        (out / f".writable-{os.getpid()}").touch()
-        (out / f".writable-{os.getpid()}").unlink()
-    staging = parent / f"{prefix}{os.getpid()}"
-    staging.mkdir()
+    staging = Path(tempfile.mkdtemp(prefix=f".building-{os.getpid()}-", dir=out))
     try:
         yield staging
     finally:
         shutil.rmtree(staging)
+        if new and not any(out.iterdir()):
+            out.rmdir()
 
 
 def _alive(pid: int) -> bool:

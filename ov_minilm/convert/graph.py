@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ov_minilm.backend import ops, ov
-from ov_minilm.spec import Grid, ModelSpec
+from ov_minilm.spec import SLOTS, ModelSpec
 
 MASK_BIAS = -1e4  # finite: INT8 calibration must not see -inf; exp() underflows to 0 in float32 all the same
 EPSILON = 1e-12  # torch.nn.functional.normalize's, under "max"
@@ -62,7 +62,7 @@ def pack(exported: ov.Model, spec: ModelSpec) -> ov.Model:
         attention.input(3).replace_source_output(mask.output(0))
 
     hidden = exported.get_results()[0].input_value(0)
-    slots = ops.constant(np.arange(1, Grid(1, 1).slots + 1, dtype=np.int32).reshape(1, -1, 1))
+    slots = ops.constant(np.arange(1, SLOTS + 1, dtype=np.int32).reshape(1, -1, 1))
     owner = ops.convert(ops.equal(ops.unsqueeze(segments, np.int32(1)), slots), "f32")
     pooled = ops.matmul(owner, hidden, False, False)
     pooled.set_friendly_name("pooling")

