@@ -204,6 +204,8 @@ class Embedder:
 
     def close(self) -> None:
         """Free the compiled models. Using the Embedder afterwards is an error."""
+        if os.getpid() != self._pid:  # a fork: nothing here can be freed, and the lock may never be
+            return
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -221,8 +223,9 @@ class Embedder:
         self, items: list[str], start: int, progress: Progress, truncate: Truncate
     ) -> FloatArray:  # -> [N, D]
         """Encode texts of which the first is number `start` of what the caller gave."""
+        self._check_usable()  # before the lock: in a fork, a thread that is gone may hold it
         with self._lock:
-            self._check_usable()
+            self._check_usable()  # another thread may have closed it meanwhile
             if truncate == "mean":
                 return self._encode_windows(items, progress)
             return self._run(self._first_windows(items, start, truncate), len(items), progress)

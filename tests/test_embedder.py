@@ -325,6 +325,26 @@ def test_a_fork_is_noticed(use: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_in_the_middle_of_a_call_is_noticed() -> None:
+    """Where another thread was encoding at the fork, the child still gets the error, and no deadlock."""
+    done = python(
+        "import os, sys, warnings\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"
+        "from ov_minilm import Embedder, ForkedProcess\n"
+        "e = Embedder.open()\n"
+        "e._lock = __import__('threading').Lock(); e._lock.acquire()\n"  # as a thread that is gone left it
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    try: e.encode('a')\n"
+        "    except ForkedProcess: e.close(); sys.exit(7)\n"
+        "e._lock.release()\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    )
+
+    assert (7, "") == (done.returncode, done.stderr)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.parametrize(("before", "expected"), [("", 7), ("with Embedder.open(): pass", 8)])
 def test_a_fork_before_the_first_use_may_open_its_own(before: str, expected: int) -> None:
     """A child of a process that only imported the package encodes; one of a process that used it may not."""
