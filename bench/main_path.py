@@ -24,11 +24,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import machine
 import numpy as np
 
 from ov_minilm import Embedder, PrecisionUnavailable, TruncationWarning
 from ov_minilm.backend import ops, ov
+from ov_minilm.bench import machine
 from ov_minilm.drift import Gate, gate, measure
 from ov_minilm.embedder import SHIPPED
 from ov_minilm.engine import Kernels
@@ -44,13 +44,6 @@ GOLDEN = ROOT / "tests/golden"
 SINGLE = "A man in a red hat is playing a guitar on stage"  # 14 tokens
 ROUNDS = 7
 
-# What each path is called, how oneDNN is held to it, and the flag that the machine must have.
-PATHS = {
-    "amx": ("ALL", "amx_int8"),
-    "vnni": ("AVX512_CORE_VNNI", "avx512_vnni"),
-    "avx2": ("AVX2", "avx2"),
-}
-
 
 def main() -> None:
     """Measure one path, or all of them in processes of their own."""
@@ -58,7 +51,7 @@ def main() -> None:
     parser.add_argument(
         "--fp32", type=Path, default=ROOT / "out/fp32", help="the FP32 artefact to compare with"
     )
-    parser.add_argument("--path", choices=PATHS, help="measure this path in this process")
+    parser.add_argument("--path", choices=machine.PATHS, help="measure this path in this process")
     parser.add_argument("--vectors", type=Path, help="where to leave the INT8 vectors of one path")
     arguments = parser.parse_args()
     if arguments.path:
@@ -69,15 +62,15 @@ def main() -> None:
     paths: dict[str, Any] = {}
     vectors: dict[str, FloatArray] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, (limit, flag) in PATHS.items():
-            if flag not in flags:  # type: ignore[operator]  # a list of flags
-                print(f"{name}: this machine has no {flag}", file=sys.stderr)
+        for name, limit in machine.PATHS.items():
+            if limit.flag not in flags:
+                print(f"{name}: this machine has no {limit.flag}", file=sys.stderr)
                 continue
             print(f"{name}: measuring", file=sys.stderr)
             path = Path(folder) / f"{name}.npy"
             done = subprocess.run(
                 [sys.executable, __file__, "--path", name, "--fp32", arguments.fp32, "--vectors", path],
-                env={**os.environ, "ONEDNN_MAX_CPU_ISA": limit},
+                env={**os.environ, "ONEDNN_MAX_CPU_ISA": limit.environment["ONEDNN_MAX_CPU_ISA"]},
                 stdout=subprocess.PIPE,
                 check=True,
             )

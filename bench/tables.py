@@ -10,6 +10,30 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 NAMES = {"amx": "AMX", "vnni": "AVX-512 VNNI", "avx2": "AVX2"}
 
+# The ladder: one change a row.
+RUNGS = {
+    "sentence_transformers/torch": "sentence-transformers, torch",
+    "optimum_intel/f32": "optimum-intel, FP32, dynamic shapes",
+    "fp32-padded": "fixed shapes, a text a row",
+    "bf16-padded": "BF16 instead of FP32",
+    "int8-native-padded": "INT8 instead, native kernels",
+    "int8-conv-padded": "INT8 layers as 1×1 convolutions",
+    "int8": "texts packed into shared rows: ov_minilm",
+}
+
+# What ov_minilm must beat and by how much: short texts/s, long texts/s, one text; with VNNI, and without.
+RIVALS = (
+    ("sentence_transformers/torch", (5, 3.5, 9), (3, 2.2, 4.5)),
+    ("sentence_transformers_openvino/int8", (2, 1.3, 3), (4, 2, 3)),
+    ("ctranslate2/int8", (1.4, 1.4, 4), (1.15, 1.15, 2.5)),
+    ("transformers_js/q8", (2, 1.7, 1.2), (2, 1.7, 1.2)),
+    ("onnxruntime/int8", (1, 1, 2), (1, 1, 2)),
+    ("onnxruntime/f32", (1, 1, 2), (1, 1, 2)),
+    ("fastembed/f32", (1, 1, 2), (1, 1, 2)),
+    ("chromadb/f32", (1, 1, 2), (1, 1, 2)),
+    ("openvino_genai/pipeline", (1, 1, 2), (1, 1, 2)),
+)
+
 Read = Callable[[dict[str, Any]], tuple[str, bool]]
 
 
@@ -26,39 +50,167 @@ def main_path() -> str:
 
 
 def speed() -> str:
-    """Texts a second and milliseconds, FP32 and INT8."""
-    result = json.loads((RESULTS / "main_path.json").read_text(encoding="utf-8"))
-    header = ["", *(NAMES[name] for name in result["paths"])]
-    paths = list(result["paths"].values())
+    """Texts a second and milliseconds, FP32 and INT8, on each CPU path."""
+    pairs = [[_race(path)["contenders"][name] for name in ("fp32", "int8")] for path in raced()]
 
     def row(what: str, read: Callable[[dict[str, Any]], str]) -> list[str]:
-        return [what, *(read(path) for path in paths)]
+        return [what, *(f"{read(fp32)} → {read(int8)}" for fp32, int8 in pairs)]
 
-    rows = [
-        row("how INT8 runs", lambda p: f"{p['info']['lowering']}, {p['info']['precision']}"),
-        row("kernel of an INT8 layer", lambda p: f"`{p['kernels']['int8']}`"),
-        row(
-            f"sentences of {paths[0]['short']['tokens']} tokens, texts/s, FP32 → INT8",
-            lambda p: _change(p["short"]),
-        ),
-        row(
-            f"passages of {paths[0]['long']['tokens']} tokens, texts/s, FP32 → INT8",
-            lambda p: _change(p["long"]),
-        ),
-        row(
-            "one text of 14 tokens, ms p50 (p95), FP32 → INT8",
-            lambda p: (
-                f"{p['single']['fp32_ms']['p50']:.2f} ({p['single']['fp32_ms']['p95']:.2f}) → "
-                f"{p['single']['int8_ms']['p50']:.2f} ({p['single']['int8_ms']['p95']:.2f})"
-            ),
-        ),
-    ]
+    def rate(workload: str) -> Callable[[dict[str, Any]], str]:
+        return lambda contender: f"{contender['throughput'][workload]['median']:.0f}"
+
+    def wait(contender: dict[str, Any]) -> str:
+        figures = contender["latency_ms"]["14"]
+        return f"{figures['p50']:.2f} ({figures['p95']:.2f})"
+
+    facts = [int8["facts"] for _, int8 in pairs]
+    tokens = {name: f"{found['mean_tokens']:.0f}" for name, found in _race(raced()[0])["workloads"].items()}
+    return _table(
+        ["", *(NAMES[path] for path in raced())],
+        [
+            ["how INT8 runs", *(f"{found['lowering']}, {found['precision']}" for found in facts)],
+            ["kernel of an INT8 layer", *(f"`{found['kernel']}`" for found in facts)],
+            row(f"texts of {tokens['short']} tokens, texts/s, FP32 → INT8", rate("short")),
+            row(f"texts of {tokens['long']} tokens, texts/s, FP32 → INT8", rate("long")),
+            row("one text of 14 tokens, ms p50 (p95), FP32 → INT8", wait),
+            row("peak MB of the process, FP32 → INT8", lambda contender: str(contender["peak_mb"])),
+        ],
+    )
+
+
+def race(path: str) -> str:
+    """Everybody on one CPU path: rates, one text, how many times faster ours is, cosine, memory."""
+    result = _race(path)
+    header = ["", "short/s", "ours ×", "long/s", "ours ×", "one text, ms", "ours ×", "cosine", "peak MB"]
+    rows = []
+    for name, contender in result["contenders"].items():
+        cells = [f"**{name}**" if name == "int8" else name]
+        for figures, key in (
+            (contender["throughput"]["short"], "median"),
+            (contender["throughput"]["long"], "median"),
+            (contender["latency_ms"]["14"], "p50"),
+        ):
+            noisy = " ~" if figures["spread"] > result["noise_bound"] else ""
+            ratio = "" if name == "int8" else f"{figures['ours_is_faster']['median']:.2f}"
+            cells += [
+                f"{figures[key]:.0f}{noisy}" if key == "median" else f"{figures[key]:.2f}{noisy}",
+                ratio,
+            ]
+        cosine = contender["cosine"]["short"]
+        rows.append([*cells, f"{cosine['mean']:.4f}" if cosine else "other width", f"{contender['peak_mb']}"])
+    missing = "".join(
+        f"\nNot measured: {name}: {reason}.\n" for name, reason in result["unavailable"].items()
+    )
+    return _table(header, rows) + missing + "\n" + _taken(result) + "\n"
+
+
+def ladder(path: str) -> str:
+    """The rungs from the reference to ours, one change a row, with what each gave over the row above."""
+    result = _race(path)
+    header = ["rung", "short/s", "step", "long/s", "step", "one text, ms", "step"]
+    rows, above = [], None
+    for name, change in RUNGS.items():
+        if name not in result["contenders"]:
+            continue
+        contender = result["contenders"][name]
+        figures = (
+            contender["throughput"]["short"]["median"],
+            contender["throughput"]["long"]["median"],
+            1 / contender["latency_ms"]["14"]["p50"],
+        )
+        cells = [change]
+        for i, (value, text) in enumerate(
+            zip(figures, (f"{figures[0]:.0f}", f"{figures[1]:.0f}", f"{1 / figures[2]:.2f}"), strict=True)
+        ):
+            cells += [text, f"{value / above[i]:.2f}×" if above else ""]
+        rows.append(cells)
+        above = figures
     return _table(header, rows)
 
 
-def _change(figures: dict[str, Any]) -> str:
-    old, new = figures["fp32_texts_per_s"]["median"], figures["int8_texts_per_s"]["median"]
-    return f"{old:.0f} → {new:.0f}"
+def rivals() -> str:
+    """Every bar against others, with what each CPU path reached; figures that miss it are in bold."""
+    paths = {path: _race(path) for path in raced()}
+    columns = [f"{what}, {NAMES[path]}" for path in paths for what in ("short", "long", "one text")]
+    rows = []
+    for who, fast, slow in RIVALS:
+        cells = [who]
+        for path, result in paths.items():
+            bars = slow if path == "avx2" else fast
+            contender = result["contenders"].get(who)
+            if contender is None:
+                cells += ["–"] * 3
+                continue
+            found = (
+                contender["throughput"]["short"]["ours_is_faster"]["median"],
+                contender["throughput"]["long"]["ours_is_faster"]["median"],
+                contender["latency_ms"]["14"]["ours_is_faster"]["median"],
+            )
+            cells += [
+                f"{ratio:.2f} ≥ {bar}" if ratio >= bar else f"**{ratio:.2f} < {bar}**"
+                for ratio, bar in zip(found, bars, strict=True)
+            ]
+        rows.append(cells)
+    return _table(["how many times faster than", *columns], rows)
+
+
+def roofline() -> str:
+    """What share of the peak each kind of layer reaches, and what share of the time it takes."""
+    parts = []
+    for path in raced():
+        found = _race(path)["roofline"]
+        peaks = ", ".join(f"`{peak['kernel']}` {peak['gflops']:.0f}" for peak in found["peaks"])
+        parts.append(f"**{NAMES[path]}.** Peaks in GFLOP/s, {found['threads']} threads: {peaks}.\n")
+        for usage in (found["model"], found["reference"]):
+            whole = usage["end_to_end"]
+            parts.append(
+                f"{usage['weights']}, {usage['lowering']}: {whole['tokens_per_s']:.0f} tokens/s end to end, "
+                f"{whole['gflops']:.0f} GFLOP/s, **{whole['of_peak']:.0%} of the peak**; the engine takes "
+                f"{whole['engine_share']:.0%} of the time.\n"
+            )
+            parts.append(_profile(usage["grids"]))
+    return "\n".join(parts)
+
+
+def _profile(grids: dict[str, Any]) -> str:
+    header = ["share of the time (share of the peak)"]
+    header += [f"{grid}, {profile['microseconds'] / 1000:.2f} ms" for grid, profile in grids.items()]
+    names = list(dict.fromkeys(name for profile in grids.values() for name in profile["kinds"]))
+    rows = []
+    for name in names:
+        row = [name]
+        for profile in grids.values():
+            kind = profile["kinds"].get(name)
+            of_peak = f" ({kind['of_peak']:.0%})" if kind and kind["of_peak"] is not None else ""
+            row.append(f"{kind['share']:.1%}{of_peak}" if kind else "")
+        rows.append(row)
+    rows.append(["all", *(f"100% ({profile['of_peak']:.0%})" for profile in grids.values())])
+    return _table(header, rows)
+
+
+def raced() -> list[str]:
+    """List the CPU paths that have a result."""
+    return [path for path in NAMES if _path(path).exists()]
+
+
+def _path(name: str) -> Path:
+    return RESULTS / f"race-{name}.json"
+
+
+def _race(path: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(_path(path).read_text(encoding="utf-8"))
+    return result
+
+
+def _taken(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    return (
+        f"{machine['cpu']} (family/model {machine['family_model']}), limit {machine['isa_limit']}, "
+        f"{result['threads']} threads, {result['rounds']} rounds in turn, {versions}; artefact "
+        f"`{result['artefact']}`; {result['texts']}. ~ marks rounds that differ by more than "
+        f"{result['noise_bound']:.0%}."
+    )
 
 
 def _bars() -> list[tuple[str, str, Read]]:

@@ -12,20 +12,23 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from ov_minilm import __version__
-from ov_minilm.errors import DriftTooLarge, OvMiniLMError
+from ov_minilm.errors import DriftTooLarge, OvMiniLMError, TruncationWarning
+from ov_minilm.evaluation import HUB
 
 if TYPE_CHECKING:
+    from ov_minilm.compare import Lowering
     from ov_minilm.drift import Drift
     from ov_minilm.manifest import Manifest
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+BENCH_MODULES = ("cpuinfo", "jinja2", "matplotlib", "rich")  # of the extra `bench`; others are of `convert`
 
 
 def main() -> None:
@@ -57,7 +60,8 @@ def main() -> None:
 
 def _explain(error: Exception) -> str:
     if isinstance(error, ImportError):
-        return f'{error}; this command needs more: pip install "ov-minilm[convert]"'
+        extra = "bench" if error.name in BENCH_MODULES else "convert"
+        return f'{error}; this command needs more: pip install "ov-minilm[{extra}]"'
     return str(error)
 
 
@@ -203,70 +207,154 @@ def show(model: Path | None, as_json: bool) -> None:
 @cli.command()
 @click.argument("model", required=False, type=FOLDER)
 @click.option("--reference", type=FOLDER, required=True, help="The FP32 artefact to compare with.")
-@click.option("--sts", type=FILE, multiple=True, help="score<TAB>sentence<TAB>sentence. Repeatable.")
+@click.option(
+    "--sts",
+    type=FILE,
+    multiple=True,
+    help="score<TAB>sentence<TAB>sentence, or a .jsonl.gz file of the hub. Repeatable.",
+)
 @click.option("--texts", type=FILE, multiple=True, help="One text a line. Repeatable.")
+@click.option("--beir", type=FOLDER, multiple=True, help="A folder in BEIR layout, for nDCG@10. Repeatable.")
+@click.option("--hub", type=click.Choice(list(HUB)), multiple=True, help="Fetch this STS set. Repeatable.")
 @click.option(
     "--precision", type=click.Choice(["auto", "f32", "bf16", "f16"]), default="auto", show_default=True
 )
-@click.option("--lowering", type=click.Choice(["auto", "native", "conv"]), default="auto", show_default=True)
+@click.option(
+    "--lowering",
+    type=click.Choice(["auto", "native", "conv"]),
+    help="Default: native and conv, one after the other.",
+)
 @click.option("--threads", type=click.IntRange(1))
-@click.option("--json", "as_json", is_flag=True, help="The measurement as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="The measurements as JSON.")
 def drift(
     model: Path | None,
     reference: Path,
     sts: tuple[Path, ...],
     texts: tuple[Path, ...],
+    beir: tuple[Path, ...],
+    hub: tuple[str, ...],
     precision: str,
-    lowering: str,
+    lowering: str | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
     """Measure how far MODEL is from its FP32 reference here; exit 1 over the gate.
 
-    Files come from --sts and --texts, or from the folder in OV_MINILM_STSB (stsb_*.tsv, passages.txt).
+    Files come from --sts, --texts, --beir and --hub, or from the folder in OV_MINILM_STSB (stsb_*.tsv,
+    passages.txt).
     """
     import dataclasses
 
     from ov_minilm import evaluation
-    from ov_minilm.drift import FEW, Gate, gate, measure
-    from ov_minilm.embedder import Embedder
+    from ov_minilm.compare import compare, lowerings
+    from ov_minilm.convert import quiet
+    from ov_minilm.drift import FEW, Gate, gate
+    from ov_minilm.embedder import SHIPPED
+    from ov_minilm.manifest import Manifest
 
-    data = evaluation.find(list(sts), list(texts))
-    if not data.pairs and not data.collections:
+    quiet.no_telemetry()
+    warnings.simplefilter("ignore", TruncationWarning)  # both sides of every comparison are cut alike
+    data = evaluation.find(sts, texts, beir=beir, hub=hub)
+    if data.empty:
         raise click.UsageError(
-            f"nothing to measure on: pass --sts or --texts, or set {evaluation.FOLDER_VARIABLE}"
+            "nothing to measure on: pass --sts, --texts, --beir or --hub, "
+            f"or set {evaluation.FOLDER_VARIABLE}"
         )
-    with (
-        Embedder.open(reference, precision="f32", threads=threads) as fp32,
-        Embedder.open(model, precision=precision, lowering=lowering, threads=threads) as embedder,  # type: ignore[arg-type]
-    ):
-        found = measure(
-            fp32.encode,
-            embedder.encode,
-            fp32.count_tokens,
-            data,
-            precision=embedder.info.precision,
-            lowering=embedder.info.lowering,
-        )
-        fingerprint = embedder.info.fingerprint
-        if fp32.info.weights != "f32":
-            raise click.UsageError(
-                f"{reference} holds {fp32.info.weights} weights; the reference must be FP32"
-            )
-    if not found.sts and not found.overlap and all(cosine.texts < FEW for cosine in found.cosine.values()):
+    ways = (cast("Lowering", lowering),) if lowering else lowerings(model)
+    found = compare(
+        model,
+        reference,
+        data,
+        ways=ways,
+        precision=precision,  # type: ignore[arg-type]
+        threads=threads,
+    )
+    first = found[0]
+    if not first.sts and not first.overlap and all(cosine.texts < FEW for cosine in first.cosine.values()):
         raise click.UsageError(f"too few texts for any limit to apply; measure on {FEW} or more")
-    broken = gate([found], Gate())
+    broken = gate(found, Gate())
     if as_json:
-        click.echo(
-            json.dumps(
-                {"fingerprint": fingerprint, "drift": dataclasses.asdict(found), "broken": broken}, indent=2
-            )
-        )
+        drifts = [dataclasses.asdict(one) for one in found]
+        fingerprint = Manifest.read(model or SHIPPED).fingerprint
+        result = {"fingerprint": fingerprint, "drift": drifts, "broken": broken}
+        click.echo(json.dumps(result, indent=2))
     else:
-        for line in _drift_lines(found):
-            click.echo(line)
+        click.echo("\n\n".join("\n".join(_drift_lines(one)) for one in found))
     if broken:
         raise DriftTooLarge(broken)
+
+
+@cli.command()
+@click.argument("model", required=False, type=FOLDER)
+@click.option(
+    "--reference", type=FOLDER, help="The FP32 artefact to compare with. Default: out/fp32 if there is one."
+)
+@click.option("--full", is_flag=True, help="The whole ladder, threads, cost, drift and roofline: minutes.")
+@click.option(
+    "--peers",
+    type=FOLDER,
+    is_flag=False,
+    flag_value="bench/peers",
+    help="Race other libraries too: a folder of peers, alone the one of the repository. Installs them.",
+)
+@click.option("--checkpoint", help="What peers get their model files from: as SOURCE of convert.")
+@click.option("--only", multiple=True, metavar="NAME", help="Race only this contender. Repeatable.")
+@click.option("--threads", type=click.IntRange(1), help="For everybody. Default: what the container grants.")
+@click.option("--rounds", type=click.IntRange(2), help="How often everybody has a turn. Default: 5.")
+@click.option("--json", "as_json", is_flag=True, help="Every figure as JSON on stdout, instead of tables.")
+@click.option("--report", type=PATH, help="Write a page with tables and pictures; opens offline.")
+@click.option("--plots", type=PATH, help="Write the pictures as PNG into this folder.")
+def bench(
+    model: Path | None,
+    reference: Path | None,
+    full: bool,
+    peers: Path | None,
+    checkpoint: str | None,
+    only: tuple[str, ...],
+    threads: int | None,
+    rounds: int | None,
+    as_json: bool,
+    report: Path | None,
+    plots: Path | None,
+) -> None:
+    """Race MODEL against FP32, and with --peers against others. Default: the model in the package.
+
+    Under a minute without --full and --peers. Ctrl-C keeps what was measured. Texts come from the folder in
+    OV_MINILM_STSB (stsb_*.tsv, passages.txt), else from the package.
+    """
+    from ov_minilm.bench import report as pages
+    from ov_minilm.bench import terminal
+    from ov_minilm.bench.run import Options, run
+    from ov_minilm.files import check_writable, whole
+
+    if report:
+        check_writable(report)
+    default = Path("out/fp32")
+    options = Options(
+        model,
+        reference or (default if default.is_dir() else None),
+        full=full,
+        peers=peers,
+        checkpoint=checkpoint,
+        only=only,
+        threads=threads,
+        rounds=rounds,
+    )
+    with terminal.bar() as bar:
+        result = run(options, bar)
+    if as_json:
+        click.echo(json.dumps(result, indent=1))
+    else:
+        terminal.show(result)
+    if report:
+        with whole(report) as file:
+            file.write(pages.render(result).encode())
+        click.echo(report, err=True)
+    if plots:
+        for path in pages.write_plots(result, plots):
+            click.echo(path, err=True)
+    if result["interrupted"]:
+        sys.exit(130)
 
 
 def _manifest_lines(manifest: Manifest) -> Iterator[str]:
@@ -295,14 +383,20 @@ def _drift_lines(found: Drift) -> Iterator[str]:
     yield f"drift, {found.lowering} {found.precision}"
     for name, cosine in found.cosine.items():
         yield (
-            f"  cosine, {name} tokens".ljust(32)
+            f"  cosine, {name} tokens".ljust(36)
             + f"mean {cosine.mean:.5f}  p1 {cosine.p1:.4f}  min {cosine.min:.4f}  ({cosine.texts} texts)"
         )
     for name, overlap in found.overlap.items():
-        yield f"  neighbour overlap@10, {name}".ljust(32) + f"     {overlap:.4f}"
+        yield f"  neighbour overlap@10, {name}".ljust(36) + f"{overlap:.4f}"
     for name, sts in found.sts.items():
         yield (
-            f"  STS, {name}".ljust(32)
-            + f"Spearman {sts.spearman_reference:.2f} -> {sts.spearman:.2f} ({sts.delta:+.3f})  "
+            f"  STS, {name}".ljust(36) + f"Spearman {sts.spearman_reference:.2f} -> {sts.spearman:.2f} "
+            f"({sts.delta:+.3f}, 95 % {sts.delta_low:+.3f} to {sts.delta_high:+.3f})  "
             f"Pearson {sts.pearson_reference:.2f} -> {sts.pearson:.2f}"
+        )
+    for name, ndcg in found.ndcg.items():
+        yield (
+            f"  nDCG@10, {name}".ljust(36)
+            + f"{ndcg.ndcg_reference:.2f} -> {ndcg.ndcg:.2f} ({ndcg.delta:+.3f})  "
+            f"({ndcg.queries} queries, {ndcg.documents} documents)"
         )

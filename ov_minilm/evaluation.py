@@ -1,16 +1,49 @@
-"""Texts to measure drift on: sentence pairs with a human score, and plain collections.
+"""Texts to measure drift on: sentence pairs with a human score, plain collections, and judged searches.
 
 Files are UTF-8 without a header: `score<TAB>sentence<TAB>sentence`, or one text a line. Nothing is quoted.
+STS files of the hub (.jsonl.gz) and folders in BEIR layout are read as they are published.
 """
 
 from __future__ import annotations
 
+import gzip
+import json
 import math
 import os
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 FOLDER_VARIABLE = "OV_MINILM_STSB"
+CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"  # a folder in BEIR layout
+QRELS_HEADER = "query-id\tcorpus-id\tscore"
+COMPRESSED = ".jsonl.gz"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A file of a dataset repository on the hub: gzip, one object a line with sentence1, sentence2, score."""
+
+    repository: str
+    revision: str
+    file: str = f"test{COMPRESSED}"
+
+
+# Ours -> theirs. The revisions are those that the mteb benchmark itself pins.
+HUB = {
+    "stsb_dev": Published(
+        "mteb/stsbenchmark-sts", "b0fddb56ed78048fa8b90373c8a3cfc37b684831", f"validation{COMPRESSED}"
+    ),
+    "stsb_test": Published("mteb/stsbenchmark-sts", "b0fddb56ed78048fa8b90373c8a3cfc37b684831"),
+    "sts12": Published("mteb/sts12-sts", "a0d554a64d88156834ff5ae9920b964011b16384"),
+    "sts13": Published("mteb/sts13-sts", "7e90230a92c190f1bf69ae9002b8cea547a64cca"),
+    "sts14": Published("mteb/sts14-sts", "6031580fec1f6af667f0bd2da0a551cf4f0b2375"),
+    "sts15": Published("mteb/sts15-sts", "ae752c7c21bf194d8b67fd573edf7ae58183cbe3"),
+    "sts16": Published("mteb/sts16-sts", "4d8694f8f0e0100860b497b999b3dbed754a0513"),
+    "sickr": Published("mteb/sickr-sts", "20a6d6f312dd54037fe07a32d58e5e168867909d"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,72 +61,225 @@ class Pairs:
 
 
 @dataclass(frozen=True, slots=True)
+class Retrieval:
+    """A search with the answers that people judged."""
+
+    documents: dict[str, str]  # by id
+    queries: dict[str, str]  # by id, those with judgements
+    judgements: dict[str, dict[str, int]]  # query id -> document id -> gain; no entry: nobody looked
+
+    @property
+    def texts(self) -> list[str]:
+        """Every document and query once, in order of appearance."""
+        return list(dict.fromkeys([*self.documents.values(), *self.queries.values()]))
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """What a drift measurement reads, by name."""
 
     pairs: dict[str, Pairs] = field(default_factory=dict)
     collections: dict[str, list[str]] = field(default_factory=dict)
+    retrieval: dict[str, Retrieval] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a name that stands for two things: one figure would hide the other."""
-        twice = sorted(self.pairs.keys() & self.collections.keys())
+        names = [*self.pairs, *self.collections, *self.retrieval]
+        twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"{', '.join(twice)}: pairs and texts of the same name; rename one file")
+            raise ValueError(f"{', '.join(twice)}: data of two kinds under the same name; rename one file")
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to measure on."""
+        return not (self.pairs or self.collections or self.retrieval)
 
 
 def read_pairs(path: Path) -> Pairs:
-    """Read score, sentence and sentence from each line.
+    """Read score, sentence and sentence from each line; a .jsonl.gz file is read as the hub has it.
 
     Raises:
-        ValueError: naming the file and the line that has other than three fields or no number first.
+        ValueError: naming the file and the line that has other than three fields or no number as score.
     """
-    scores, left, right = [], [], []
-    for number, line in enumerate(_lines(path), 1):
-        fields = line.split("\t")
-        if len(fields) != 3:
-            raise ValueError(f"{path}, line {number}: {len(fields)} tab-separated fields, expected 3")
-        try:
-            score = float(fields[0])
-        except ValueError:
-            score = math.nan
-        if not math.isfinite(score):
-            raise ValueError(f"{path}, line {number}: score {fields[0]!r} is not a number")
-        scores.append(score)
-        left.append(fields[1])
-        right.append(fields[2])
-    return Pairs(scores, left, right)
+    split = _json_pair if path.name.endswith(COMPRESSED) else _tab_separated_pair
+    rows = [split(where, line) for where, line in _lines(path)]
+    return Pairs([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
+
+
+def _tab_separated_pair(where: str, line: str) -> tuple[float, str, str]:
+    fields = line.split("\t")
+    if len(fields) != 3:
+        raise ValueError(f"{where}: {len(fields)} tab-separated fields, expected 3")
+    return _score(where, fields[0]), fields[1], fields[2]
+
+
+def _json_pair(where: str, line: str) -> tuple[float, str, str]:
+    row = _object(where, line)
+    score = _score(where, row.get("score"))
+    return score, _string(where, row, "sentence1"), _string(where, row, "sentence2")
+
+
+def _score(where: str, value: Any) -> float:
+    try:
+        score = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        score = math.nan
+    if not math.isfinite(score):
+        raise ValueError(f"{where}: score {value!r} is not a number")
+    return score
 
 
 def read_texts(path: Path) -> list[str]:
     """Read one text a line; empty lines are skipped, an empty file is an error."""
-    texts = [line for line in _lines(path) if line.strip()]
+    texts = [line for _, line in _lines(path) if line.strip()]
     if not texts:
         raise ValueError(f"{path}: no text in it; expected one a line")
     return texts
 
 
-def find(sts: list[Path], texts: list[Path]) -> Evaluation:
-    """Read the files named, else those of the folder in OV_MINILM_STSB (stsb_*.tsv, passages.txt)."""
+def read_beir(folder: Path) -> Retrieval:
+    """Read corpus.jsonl (_id, text, often title), queries.jsonl (_id, text) and qrels/test.tsv of a folder.
+
+    Title and text are joined by a blank, as the SentenceBERT model of the BEIR library does. Queries without
+    a judgement are left out.
+
+    Raises:
+        ValueError: naming the file that is missing, or the file and the line that is not of this layout,
+            repeats an id, or judges a query or a document that does not exist.
+    """
+    for name in (CORPUS, QUERIES, QRELS):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder}: no {name} in it; a BEIR folder holds {CORPUS}, {QUERIES}, {QRELS}")
+    documents, queries = _by_id(folder / CORPUS), _by_id(folder / QUERIES)
+    judgements: dict[str, dict[str, int]] = {}
+    rows = _lines(folder / QRELS)
+    where, header = next(rows)
+    if header != QRELS_HEADER:
+        raise ValueError(f"{where}: {header!r}, expected the header {QRELS_HEADER!r}")
+    for where, line in rows:
+        fields = line.split("\t")
+        if len(fields) != 3:
+            raise ValueError(f"{where}: {len(fields)} tab-separated fields, expected 3")
+        query, document, score = fields
+        if query not in queries or document not in documents:
+            file, lost = (CORPUS, document) if query in queries else (QUERIES, query)
+            raise ValueError(f"{where}: no id {lost!r} in {file}")
+        judged = judgements.setdefault(query, {})
+        if document in judged:
+            raise ValueError(f"{where}: query {query!r} and document {document!r} are judged twice")
+        try:
+            judged[document] = int(score)
+        except ValueError:
+            raise ValueError(f"{where}: score {score!r} is not a whole number") from None
+    if not any(gain > 0 for judged in judgements.values() for gain in judged.values()):
+        raise ValueError(f"{folder / QRELS}: no judgement above 0, so there is nothing to find")
+    return Retrieval(documents, {query: queries[query] for query in judgements}, judgements)
+
+
+def _by_id(path: Path) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for where, line in _lines(path):
+        row = {"title": ""} | _object(where, line)
+        name, title, text = (_string(where, row, field) for field in ("_id", "title", "text"))
+        if name in texts:
+            raise ValueError(f"{where}: id {name!r} is there twice")
+        texts[name] = f"{title} {text}".strip()
+    return texts
+
+
+def download(name: str) -> Path:
+    """Fetch a file of HUB into the hub's cache, or take it from there, and return its path.
+
+    Raises:
+        OSError: it cannot be had; says what to fetch elsewhere and where to pass it.
+    """
+    source = HUB[name]
+    try:
+        from huggingface_hub import hf_hub_download
+
+        return Path(
+            hf_hub_download(source.repository, source.file, revision=source.revision, repo_type="dataset")
+        )
+    except (ImportError, OSError) as error:  # OSError: the root of the hub's own errors, offline included
+        missing = isinstance(error, ImportError)
+        reason = 'that needs pip install "ov-minilm[convert]"' if missing else type(error).__name__
+        raise OSError(
+            f"{name} could not be fetched ({reason}); get {source.file} of the dataset {source.repository} "
+            f"elsewhere, save it as {name}{COMPRESSED}, and pass --sts {name}{COMPRESSED}"
+        ) from error
+
+
+def find(
+    sts: Sequence[Path], texts: Sequence[Path], *, beir: Sequence[Path] = (), hub: Sequence[str] = ()
+) -> Evaluation:
+    """Read what is named, else the files in the folder OV_MINILM_STSB (stsb_*.tsv, passages.txt).
+
+    Args:
+        sts: files of scored pairs.
+        texts: files of one text a line.
+        beir: folders in BEIR layout.
+        hub: names of HUB, fetched if they are not in the cache yet.
+    """
     folder = os.environ.get(FOLDER_VARIABLE)
-    if not sts and not texts and folder:
+    if not (sts or texts or beir or hub) and folder:
         if not Path(folder).is_dir():
             raise ValueError(f"{FOLDER_VARIABLE}={folder}: no such folder")
         sts = sorted(Path(folder).glob("stsb_*.tsv"))
         texts = sorted(Path(folder).glob("passages.txt"))
         if not sts and not texts:
             raise ValueError(f"{FOLDER_VARIABLE}={folder}: neither stsb_*.tsv nor passages.txt in it")
-    names = [path.stem for path in sts + texts]
-    if len(names) > len(set(names)):
-        raise ValueError(f"files of the same name: {', '.join(sorted(map(str, sts + texts)))}; rename one")
+    named = [(_name(path), str(path)) for path in (*sts, *texts, *beir)] + [(name, name) for name in hub]
+    names = [name for name, _ in named]
+    twice = [path for name, path in named if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"files of the same name: {', '.join(sorted(twice))}; rename one")
     return Evaluation(
-        {path.stem: read_pairs(path) for path in sts}, {path.stem: read_texts(path) for path in texts}
+        {_name(path): read_pairs(path) for path in sts} | {name: read_pairs(download(name)) for name in hub},
+        {_name(path): read_texts(path) for path in texts},
+        {_name(path): read_beir(path) for path in beir},
     )
 
 
-def _lines(path: Path) -> list[str]:
-    """Split on newlines only: str.splitlines would also cut at U+2028 and its kin inside a text."""
+def _name(path: Path) -> str:
+    """Return the name of a file without its ending, or of a folder, however it was written."""
+    if path.name.endswith(COMPRESSED):
+        return path.name.removesuffix(COMPRESSED)
+    return path.resolve().name if path.is_dir() else path.stem
+
+
+def _object(where: str, line: str) -> dict[str, Any]:
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # read_text would turn a lone return into a newline
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: no JSON object")
+    return row
+
+
+def _string(where: str, row: dict[str, Any], name: str) -> str:
+    if name not in row:
+        raise ValueError(f"{where}: no field {name!r}")
+    value = row[name]
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: {name!r} is {type(value).__name__}, expected a string")
+    return value
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield "FILE, line N" and the line; only a newline ends one.
+
+    str.splitlines would also cut at U+2028 and its kin inside a text.
+    """
+    raw = path.read_bytes()
+    try:
+        if path.suffix == ".gz":
+            raw = gzip.decompress(raw)
+        text = raw.decode("utf-8-sig")  # read_text would turn a lone return into a newline
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error})") from error
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason})") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: not a whole gzip file ({error})") from error
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+        yield f"{path}, line {number}", line.removesuffix("\r")

@@ -46,7 +46,7 @@ def read(name: str, kind: str | None, field: str) -> Iterator[str]:
 def write_npy(path: Path, texts: Sequence[str], vectors: FloatArray) -> None:
     """Write vectors [N, D] as float32 .npy; the texts are not in it."""
     del texts
-    with _whole(path) as file:
+    with whole(path) as file:
         np.save(file, vectors)
 
 
@@ -56,7 +56,7 @@ def write_jsonl(path: Path | BinaryIO, texts: Sequence[str], vectors: FloatArray
         for line in _lines(texts, vectors):
             path.write(line.encode("utf-8"))
         return
-    with _whole(path) as file:
+    with whole(path) as file:
         for line in _lines(texts, vectors):
             file.write(line.encode("utf-8"))
 
@@ -78,7 +78,7 @@ def check_writable(path: Path) -> None:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
+def whole(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path` that takes its name only when everything was written."""
     path = path.resolve()  # through a link, the file it points to is replaced, not the link
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -75,7 +75,8 @@ def _as_kernel(node: ov.Node, outputs: int, channels: int) -> ov.Node:
     kind = node.get_type_name()
     if kind == "Constant":
         whole = node.data.size == outputs * channels
-        return ops.constant(node.data.reshape((outputs, channels, 1, 1) if whole else (-1, 1, 1, 1)))
+        shape = np.array((outputs, channels, 1, 1) if whole else (-1, 1, 1, 1))
+        return ops.reshape(node, shape, special_zero=False)  # folded to a view; a new constant is a copy
     first = _as_kernel(node.input_value(0).get_node(), outputs, channels)
     if kind == "Convert":
         return ops.convert(first, "f32")

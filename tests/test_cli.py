@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,8 @@ def test_no_input_is_no_output(tmp_path: Path) -> None:
         (["encode", "--truncate", "error"], b"word " * 300, "text 0 has 302 tokens"),
         (["encode", "--precision", "f16"], b"a", "use bf16 or f32"),
         (["drift", "--reference", "."], b"", "nothing to measure on"),
+        (["drift", "--reference", ".", "--hub", "sts99"], b"", "'sts99' is not one of 'stsb_dev'"),
+        (["drift", "--reference", ".", "--beir", "."], b"", "no corpus.jsonl in it"),
     ],
 )
 def test_bad_usage_is_one_clear_line(arguments: list[str], text: bytes, message: str, tmp_path: Path) -> None:
@@ -172,14 +175,57 @@ def test_drift_measures_and_passes(built: Path, tmp_path: Path) -> None:
     found = json.loads(run("drift", "--reference", built / "fp32", "--sts", pairs, "--json").stdout)
 
     assert 0 == table.returncode, table.stderr
-    assert b"cosine, 1-64 tokens" in table.stdout
+    assert 2 == table.stdout.count(b"cosine, 1-64 tokens")
+    assert 2 == table.stdout.count(b", 95 % ")
     assert [] == found["broken"]
-    assert 3 == found["drift"]["sts"]["sts"]["pairs"]
+    assert ["native", "conv"] == [drift["lowering"] for drift in found["drift"]]
+    for drift in found["drift"]:
+        assert 3 == drift["sts"]["sts"]["pairs"]
+        assert {} == drift["ndcg"]
+
+
+@pytest.mark.convert
+def test_drift_finds_what_people_judged(built: Path, tmp_path: Path) -> None:
+    """With --beir, nDCG@10 of both models; --lowering measures that way alone."""
+    pets = tmp_path / "pets"
+    (pets / "qrels").mkdir(parents=True)
+    animals = "cat dog fish horse mouse bird snake frog bear wolf".split()
+    facts = ["The {} sleeps.", "A {} eats its food.", "Nobody has seen the {} run."]
+    rows = [
+        {"_id": f"{animal}{n}", "title": animal, "text": fact.format(animal)}
+        for animal in animals
+        for n, fact in enumerate(facts)
+    ]
+    (pets / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (pets / "queries.jsonl").write_text('{"_id": "q", "text": "a running wolf"}\n')
+    (pets / "qrels/test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\n" + "".join(f"q\twolf{n}\t1\n" for n in range(3))
+    )
+    command: list[str | Path] = ["drift", "--reference", built / "fp32", "--beir", pets, "--lowering", "conv"]
+
+    table, found = run(*command), json.loads(run(*command, "--json").stdout)
+
+    (drift,) = found["drift"]
+    assert 0 == table.returncode, table.stderr
+    assert b"nDCG@10, pets" in table.stdout
+    assert "conv" == drift["lowering"]
+    assert {"documents": 30, "queries": 1, "ndcg_reference": 100.0, "ndcg": 100.0} == drift["ndcg"]["pets"]
+
+
+@pytest.mark.convert
+def test_drift_measures_against_fp32_only(built: Path, tmp_path: Path) -> None:
+    """An INT8 reference would hide the loss: refused before anything is measured."""
+    (tmp_path / "texts.txt").write_text("a\n")
+
+    done = run("drift", "--reference", built / "int8", "--texts", tmp_path / "texts.txt")
+
+    assert 2 == done.returncode
+    assert b"holds int8 weights; the reference must be FP32" in done.stderr
 
 
 @pytest.mark.convert
 def test_drift_over_the_gate_exits_1(built: Path, tmp_path: Path) -> None:
-    """Hundreds of near-equal texts swap neighbours, which the gate forbids: exit 1, both numbers said."""
+    """Hundreds of near-equal texts swap neighbours, which no lowering is allowed: exit 1, both named."""
     texts = tmp_path / "texts.txt"
     texts.write_text(
         "".join(f"Train {n} leaves at {n % 24}:{n % 60} from track {n % 9}.\n" for n in range(400))
@@ -188,5 +234,5 @@ def test_drift_over_the_gate_exits_1(built: Path, tmp_path: Path) -> None:
     done = run("drift", "--reference", built / "fp32", "--texts", texts)
 
     assert 1 == done.returncode
-    assert b"neighbour overlap@10 of texts 0." in done.stderr
-    assert b"< 0.95" in done.stderr
+    for lowering in (b"native", b"conv"):
+        assert re.search(lowering + rb"/\w+: neighbour overlap@10 of texts 0\.\d+ < 0\.95", done.stderr)

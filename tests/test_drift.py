@@ -16,17 +16,22 @@ from ov_minilm.drift import (
     Drift,
     Encode,
     Gate,
+    Ndcg,
     Sts,
     cosine_by_length,
+    delta_interval,
     gate,
     measure,
+    ndcg,
     neighbour_overlap,
+    once,
     pearson,
     ranks,
+    resampled_spearman,
     spearman,
     worst,
 )
-from ov_minilm.evaluation import Evaluation, Pairs
+from ov_minilm.evaluation import Evaluation, Pairs, Retrieval
 from ov_minilm.spec import FloatArray
 
 NAN = float("nan")
@@ -64,7 +69,7 @@ def mean_of(mean: float, texts: int = 100) -> Cosine:
 
 def moved_to(spearman: float) -> Sts:
     """STS scores that were 80 points in the reference."""
-    return Sts(100, 80.0, spearman, 80.0, 80.0)
+    return Sts(100, 80.0, spearman, 80.0, 80.0, spearman - 80.1, spearman - 79.9)
 
 
 @settings(max_examples=300, deadline=None)
@@ -95,6 +100,133 @@ def test_ranks_are_scipys(values: list[float]) -> None:
 def test_equal_values_share_a_rank() -> None:
     """Three values at ranks 2, 3 and 4 have rank 3 each."""
     assert ranks(np.array([9.0, 4.0, 1.0, 4.0, 4.0])).tolist() == [5.0, 3.0, 1.0, 3.0, 3.0]
+
+
+@settings(max_examples=200, deadline=None)
+@given(two_columns, st.integers(0, 1000))
+def test_the_spearman_of_a_resample_is_scipys(pairs: list[tuple[float, float]], seed: int) -> None:
+    """Counting how often a row was drawn gives what drawing the rows and ranking them again gives."""
+    a, b = columns(pairs)
+    counts = np.bincount(np.random.default_rng(seed).integers(len(a), size=len(a)), minlength=len(a))
+    drawn, other = np.repeat(a, counts), np.repeat(b, counts)
+    assume(len(set(drawn)) > 1 and len(set(other)) > 1)
+
+    found = resampled_spearman(a, b, np.stack([counts, np.ones(len(a), np.int64)]))
+
+    assert pytest.approx(stats.spearmanr(drawn, other).statistic, abs=1e-9) == found[0]
+    assert pytest.approx(spearman(a, b), abs=1e-9) == found[1]
+
+
+def noisy(seed: int, noise: float, change: float) -> tuple[FloatArray, FloatArray, NDArray[np.float64]]:
+    """Two columns of similarities that differ by `change`, and 300 scores with ties."""
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 11, 300) / 2
+    before = scores + noise * rng.normal(size=300)
+    after = before + change * rng.normal(size=300)
+    return before.astype(np.float32), after.astype(np.float32), scores
+
+
+def test_the_interval_is_that_of_scipys_bootstrap() -> None:
+    """Another implementation, with draws of its own, bounds the change at the same places."""
+    before, after, scores = noisy(seed=1, noise=1.0, change=0.4)
+
+    def change(a: FloatArray, b: FloatArray, human: NDArray[np.float64]) -> float:
+        return spearman(b, human) - spearman(a, human)
+
+    theirs = stats.bootstrap(
+        (before, after, scores),
+        change,
+        paired=True,
+        vectorized=False,
+        n_resamples=1000,
+        method="percentile",
+        rng=np.random.default_rng(2),
+    ).confidence_interval
+    assert pytest.approx((theirs.low, theirs.high), abs=0.003) == delta_interval(before, after, scores)
+    assert 0.003 < (theirs.high - theirs.low) / 3  # so the tolerance cannot hide another interval
+
+
+def test_the_interval_is_the_same_each_time_and_around_the_change() -> None:
+    """The draws are fixed; a column that was spoilt is bounded away from no change."""
+    before, after, scores = noisy(seed=3, noise=0.5, change=3.0)
+
+    low, high = delta_interval(before, after, scores)
+
+    assert (low, high) == delta_interval(before, after, scores)
+    assert low < spearman(after, scores) - spearman(before, scores) < high < 0
+
+
+def test_pairing_cancels_what_both_columns_find_hard() -> None:
+    """The same similarities in another scale have not changed at all, however noisy the file."""
+    before, _, scores = noisy(seed=4, noise=5.0, change=0.0)
+
+    assert (0.0, 0.0) == delta_interval(before, 2 * before + 1, scores)
+
+
+def test_an_interval_needs_resamples_that_vary() -> None:
+    """Resamples of one value only are left out; a file of one value only has no interval."""
+    two, same = np.array([0.0, 1.0]), np.array([2.0, 2.0])
+
+    assert (0.0, 0.0) == delta_interval(two, two, two)
+    assert np.isnan(delta_interval(two, two, same)).all()
+
+
+def search(judgements: dict[str, dict[str, int]], documents: int = 12) -> Retrieval:
+    """Documents d0, d1, … and the queries that are judged."""
+    names = [f"d{n}" for n in range(documents)]
+    return Retrieval({n: n for n in names}, {query: query for query in judgements}, judgements)
+
+
+def test_ndcg_by_hand() -> None:
+    """Of gains of 3, 2 and 1 to be had, 3 and 1 were found, at ranks 2 and 3."""
+    retrieval = search({"q": {"d1": 3, "d2": 1, "d5": 2, "d0": 0, "d3": -1}}, documents=6)
+
+    found = ndcg(circle(0), circle(1, 2, 3, 4, 5, 90), retrieval, k=5)
+
+    had, could = 3 / np.log2(3) + 1 / np.log2(4), 3 / np.log2(2) + 2 / np.log2(3) + 1 / np.log2(4)
+    assert pytest.approx([had / could], abs=1e-12) == found.tolist()
+    assert 0.50249 == round(had / could, 5)
+
+
+def test_ndcg_is_that_of_scikit_learn() -> None:
+    """Another implementation agrees on random searches, with more than ten to find and with fewer."""
+    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn comes with the convert extra")
+    rng = np.random.default_rng(6)
+    gains = rng.choice([0, 0, 0, 1, 2, 3], size=(40, 60))
+    gains[:5, 8:] = 0
+    judgements = {
+        f"q{q}": {f"d{d}": int(gain) for d, gain in enumerate(row) if gain} for q, row in enumerate(gains)
+    }
+    queries, documents = (rng.normal(size=(n, 8)).astype(np.float32) for n in (40, 60))
+
+    found = ndcg(queries, documents, search(judgements, 60))
+
+    expected = [
+        metrics.ndcg_score(true[None], near[None], k=10)
+        for true, near in zip(gains, queries @ documents.T, strict=True)
+    ]
+    assert pytest.approx(expected, abs=1e-9) == found.tolist()
+
+
+def test_of_equal_cosines_the_larger_id_comes_first() -> None:
+    """As trec_eval has it: by letters, so d9 is before d11 and d10."""
+    retrieval = search({"q": {"d9": 1}, "p": {"d11": 1}, "o": {"d10": 1}})
+
+    found = ndcg(circle(0, 0, 0), circle(*[90] * 9, 5, 5, 5), retrieval)
+
+    assert pytest.approx([1.0, 1 / np.log2(3), 1 / np.log2(4)], abs=1e-12) == found.tolist()
+
+
+def test_a_query_is_not_its_own_answer() -> None:
+    """A document with the id of the query is passed over, and one more rank is looked at."""
+    retrieval = search({"d0": {"d2": 1}}, documents=3)
+
+    assert [1.0] == ndcg(circle(0), circle(0, 90, 10), retrieval, k=1).tolist()
+
+
+def test_a_query_with_nothing_to_find_has_none_of_it() -> None:
+    """Judgements of 0 and below are no answers: the query counts as 0, as in trec_eval."""
+    assert [0.0] == ndcg(circle(0), circle(0, 90), search({"q": {"d0": 0, "d1": -1}}, 2)).tolist()
 
 
 def test_identical_vectors_keep_all_neighbours() -> None:
@@ -228,6 +360,21 @@ def encoder(angles: dict[str, float]) -> Encode:
     return encode
 
 
+def test_once_asks_for_each_text_one_time() -> None:
+    """Repeated texts, in one call or in several, come from memory, each in its place."""
+    asked: list[str] = []
+
+    def encode(texts: Sequence[str]) -> FloatArray:
+        asked.extend(texts)
+        return np.array([[len(text), 0.0] for text in texts], np.float32).reshape(-1, 2)
+
+    remembering = once(encode)
+
+    assert [[1, 0], [2, 0], [1, 0]] == remembering(["a", "bb", "a"]).tolist()
+    assert [[3, 0], [2, 0]] == remembering(["ccc", "bb"]).tolist()
+    assert ["a", "bb", "ccc"] == asked
+
+
 def test_measure_by_hand() -> None:
     """Two of four vectors turn by 30 degrees, so two of three pairs change places: rho falls to 1/2."""
     pairs = Pairs([0.0, 1.0, 2.0], ["x", "x", "x"], ["far", "near", "same"])
@@ -237,7 +384,10 @@ def test_measure_by_hand() -> None:
         encoder({"x": 0, "far": 90, "near": 60, "same": 0}),
         encoder({"x": 0, "far": 60, "near": 90, "same": 0}),
         lambda texts: [tokens[text] for text in texts],
-        Evaluation({"dev": pairs}),
+        Evaluation(
+            {"dev": pairs},
+            retrieval={"news": Retrieval({"1": "far", "2": "near"}, {"3": "x"}, {"3": {"2": 1}})},
+        ),
         precision="f32",
         lowering="native",
     )
@@ -252,7 +402,10 @@ def test_measure_by_hand() -> None:
             "129-256": Cosine(2, 0.933013, 0.867365, turned),  # 300 tokens count as the 256 that are read
         },
         overlap={},  # four texts are too few
-        sts={"dev": Sts(3, 100.0, 50.0, 100.0, 50.0)},
+        sts={
+            "dev": Sts(3, 100.0, 50.0, 100.0, 50.0, -200.0, 0.0)
+        },  # of two pairs, their order may turn round
+        ndcg={"news": Ndcg(2, 1, 100.0, 63.0930)},  # the answer fell to the second rank: 1 / log2 3
     )
     assert expected == found
 

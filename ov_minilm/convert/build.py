@@ -13,18 +13,16 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-
-import numpy as np
 
 from ov_minilm import __version__
 from ov_minilm.backend import ov
 from ov_minilm.convert import calibrate, check, graph, outliers, quiet, scales
 from ov_minilm.convert.source import Checkpoint
-from ov_minilm.drift import Drift, Gate, gate, measure, worst
+from ov_minilm.drift import Drift, Gate, gate, measure, once, worst
 from ov_minilm.embedder import Embedder
 from ov_minilm.engine import Kernels
 from ov_minilm.errors import DriftTooLarge, TruncationWarning
@@ -40,7 +38,7 @@ from ov_minilm.manifest import (
     file_facts,
     fingerprint,
 )
-from ov_minilm.spec import GRIDS, FloatArray
+from ov_minilm.spec import GRIDS
 from ov_minilm.tokens import Tokens
 
 TOOLS = ("openvino", "nncf", "optimum-intel", "transformers", "torch", "tokenizers")
@@ -106,7 +104,7 @@ def build(
         recipe = calibrate.recipe(calibration, len(texts), sum(map(len, channels)), scales.PAIR_LIMIT)
         _manifest(checkpoint, int8, recipe, limits, ()).write(int8)
 
-        if not evaluation.pairs and not evaluation.collections:
+        if evaluation.empty:
             say("  no evaluation files: drift is measured on the calibration texts, and not on STS")
             evaluation = Evaluation(collections={calibration.stem: texts})
         with Embedder.open(fp32, precision="f32") as reference:
@@ -126,13 +124,7 @@ def build(
 
 def _drifts(reference: Embedder, int8: Path, evaluation: Evaluation, step: _Steps) -> Iterator[Drift]:
     """Measure every way to run the artefact that this CPU has."""
-    expected: dict[str, FloatArray] = {}
-
-    def encode_once(texts: Sequence[str]) -> FloatArray:
-        missing = [text for text in texts if text not in expected]
-        expected.update(zip(missing, reference.encode(missing, progress=False), strict=True))
-        return np.array([expected[text] for text in texts])
-
+    expected = once(partial(reference.encode, progress=False))
     precisions = ["f32", "bf16"] if Kernels.probe(ov.Core()).native_bf16 else ["f32"]
     for precision in precisions:
         for lowering in ("native", "conv"):
@@ -141,7 +133,7 @@ def _drifts(reference: Embedder, int8: Path, evaluation: Evaluation, step: _Step
                 Embedder.open(int8, precision=precision, lowering=lowering) as candidate,  # type: ignore[arg-type]
             ):
                 drift = measure(
-                    encode_once,
+                    expected,
                     partial(candidate.encode, progress=False),
                     reference.count_tokens,
                     evaluation,
