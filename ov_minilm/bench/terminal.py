@@ -23,7 +23,7 @@ class Bar:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self._bar.console.print(line, highlight=False, markup=False)
+        self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, done: int, total: int, what: str) -> None:
         """Move the bar."""
