@@ -20,7 +20,7 @@ from ov_minilm import __version__, cpus
 from ov_minilm.engine import Engine
 from ov_minilm.errors import ForkedProcess, TextTooLong, TruncationWarning
 from ov_minilm.manifest import TOKENIZER, Manifest
-from ov_minilm.packing import Batch, pack
+from ov_minilm.packing import Batch, pack, pack_apart
 from ov_minilm.progress import Progress, report
 from ov_minilm.spec import FloatArray, IntArray
 from ov_minilm.tokens import Tokens, check_texts
@@ -41,6 +41,7 @@ class Info:
     fingerprint: str
     device: str
     precision: str
+    long_precision: str  # of texts over 128 tokens
     lowering: str
     kernel: str  # of INT8 linear layers; AMX and AVX2 kernels round differently around the same sums
     threads: int
@@ -88,7 +89,8 @@ class Embedder:
             model: a folder written by `ov-minilm convert`; None is the INT8 artefact in the package.
             device: any OpenVINO device string: CPU, GPU, GPU.0, NPU, AUTO:GPU,CPU.
             precision: what the layers that are not INT8 run in. "auto" is f32, or bf16 for an INT8
-                artefact where the CPU has it natively and its measured drift passed the gate.
+                artefact where the CPU has it natively and its measured drift passed the gate: with AMX for
+                texts over 128 tokens, which have rows of their own, else for all.
             lowering: how INT8 linear layers run on a CPU; "auto" asks OpenVINO which kernel it would use.
             threads: for inference; None is what the affinity mask and the cgroup quota really grant. The
                 tokenizer uses rayon's own threads beside them (RAYON_NUM_THREADS bounds those).
@@ -193,6 +195,7 @@ class Embedder:
             fingerprint=self._manifest.fingerprint,
             device=plan.device,
             precision=plan.precision,
+            long_precision=plan.long,
             lowering=plan.lowering,
             kernel=plan.kernel,
             threads=plan.threads,
@@ -272,7 +275,8 @@ class Embedder:
             ids += window
             names += range(seen, seen + len(window))
             seen += len(window)
-            batches, left = pack(ids, names, self._manifest.grids, last=seen == count, align=self._plan.align)
+            form = pack_apart if self._plan.apart else pack
+            batches, left = form(ids, names, self._manifest.grids, last=seen == count, align=self._plan.align)
             ids, names = [ids[i] for i in left], [names[i] for i in left]
             yield from batches
 

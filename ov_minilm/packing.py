@@ -17,7 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from ov_minilm.spec import GRIDS, Grid, IntArray
+from ov_minilm.spec import GRIDS, LONG, Grid, IntArray
 
 COUNT = np.arange(max(grid.width for grid in GRIDS), dtype=np.int32)
 
@@ -115,6 +115,24 @@ def fill(
     return batch
 
 
+def pack_apart(
+    ids: Sequence[IntArray], names: Sequence[int], grids: Sequence[Grid], *, last: bool, align: int = 1
+) -> tuple[list[Batch], list[int]]:
+    """Pack as `pack` does, with a row of its own for each text of more than LONG tokens.
+
+    For widths that run in another precision: which one a text gets must not depend on who is with it.
+    """
+    batches: list[Batch] = []
+    left: list[int] = []
+    for long in (False, True):
+        mine = [i for i, text in enumerate(ids) if (len(text) > LONG) == long]
+        theirs = [grid for grid in grids if (grid.width > LONG) == long]
+        found, rest = pack([ids[i] for i in mine], [names[i] for i in mine], theirs, last=last, align=align)
+        batches += found
+        left += [mine[i] for i in rest]
+    return batches, left
+
+
 def pack(
     ids: Sequence[IntArray], names: Sequence[int], grids: Sequence[Grid], *, last: bool, align: int = 1
 ) -> tuple[list[Batch], list[int]]:
@@ -123,6 +141,8 @@ def pack(
     With `last` nothing is left over: what fits one row runs as a single row, and so do the last few rows
     of a width when they are at most half a batch, because all threads then work on each.
     """
+    if not ids:
+        return [], []
     write = partial(fill, ids=ids, names=names, align=align)
     wide = [grid for grid in grids if grid.rows > 1]
     single = [grid for grid in grids if grid.rows == 1]

@@ -52,6 +52,8 @@ MINILM = ModelSpec(
     intermediate=1536,
 )
 
+LONG = 128  # tokens; two texts of more than this share no row, as the widest row is twice as wide
+
 # About 512 tokens a batch keep activations in cache; single rows serve a lone text with all threads.
 GRIDS = (
     Grid(8, 64),

@@ -71,9 +71,9 @@ def test_same_text_same_bits_in_any_company(shipped: Embedder, alone: FloatArray
 
 
 @pytest.mark.parametrize("lowering", ["native", "conv"])
-@pytest.mark.parametrize("precision", ["f32", "bf16"])
+@pytest.mark.parametrize("precision", ["auto", "f32", "bf16"])
 def test_same_bits_in_every_way_to_run(precision: str, lowering: str) -> None:
-    """300 texts of 1 to 250 words, shuffled, alone and together, in f32 and bf16, lowered or not."""
+    """300 texts of 1 to 250 words, shuffled, alone and together, in every precision, lowered or not."""
     rng = np.random.default_rng(0)
     words = " ".join(POOL).split()
     texts = [" ".join(rng.choice(words, rng.integers(1, 250 if i % 4 == 0 else 40))) for i in range(300)]

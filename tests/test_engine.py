@@ -14,7 +14,7 @@ from conftest import python
 
 from ov_minilm import DeviceUnavailable, Embedder, FileMismatch, ManifestInvalid, PrecisionUnavailable
 from ov_minilm.embedder import SHIPPED
-from ov_minilm.engine import Kernels, check_device, choose_lowering, choose_precision
+from ov_minilm.engine import Kernels, check_device, choose_long, choose_lowering, choose_precision
 from ov_minilm.manifest import Manifest
 
 AMX = Kernels("brgemm_avx512_amx_I8", "brgemm_avx512_amx_bf16")
@@ -109,6 +109,20 @@ def test_auto_precision_needs_hardware_and_a_measurement_within_the_gate() -> No
         chosen(manifest, VNNI),
         chosen(unmeasured, BF16),
         chosen(replace(manifest, drift=bad), BF16),
+    ]
+
+
+def test_long_texts_run_in_bf16_wherever_it_is_native() -> None:
+    """With AMX they alone do; what is asked for explicitly holds for them too; FP32 stays FP32."""
+    manifest = Manifest.read(SHIPPED)
+    fp32 = replace(manifest, weights="f32", drift=())
+
+    assert ["bf16", "bf16", "f32", "f32", "f32"] == [
+        choose_long("auto", "f32", manifest, "conv", AMX),
+        choose_long("auto", "bf16", manifest, "conv", BF16),
+        choose_long("auto", "f32", manifest, "native", VNNI),
+        choose_long("f32", "f32", manifest, "conv", AMX),
+        choose_long("auto", "f32", fp32, "native", AMX),
     ]
 
 

@@ -10,8 +10,8 @@ from fakes import FakeEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ov_minilm.packing import Batch, Row, cells, fill, narrowest, pack, place
-from ov_minilm.spec import GRIDS, FloatArray, Grid, IntArray
+from ov_minilm.packing import Batch, Row, cells, fill, narrowest, pack, pack_apart, place
+from ov_minilm.spec import GRIDS, LONG, FloatArray, Grid, IntArray
 
 WIDE = [grid for grid in GRIDS if grid.rows > 1]
 SINGLE = [grid for grid in GRIDS if grid.rows == 1]
@@ -242,6 +242,22 @@ def test_the_last_rows_run_singly_up_to_half_a_batch(rows: int, shapes: list[str
     batches, _ = pack(numbered(lengths), names_of(len(lengths)), GRIDS, last=True)
 
     assert [*shapes, "2x256"] == [str(batch.grid) for batch in batches]
+
+
+@many
+@given(lengths_of_texts, st.booleans())
+def test_apart_means_that_a_long_text_has_its_row(lengths: list[int], last: bool) -> None:
+    """Which width a text runs in depends on its length alone, and none is lost or doubled."""
+    ids, names = numbered(lengths), names_of(len(lengths))
+
+    batches, left = pack_apart(ids, names, GRIDS, last=last)
+
+    assert sorted(owners(batches) + [names[i] for i in left]) == names
+    for batch in batches:
+        for row in batch.owner:
+            sizes = [lengths[name - 1000] for name in row[row >= 0].tolist()]
+            assert all((size > LONG) == (batch.grid.width > LONG) for size in sizes)
+            assert len(sizes) <= 1 or batch.grid.width <= LONG
 
 
 def test_short_texts_fill_their_batches() -> None:

@@ -20,7 +20,7 @@ from ov_minilm.spec import FloatArray
 
 WORKER = Path(__file__).with_name("worker.py")
 OURS = Path(__file__).with_name("ours.py")
-PATIENCE = 600.0  # seconds for one answer: the slowest peer needs a tenth of it
+PATIENCE = 120.0  # seconds for one answer: the slowest peer needs a third of it
 
 
 class ContenderFailed(Exception):
@@ -82,7 +82,13 @@ class Process:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        watchdog = threading.Timer(PATIENCE, self._process.kill)
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self._process.kill()
+
+        watchdog = threading.Timer(PATIENCE, end)
         watchdog.start()
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
@@ -92,6 +98,8 @@ class Process:
             line = ""
         finally:
             watchdog.cancel()
+        if late.is_set():
+            raise ContenderFailed(f"{self.contender.name}: no answer to {request['do']} in {PATIENCE:.0f} s")
         if not line:
             raise ContenderFailed(f"{self.contender.name}: the process ended: {self._last_words()}")
         answer: dict[str, Any] = json.loads(line)

@@ -45,8 +45,9 @@ RUNGS = {
     "bf16-padded": Rung("BF16, fixed shapes, a text a row", "fp32", "bf16", "auto", packed=False),
     "int8-native-padded": Rung("INT8, native kernels, a text a row", "int8", "f32", "native", packed=False),
     "int8-conv-padded": Rung("INT8 as 1×1 convolutions, a text a row", "int8", "f32", "conv", packed=False),
+    "int8-packed": Rung("INT8, packed, float layers in FP32", "int8", "f32", "auto", packed=True),
     "fp32": Rung("FP32, packed", "fp32", "f32", "auto", packed=True),
-    "int8": Rung("INT8, packed, lowering chosen here: ov_minilm", "int8", "auto", "auto", packed=True),
+    "int8": Rung("INT8, packed, BF16 where it helps: ov_minilm", "int8", "auto", "auto", packed=True),
 }
 
 _opened: dict[str, Any] = {}  # what `facts` tells of; a worker loads once
@@ -72,16 +73,17 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
         cache_dir=None,
     )
     tokens = Tokens.open(folder / TOKENIZER, manifest.spec)
-    _opened.update(dataclasses.asdict(engine.plan), fingerprint=manifest.fingerprint)
+    _opened.update(
+        dataclasses.asdict(engine.plan), long_precision=engine.plan.long, fingerprint=manifest.fingerprint
+    )
     dim = manifest.spec.dim
     return lambda texts, _: _padded(tokens, engine, texts, np.empty((len(texts), dim), np.float32))
 
 
 def facts(_: str) -> dict[str, str]:
     """Say what really runs."""
-    return {
-        name: str(_opened[name]) for name in ("precision", "lowering", "kernel", "threads", "fingerprint")
-    }
+    names = ("precision", "long_precision", "lowering", "kernel", "threads", "fingerprint")
+    return {name: str(_opened[name]) for name in names}
 
 
 def _padded(tokens: Tokens, engine: Engine, texts: list[str], out: FloatArray) -> FloatArray:  # [N, D]

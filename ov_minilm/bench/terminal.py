@@ -15,7 +15,7 @@ from ov_minilm.bench.measure import OURS, REFERENCE
 
 
 class Bar:
-    """Lines that stay above, and one bar that moves; without a terminal only the lines."""
+    """Lines that stay above, and one bar that moves; without a terminal a line for each step."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
@@ -23,11 +23,13 @@ class Bar:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self._bar.console.print(line, highlight=False, markup=False)
+        self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, done: int, total: int, what: str) -> None:
         """Move the bar."""
         self._bar.update(self._task, completed=done, total=total, description=what)
+        if self._bar.disable:
+            self.say(f"{done + 1}/{total} {what}")
 
 
 @contextmanager

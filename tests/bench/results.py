@@ -15,7 +15,13 @@ def _contender(title: str, rate: float, ms: float, ratio: float) -> dict[str, An
     spread = {"median": ratio, "min": ratio, "max": ratio, "spread": 0.0}
     return {
         "title": title,
-        "facts": {"precision": "f32", "lowering": "conv", "kernel": "brgemm_I8", "threads": "2"},
+        "facts": {
+            "precision": "f32",
+            "long_precision": "bf16",
+            "lowering": "conv",
+            "kernel": "brgemm_I8",
+            "threads": "2",
+        },
         "load_s": 0.5,
         "batch": {"short": 0},
         "peak_mb": 300,

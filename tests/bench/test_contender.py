@@ -85,7 +85,7 @@ def test_a_contender_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.Mo
     Path(hung.command[-1]).write_text("import time; time.sleep(60)")
     monkeypatch.setattr(module, "PATIENCE", 0.3)
 
-    with pytest.raises(ContenderFailed, match=r"sleeper: the process ended"):
+    with pytest.raises(ContenderFailed, match=r"sleeper: no answer to load in 0 s"):
         Process(hung, threads=1)
 
 

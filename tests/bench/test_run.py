@@ -33,7 +33,7 @@ def test_without_fp32_every_rung_of_it_has_its_reason() -> None:
 
     assert {"fp32", "fp32-padded", "bf16-padded"} == unavailable.keys()
     assert {FP32_MISSING} == set(unavailable.values())
-    assert {"int8", "int8-native-padded", "int8-conv-padded"} == {c.name for c in contenders}
+    assert {"int8", "int8-packed", "int8-native-padded", "int8-conv-padded"} == {c.name for c in contenders}
 
 
 def test_only_keeps_ours_beside_the_chosen(tmp_path: Path) -> None:

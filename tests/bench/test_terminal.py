@@ -46,4 +46,4 @@ def test_lines_show_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> No
         bar.say("left out: a peer")
 
     captured = capsys.readouterr()
-    assert ("", "left out: a peer\n") == (captured.out, captured.err)
+    assert ("", "2/2 half\nleft out: a peer\n") == (captured.out, captured.err)
