@@ -52,7 +52,8 @@ def main_path() -> str:
 
 def speed() -> str:
     """Texts a second and milliseconds, FP32 and INT8, on each CPU path."""
-    pairs = [[_race(path)["contenders"][name] for name in ("fp32", "int8")] for path in raced()]
+    paths = [path for path in raced() if "fp32" in _race(path)["contenders"]]
+    pairs = [[_race(path)["contenders"][name] for name in ("fp32", "int8")] for path in paths]
 
     def row(what: str, read: Callable[[dict[str, Any]], str]) -> list[str]:
         return [what, *(f"{read(fp32)} → {read(int8)}" for fp32, int8 in pairs)]
@@ -67,7 +68,7 @@ def speed() -> str:
     facts = [int8["facts"] for _, int8 in pairs]
     tokens = {name: f"{found['mean_tokens']:.0f}" for name, found in _race(raced()[0])["workloads"].items()}
     return _table(
-        ["", *(NAMES[path] for path in raced())],
+        ["", *(NAMES[path] for path in paths)],
         [
             ["how INT8 runs", *(_way(found) for found in facts)],
             ["kernel of an INT8 layer", *(f"`{found['kernel']}`" for found in facts)],
@@ -97,8 +98,7 @@ def race(path: str) -> str:
                 f"{figures[key]:.0f}{noisy}" if key == "median" else f"{figures[key]:.2f}{noisy}",
                 ratio,
             ]
-        cosine = contender["cosine"]["short"]
-        rows.append([*cells, f"{cosine['mean']:.4f}" if cosine else "other width", f"{contender['peak_mb']}"])
+        rows.append([*cells, _cosine(contender), f"{contender['peak_mb']}"])
     missing = "".join(
         f"\nNot measured: {name}: {reason}.\n" for name, reason in result["unavailable"].items()
     )
@@ -171,6 +171,13 @@ def roofline() -> str:
             )
             parts.append(_profile(usage["grids"]))
     return "\n".join(parts)
+
+
+def _cosine(contender: dict[str, Any]) -> str:
+    if "cosine" not in contender:  # the race had no FP32
+        return ""
+    cosine = contender["cosine"]["short"]
+    return f"{cosine['mean']:.4f}" if cosine else "other width"
 
 
 def _way(facts: dict[str, str]) -> str:

@@ -27,7 +27,10 @@ class Limit:
 # of the kind: it asks the processor.
 PATHS = {
     "amx": Limit("amx_int8", {"ONEDNN_MAX_CPU_ISA": "ALL"}),
-    "vnni": Limit("avx512_vnni", {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}),
+    "vnni": Limit(
+        "avx512_vnni",
+        {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI", "MKL_ENABLE_INSTRUCTIONS": "AVX512_E1"},  # E1: with VNNI
+    ),
     "avx2": Limit(
         "avx2",
         {

@@ -88,7 +88,7 @@ def line_up(options: Options, progress: Progress) -> tuple[list[Contender], dict
     return [
         contender
         for name, contender in contenders.items()
-        if name not in unavailable and (not options.only or name in (*options.only, OURS))
+        if name not in unavailable and (not options.only or name in (*options.only, REFERENCE, OURS))
     ], unavailable
 
 

@@ -36,11 +36,11 @@ def test_without_fp32_every_rung_of_it_has_its_reason() -> None:
     assert {"int8", "int8-packed", "int8-native-padded", "int8-conv-padded"} == {c.name for c in contenders}
 
 
-def test_only_keeps_ours_beside_the_chosen(tmp_path: Path) -> None:
-    """Ratios are to ours, so it always runs."""
+def test_only_keeps_ours_and_fp32_beside_the_chosen(tmp_path: Path) -> None:
+    """Ratios are to ours and cosines to FP32, so both always run."""
     contenders, _ = line_up(Options(reference=tmp_path, full=True, only=("bf16-padded",)), Silent())
 
-    assert ["bf16-padded", "int8"] == [c.name for c in contenders]
+    assert ["bf16-padded", "fp32", "int8"] == [c.name for c in contenders]
 
 
 def test_a_name_that_does_not_exist_is_refused(tmp_path: Path) -> None:
