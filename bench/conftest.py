@@ -28,6 +28,7 @@ from ov_minilm.bench.workload import Workloads, workloads
 from ov_minilm.embedder import Embedder
 
 BAND = 0.15  # a ratio may fall by this share of the baseline's
+SINGLE_BAND = 0.35  # for one text: FP32 alone swings from 2.0 to 2.8 ms between one minute and the next
 BASELINE: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 
 
@@ -39,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--peers", type=Path, help="run the ladder's foreign rungs too, from this folder of peers"
     )
     group.addoption(
-        "--ratio-band", type=float, default=BAND, help="a ratio may fall by this share (%(default)s)"
+        "--ratio-band", type=float, help=f"how far ratios may fall: {BAND}, one text {SINGLE_BAND}"
     )
 
 
@@ -135,9 +136,14 @@ def pytest_benchmark_compare_machine_info(
     }
 
 
+def _band(config: pytest.Config, name: str) -> float:
+    asked: float | None = config.getoption("--ratio-band")
+    return asked if asked is not None else SINGLE_BAND if "test_one_text" in name else BAND
+
+
 def fallen(config: pytest.Config) -> list[str]:
-    """List the benchmarks whose ratio fell below the baseline's by more than the band."""
-    baseline, band = config.stash.get(BASELINE, {}), config.getoption("--ratio-band")
+    """List the benchmarks whose ratio fell below the baseline's beyond their band."""
+    baseline = config.stash.get(BASELINE, {})
     ratios = {
         found.fullname: found.extra_info["ratio"]
         for found in config._benchmarksession.benchmarks  # type: ignore[attr-defined]  # pytest-benchmark's
@@ -146,7 +152,7 @@ def fallen(config: pytest.Config) -> list[str]:
     return [
         f"{name}: {ratios[name]:.2f} times as fast as FP32, the baseline was {baseline[name]:.2f} times"
         for name in sorted(baseline.keys() & ratios.keys())
-        if ratios[name] < baseline[name] * (1 - band)
+        if ratios[name] < baseline[name] * (1 - _band(config, name))
     ]
 
 
@@ -161,7 +167,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Name the ratios that fell, or say how many held."""
     if BASELINE not in config.stash:
         return
-    lines, band = fallen(config), config.getoption("--ratio-band")
+    lines = fallen(config)
     terminalreporter.section("ratios to FP32 against the baseline")
-    for line in lines or [f"none of {len(config.stash[BASELINE])} fell by more than {band:.0%}"]:
+    for line in lines or [f"none of {len(config.stash[BASELINE])} fell beyond its band"]:
         terminalreporter.write_line(line)

@@ -159,7 +159,7 @@ def _reporting(
         yield
     except ContenderFailed as error:
         progress.say(f"left out: {error}")
-        result["unavailable"][name] = str(error)
+        result["unavailable"][name] = str(error).removeprefix(f"{name}: ")
         result["contenders"].pop(name, None)
         if name in running:
             running.pop(name).close()

@@ -78,7 +78,7 @@ def test_one_that_fails_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None
     result, progress = race(tmp_path, ("int8", "plain"), ("peer", "broken"))
 
     assert ["int8"] == list(result["contenders"])
-    assert {"absent": "not here", "peer": "peer: OSError: no model"} == result["unavailable"]
+    assert {"absent": "not here", "peer": "OSError: no model"} == result["unavailable"]
     assert ["left out: peer: OSError: no model"] == progress.lines
 
 
