@@ -50,5 +50,6 @@ def test_a_png_carries_the_digest_of_its_data(tmp_path: Path) -> None:
 
 
 def test_labels_are_kept_apart() -> None:
-    """Each at most the one above divided by the factor."""
+    """Each at most the one above divided by the factor, and all moved up by half of the last one's move."""
     assert [8.0, 4.0, 2.0, 0.5] == plots._apart([8.0, 7.0, 2.0, 0.5], factor=2.0)
+    assert [16.0, 8.0, 4.0] == plots._apart([8.0, 8.0, 8.0], factor=2.0)
