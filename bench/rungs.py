@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from ov_minilm import cpus
+from ov_minilm import PrecisionUnavailable, cpus
 from ov_minilm.bench import ours, peers
 from ov_minilm.bench.contender import Contender, Process
 from ov_minilm.bench.workload import write
@@ -24,9 +24,7 @@ class Rung(NamedTuple):
     """One rung of the ladder, opened."""
 
     vectors: Callable[[Sequence[str]], FloatArray]
-    timed: Callable[
-        [Sequence[str]], Callable[[], object]
-    ]  # texts -> what to time; a peer adds 0.1 ms of pipe
+    timed: Callable[[Sequence[str]], Callable[[], object]]  # texts -> what to time
 
 
 class Contenders:
@@ -47,7 +45,7 @@ class Contenders:
     def _own(self, name: str) -> Rung:
         try:
             encode = ours.load(name, self.models, cpus.granted())
-        except RuntimeError as error:  # PrecisionUnavailable: no BF16 here
+        except PrecisionUnavailable as error:  # no BF16 here
             pytest.skip(str(error))
         return Rung(lambda texts: encode(list(texts), 0), lambda texts: partial(encode, list(texts), 0))
 
@@ -61,7 +59,7 @@ class Contenders:
         process = self._stack.enter_context(Process(found, cpus.granted()))
         folder = Path(self._stack.enter_context(TemporaryDirectory()))
 
-        def timed(texts: Sequence[str]) -> Callable[[], object]:
+        def timed(texts: Sequence[str]) -> Callable[[], object]:  # the pipe adds 0.1 ms
             path = write(texts, folder / f"{len(list(folder.iterdir()))}.json")
             return partial(process.ask, {"do": "time", "texts": path, "calls": 1})
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ov_minilm.bench.workload import write
 from ov_minilm.spec import FloatArray
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -89,8 +90,9 @@ class Process:
             self._process.kill()
 
         watchdog = threading.Timer(PATIENCE, end)
-        watchdog.start()
+        watchdog.daemon = True  # an interrupt while it starts must not keep the interpreter for its time
         try:
+            watchdog.start()
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
@@ -108,11 +110,15 @@ class Process:
         return answer
 
     def encode(self, texts: Sequence[str]) -> FloatArray:  # -> [N, D]
-        """Encode a list by way of two files."""
+        """Encode a list that was not written to a file yet."""
         with tempfile.TemporaryDirectory() as folder:
-            path, out = Path(folder) / "texts.json", Path(folder) / "vectors.f32"
-            path.write_text(json.dumps(list(texts)), encoding="utf-8")
-            shape = self.ask({"do": "vectors", "texts": str(path), "out": str(out)})["shape"]
+            return self.vectors(write(texts, Path(folder) / "texts.json"))
+
+    def vectors(self, path: str) -> FloatArray:  # -> [N, D]
+        """Encode the list in a file."""
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "vectors.f32"
+            shape = self.ask({"do": "vectors", "texts": path, "out": str(out)})["shape"]
             vectors: FloatArray = np.fromfile(out, "<f4").reshape(shape)
         return vectors
 

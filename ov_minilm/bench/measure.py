@@ -137,7 +137,6 @@ class Files:
     """The lists of texts, written where contenders can read them."""
 
     def __init__(self, texts: Workloads, effort: Effort, folder: Path) -> None:
-        self.folder = folder
         self.bulk = {name: write(texts.bulk[name].texts, folder / f"{name}.json") for name in effort.bulk}
         self.single = {
             tokens: write([texts.single[tokens]], folder / f"single-{tokens}.json")
@@ -264,7 +263,7 @@ def _compare_vectors(result: dict[str, Any], running: Mapping[str, Process], fil
         return
     lists: list[str] = [name for name in ("short", "long") if name in files.bulk]
     vectors = {
-        contender: {name: _vectors(process, files.bulk[name], files.folder) for name in lists}
+        contender: {name: process.vectors(files.bulk[name]) for name in lists}
         for contender, process in running.items()
     }
     for contender, mine in vectors.items():
@@ -273,13 +272,6 @@ def _compare_vectors(result: dict[str, Any], running: Mapping[str, Process], fil
         }
     if OURS in vectors:
         result["scatter"] = _scatter(vectors[REFERENCE], vectors[OURS])
-
-
-def _vectors(process: Process, path: str, folder: Path) -> FloatArray:  # -> [N, D]
-    out = folder / "vectors.f32"
-    shape = process.ask({"do": "vectors", "texts": path, "out": str(out)})["shape"]
-    vectors: FloatArray = np.fromfile(out, "<f4").reshape(shape)
-    return vectors
 
 
 def _agreement(expected: FloatArray, found: FloatArray) -> dict[str, float] | None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -72,7 +71,10 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
         env={**os.environ, **NO_TEXTS},
         start_new_session=True,
     )
-    time.sleep(12)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if b"round 2 of" in line:  # the first is over
+            break
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the contenders get it too
     out, err = process.communicate(timeout=30)
 
