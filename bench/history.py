@@ -17,6 +17,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ov_minilm.bench.plots import BASE, MINE
 from ov_minilm.drift import FEW, NEIGHBOURS, Gate
 from ov_minilm.errors import ArtefactError
 from ov_minilm.files import whole
@@ -24,7 +25,7 @@ from ov_minilm.manifest import Manifest
 
 RESULTS = Path(__file__).parent / "results"
 KEYS = {"fingerprint", "version", "tools", "recipe", "drift"}
-COLOURS = {"native f32": "#0b6e5f", "conv f32": "#c25e00", "native bf16": "#5b6fb5", "conv bf16": "#b0479a"}
+COLOURS = {"native f32": MINE, "conv f32": BASE, "native bf16": "#5b6fb5", "conv bf16": "#b0479a"}
 
 
 @dataclass(frozen=True, slots=True)

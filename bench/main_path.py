@@ -70,7 +70,7 @@ def main() -> None:
             path = Path(folder) / f"{name}.npy"
             done = subprocess.run(
                 [sys.executable, __file__, "--path", name, "--fp32", arguments.fp32, "--vectors", path],
-                env={**os.environ, "ONEDNN_MAX_CPU_ISA": limit.environment["ONEDNN_MAX_CPU_ISA"]},
+                env={**os.environ, **limit.environment},
                 stdout=subprocess.PIPE,
                 check=True,
             )

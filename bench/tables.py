@@ -50,33 +50,36 @@ def main_path() -> str:
     for what, bar, read in _bars():
         cells = [read(path) for path in paths.values()]
         rows.append([what, bar, *(text if met else f"**{text}**" for text, met in cells)])
-    return _table(header, rows) + "\n" + _machine(result) + "\n"
+    how = f"{result['machine']['threads_granted']} threads"
+    return f"{_table(header, rows)}\n{_measured_on(result, how)}.\n"
 
 
 def speed() -> str:
     """Texts a second and milliseconds, FP32 and INT8, on each CPU path."""
-    paths = [path for path in raced() if "fp32" in _race(path)["contenders"]]
-    pairs = [[_race(path)["contenders"][name] for name in ("fp32", "int8")] for path in paths]
+    pairs = [[_race(path)["contenders"][name] for name in ("fp32", "int8")] for path in raced()]
 
     def row(what: str, read: Callable[[dict[str, Any]], str]) -> list[str]:
         return [what, *(f"{read(fp32)} → {read(int8)}" for fp32, int8 in pairs)]
 
-    def rate(workload: str) -> Callable[[dict[str, Any]], str]:
-        return lambda contender: f"{contender['throughput'][workload]['median']:.0f}"
-
     def wait(contender: dict[str, Any]) -> str:
-        figures = contender["latency_ms"]["14"]
-        return f"{figures['p50']:.2f} ({figures['p95']:.2f})"
+        _, _, single = _three(contender)
+        return f"{single['p50']:.2f} ({single['p95']:.2f})"
 
     facts = [int8["facts"] for _, int8 in pairs]
     tokens = {name: f"{found['mean_tokens']:.0f}" for name, found in _race(raced()[0])["workloads"].items()}
     return _table(
-        ["", *(NAMES[path] for path in paths)],
+        ["", *(NAMES[path] for path in raced())],
         [
             ["how INT8 runs", *(_way(found) for found in facts)],
             ["kernel of an INT8 layer", *(f"`{found['kernel']}`" for found in facts)],
-            row(f"texts of {tokens['short']} tokens, texts/s, FP32 → INT8", rate("short")),
-            row(f"texts of {tokens['long']} tokens, texts/s, FP32 → INT8", rate("long")),
+            row(
+                f"texts of {tokens['short']} tokens, texts/s, FP32 → INT8",
+                lambda contender: _texts(contender)[0],
+            ),
+            row(
+                f"texts of {tokens['long']} tokens, texts/s, FP32 → INT8",
+                lambda contender: _texts(contender)[1],
+            ),
             row("one text of 14 tokens, ms p50 (p95), FP32 → INT8", wait),
             row("peak MB of the process, FP32 → INT8", lambda contender: str(contender["peak_mb"])),
         ],
@@ -90,18 +93,12 @@ def race(path: str) -> str:
     rows = []
     for name, contender in result["contenders"].items():
         cells = [f"**{name}**" if name == "int8" else name]
-        for figures, key in (
-            (contender["throughput"]["short"], "median"),
-            (contender["throughput"]["long"], "median"),
-            (contender["latency_ms"]["14"], "p50"),
-        ):
+        for figures, text in zip(_three(contender), _texts(contender), strict=True):
             noisy = " ~" if figures["spread"] > result["noise_bound"] else ""
             ratio = "" if name == "int8" else f"{figures['ours_is_faster']['median']:.2f}"
-            cells += [
-                f"{figures[key]:.0f}{noisy}" if key == "median" else f"{figures[key]:.2f}{noisy}",
-                ratio,
-            ]
-        rows.append([*cells, _cosine(contender), f"{contender['peak_mb']}"])
+            cells += [f"{text}{noisy}", ratio]
+        cosine = contender["cosine"]["short"]
+        rows.append([*cells, f"{cosine['mean']:.4f}" if cosine else "other width", f"{contender['peak_mb']}"])
     missing = "".join(
         f"\nNot measured: {name}: {reason.removeprefix(f'{name}: ').rstrip('.')}.\n"
         for name, reason in result["unavailable"].items()
@@ -111,59 +108,56 @@ def race(path: str) -> str:
 
 def ladder(path: str) -> str:
     """The rungs from the reference to ours, one change a row, with what each gave over the row above."""
-    result = _race(path)
+    contenders = _race(path)["contenders"]
     header = ["rung", "short/s", "step", "long/s", "step", "one text, ms", "step"]
     rows, above = [], None
     for name, change in RUNGS.items():
-        if name not in result["contenders"]:
+        if name not in contenders:
             continue
-        if name == "int8" and "int8-packed" not in result["contenders"]:
+        if name == "int8" and "int8-packed" not in contenders:
             change = f"{RUNGS['int8-packed']}: ov_minilm"  # a race from before long texts ran in BF16
-        contender = result["contenders"][name]
-        figures = (
-            contender["throughput"]["short"]["median"],
-            contender["throughput"]["long"]["median"],
-            1 / contender["latency_ms"]["14"]["p50"],
-        )
+        short, long, single = _three(contenders[name])
+        speeds = short["median"], long["median"], 1 / single["p50"]
         cells = [change]
-        for i, (value, text) in enumerate(
-            zip(figures, (f"{figures[0]:.0f}", f"{figures[1]:.0f}", f"{1 / figures[2]:.2f}"), strict=True)
-        ):
-            cells += [text, f"{value / above[i]:.2f}×" if above else ""]
+        for i, text in enumerate(_texts(contenders[name])):
+            cells += [text, f"{speeds[i] / above[i]:.2f}×" if above else ""]
         rows.append(cells)
-        above = figures
+        above = speeds
     return _table(header, rows)
 
 
 def rivals() -> str:
     """Every bar against others, with what each CPU path reached; figures that miss it are in bold."""
-    paths = {path: _race(path) for path in raced()}
-    columns = [f"{what}, {NAMES[path]}" for path in paths for what in ("short", "long", "one text")]
-    rows = []
-    for who, fast, slow in RIVALS:
-        cells = [who]
-        for path, result in paths.items():
-            bars = slow if path == "avx2" else fast
-            contender = result["contenders"].get(who)
-            if contender is None:
-                cells += ["–"] * 3
-                continue
-            found = (
-                contender["throughput"]["short"]["ours_is_faster"]["median"],
-                contender["throughput"]["long"]["ours_is_faster"]["median"],
-                contender["latency_ms"]["14"]["ours_is_faster"]["median"],
-            )
-            free = path == "avx2" and who.split("/")[0] in UNHELD
-            cells += [
-                f"{ratio:.2f} †"
-                if free
-                else f"{ratio:.2f} ≥ {bar}"
-                if ratio >= bar
-                else f"**{ratio:.2f} < {bar}**"
-                for ratio, bar in zip(found, bars, strict=True)
-            ]
-        rows.append(cells)
+    columns = [f"{what}, {NAMES[path]}" for path in raced() for what in ("short", "long", "one text")]
+    rows = [
+        [who, *(cell for path in raced() for cell in _against(path, who, slow if path == "avx2" else fast))]
+        for who, fast, slow in RIVALS
+    ]
     return _table(["how many times faster than", *columns], rows)
+
+
+def _against(path: str, who: str, bars: tuple[float, ...]) -> list[str]:
+    contender = _race(path)["contenders"].get(who)
+    if contender is None:
+        return ["–"] * len(bars)
+    ratios = [figures["ours_is_faster"]["median"] for figures in _three(contender)]
+    if path == "avx2" and who.split("/")[0] in UNHELD:
+        return [f"{ratio:.2f} †" for ratio in ratios]
+    return [
+        f"{ratio:.2f} ≥ {bar}" if ratio >= bar else f"**{ratio:.2f} < {bar}**"
+        for ratio, bar in zip(ratios, bars, strict=True)
+    ]
+
+
+def _three(contender: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Return what is compared: short texts, long texts, one text of 14 tokens."""
+    throughput = contender["throughput"]
+    return throughput["short"], throughput["long"], contender["latency_ms"]["14"]
+
+
+def _texts(contender: dict[str, Any]) -> tuple[str, ...]:
+    short, long, single = _three(contender)
+    return f"{short['median']:.0f}", f"{long['median']:.0f}", f"{single['p50']:.2f}"
 
 
 def roofline() -> str:
@@ -182,13 +176,6 @@ def roofline() -> str:
             )
             parts.append(_profile(usage["grids"]))
     return "\n".join(parts)
-
-
-def _cosine(contender: dict[str, Any]) -> str:
-    if "cosine" not in contender:  # the race had no FP32
-        return ""
-    cosine = contender["cosine"]["short"]
-    return f"{cosine['mean']:.4f}" if cosine else "other width"
 
 
 def _way(facts: dict[str, str]) -> str:
@@ -229,12 +216,10 @@ def _race(path: str) -> dict[str, Any]:
 
 
 def _taken(result: dict[str, Any]) -> str:
-    machine = result["machine"]
-    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    limit = f"limit {result['machine']['isa_limit']}"
+    how = f"{limit}, {result['threads']} threads, {result['rounds']} rounds in turn"
     return (
-        f"{machine['cpu']} (family/model {machine['family_model']}), limit {machine['isa_limit']}, "
-        f"{result['threads']} threads, {result['rounds']} rounds in turn, {versions}; artefact "
-        f"`{result['artefact']}`; {result['texts']}. ~ marks rounds that differ by more than "
+        f"{_measured_on(result, how)}; {result['texts']}. ~ marks rounds that differ by more than "
         f"{result['noise_bound']:.0%}."
     )
 
@@ -324,13 +309,11 @@ def _bars() -> list[tuple[str, str, Read]]:
     ]
 
 
-def _machine(result: dict[str, Any]) -> str:
+def _measured_on(result: dict[str, Any], how: str) -> str:
     machine = result["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
-    return (
-        f"{machine['cpu']} (family/model {machine['family_model']}), {machine['threads_granted']} threads, "
-        f"{versions}; artefact `{result['artefact']}`."
-    )
+    processor = f"{machine['cpu']} (family/model {machine['family_model']})"
+    return f"{processor}, {how}, {versions}; artefact `{result['artefact']}`"
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

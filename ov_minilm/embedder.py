@@ -83,7 +83,9 @@ class Embedder:
         threads: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> Embedder:
-        """Open an artefact; everything that can fail fails here.
+        """Open an artefact: what is wrong with the folder, the device or an option is said here.
+
+        On a CPU grids are compiled by the first text that needs them; elsewhere the smallest one is here.
 
         Args:
             model: a folder written by `ov-minilm convert`; None is the INT8 artefact in the package.
@@ -271,11 +273,11 @@ class Embedder:
         ids: list[IntArray] = []
         names: list[int] = []
         seen = 0
+        form = pack_apart if self._plan.apart else pack
         for window in windows:
             ids += window
             names += range(seen, seen + len(window))
             seen += len(window)
-            form = pack_apart if self._plan.apart else pack
             batches, left = form(ids, names, self._manifest.grids, last=seen == count, align=self._plan.align)
             ids, names = [ids[i] for i in left], [names[i] for i in left]
             yield from batches

@@ -83,7 +83,7 @@ class Engine:
         threads: int,
         cache_dir: Path | None,
     ) -> Engine:
-        """Read the graph and settle the plan: what can fail fails here.
+        """Read the graph and settle the plan.
 
         On the CPU the plan comes from layers that were compiled. Other devices compile the smallest grid;
         the CPU leaves that to the first text that needs it, for its 35 MB.
@@ -151,13 +151,17 @@ class Engine:
                 self._pools[grid] = _Pool(self._compile(grid), grid)
             return self._pools[grid]
 
-    def _compile(self, grid: Grid) -> ov.CompiledModel:
+    def graph(self, grid: Grid) -> ov.Model:
+        """Return the graph that is compiled for a grid: of static shape, and lowered if the plan says so."""
         model = self._model.clone()
         model.reshape({name: [grid.rows, grid.width] for name in INPUTS})
         if self.plan.lowering == "conv":
             lower(model)
+        return model
+
+    def _compile(self, grid: Grid) -> ov.CompiledModel:
         try:
-            compiled = self._core.compile_model(model, self.plan.device, self._config(grid))
+            compiled = self._core.compile_model(self.graph(grid), self.plan.device, self._config(grid))
         except RuntimeError as error:
             raise OvMiniLMError(f"OpenVINO cannot compile {grid} for {self.plan.device}: {error}") from error
         self._weights.release()

@@ -47,6 +47,7 @@ def lower(model: ov.Model) -> int:
             layouts[name] = ops.transpose(flat, np.array([0, 3, 1, 2]))
         kernel = _as_kernel(node.input_value(1).get_node(), outputs, channels)
         result = ops.convolution(layouts[name], kernel, [1, 1], [0, 0], [0, 0], [1, 1])
+        result.set_friendly_name(node.get_friendly_name())  # a profile tells layers by their names
         last, bias = _bias(node)
         if bias is not None:
             result = ops.add(result, ops.constant(bias.reshape(1, outputs, 1, 1)))

@@ -34,14 +34,8 @@ Plot = Callable[[dict[str, Any]], Figure | None]
 
 def latency(result: dict[str, Any]) -> Figure | None:
     """Milliseconds for one text against its tokens, both axes logarithmic."""
-    lines = {
-        name: {int(tokens): f["p50"] for tokens, f in contender["latency_ms"].items()}
-        for name, contender in result["contenders"].items()
-        if contender.get("latency_ms")
-    }
-    if not lines:
-        return None
-    return _lines(lines, "tokens", "One text, milliseconds p50 (lower is better)")
+    title = "One text, milliseconds p50 (lower is better)"
+    return _lines(result, "latency_ms", lambda _, figures: figures["p50"], "tokens", title)
 
 
 def throughput(result: dict[str, Any]) -> Figure | None:
@@ -87,14 +81,8 @@ def memory(result: dict[str, Any]) -> Figure | None:
 
 def cost(result: dict[str, Any]) -> Figure | None:
     """Milliseconds a text against texts a call: what a batch saves."""
-    lines = {
-        name: {int(count): ms / int(count) for count, ms in contender["cost_ms"].items()}
-        for name, contender in result["contenders"].items()
-        if contender.get("cost_ms")
-    }
-    if not lines:
-        return None
-    return _lines(lines, "short texts a call", "Milliseconds a text (lower is better)")
+    title = "Milliseconds a text (lower is better)"
+    return _lines(result, "cost_ms", lambda count, ms: ms / count, "short texts a call", title)
 
 
 def drift(result: dict[str, Any]) -> Figure | None:
@@ -158,8 +146,17 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _lines(lines: dict[str, dict[int, float]], xlabel: str, title: str) -> Figure:
-    """One line a contender, both axes logarithmic, its name beside its end."""
+def _lines(
+    result: dict[str, Any], key: str, height: Callable[[int, Any], float], xlabel: str, title: str
+) -> Figure | None:
+    """One line a contender, both axes logarithmic, its name at its end; `height` reads points of `key`."""
+    lines = {
+        name: {int(x): height(int(x), found) for x, found in contender[key].items()}
+        for name, contender in result["contenders"].items()
+        if contender.get(key)
+    }
+    if not lines:
+        return None
     figure, axes = _figure(7.5, max(4.2, 0.27 * len(lines) + 1))
     values = [value for line in lines.values() for value in line.values()]
     axes.set(

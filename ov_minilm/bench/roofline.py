@@ -27,7 +27,7 @@ from ov_minilm import cpus
 from ov_minilm.backend import ops, ov
 from ov_minilm.embedder import Embedder
 from ov_minilm.engine import INPUTS, Engine, Kernels
-from ov_minilm.lowering import linear_layers, lower
+from ov_minilm.lowering import linear_layers
 from ov_minilm.packing import Batch, fill, place
 from ov_minilm.spec import Grid, ModelSpec
 
@@ -298,7 +298,8 @@ def profile(
     Every stream of the grid has a batch in flight. Times are means over runs, node by node.
     """
     engine = embedder._engine
-    model, flop = graph(engine, grid)
+    model = engine.graph(grid)
+    flop = operations(engine, model, grid)
     config = engine._config(grid) | {"PERF_COUNT": True}
     compiled = engine._core.compile_model(model, engine.plan.device, config)
     streams = int(config["NUM_STREAMS"])
@@ -311,31 +312,19 @@ def profile(
     return account(steps(compiled, times), flop, streams, rates, wall)
 
 
-def graph(engine: Engine, grid: Grid) -> tuple[ov.Model, dict[str, int]]:
-    """Return the graph that the engine compiles for a grid, and the operations of each layer in a batch.
+def operations(engine: Engine, model: ov.Model, grid: Grid) -> dict[str, int]:
+    """Count the operations of each layer in a batch of the graph that the engine compiles for a grid.
 
-    Convolutions get the name of the linear layer they replace, by their weights. Attention counts both of
-    its products, over the whole width of a row.
+    Attention counts both of its products, over the whole width of a row.
     """
-    model = engine._model.clone()
-    model.reshape({name: [grid.rows, grid.width] for name in INPUTS})
-    flop: dict[str, int] = {}
-    names: dict[bytes, str] = {}
-    for node, weight in linear_layers(model):
-        names[weight.data.tobytes()] = node.get_friendly_name()
-        flop[_layer_of(node.get_friendly_name())] = 2 * grid.rows * grid.width * prod(weight.shape)
+    flop = {
+        _layer_of(node.get_friendly_name()): 2 * grid.rows * grid.width * prod(weight.shape)
+        for node, weight in linear_layers(engine._model)
+    }
     for node in model.get_ordered_ops():
         if node.get_type_name() == "ScaledDotProductAttention":
             flop[node.get_friendly_name()] = 4 * prod(node.output(0).get_shape()) * grid.width
-    if engine.plan.lowering == "conv":
-        lower(model)
-    for node in model.get_ordered_ops():
-        if node.get_type_name() == "Convolution":
-            weight = node.input_value(1).get_node()
-            while weight.get_type_name() != "Constant":
-                weight = weight.input_value(0).get_node()
-            node.set_friendly_name(names[weight.data.tobytes()])
-    return model, flop
+    return flop
 
 
 def _layer_of(name: str) -> str:

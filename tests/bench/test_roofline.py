@@ -20,8 +20,8 @@ from ov_minilm.bench.roofline import (
     best,
     end_to_end,
     flop_per_token,
-    graph,
     kinds,
+    operations,
     peaks,
     profile,
     roofline,
@@ -54,7 +54,8 @@ def test_a_token_costs_two_operations_a_weight() -> None:
 
 def test_operations_of_a_grid_equal_a_count_by_hand(shipped: Embedder) -> None:
     """Linear layers by their weights, the outlier channels beside them, and both products of attention."""
-    _, flop = graph(shipped._engine, Grid(2, 256))
+    grid, engine = Grid(2, 256), shipped._engine
+    flop = operations(engine, engine.graph(grid), grid)
 
     outliers = sum(count for name, count in flop.items() if name.startswith("outliers"))
     assert 2 * 256 * 21_233_664 + 6 * 2 * (2 * 2 * 256 * 256 * 384) == sum(flop.values()) - outliers
