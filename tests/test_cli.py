@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def test_no_input_is_no_output(tmp_path: Path) -> None:
         (["encode", "--formt", "text"], b"a", "No such option"),
         (["encod"], b"", "No such command"),
         (["encode", "no-such-file.txt"], b"", "does not exist"),
-        (["encode", "-o", "out.csv"], b"a", "must end in .npy or .jsonl"),
+        (["encode", "-o", "out.csv"], b"a", "must end in .parquet, .npy, .jsonl"),
         (["encode", "-o", "/no/such/folder/out.npy"], b"a", "/no/such/folder"),
         (["encode", "--format", "jsonl"], b'{"text": "a"}\n{"txt": "b"}\n', "stdin, line 2"),
         (["encode", "--format", "jsonl"], b"not json\n", "stdin, line 1"),
@@ -126,14 +127,14 @@ def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
         "-o",
         tmp_path / "out.npy",
     ]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stderr is not None
-        process.stdin.write(b"a few words of text to keep it busy for a while\n" * 200_000)
-        process.stdin.close()
-        process.stderr.read(1)  # the bar appears: it is encoding now
-        process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
+    with tempfile.TemporaryFile() as texts:
+        texts.write(b"a few words of text to keep it busy for a while\n" * 200_000)
+        texts.seek(0)
+        with subprocess.Popen(command, stdin=texts, stderr=subprocess.PIPE) as process:
+            assert process.stderr is not None
+            process.stderr.read(1)  # the bar appears: it is encoding now
+            process.send_signal(signal.SIGINT)
+            said = process.stderr.read()
 
     assert 130 == process.returncode
     assert said.endswith(b"interrupted\n")
