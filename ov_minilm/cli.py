@@ -177,6 +177,7 @@ def encode(
     What was interrupted, by kill -9 too, goes on with the same command, and ends with the same bytes.
     """
     from ov_minilm.bulk import job, reader
+    from ov_minilm.bulk.pipeline import Options
     from ov_minilm.embedder import Embedder
 
     def say(line: str) -> None:
@@ -185,17 +186,18 @@ def encode(
     keep = [name for name in (id_column, *(keep_columns or "").split(",")) if name]
     target = None if output is None else job.Output.parse(output, to)
     inputs = reader.find(files or ("-",), column=column, keep=keep, kind=kind)
-    settings = job.Options(truncate, on_error, rows_per_shard)
+    settings = Options(truncate, on_error, rows_per_shard)
     opened = partial(Embedder.open, **options)
     if target is None:
-        bad = job.stream(inputs, settings, sys.stdout.buffer, opened, say=say, progress=progress)
+        done = job.stream(inputs, settings, sys.stdout.buffer, opened, say=say, progress=progress)
     else:
         done = job.run(inputs, target, settings, opened, overwrite=overwrite, say=say, progress=progress)
-        bad = done.bad
         say(f"{done.output}: {done.rows} vectors of {done.dimensions} components")
-    if bad:
-        say(f"{bad} bad rows" + ("" if target is None else f", named in {done.errors}"))
-    return 3 if bad else 0
+    if done.truncated:
+        say(f"warning: {done.truncated} texts are longer than the model reads and lost their ends")
+    if done.bad:
+        say(f"warning: {done.bad} bad rows" + (f", named in {done.errors}" if done.errors else ""))
+    return 3 if done.bad else 0
 
 
 @cli.command()

@@ -67,7 +67,7 @@ def test_no_input_is_no_output(tmp_path: Path) -> None:
         (["encode"], b"ok\n\xff\xfe\n", "stdin, line 2: not UTF-8"),
         (["encode", "--device", "GPU.9"], b"a", "this machine has"),
         (["encode", "--model", "."], b"a", "manifest.json: not found"),
-        (["encode", "--truncate", "error"], b"word " * 300, "text 0 has 302 tokens"),
+        (["encode", "--truncate", "error"], b"word " * 300, "stdin, line 1: 302 tokens, the model reads 256"),
         (["encode", "--precision", "f16"], b"a", "use bf16 or f32"),
         (["drift", "--reference", "."], b"", "nothing to measure on"),
         (["drift", "--reference", ".", "--hub", "sts99"], b"", "'sts99' is not one of 'stsb_dev'"),
@@ -104,7 +104,7 @@ def test_a_long_text_is_one_line_of_warning() -> None:
 
     lines = done.stderr.decode().splitlines()
     assert 1 == len(lines)
-    assert lines[0].startswith("warning: text 0 has 302 tokens")
+    assert lines[0].startswith("warning: 1 texts are longer than the model reads")
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

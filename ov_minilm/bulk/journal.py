@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from ov_minilm.bulk.rows import Position
 from ov_minilm.errors import JobRefused
@@ -28,6 +28,8 @@ class Done:
     shard: int
     end: Position  # where the next one starts
     rows: int  # written
+    tokens: int
+    truncated: int  # texts that lost their ends
     bad: int  # rows without a text; a file beside the shard names them
 
     @classmethod
@@ -40,45 +42,55 @@ class Done:
 class Journal:
     """The file of one job, held by one process at a time."""
 
-    def __init__(self, file: Any, done: dict[int, Done]) -> None:
+    def __init__(self, folder: Path, file: IO[bytes]) -> None:
+        self._folder = folder
         self._file = file
-        self.done = done
+        self.done: dict[int, Done] = {}
 
     @classmethod
-    def open(cls, folder: Path, job: Mapping[str, Any]) -> Journal:
-        """Begin a journal in a folder, or go on with the one that is there.
+    def open(cls, folder: Path) -> Journal:
+        """Take hold of the journal of a folder, and make one if there is none.
 
         Raises:
-            JobRefused: it is of another job; says what differs.
             BlockingIOError: another process is working on it.
         """
-        path = folder / NAME
-        file = path.open("a+b")
+        file = (folder / NAME).open("a+b")
         try:
-            _lock(file, path)
-            file.seek(0)
-            whole, _, torn = file.read().rpartition(b"\n")
-            lines = whole.decode("utf-8").split("\n") if whole else []
-            if torn:
-                file.truncate(len(whole) + bool(whole))
-            if lines:
-                _compare(folder, json.loads(lines[0]), dict(job))
-            journal = cls(file, {done.shard: done for done in map(Done.parse, lines[1:])})
-            if not lines:
-                journal._append(json.dumps(job))
+            _lock(file, folder)
         except BaseException:
             file.close()
             raise
-        return journal
+        return cls(folder, file)
+
+    def clear(self) -> None:
+        """Forget what an earlier job did."""
+        self._file.truncate(0)
+
+    def resume(self, job: Mapping[str, Any]) -> None:
+        """Begin a job, or go on with it if the journal is of the same.
+
+        Raises:
+            JobRefused: it is of another job; says what differs.
+        """
+        self._file.seek(0)
+        content = self._file.read()
+        lines = content[: content.rfind(b"\n") + 1]
+        self._file.truncate(len(lines))
+        first, *others = lines.decode("utf-8").splitlines() or [""]
+        if first:
+            _compare(self._folder, json.loads(first), json.loads(json.dumps(job)))
+        else:
+            self._append(json.dumps(job))
+        self.done = {done.shard: done for done in map(Done.parse, others)}
+
+    def forget(self, lost: Callable[[Done], bool]) -> None:
+        """Do a shard again of which somebody removed the file."""
+        self.done = {shard: done for shard, done in self.done.items() if not lost(done)}
 
     def add(self, done: Done) -> None:
         """Write down that a shard is in its place; it is on the disk when this returns."""
         self._append(json.dumps(asdict(done)))
         self.done[done.shard] = done
-
-    def forget(self, lost: Callable[[Done], bool]) -> None:
-        """Do a shard again of which somebody removed the file."""
-        self.done = {shard: done for shard, done in self.done.items() if not lost(done)}
 
     def _append(self, line: str) -> None:
         self._file.write(line.encode("utf-8") + b"\n")
@@ -94,8 +106,8 @@ class Journal:
         self._file.close()
 
 
-def _lock(file: Any, path: Path) -> None:
-    """Hold the file as long as it is open, so that two processes never write the same shards."""
+def _lock(file: IO[bytes], folder: Path) -> None:
+    """Hold the file as long as it is open; on Windows nothing does, and two jobs must not share a folder."""
     if sys.platform == "win32":
         return
     import fcntl
@@ -103,14 +115,13 @@ def _lock(file: Any, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise BlockingIOError(f"{path.parent}: another process is working on it") from None
+        raise BlockingIOError(f"{folder}: another process is working on it") from None
 
 
-def _compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    now = json.loads(json.dumps(now))
+def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     differences = [
-        f"{name} was {before.get(name)!r:.80}, is {now.get(name)!r:.80}"
-        for name in before | now
+        f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
+        for name in dict(before) | dict(now)
         if before.get(name) != now.get(name)
     ]
     if differences:

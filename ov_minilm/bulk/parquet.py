@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ov_minilm.bulk import columns
 from ov_minilm.bulk.inputs import Inputs, index
-from ov_minilm.bulk.rows import CHARS, ROWS, Position, Rows
+from ov_minilm.bulk.rows import CHARS, ROWS, Position, Rows, damaged
 from ov_minilm.bulk.sink import VECTOR, Block, Sink
 from ov_minilm.tokens import has_surrogates, mend_surrogates
 
@@ -24,78 +25,108 @@ TEXTUAL = tuple(
 BUFFER = 1 << 16  # bytes read at a time; a whole column of a row group may be gigabytes
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Rows that cannot be read."""
+
+    rows: int
+    reason: str
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, which: slice) -> Lost:
+        return replace(self, rows=len(range(self.rows)[which]))
+
+
+Piece: TypeAlias = "pa.RecordBatch | Lost"
+
+
 class Parquet:
-    """One file, from a position on. Its texts are strings, or binary that holds UTF-8."""
+    """One file, from a position on. Its texts are strings, or binary that holds UTF-8.
+
+    Where a row group is damaged, all its rows from there on are bad, and the next one is read: row n stays
+    row n.
+    """
 
     def __init__(self, inputs: Inputs, name: str, at: Position) -> None:
         self._name = name
         self._column = inputs.column
         self._schema = inputs.schema
         self._at = at
-        self._size = Path(name).stat().st_size
+        self._bytes = Path(name).stat().st_size
         self._file = pq.ParquetFile(name, buffer_size=BUFFER, pre_buffer=False)
         _check(self._file.schema_arrow, inputs, name)
         metadata = self._file.metadata
         self._rows = metadata.num_rows
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        first, self._skip = 0, at.row
-        while first < len(groups) and self._skip >= groups[first].num_rows:
-            self._skip -= groups[first].num_rows
-            first += 1
         width = sum(group.total_byte_size for group in groups) // max(1, self._rows)
-        self._batches = self._read(range(first, len(groups)), max(1, min(ROWS, CHARS // max(1, width))))
-        self._batch: pa.RecordBatch | None = None
-
-    def _read(self, groups: Iterable[int], rows: int) -> Iterator[pa.RecordBatch]:
-        """Read in pieces that start with the row group: damage costs the same, wherever reading began."""
-        names = [self._column] if self._schema is None else [self._column, *self._schema.names]
-        for group in groups:
-            yield from self._file.iter_batches(
-                rows, row_groups=[group], columns=list(dict.fromkeys(names)), use_threads=False
-            )
+        self._most = max(1, min(ROWS, CHARS // max(1, width)))
+        self._groups = [group.num_rows for group in groups]
+        self._pieces = self._read(at.row)
+        self._piece: Piece = pa.RecordBatch.from_pylist([], pa.schema([]))
 
     def take(self, most: int) -> Rows:
-        """Return the next rows, none at the end of the file.
-
-        Raises:
-            OSError, pa.ArrowInvalid: the file is damaged here.
-        """
-        while self._batch is None or not self._batch.num_rows:
-            self._batch = next(self._batches, None)
-            if self._batch is None:
+        """Return the next rows, none at the end of the file."""
+        while not len(self._piece):
+            found = next(self._pieces, None)
+            if found is None:
                 return Rows(self._name, "row", self._at.row + 1, [], None, {}, self._at)
-            skipped = min(self._skip, self._batch.num_rows)
-            self._skip -= skipped
-            self._batch = self._batch.slice(skipped)
-        batch, self._batch = self._batch.slice(0, most), self._batch.slice(most)
+            self._piece = found
+        now, self._piece = self._piece[:most], self._piece[most:]
         bad: dict[int, str] = {}
-        texts = _texts(batch.column(self._column), bad)
-        kept = None if self._schema is None else columns.check(batch.select(self._schema.names), bad)
+        if isinstance(now, Lost):
+            bad = dict.fromkeys(range(len(now)), now.reason)
+            texts: list[str | None] = [None] * len(now)
+            kept = None if self._schema is None else columns.build([()] * len(now), self._schema, bad)
+        else:
+            texts = _texts(now.column(self._column), bad)
+            kept = None if self._schema is None else columns.check(now.select(self._schema.names), bad)
         for row in bad:
             texts[row] = None
         start = self._at
         self._at = Position(start.file, start.row + len(texts))
         return Rows(self._name, "row", start.row + 1, texts, kept, bad, self._at)
 
+    def _read(self, skip: int) -> Iterator[Piece]:
+        """Yield pieces that start with the row group: damage costs the same, wherever reading began."""
+        names = [self._column] if self._schema is None else [self._column, *self._schema.names]
+        for group, rows in enumerate(self._groups):
+            if skip >= rows:
+                skip -= rows
+                continue
+            left = rows
+            try:
+                for batch in self._file.iter_batches(
+                    self._most, row_groups=[group], columns=list(dict.fromkeys(names)), use_threads=False
+                ):
+                    left -= len(batch)
+                    yield batch[min(skip, len(batch)) :]
+                    skip -= min(skip, len(batch))
+            except (OSError, ValueError) as error:
+                if not damaged(error):
+                    raise
+                yield Lost(left, f"row group {group} is damaged: {error}")[skip:]
+                skip = 0
+
     def bytes_read(self) -> int:
         """Return how far it is into the file, in proportion of its rows."""
-        return int(self._size * self._at.row / max(1, self._rows))
+        return int(self._bytes * self._at.row / max(1, self._rows))
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
+def count(name: str) -> int:
+    """Return the number of rows, which the end of the file says."""
+    return int(pq.read_metadata(name).num_rows)
+
+
 def read_schema(inputs: Inputs, name: str) -> pa.Schema:
     """Return the fields of the columns to keep."""
     found = pq.read_schema(name)
     return pa.schema([found.field(index(found.names, column, name)) for column in inputs.keep])
-
-
-def starts(name: str, file: int, every: int, first: int) -> Iterable[Position]:
-    """Yield the positions of the rows number first, first + every, … without reading them."""
-    for row in range(first, pq.read_metadata(name).num_rows, every):
-        yield Position(file, row)
 
 
 def _check(schema: pa.Schema, inputs: Inputs, name: str) -> None:

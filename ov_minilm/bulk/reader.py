@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ov_minilm.bulk.inputs import STDIN, Inputs, Kind, called, expand
 from ov_minilm.bulk.lines import Lines
-from ov_minilm.bulk.rows import ROWS, Position, Rows
+from ov_minilm.bulk.rows import ROWS, Position, Rows, damaged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +68,7 @@ class Reader:
 
     def __init__(self, inputs: Inputs, start: Position = Position()) -> None:  # noqa: B008  # a frozen value
         self._inputs = inputs
-        self._at = start
+        self.at = start
         self._file: Lines | Parquet | None = None
         self._before = sum(Path(name).stat().st_size for name in inputs.files[: start.file])
 
@@ -77,12 +77,37 @@ class Reader:
 
         A damaged file gives what can be read of it, and then one bad row that says so.
         """
-        while self._at.file < len(self._inputs.files):
-            rows = self._read(self._inputs.files[self._at.file], min(most, ROWS))
-            self._at = rows.end
+        while self.at.file < len(self._inputs.files):
+            rows = self._read(self._inputs.files[self.at.file], min(most, ROWS))
+            self.at = rows.end
             if rows.texts:
                 return replace(rows, done=self._before + (self._file.bytes_read() if self._file else 0))
         return None
+
+    def skip(self, most: int) -> int:
+        """Pass over the next rows, those of Parquet without reading them; return how many there were."""
+        left = most
+        while left and self.at.file < len(self._inputs.files):
+            name = self._inputs.files[self.at.file]
+            if self._inputs.kind_of(name) == "parquet":
+                passed = min(left, self._count(name) - self.at.row)
+                self.at = Position(self.at.file, self.at.row + passed) if passed else _after(self.at)
+            else:
+                rows = self._read(name, min(left, ROWS))
+                passed, self.at = len(rows.texts), rows.end
+            left -= passed
+        return most - left
+
+    def _count(self, name: str) -> int:
+        """Return the rows of a Parquet file; one that is damaged has a single bad one."""
+        from ov_minilm.bulk.parquet import count
+
+        try:
+            return count(name)
+        except (OSError, ValueError) as error:
+            if not damaged(error):
+                raise
+            return 1
 
     def __enter__(self) -> Reader:
         return self
@@ -102,7 +127,7 @@ class Reader:
             self._file = self._file or self._open(name)
             rows = self._file.take(most)
         except (OSError, ValueError) as error:
-            if not _damaged(error):
+            if not damaged(error):
                 raise
             rows = self._lost(name, f"from here on the file cannot be read: {error}")
         else:
@@ -111,14 +136,14 @@ class Reader:
         self._close()
         if name != STDIN:
             self._before += Path(name).stat().st_size
-        return replace(rows, end=Position(self._at.file + 1))
+        return replace(rows, end=_after(self.at))
 
     def _open(self, name: str) -> Lines | Parquet:
         if self._inputs.kind_of(name) != "parquet":
-            return Lines(self._inputs, name, self._at)
+            return Lines(self._inputs, name, self.at)
         from ov_minilm.bulk.parquet import Parquet
 
-        return Parquet(self._inputs, name, self._at)
+        return Parquet(self._inputs, name, self.at)
 
     def _lost(self, name: str, reason: str) -> Rows:
         """Stand for all that is left of a damaged file."""
@@ -128,11 +153,8 @@ class Reader:
             from ov_minilm.bulk.columns import build
 
             columns = build([()], self._inputs.schema, bad)
-        return Rows(called(name), "row", self._at.row + 1, [None], columns, bad, self._at)
+        return Rows(called(name), "row", self.at.row + 1, [None], columns, bad, self.at)
 
 
-def _damaged(error: OSError | ValueError) -> bool:
-    """Tell Arrow's "this file is broken" from what the system (with an errno) and our own code say."""
-    if isinstance(error, OSError):
-        return error.errno is None
-    return type(error).__module__ == "pyarrow.lib"
+def _after(at: Position) -> Position:
+    return Position(at.file + 1)

@@ -63,3 +63,10 @@ def settle(rows: Rows, on_error: OnError) -> Rows:
     kept = [index for index in range(len(rows.texts)) if index not in rows.bad]
     columns = None if rows.columns is None else rows.columns.take(kept)
     return replace(rows, texts=[rows.texts[index] for index in kept], columns=columns)
+
+
+def damaged(error: OSError | ValueError) -> bool:
+    """Tell Arrow's "this file is broken" from what the system (with an errno) and our own code say."""
+    if isinstance(error, OSError):
+        return error.errno is None
+    return type(error).__module__ == "pyarrow.lib"

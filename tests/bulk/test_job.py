@@ -23,7 +23,8 @@ from conftest import python, run
 
 from ov_minilm import Embedder
 from ov_minilm.bulk import job as jobs
-from ov_minilm.bulk.job import Options, Output, Summary
+from ov_minilm.bulk.job import Output, Summary
+from ov_minilm.bulk.pipeline import Options
 from ov_minilm.bulk.reader import find
 from ov_minilm.bulk.rows import OnError
 from ov_minilm.errors import BadRow, JobRefused
@@ -109,7 +110,7 @@ def test_every_format_goes_into_every_form(
 
     done = job(tmp_path / name, to=tmp_path / output)
 
-    assert Summary(tmp_path / output, rows=300, dimensions=384, bad=0, errors=None) == done
+    assert Summary(tmp_path / output, rows=300, dimensions=384) == done
     assert np.array_equal(shipped.encode(texts), vectors(tmp_path / output))
 
 
@@ -210,7 +211,7 @@ def test_bad_rows_are_named(
 
     errors = [json.loads(line) for line in (tmp_path / "v.parquet.errors.jsonl").read_text().splitlines()]
     table = pq.read_table(tmp_path / "v.parquet").slice(1)
-    assert (3, f"{tmp_path / 'v.parquet'}.errors.jsonl") == (done.bad, done.errors)
+    assert (3, tmp_path / "v.parquet.errors.jsonl") == (done.bad, done.errors)
     assert [2, 3, 4] == [error["line"] for error in errors]
     assert {str(tmp_path / "in.jsonl")} == {error["file"] for error in errors}
     assert "'id' is '4', expected int64 as in the first rows" == errors[2]["reason"]
@@ -234,24 +235,53 @@ def test_nulls_and_broken_bytes_in_parquet_are_bad_rows(
     assert np.isnan(found[[1, 2]]).all()
 
 
-@pytest.mark.parametrize("name", ["in.txt.gz", "in.parquet"])
-def test_a_damaged_file_is_a_bad_row(tmp_path: Path, name: str, job: Callable[..., Summary]) -> None:
+def test_a_stream_cut_short_is_one_bad_row(tmp_path: Path, job: Callable[..., Summary]) -> None:
     """What can be read of it is encoded, one error says that the rest is lost, and the next file is read."""
-    whole = write(tmp_path / name, sentences(3000)).read_bytes()
-    middle = len(whole) // 2
-    (tmp_path / name).write_bytes(
-        whole[:middle] + (b"" if name == "in.txt.gz" else b"\xff" * 100 + whole[middle + 100 :])
-    )
-    write(tmp_path / "next.txt", ["last"])
-    files = tmp_path / name, tmp_path / "next.txt"
+    source = write(tmp_path / "in.txt.gz", sentences(3000))
+    source.write_bytes(source.read_bytes()[:-3000])
+    files = source, write(tmp_path / "next.txt", ["last"])
 
-    with pytest.raises(BadRow, match="from here on the file cannot be read"):
+    with pytest.raises(BadRow, match="from here on the file cannot be read: Truncated"):
         job(*files, to=tmp_path / "v.npy")
     done = job(*files, to=tmp_path / "v.npy", on_error="skip", overwrite=True)
 
     errors = [json.loads(line) for line in (tmp_path / "v.npy.errors.jsonl").read_text().splitlines()]
     assert 1 < done.rows < 3001
     assert [done.rows] == [error["row"] for error in errors]  # those before it, and the one of the next file
+
+
+def test_a_damaged_row_group_costs_only_itself(
+    tmp_path: Path, shipped: Embedder, job: Callable[..., Summary]
+) -> None:
+    """Each of its rows is bad and named; those before and after it have their vectors, in their places."""
+    texts = sentences(300)
+    source = write(tmp_path / "in.parquet", texts)
+    place = pq.read_metadata(source).row_group(1).column(1).data_page_offset
+    content = source.read_bytes()
+    source.write_bytes(content[:place] + b"\xff" * 50 + content[place + 50 :])
+
+    done = job(source, to=tmp_path / "v.npy", on_error="null")
+
+    errors = [json.loads(line) for line in (tmp_path / "v.npy.errors.jsonl").read_text().splitlines()]
+    found = np.load(tmp_path / "v.npy")
+    assert (300, 70) == (done.rows, done.bad)
+    assert list(range(71, 141)) == [error["row"] for error in errors]
+    assert "row group 1 is damaged" in errors[0]["reason"]
+    assert np.isnan(found[70:140]).all()
+    assert np.array_equal(shipped.encode(texts[:70] + texts[140:]), np.delete(found, range(70, 140), 0))
+
+
+def test_a_text_too_long_is_a_bad_row(tmp_path: Path) -> None:
+    """With --truncate error it is named with both numbers; otherwise the texts that are cut are counted."""
+    (tmp_path / "in.txt").write_text("short\n" + "word " * 300 + "\n")
+
+    stopped = run("encode", tmp_path / "in.txt", "-o", tmp_path / "v.npy", "--truncate", "error")
+    cut = run("encode", tmp_path / "in.txt", "-o", tmp_path / "v.npy")
+
+    assert 2 == stopped.returncode
+    assert f"{tmp_path / 'in.txt'}, line 2: 302 tokens, the model reads 256" in stopped.stderr.decode()
+    assert 0 == cut.returncode
+    assert b"warning: 1 texts are longer than the model reads and lost their ends" in cut.stderr
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
@@ -386,9 +416,9 @@ def test_bad_rows_are_said_and_in_the_exit_code(tmp_path: Path) -> None:
     pipe = run("encode", "--on-error", "skip", text=b"a\n\xff\n")
 
     output = tmp_path / "v.npy"
-    said = f"{output}: 1 vectors of 384 components\n1 bad rows, named in {output}.errors.jsonl\n"
+    said = f"{output}: 1 vectors of 384 components\nwarning: 1 bad rows, named in {output}.errors.jsonl\n"
     assert (3, said) == (file.returncode, file.stderr.decode())
-    said = "warning: stdin, line 2: not UTF-8 (invalid start byte)\n1 bad rows\n"
+    said = "warning: stdin, line 2: not UTF-8 (invalid start byte)\nwarning: 1 bad rows\n"
     assert (3, said, 1) == (pipe.returncode, pipe.stderr.decode(), len(pipe.stdout.splitlines()))
 
 
