@@ -11,7 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -153,6 +153,15 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--overwrite", is_flag=True, help="Begin anew, whatever an earlier job left unfinished.")
 @click.option("--progress/--no-progress", default=None, help="Default: on a terminal, when it takes long.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: the cluster of RAY_ADDRESS; --threads are the CPUs of each actor, 1 if not given.",
+)
+@click.option("--actors", type=click.IntRange(1), help="At most so many, with ray. Default: as fit.")
+@click.option("--ship", is_flag=True, help="Send the files of --model to machines that do not see them.")
 @run_options
 def encode(
     files: tuple[str, ...],
@@ -167,6 +176,9 @@ def encode(
     rows_per_shard: int,
     overwrite: bool,
     progress: bool | None,
+    engine: str,
+    actors: int | None,
+    ship: bool,
     **options: Any,
 ) -> int:
     """Encode each row of FILES (- is stdin, and the default) into Parquet, .npy or JSON lines.
@@ -178,21 +190,33 @@ def encode(
     """
     from ov_minilm.bulk import job, reader
     from ov_minilm.bulk.pipeline import Options
-    from ov_minilm.embedder import Embedder
+    from ov_minilm.embedder import SHIPPED, Embedder
 
     def say(line: str) -> None:
         click.echo(line, err=True)
 
+    if engine == "ray" and output is None:
+        raise click.UsageError("--engine ray writes files that every machine sees; name one by --output")
     keep = [name for name in (id_column, *(keep_columns or "").split(",")) if name]
-    target = None if output is None else job.Output.parse(output, to)
     inputs = reader.find(files or ("-",), column=column, keep=keep, kind=kind)
     settings = Options(truncate, on_error, rows_per_shard)
-    opened = partial(Embedder.open, **options)
-    if target is None:
-        done = job.stream(inputs, settings, sys.stdout.buffer, opened, say=say, progress=progress)
-    else:
-        done = job.run(inputs, target, settings, opened, overwrite=overwrite, say=say, progress=progress)
-        say(f"{done.output}: {done.rows} vectors of {done.dimensions} components")
+    with ExitStack() as stack:
+        if output is None:
+            embedder = stack.enter_context(Embedder.open(**options))
+            done = job.stream(inputs, settings, sys.stdout.buffer, embedder, say=say, progress=progress)
+        else:
+            target = job.Output.parse(output, to)
+            job.check(inputs, target)
+            if engine == "ray":
+                from ov_minilm.bulk.ray import Opening, Shipped, on_ray
+
+                cpus, model = options.pop("threads") or 1, options.pop("model")
+                opening = Opening(Shipped.read(model or SHIPPED) if ship else model, **options)
+                worker: job.Engine = stack.enter_context(on_ray(opening, cpus=cpus, actors=actors))
+            else:
+                worker = job.Local(stack.enter_context(Embedder.open(**options)))
+            done = job.run(inputs, target, settings, worker, overwrite=overwrite, say=say, progress=progress)
+            say(f"{done.output}: {done.rows} vectors of {done.dimensions} components")
     if done.truncated:
         say(f"warning: {done.truncated} texts are longer than the model reads and lost their ends")
     if done.bad:

@@ -11,29 +11,52 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from ov_minilm.bulk.inputs import STDIN, Inputs
 from ov_minilm.bulk.journal import NAME, Journal
 from ov_minilm.bulk.meter import Meter
 from ov_minilm.bulk.pipeline import Job, Options, Portion, encode, unread, write_shard
-from ov_minilm.bulk.sink import FORMS, VECTOR, Form, Sink, json_lines
+from ov_minilm.bulk.sink import FORMS, VECTOR, Form, Sink, json_lines, make_sink
 from ov_minilm.embedder import Embedder
 from ov_minilm.files import check_writable, whole
 
 UNFINISHED = (".part-*", "._errors-*")  # what a killed process was writing
 WRITTEN = (*UNFINISHED, "part-*", "_errors-*.log")
 
-# Of what Embedder.info says, what decides the vectors.
-ABOUT = ("model", "weights", "fingerprint", "device", "precision", "long_precision", "lowering", "kernel")
 
-Opened = Callable[[], AbstractContextManager[Embedder]]
+class Engine(Protocol):
+    """Who does the shards of a job."""
+
+    def sink(self, inputs: Inputs, options: Options, form: Form) -> Sink:
+        """Say what the vectors are like, and what made them."""
+
+    def work(self, job: Job, journal: Journal, meter: Meter) -> None:
+        """Do every shard that is not in the journal, and note each there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """This process."""
+
+    embedder: Embedder
+
+    def sink(self, inputs: Inputs, options: Options, form: Form) -> Sink:
+        """Say what the vectors are like, and what made them."""
+        return make_sink(self.embedder, inputs, options.truncate, form)
+
+    def work(self, job: Job, journal: Journal, meter: Meter) -> None:
+        """Do them in order; while one is written, the texts of the next are in work."""
+        with closing(unread(job.inputs, job.options.rows_per_shard, journal.done)) as rows:
+            portions = encode(rows, self.embedder, job.options)
+            for shard, of_shard in groupby(portions, key=lambda portion: portion.rows.shard):
+                journal.add(write_shard(job, shard, of_shard, partial(tell, meter)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +106,25 @@ class Summary:
     errors: Path | None = None  # where the bad rows are named
 
 
+def check(inputs: Inputs, output: Output) -> None:
+    """Find out what is wrong with the output before the work for it is done."""
+    if output.form == "npy" and inputs.keep:
+        raise ValueError(".npy holds vectors alone; columns are kept in .parquet and .jsonl")
+    if VECTOR in inputs.keep:
+        raise ValueError(f"a column to keep is called {VECTOR!r}, as the vectors are; rename it")
+    if not output.folder:
+        check_writable(output.path)
+    elif not output.parts.exists():
+        check_writable(output.parts)
+    elif any(output.parts.iterdir()) and not (output.parts / NAME).exists():
+        raise FileExistsError(f"{output.parts}: a folder with files in it, of no job of ours; name a new one")
+
+
 def run(
     inputs: Inputs,
     output: Output,
     options: Options,
-    opened: Opened,
+    engine: Engine,
     *,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda _: None,
@@ -100,46 +137,35 @@ def run(
         BadRow: with on_error="stop".
         OSError: an input or the output cannot be used.
     """
-    _check(inputs, output)
-    with opened() as embedder, Meter(inputs.size(), progress) as meter:
-        job = Job(inputs, options, make_sink(embedder, inputs, options, output.form), output.parts)
-        with begin(job, overwrite=overwrite, say=say) as journal:
-            encode_locally(job, embedder, journal, meter)
-            return finish(job, output, journal)
+    job = Job(inputs, options, engine.sink(inputs, options, output.form), output.parts)
+    with begin(job, overwrite=overwrite, say=say) as journal, Meter(inputs.size(), progress) as meter:
+        engine.work(job, journal, meter)
+        if not journal.done:  # no rows at all: an empty shard says what they would have been
+            journal.add(write_shard(job, 0, []))
+        return finish(job, output, journal)
 
 
 def stream(
     inputs: Inputs,
     options: Options,
     file: IO[bytes],
-    opened: Opened,
+    embedder: Embedder,
     *,
     say: Callable[[str], None],
     progress: bool | None = None,
 ) -> Summary:
     """Write JSON lines as the vectors come, and say each bad row."""
     rows = truncated = bad = 0
-    with opened() as embedder, Meter(inputs.size(), progress) as meter:
-        portions = unread(inputs, options.rows_per_shard, {})
-        with closing(portions):
-            for portion in encode(portions, embedder, options):
-                for error in portion.rows.errors():
-                    say(f"warning: {error}")
-                    bad += 1
-                file.writelines(line.encode("utf-8") for line in json_lines(portion.block))
-                rows += len(portion.block.texts)
-                truncated += portion.truncated
-                tell(meter, portion)
-        return Summary(Path(STDIN), rows, embedder.encode([]).shape[1], truncated, bad)
-
-
-def make_sink(embedder: Embedder, inputs: Inputs, options: Options, form: Form) -> Sink:
-    """Say what the files hold and what they say of themselves."""
-    info = embedder.info
-    about = {name: str(getattr(info, name)) for name in ABOUT}
-    about |= {name: info.versions[name] for name in ("openvino", "tokenizers")}
-    about |= {"truncate": options.truncate}
-    return Sink(form, embedder.encode([]), inputs.schema, about)
+    with Meter(inputs.size(), progress) as meter, closing(unread(inputs, options.rows_per_shard, {})) as read:
+        for portion in encode(read, embedder, options):
+            for error in portion.rows.errors():
+                say(f"warning: {error}")
+                bad += 1
+            file.writelines(line.encode("utf-8") for line in json_lines(portion.block))
+            rows += len(portion.block.texts)
+            truncated += portion.truncated
+            tell(meter, portion)
+    return Summary(Path(STDIN), rows, embedder.encode([]).shape[1], truncated, bad)
 
 
 def identity(job: Job) -> dict[str, Any]:
@@ -184,16 +210,6 @@ def begin(job: Job, *, overwrite: bool, say: Callable[[str], None]) -> Iterator[
             raise
 
 
-def encode_locally(job: Job, embedder: Embedder, journal: Journal, meter: Meter) -> None:
-    """Do every shard that is not done, in this process."""
-    with closing(unread(job.inputs, job.options.rows_per_shard, journal.done)) as rows:
-        portions = encode(rows, embedder, job.options)
-        for shard, of_shard in groupby(portions, key=lambda portion: portion.rows.shard):
-            journal.add(write_shard(job, shard, of_shard, partial(tell, meter)))
-    if not journal.done:  # no rows at all: an empty shard says what they would have been
-        journal.add(write_shard(job, 0, [], partial(tell, meter)))
-
-
 def tell(meter: Meter, portion: Portion) -> None:
     """Count a portion."""
     meter.advance(len(portion.block.texts), portion.tokens, portion.rows.done)
@@ -231,20 +247,6 @@ def _join_errors(job: Job, errors: Path, bad: int) -> None:
     with whole(errors) as file:
         for path in sorted(job.folder.glob("_errors-*.log")):
             file.write(path.read_bytes())
-
-
-def _check(inputs: Inputs, output: Output) -> None:
-    """Find out what is wrong with the output before the work for it is done."""
-    if output.form == "npy" and inputs.keep:
-        raise ValueError(".npy holds vectors alone; columns are kept in .parquet and .jsonl")
-    if VECTOR in inputs.keep:
-        raise ValueError(f"a column to keep is called {VECTOR!r}, as the vectors are; rename it")
-    if not output.folder:
-        check_writable(output.path)
-    elif not output.parts.exists():
-        check_writable(output.parts)
-    elif any(output.parts.iterdir()) and not (output.parts / NAME).exists():
-        raise FileExistsError(f"{output.parts}: a folder with files in it, of no job of ours; name a new one")
 
 
 def _remove(folder: Path, patterns: Sequence[str]) -> None:

@@ -98,6 +98,25 @@ def read_shard(reader: Reader, shard: int, rows_per_shard: int) -> Iterator[Rows
         left -= len(rows.texts)
 
 
+def plan(inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]) -> Iterator[tuple[int, Position]]:
+    """Yield every shard that is not done, and where it starts: the shards of `unread`, without their rows.
+
+    Parquet says how many rows it has; files of lines are read for it.
+    """
+    shard, at = 0, Position()
+    while True:
+        while shard in done:
+            at = done[shard].end
+            shard += 1
+        with Reader(inputs, at) as reader:
+            while shard not in done:
+                start = reader.at
+                if not reader.skip(rows_per_shard):
+                    return
+                yield shard, start
+                shard += 1
+
+
 def encode(rows: Iterable[Rows], embedder: Embedder, options: Options) -> Iterator[Portion]:
     """Yield rows with their vectors, in order.
 
@@ -148,7 +167,9 @@ def _spread(vectors: NDArray[Any], texts: list[str | None]) -> NDArray[Any]:
     return out
 
 
-def write_shard(job: Job, shard: int, portions: Iterable[Portion], tell: Callable[[Portion], None]) -> Done:
+def write_shard(
+    job: Job, shard: int, portions: Iterable[Portion], tell: Callable[[Portion], None] = lambda _: None
+) -> Done:
     """Write a shard and what was bad in it, each whole or not at all."""
     errors: list[bytes] = []
     end = Position()

@@ -90,11 +90,12 @@ class Reader:
         while left and self.at.file < len(self._inputs.files):
             name = self._inputs.files[self.at.file]
             if self._inputs.kind_of(name) == "parquet":
-                passed = min(left, self._count(name) - self.at.row)
-                self.at = Position(self.at.file, self.at.row + passed) if passed else _after(self.at)
+                rows = self._count(name) - self.at.row
+                passed = min(left, rows)
+                self.at = self.at._replace(row=self.at.row + passed) if passed < rows else _after(self.at)
             else:
-                rows = self._read(name, min(left, ROWS))
-                passed, self.at = len(rows.texts), rows.end
+                read = self._read(name, min(left, ROWS))
+                passed, self.at = len(read.texts), read.end
             left -= passed
         return most - left
 

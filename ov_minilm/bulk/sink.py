@@ -20,9 +20,16 @@ from ov_minilm.tokens import has_surrogates
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ov_minilm.bulk.inputs import Inputs
+    from ov_minilm.embedder import Embedder, Truncate
+
 Form = Literal["parquet", "npy", "jsonl"]
 VECTOR = "embedding"
 FORMS: tuple[Form, ...] = ("parquet", "npy", "jsonl")
+
+
+# What decides the vectors, of what Embedder.info says.
+ABOUT = ("model", "weights", "fingerprint", "device", "precision", "long_precision", "lowering", "kernel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,15 @@ class Sink:
             from ov_minilm.bulk.parquet import join
 
             join(self, file, parts)
+
+
+def make_sink(embedder: Embedder, inputs: Inputs, truncate: Truncate, form: Form) -> Sink:
+    """Say what the files will hold, and what they say of themselves."""
+    info = embedder.info
+    about = {name: str(getattr(info, name)) for name in ABOUT}
+    about |= {name: info.versions[name] for name in ("openvino", "tokenizers")}
+    about |= {"truncate": truncate}
+    return Sink(form, embedder.encode([]), inputs.schema, about)
 
 
 def json_lines(block: Block) -> Iterator[str]:

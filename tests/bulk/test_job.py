@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import random
 import resource
@@ -11,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import python, run
+from corpora import content, sentences, shards, vectors, write
 
 from ov_minilm import Embedder
 from ov_minilm.bulk import job as jobs
@@ -28,54 +27,6 @@ from ov_minilm.bulk.pipeline import Options
 from ov_minilm.bulk.reader import find
 from ov_minilm.bulk.rows import OnError
 from ov_minilm.errors import BadRow, JobRefused
-from ov_minilm.spec import FloatArray
-
-WORDS = "river cloud engine market piano storm silver window garden letter".split()
-
-
-def sentences(count: int, seed: int = 0) -> list[str]:
-    """Make short texts, no two alike."""
-    chosen = random.Random(seed)  # noqa: S311  # no secrets
-    return [f"{number} {' '.join(chosen.choices(WORDS, k=8))}" for number in range(count)]
-
-
-def write(path: Path, texts: list[str]) -> Path:
-    """Write texts with their numbers as the name says."""
-    rows = [{"id": number, "text": text} for number, text in enumerate(texts)]
-    lines = {
-        ".txt": "".join(f"{text}\n" for text in texts),
-        ".jsonl": "".join(f"{json.dumps(row)}\n" for row in rows),
-        ".csv": "id,text\n" + "".join(f'{row["id"]},"{row["text"]}"\n' for row in rows),
-    }
-    kind = next(suffix for suffix in path.suffixes if suffix in (*lines, ".parquet"))
-    if kind == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=70)
-    else:
-        content = lines[kind].encode()
-        if path.suffix == ".gz":
-            content = gzip.compress(content)
-        elif path.suffix == ".zst":
-            content = pa.compress(content, codec="zstd", asbytes=True)
-        path.write_bytes(content)
-    return path
-
-
-def vectors(path: Path) -> FloatArray:
-    """Read the vectors of any output."""
-    if path.suffix == ".npy":
-        loaded: FloatArray = np.load(path)
-        return loaded
-    if path.suffix == ".jsonl":
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return np.array([json.loads(line)["embedding"] for line in lines], np.float32)
-    column = pq.read_table(path)["embedding"].combine_chunks()
-    table: FloatArray = column.flatten().to_numpy().reshape(len(column), -1)
-    return table
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of every file."""
-    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture
@@ -94,7 +45,8 @@ def job(shipped: Embedder) -> Callable[..., Summary]:
         inputs = find([str(file) for file in files], keep=keep)
         options = Options(on_error=on_error, rows_per_shard=rows)
         output = Output.parse(str(to))
-        return jobs.run(inputs, output, options, lambda: nullcontext(embedder), overwrite=overwrite)
+        jobs.check(inputs, output)
+        return jobs.run(inputs, output, options, jobs.Local(embedder), overwrite=overwrite)
 
     return run_job
 
@@ -343,11 +295,6 @@ def test_resuming_does_not_begin_anew(tmp_path: Path, job: Callable[..., Summary
     assert 500 == done.rows
     assert ["part-00003.parquet"] == [name for name in before if before[name][1] != after[name][1]]
     assert [before[name][0] for name in before] == [after[name][0] for name in before]
-
-
-def shards(folder: Path) -> list[Path]:
-    """Return the files of a folder that hold vectors."""
-    return sorted(folder.glob("part-*"))
 
 
 @pytest.mark.parametrize(
