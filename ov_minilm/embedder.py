@@ -46,7 +46,7 @@ class Info:
     fingerprint: str
     device: str
     precision: str
-    long_precision: str  # of texts over 128 tokens
+    long_precision: str  # of texts over 64 tokens
     lowering: str
     kernel: str  # of INT8 linear layers; AMX and AVX2 kernels round differently around the same sums
     threads: int
@@ -99,7 +99,7 @@ class Embedder:
             device: any OpenVINO device string: CPU, GPU, GPU.0, NPU, AUTO:GPU,CPU.
             precision: what the layers that are not INT8 run in. "auto" is f32, or bf16 for an INT8
                 artefact where the CPU has it natively and its measured drift passed the gate: with AMX for
-                texts over 128 tokens, which have rows of their own, else for all.
+                texts over 64 tokens, which have rows of their own, else for all.
             lowering: how INT8 linear layers run on a CPU; "auto" asks OpenVINO which kernel it would use.
             threads: for inference; None is what the affinity mask and the cgroup quota really grant. The
                 tokenizer uses rayon's own threads beside them (RAYON_NUM_THREADS bounds those).
