@@ -20,6 +20,7 @@ from ov_minilm import __version__, cpus
 from ov_minilm.engine import Engine
 from ov_minilm.errors import ForkedProcess, TextTooLong, TruncationWarning
 from ov_minilm.manifest import TOKENIZER, Manifest
+from ov_minilm.output import Dtype, Vectors, formed
 from ov_minilm.packing import Batch, pack, pack_apart
 from ov_minilm.progress import Progress, report
 from ov_minilm.spec import FloatArray, IntArray
@@ -123,8 +124,14 @@ class Embedder:
         return cls(manifest, Tokens.open(folder / TOKENIZER, manifest.spec), engine)
 
     def encode(
-        self, texts: str | Iterable[str], *, progress: Progress = None, truncate: Truncate = "end"
-    ) -> FloatArray:
+        self,
+        texts: str | Iterable[str],
+        *,
+        progress: Progress = None,
+        truncate: Truncate = "end",
+        dimensions: int | None = None,
+        dtype: Dtype = "float32",
+    ) -> Vectors:
         """Return unit vectors, float32: (384,) for a str, (N, 384) for N texts, in their order.
 
         Args:
@@ -134,18 +141,31 @@ class Embedder:
             truncate: what to do with a text of more than 256 tokens. "end" cuts it, warns once and
                 counts; "error" refuses it; "mean" averages the vectors of its windows of 254 word pieces,
                 weighted by their tokens.
+            dimensions: keep this many of the first components and make the length one again.
+            dtype: float32, float16, int8, uint8, binary or ubinary, as sentence-transformers lays them
+                out; int8 and uint8 in fixed ranges, so that a text has the same bits in any batch. See
+                ov_minilm.output.
 
         Raises:
             TypeError: something is not a str; its index is named.
             TextTooLong: with truncate="error".
+            ValueError: an option has a value that does not exist.
             ForkedProcess: this process is a fork of the one that opened the Embedder.
         """
         check_choice("truncate", truncate, ("end", "error", "mean"))
+        self._check_form(dimensions, dtype)
         items = [texts] if isinstance(texts, str) else check_texts(texts)
-        vectors = self._encode_items(items, 0, progress, truncate)
+        vectors = formed(self._encode_items(items, 0, progress, truncate), dimensions, dtype)
         return vectors[0] if isinstance(texts, str) else vectors
 
-    def encode_iter(self, texts: Iterable[str], *, truncate: Truncate = "end") -> Iterator[FloatArray]:
+    def encode_iter(
+        self,
+        texts: Iterable[str],
+        *,
+        truncate: Truncate = "end",
+        dimensions: int | None = None,
+        dtype: Dtype = "float32",
+    ) -> Iterator[Vectors]:
         """Yield the vectors of any stream of texts, endless ones too, in order and in blocks (n, 384).
 
         Blocks grow from 64 to 8,192 texts; memory stays bounded by one block. Errors name a text by its
@@ -154,7 +174,8 @@ class Embedder:
         check_choice("truncate", truncate, ("end", "error", "mean"))
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             raise TypeError("encode_iter takes an iterable of str; encode takes a single str")
-        return self._blocks(iter(texts), truncate)
+        self._check_form(dimensions, dtype)
+        return (formed(block, dimensions, dtype) for block in self._blocks(iter(texts), truncate))
 
     def _blocks(self, texts: Iterator[str], truncate: Truncate) -> Iterator[FloatArray]:
         size, most = BLOCKS
@@ -182,6 +203,8 @@ class Embedder:
     def similarity(self, a: FloatArray, b: FloatArray) -> FloatArray:
         """Return the cosines (N, M) of unit vectors a (N, 384) and b (M, 384); a lone (384,) is one row."""
         left, right = np.atleast_2d(a), np.atleast_2d(b)
+        if left.dtype.kind != "f" or right.dtype.kind != "f":  # numpy's integer products would overflow
+            raise TypeError(f"similarity takes float vectors, not {left.dtype} and {right.dtype}")
         if left.shape[1] != right.shape[1]:
             raise ValueError(f"vectors of {left.shape[1]} and {right.shape[1]} components")
         cosines: FloatArray = left @ right.T
@@ -305,6 +328,10 @@ class Embedder:
             self._warned = True
         self.truncated += len(further)
 
+    def _check_form(self, dimensions: int | None, dtype: Dtype) -> None:
+        """Refuse before the work what would be refused after it."""
+        formed(np.empty((0, self._spec.dim), np.float32), dimensions, dtype)
+
     def _check_usable(self) -> None:
         if self._closed:
             raise ValueError("this Embedder is closed")
@@ -323,11 +350,16 @@ _opening = threading.Lock()
 
 
 def encode(
-    texts: str | Iterable[str], *, progress: Progress = None, truncate: Truncate = "end"
-) -> FloatArray:
+    texts: str | Iterable[str],
+    *,
+    progress: Progress = None,
+    truncate: Truncate = "end",
+    dimensions: int | None = None,
+    dtype: Dtype = "float32",
+) -> Vectors:
     """Encode with the model in the package, opened at the first call and kept. See Embedder.encode."""
     global _shared
     with _opening:
         if _shared is None:
             _shared = Embedder.open()
-    return _shared.encode(texts, progress=progress, truncate=truncate)
+    return _shared.encode(texts, progress=progress, truncate=truncate, dimensions=dimensions, dtype=dtype)
