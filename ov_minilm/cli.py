@@ -87,6 +87,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="What the layers that are not INT8 run in.",
         ),
         click.option("--device", default="CPU", show_default=True, help="CPU, GPU, NPU, AUTO:GPU,CPU, …"),
+        click.option("--cache-dir", type=PATH, help="Keep compiled models here. Default: not at all."),
         click.option(
             "--model", type=FOLDER, help="A folder written by convert. Default: the model in the package."
         ),

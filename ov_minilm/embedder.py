@@ -18,7 +18,8 @@ import numpy as np
 
 from ov_minilm import __version__, cpus
 from ov_minilm.engine import Engine
-from ov_minilm.errors import ForkedProcess, TextTooLong, TruncationWarning
+from ov_minilm.errors import ForkedProcess, SelfCheckFailed, TextTooLong, TruncationWarning
+from ov_minilm.golden import LEAST_COSINE
 from ov_minilm.manifest import TOKENIZER, Manifest
 from ov_minilm.output import Dtype, Vectors, formed
 from ov_minilm.packing import Batch, pack, pack_apart
@@ -97,8 +98,9 @@ class Embedder:
             lowering: how INT8 linear layers run on a CPU; "auto" asks OpenVINO which kernel it would use.
             threads: for inference; None is what the affinity mask and the cgroup quota really grant. The
                 tokenizer uses rayon's own threads beside them (RAYON_NUM_THREADS bounds those).
-            cache_dir: where compiled models are kept between processes; None keeps none. OpenVINO
-                notices a truncated entry, but not one whose bytes were changed: keep the folder private.
+            cache_dir: where compiled models are kept between processes, about 24 MB a grid; None keeps
+                none. Whatever is wrong with the folder or a file in it is said once (CacheWarning), and
+                the model is compiled without. Hashes find damage, not malice: keep the folder private.
 
         Raises:
             ArtefactError: the folder is not a complete, unchanged artefact.
@@ -229,6 +231,21 @@ class Embedder:
             | {name: version(name) for name in ("openvino", "tokenizers", "numpy")}
             | {"python": platform.python_version()},
         )
+
+    def self_check(self) -> float:
+        """Encode the artefact's golden text and return its cosine to the vector that it must have.
+
+        Every grid that is compiled, or comes from the cache, is checked on its first use; this asks again,
+        through tokenizer and packing, as a server does before it calls itself ready.
+
+        Raises:
+            SelfCheckFailed: the cosine is under 0.99, or not a number.
+        """
+        golden = self._manifest.golden
+        cosine = golden.worst(self._encode_items([golden.text], 0, progress=False, truncate="error"))
+        if not cosine >= LEAST_COSINE:
+            raise SelfCheckFailed(self._plan.device, cosine, LEAST_COSINE)
+        return cosine
 
     def close(self) -> None:
         """Free the compiled models. Using the Embedder afterwards is an error."""

@@ -12,15 +12,24 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from ov_minilm import __version__
 from ov_minilm.backend import ops, ov
+from ov_minilm.cache import Cache
 from ov_minilm.drift import Gate, gate
-from ov_minilm.errors import DeviceUnavailable, ForkedProcess, OvMiniLMError, PrecisionUnavailable
+from ov_minilm.errors import (
+    DeviceUnavailable,
+    ForkedProcess,
+    OvMiniLMError,
+    PrecisionUnavailable,
+    SelfCheckFailed,
+)
+from ov_minilm.golden import LEAST_COSINE, Golden
 from ov_minilm.lowering import lower
 from ov_minilm.manifest import GRAPH, WEIGHTS, Manifest
 from ov_minilm.packing import Batch
@@ -60,13 +69,20 @@ class Engine:
     """Runs batches of one artefact on one device."""
 
     def __init__(
-        self, core: ov.Core, model: ov.Model, weights: Weights, plan: Plan, cache_dir: Path | None
+        self,
+        core: ov.Core,
+        model: ov.Model,
+        weights: Weights,
+        plan: Plan,
+        golden: Golden,
+        cache: Cache | None,
     ) -> None:
         self.plan = plan
         self._core = core
         self._model = model
         self._weights = weights
-        self._cache_dir = cache_dir
+        self._golden = golden
+        self._cache = cache
         self._pools: dict[Grid, _Pool] = {}
         self._compiling = threading.Lock()
         _live.add(self)
@@ -103,9 +119,16 @@ class Engine:
         align = kernels.bf16_group if kernels and chosen == "bf16" else 1
         plan = Plan(device, chosen, long, settled, threads, kernels.int8 if kernels else "", align)
         model, weights = read(core, folder / GRAPH, folder / WEIGHTS)
+        cache = None
         if cache_dir is not None:
-            cache_dir = cache_dir / f"{manifest.fingerprint}-{ov.get_version().split('-')[0]}"
-        engine = cls(core, model, weights, plan, cache_dir)
+            facts = {
+                "fingerprint": manifest.fingerprint,
+                "ov-minilm": __version__,
+                "openvino": ov.get_version(),
+            }
+            facts |= {"hardware": hardware(core, device), "plan": asdict(plan)}
+            cache = Cache(cache_dir / manifest.fingerprint, facts)
+        engine = cls(core, model, weights, plan, manifest.golden, cache)
         if not cpu:
             engine._pool(min(manifest.grids, key=lambda grid: grid.rows * grid.width))
         return engine
@@ -160,6 +183,39 @@ class Engine:
         return model
 
     def _compile(self, grid: Grid) -> ov.CompiledModel:
+        """Take a grid from the cache, or compile it and keep it there; either proves itself first.
+
+        Raises:
+            SelfCheckFailed: what was just compiled gives wrong vectors.
+        """
+        if self._cache is None:
+            return self._proven(self._compile_anew(grid), grid)
+        facts = {"grid": str(grid), "config": self._config(grid)}
+        blob = self._cache.load(str(grid), facts)
+        if blob is not None:
+            try:
+                compiled = self._core.import_model(blob, self.plan.device, self._config(grid))
+                return self._proven(compiled, grid)
+            except (RuntimeError, SelfCheckFailed) as error:
+                self._cache.drop(str(grid), facts, str(error))
+        compiled = self._proven(self._compile_anew(grid), grid)
+        try:
+            self._cache.store(str(grid), facts, compiled.export_model().getvalue())
+        except RuntimeError:  # AUTO, MULTI and BATCH have no export
+            self._cache.say(f"{self.plan.device} cannot export its models")
+        return compiled
+
+    def _proven(self, compiled: ov.CompiledModel, grid: Grid) -> ov.CompiledModel:
+        """Return the model if it gives the golden vector in every row and slot."""
+        batch = self._golden.batch(grid, self.plan.align)
+        request = _Request(compiled, grid)
+        request.start(batch)
+        cosine = self._golden.worst(request.finish()[batch.owner >= 0])
+        if not cosine >= LEAST_COSINE:
+            raise SelfCheckFailed(f"{grid} on {self.plan.device}", cosine, LEAST_COSINE)
+        return compiled
+
+    def _compile_anew(self, grid: Grid) -> ov.CompiledModel:
         try:
             compiled = self._core.compile_model(self.graph(grid), self.plan.device, self._config(grid))
         except RuntimeError as error:
@@ -185,8 +241,6 @@ class Engine:
             config["INFERENCE_NUM_THREADS"] = 1 if self._too_narrow_to_share(grid) else self.plan.threads
             # Each grid has streams of its own; pinned, those of different grids would share cores.
             config["ENABLE_CPU_PINNING"] = False
-        if self._cache_dir is not None:
-            config["CACHE_DIR"] = str(self._cache_dir)
         return config
 
     def _too_narrow_to_share(self, grid: Grid) -> bool:
@@ -308,6 +362,12 @@ def _facts(node: ov.Node) -> tuple[str, str]:
         for value in (info["layerType"], info["primitiveType"])
     )
     return kind, kernel
+
+
+def hardware(core: ov.Core, device: str) -> dict[str, str]:
+    """Name each processor that a device string may use, as its plugin does; no list means all there are."""
+    names = [name.removeprefix("-") for name in devices(device)] or core.available_devices
+    return {name: core.get_property(name, "FULL_DEVICE_NAME") for name in names}
 
 
 def devices(device: str) -> list[str]:
