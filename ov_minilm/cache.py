@@ -49,11 +49,11 @@ class Cache:
         except OSError as error:
             self.say(f"{path} cannot be read ({error.strerror})")
             return None
-        digest, _, rest = content.partition(b"\n")
-        header, _, blob = rest.partition(b"\n")
-        if digest != hashlib.sha256(rest).hexdigest().encode():
+        rest = _checked(content)
+        if rest is None:
             self.drop(name, facts, "it is not what was written")
             return None
+        header, _, blob = rest.partition(b"\n")
         if header != self._header(facts):
             self.drop(name, facts, "it belongs to another model or machine")
             return None
@@ -100,3 +100,14 @@ class Cache:
 
     def _header(self, facts: Mapping[str, object]) -> bytes:
         return json.dumps({**self._facts, **facts}, sort_keys=True, default=str).encode()
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether a file holds what was once stored in it."""
+    return _checked(path.read_bytes()) is not None
+
+
+def _checked(content: bytes) -> bytes | None:
+    """Return what follows the hash of a file, if it has that hash."""
+    digest, _, rest = content.partition(b"\n")
+    return rest if digest == hashlib.sha256(rest).hexdigest().encode() else None

@@ -247,6 +247,17 @@ class Embedder:
             raise SelfCheckFailed(self._plan.device, cosine, LEAST_COSINE)
         return cosine
 
+    def check_grids(self) -> dict[str, float]:
+        """Run the golden text in every grid and return the least cosine of each; compiles all of them.
+
+        Raises:
+            SelfCheckFailed: the first grid under 0.99.
+        """
+        self._check_usable()
+        with self._lock:
+            self._check_usable()
+            return {str(grid): self._engine.check(grid) for grid in self._manifest.grids}
+
     def close(self) -> None:
         """Free the compiled models. Using the Embedder afterwards is an error."""
         if os.getpid() != self._pid:  # a fork: nothing here can be freed, and the lock may never be

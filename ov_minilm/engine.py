@@ -205,15 +205,26 @@ class Engine:
             self._cache.say(f"{self.plan.device} cannot export its models")
         return compiled
 
+    def check(self, grid: Grid) -> float:
+        """Compile a grid, if it is not, and return the least cosine to the golden vector in any row.
+
+        Raises:
+            SelfCheckFailed: it is under 0.99, or not a number.
+        """
+        return self._cosine(self._pool(grid).compiled, grid)
+
     def _proven(self, compiled: ov.CompiledModel, grid: Grid) -> ov.CompiledModel:
-        """Return the model if it gives the golden vector in every row and slot."""
+        self._cosine(compiled, grid)
+        return compiled
+
+    def _cosine(self, compiled: ov.CompiledModel, grid: Grid) -> float:
         batch = self._golden.batch(grid, self.plan.align)
         request = _Request(compiled, grid)
         request.start(batch)
         cosine = self._golden.worst(request.finish()[batch.owner >= 0])
         if not cosine >= LEAST_COSINE:
             raise SelfCheckFailed(f"{grid} on {self.plan.device}", cosine, LEAST_COSINE)
-        return compiled
+        return cosine
 
     def _compile_anew(self, grid: Grid) -> ov.CompiledModel:
         try:
@@ -362,6 +373,13 @@ def _facts(node: ov.Node) -> tuple[str, str]:
         for value in (info["layerType"], info["primitiveType"])
     )
     return kind, kernel
+
+
+def survey() -> tuple[str, dict[str, str], Kernels]:
+    """Return OpenVINO's version, the devices it finds with their full names, and the kernels of the CPU."""
+    core = ov.Core()
+    names = {name: str(core.get_property(name, "FULL_DEVICE_NAME")) for name in core.available_devices}
+    return ov.get_version(), names, Kernels.probe(core)
 
 
 def hardware(core: ov.Core, device: str) -> dict[str, str]:
