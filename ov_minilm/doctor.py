@@ -28,7 +28,7 @@ from ov_minilm.files import whole
 
 if TYPE_CHECKING:
     from ov_minilm.embedder import Embedder
-    from ov_minilm.engine import Kernels
+    from ov_minilm.plan import Kernels
 
 PATIENCE = 300  # seconds for the child; some kernels never return
 SHORT, ROUNDS, CALLS = 128, 5, 40  # texts a round, rounds, and calls with one text, for each way to run

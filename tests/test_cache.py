@@ -171,15 +171,16 @@ def test_a_whole_file_that_holds_a_wrong_model_is_found_out(
     expected = shipped.encode("a")
     with Embedder.open(cache_dir=tmp_path) as embedder:
         embedder.encode("a")
-        cache, grid = embedder._engine._cache, next(iter(embedder._engine._pools))
+        cache, (grid,) = embedder._engine._cache, embedder._engine.compiled
         assert cache is not None
-        facts = {"grid": str(grid), "config": embedder._engine._config(grid)}
+        config = embedder._plan.config(grid)
+        facts = {"grid": str(grid), "config": config}
         graph = embedder._engine.graph(grid)
         result = graph.get_results()[0].input(0)  # every component one place too far: unit vectors still
         order = np.roll(np.arange(384), 1)
         moved = ops.gather(result.get_source_output(), order, np.int32(2))
         result.replace_source_output(moved.output(0))
-        blob = embedder._engine._core.compile_model(graph, "CPU", embedder._engine._config(grid))
+        blob = embedder._engine._core.compile_model(graph, "CPU", config)
         cache.store(str(grid), facts, BLOB if kind == "garbage" else blob.export_model().getvalue())
 
     with Embedder.open(cache_dir=tmp_path) as embedder, pytest.warns(CacheWarning, match="is not used"):
