@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ov_minilm.drift import Drift
     from ov_minilm.embedder import Truncate
     from ov_minilm.manifest import Manifest
+    from ov_minilm.output import Dtype
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -100,6 +101,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="What the layers that are not INT8 run in.",
         ),
         click.option("--device", default="CPU", show_default=True, help="CPU, GPU, NPU, AUTO:GPU,CPU, …"),
+        click.option("--cache-dir", type=PATH, help="Keep compiled models here. Default: not at all."),
         click.option(
             "--model", type=FOLDER, help="A folder written by convert. Default: the model in the package."
         ),
@@ -141,6 +143,13 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="What to do with texts over 256 tokens.",
 )
+@click.option("--dimensions", type=click.IntRange(1), help="Keep the first so many components.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "int8", "uint8", "binary", "ubinary"]),
+    default="float32",
+    show_default=True,
+)
 @click.option(
     "--on-error",
     type=click.Choice(["stop", "skip", "null"]),
@@ -172,6 +181,8 @@ def encode(
     id_column: str | None,
     keep_columns: str | None,
     truncate: Truncate,
+    dimensions: int | None,
+    dtype: Dtype,
     on_error: OnError,
     rows_per_shard: int,
     overwrite: bool,
@@ -199,14 +210,14 @@ def encode(
         raise click.UsageError("--engine ray writes files that every machine sees; name one by --output")
     keep = [name for name in (id_column, *(keep_columns or "").split(",")) if name]
     inputs = reader.find(files or ("-",), column=column, keep=keep, kind=kind)
-    settings = Options(truncate, on_error, rows_per_shard)
+    settings = Options(truncate, dimensions, dtype, on_error, rows_per_shard)
     with ExitStack() as stack:
         if output is None:
             embedder = stack.enter_context(Embedder.open(**options))
             done = job.stream(inputs, settings, sys.stdout.buffer, embedder, say=say, progress=progress)
         else:
             target = job.Output.parse(output, to)
-            job.check(inputs, target)
+            job.check(inputs, target, settings)
             if engine == "ray":
                 from ov_minilm.bulk.ray import Opening, Shipped, on_ray
 
@@ -364,6 +375,28 @@ def drift(
         click.echo("\n\n".join("\n".join(_drift_lines(one)) for one in found))
     if broken:
         raise DriftTooLarge(broken)
+
+
+@cli.command()
+@click.option("--reference", type=FOLDER, help="An FP32 artefact to race too.")
+@click.option("--json", "as_json", is_flag=True, help="The findings, with all facts, as JSON.")
+@run_options
+def doctor(reference: Path | None, as_json: bool, **options: Any) -> None:
+    """Say what to expect of this machine, what is wrong and how to mend it; exit 1 if anything is wrong."""
+    import dataclasses
+
+    from ov_minilm.doctor import examine
+
+    findings = examine(options, reference=reference)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.state:<6} {finding.topic:<9} {finding.text}")
+            if finding.fix:
+                click.echo(f"{'':<16} -> {finding.fix}")
+    if any(finding.state == "wrong" for finding in findings):
+        sys.exit(1)
 
 
 @cli.command()

@@ -32,7 +32,7 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
         Path(name).replace(path)
         _sync(path.parent)
     except BaseException:
-        Path(name).unlink()
+        Path(name).unlink(missing_ok=True)  # an interrupt may come after the rename
         raise
 
 

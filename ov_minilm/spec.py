@@ -57,12 +57,11 @@ MINILM = ModelSpec(
     intermediate=1536,
 )
 
-LONG = 128  # tokens; two texts of more than this share no row, as the widest row is twice as wide
+LONG = 64  # tokens; the widest row that short texts share
 
 # About 512 tokens a batch keep activations in cache; single rows serve a lone text with all threads.
 GRIDS = (
     Grid(8, 64),
-    Grid(4, 128),
     Grid(2, 256),
     Grid(1, 16),
     Grid(1, 32),

@@ -22,8 +22,8 @@ from typing import IO, Any, Protocol
 from ov_minilm.bulk.inputs import STDIN, Inputs
 from ov_minilm.bulk.journal import NAME, Journal
 from ov_minilm.bulk.meter import Meter
-from ov_minilm.bulk.pipeline import Job, Options, Portion, encode, unread, write_shard
-from ov_minilm.bulk.sink import FORMS, VECTOR, Form, Sink, json_lines, make_sink
+from ov_minilm.bulk.pipeline import Job, Options, Portion, encode, make_sink, unread, write_shard
+from ov_minilm.bulk.sink import FORMS, VECTOR, Form, Sink, json_lines
 from ov_minilm.embedder import Embedder
 from ov_minilm.files import check_writable, whole
 
@@ -49,7 +49,7 @@ class Local:
 
     def sink(self, inputs: Inputs, options: Options, form: Form) -> Sink:
         """Say what the vectors are like, and what made them."""
-        return make_sink(self.embedder, inputs, options.truncate, form)
+        return make_sink(self.embedder, inputs, options, form)
 
     def work(self, job: Job, journal: Journal, meter: Meter) -> None:
         """Do them in order; while one is written, the texts of the next are in work."""
@@ -106,8 +106,12 @@ class Summary:
     errors: Path | None = None  # where the bad rows are named
 
 
-def check(inputs: Inputs, output: Output) -> None:
+def check(inputs: Inputs, output: Output, options: Options) -> None:
     """Find out what is wrong with the output before the work for it is done."""
+    if output.form == "npy" and options.on_error == "null" and not options.dtype.startswith("float"):
+        raise ValueError(
+            f".npy of {options.dtype} has no number that is none; skip bad rows, or use .parquet"
+        )
     if output.form == "npy" and inputs.keep:
         raise ValueError(".npy holds vectors alone; columns are kept in .parquet and .jsonl")
     if VECTOR in inputs.keep:
@@ -165,7 +169,8 @@ def stream(
             rows += len(portion.block.texts)
             truncated += portion.truncated
             tell(meter, portion)
-    return Summary(Path(STDIN), rows, embedder.encode([]).shape[1], truncated, bad)
+    dimensions = embedder.encode([], dimensions=options.dimensions).shape[1]
+    return Summary(Path(STDIN), rows, dimensions, truncated, bad)
 
 
 def identity(job: Job) -> dict[str, Any]:
@@ -233,7 +238,7 @@ def finish(job: Job, output: Output, journal: Journal) -> Summary:
     return Summary(
         output.path,
         rows=sum(one.rows for one in done),
-        dimensions=job.sink.empty.shape[1],
+        dimensions=int(job.sink.about["dimensions"]),
         truncated=sum(one.truncated for one in done),
         bad=bad,
         errors=errors if bad else None,

@@ -12,23 +12,25 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ov_minilm.bulk.inputs import Inputs
 from ov_minilm.bulk.journal import Done
 from ov_minilm.bulk.reader import Reader
 from ov_minilm.bulk.rows import OnError, Position, Rows, settle
-from ov_minilm.bulk.sink import Block, Sink
+from ov_minilm.bulk.sink import Block, Form, Sink
 from ov_minilm.embedder import Embedder, Truncate
 from ov_minilm.files import whole
+from ov_minilm.output import Dtype, Vectors, formed
 from ov_minilm.spec import FloatArray
 from ov_minilm.tokens import Tokenized
 
 SHARD = 65_536  # rows: what a kill can cost is the work on one shard
 AHEAD = 8192  # texts handed to the engine before their vectors are waited for
+
+# What decides the vectors, of what Embedder.info says.
+ABOUT = ("model", "weights", "fingerprint", "device", "precision", "long_precision", "lowering", "kernel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Options:
     """What decides the output, beside the model and the rows."""
 
     truncate: Truncate = "end"
+    dimensions: int | None = None
+    dtype: Dtype = "float32"
     on_error: OnError = "stop"
     rows_per_shard: int = SHARD
 
@@ -60,6 +64,21 @@ class Job:
     def errors(self, shard: int) -> Path:
         """Where its bad rows are named, a JSON object a line; there is no file without any."""
         return self.folder / f"_errors-{shard:05}.log"
+
+
+def make_sink(embedder: Embedder, inputs: Inputs, options: Options, form: Form) -> Sink:
+    """Say what the files will hold, and what they say of themselves.
+
+    Raises:
+        ValueError: the vectors have no such dimensions or dtype.
+    """
+    info = embedder.info
+    empty = embedder.encode([], dimensions=options.dimensions, dtype=options.dtype)
+    about = {name: str(getattr(info, name)) for name in ABOUT}
+    about |= {name: info.versions[name] for name in ("openvino", "tokenizers")}
+    about |= {"truncate": options.truncate, "dtype": options.dtype}
+    about["dimensions"] = str(embedder.encode([], dimensions=options.dimensions).shape[1])
+    return Sink(form, empty, inputs.schema, about)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +151,9 @@ def encode(rows: Iterable[Rows], embedder: Embedder, options: Options) -> Iterat
         ahead += len(tokenized.windows)
         while ahead > AHEAD:
             ahead -= len(waiting[0][2].windows)
-            yield _portion(*waiting.popleft())
+            yield _portion(*waiting.popleft(), options)
     while waiting:
-        yield _portion(*waiting.popleft())
+        yield _portion(*waiting.popleft(), options)
 
 
 def _tokenize(rows: Rows, embedder: Embedder, truncate: Truncate) -> tuple[Rows, Tokenized]:
@@ -153,12 +172,15 @@ def _tokenize(rows: Rows, embedder: Embedder, truncate: Truncate) -> tuple[Rows,
     return _tokenize(replace(rows, texts=kept, bad=bad), embedder, truncate)
 
 
-def _portion(rows: Rows, kept: Rows, tokenized: Tokenized, future: Future[FloatArray]) -> Portion:
-    block = Block(kept.texts, kept.columns, _spread(future.result(), kept.texts))
+def _portion(
+    rows: Rows, kept: Rows, tokenized: Tokenized, future: Future[FloatArray], options: Options
+) -> Portion:
+    vectors = formed(future.result(), options.dimensions, options.dtype)
+    block = Block(kept.texts, kept.columns, _spread(vectors, kept.texts))
     return Portion(rows, block, sum(tokenized.tokens), len(tokenized.truncated))
 
 
-def _spread(vectors: NDArray[Any], texts: list[str | None]) -> NDArray[Any]:
+def _spread(vectors: Vectors, texts: list[str | None]) -> Vectors:
     """Put zeros where there is no text, so that vector n is of row n."""
     if len(vectors) == len(texts):
         return vectors

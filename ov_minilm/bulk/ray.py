@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 from ov_minilm.bulk.inputs import Inputs
 from ov_minilm.bulk.journal import Done, Journal
 from ov_minilm.bulk.meter import Meter
-from ov_minilm.bulk.pipeline import Job, Options, encode, plan, read_shard, write_shard
+from ov_minilm.bulk.pipeline import Job, Options, encode, make_sink, plan, read_shard, write_shard
 from ov_minilm.bulk.reader import Reader
 from ov_minilm.bulk.rows import Position
-from ov_minilm.bulk.sink import Form, Sink, make_sink
+from ov_minilm.bulk.sink import Form, Sink
 from ov_minilm.embedder import Embedder, Truncate
 from ov_minilm.errors import OvMiniLMError
 from ov_minilm.manifest import NAME, Manifest
+from ov_minilm.output import Dtype
 
 ANSWERS = (OvMiniLMError, OSError, ValueError, TypeError)  # what a user can do something about
 
@@ -64,6 +65,7 @@ class Opening:
     device: str = "CPU"
     precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
     lowering: Literal["auto", "native", "conv"] = "auto"
+    cache_dir: str | os.PathLike[str] | None = None
     threads: int | None = None
 
     def open(self) -> Embedder:
@@ -75,7 +77,12 @@ class Opening:
             with self.model.unpacked() as folder:
                 return replace(self, model=folder).open()
         return Embedder.open(
-            self.model, device=self.device, precision=self.precision, lowering=self.lowering, threads=threads
+            self.model,
+            device=self.device,
+            precision=self.precision,
+            lowering=self.lowering,
+            threads=threads,
+            cache_dir=self.cache_dir,
         )
 
 
@@ -99,9 +106,9 @@ class RayEmbedder:
 
     Args:
         column: what is encoded; its values are strings.
-        output: the column that is added, float32 (N, 384).
+        output: the column that is added, (N, 384) of float32 unless said.
         model: a folder that the machine sees, `Shipped.read(folder)`, or None: the model in the package.
-        truncate: as for Embedder.encode.
+        truncate, dimensions, dtype: as for Embedder.encode.
         threads: None: the num_cpus of the actor.
     """
 
@@ -115,6 +122,8 @@ class RayEmbedder:
         lowering: Literal["auto", "native", "conv"] = "auto",
         threads: int | None = None,
         truncate: Truncate = "end",
+        dimensions: int | None = None,
+        dtype: Dtype = "float32",
     ) -> None:
         self._options: dict[str, Any] = {
             "column": column,
@@ -124,16 +133,22 @@ class RayEmbedder:
             "lowering": lowering,
             "threads": threads,
             "truncate": truncate,
+            "dimensions": dimensions,
+            "dtype": dtype,
         }
-        self._column = column
-        self._output = output
-        self._truncate = truncate
         self._embedder = Opening(model, precision=precision, lowering=lowering, threads=threads).open()
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the batch with its vectors."""
-        vectors = self._embedder.encode(batch[self._column], truncate=self._truncate, progress=False)
-        return {**batch, self._output: vectors}
+        options = self._options
+        vectors = self._embedder.encode(
+            batch[options["column"]],
+            truncate=options["truncate"],
+            dimensions=options["dimensions"],
+            dtype=options["dtype"],
+            progress=False,
+        )
+        return {**batch, options["output"]: vectors}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(RayEmbedder, **self._options), ()
@@ -146,7 +161,7 @@ class _Worker:
         os.chdir(folder)  # relative names mean the same here as there
         self._job = job
         self._embedder = opening.open()
-        found = make_sink(self._embedder, job.inputs, job.options.truncate, job.sink.form)
+        found = make_sink(self._embedder, job.inputs, job.options, job.sink.form)
         self._differs = _differences(job.sink, found)
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, list[bytes]]:
@@ -186,7 +201,7 @@ class OnRay:
         import ray
 
         probe = ray.remote(num_cpus=self.cpus)(_probe)
-        found: Sink = ray.get(probe.remote(self.opening, inputs, options.truncate, form))
+        found: Sink = ray.get(probe.remote(self.opening, inputs, options, form))
         return found
 
     def work(self, job: Job, journal: Journal, meter: Meter) -> None:
@@ -220,9 +235,9 @@ class OnRay:
             meter.advance(answer.rows, answer.tokens, total * number // len(tasks))
 
 
-def _probe(opening: Opening, inputs: Inputs, truncate: Truncate, form: Form) -> Sink:
+def _probe(opening: Opening, inputs: Inputs, options: Options, form: Form) -> Sink:
     with opening.open() as embedder:
-        return make_sink(embedder, inputs, truncate, form)
+        return make_sink(embedder, inputs, options, form)
 
 
 @contextmanager

@@ -20,16 +20,9 @@ from ov_minilm.tokens import has_surrogates
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ov_minilm.bulk.inputs import Inputs
-    from ov_minilm.embedder import Embedder, Truncate
-
 Form = Literal["parquet", "npy", "jsonl"]
 VECTOR = "embedding"
 FORMS: tuple[Form, ...] = ("parquet", "npy", "jsonl")
-
-
-# What decides the vectors, of what Embedder.info says.
-ABOUT = ("model", "weights", "fingerprint", "device", "precision", "long_precision", "lowering", "kernel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +67,6 @@ class Sink:
             join(self, file, parts)
 
 
-def make_sink(embedder: Embedder, inputs: Inputs, truncate: Truncate, form: Form) -> Sink:
-    """Say what the files will hold, and what they say of themselves."""
-    info = embedder.info
-    about = {name: str(getattr(info, name)) for name in ABOUT}
-    about |= {name: info.versions[name] for name in ("openvino", "tokenizers")}
-    about |= {"truncate": truncate}
-    return Sink(form, embedder.encode([]), inputs.schema, about)
-
-
 def json_lines(block: Block) -> Iterator[str]:
     """Yield one object a row; each number is the shortest that reads back exactly."""
     for text, head, vector in zip(block.texts, _heads(block), block.vectors, strict=True):
@@ -114,7 +98,9 @@ def _write_npy(empty: NDArray[Any], file: IO[bytes], blocks: Iterable[Block]) ->
     rows = 0
     for block in blocks:
         vectors = np.array(block.vectors, empty.dtype, order="C")
-        vectors[[text is None for text in block.texts]] = np.nan
+        lost = [row for row, text in enumerate(block.texts) if text is None]
+        if lost:
+            vectors[lost] = np.nan
         file.write(vectors.data)
         rows += len(vectors)
     _close_header(file, empty, rows, start)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ov_minilm.spec import FloatArray
+from ov_minilm.output import Vectors
 
 WORDS = "river cloud engine market piano storm silver window garden letter".split()
 
@@ -43,16 +43,16 @@ def write(path: Path, texts: list[str]) -> Path:
     return path
 
 
-def vectors(path: Path) -> FloatArray:
+def vectors(path: Path) -> Vectors:
     """Read the vectors of any output."""
     if path.suffix == ".npy":
-        loaded: FloatArray = np.load(path)
+        loaded: Vectors = np.load(path)
         return loaded
     if path.suffix == ".jsonl":
         lines = path.read_text(encoding="utf-8").splitlines()
         return np.array([json.loads(line)["embedding"] for line in lines], np.float32)
     column = pq.read_table(path)["embedding"].combine_chunks()
-    table: FloatArray = column.flatten().to_numpy().reshape(len(column), -1)
+    table: Vectors = column.flatten().to_numpy().reshape(len(column), -1)
     return table
 
 

@@ -27,6 +27,7 @@ from ov_minilm.bulk.pipeline import Options
 from ov_minilm.bulk.reader import find
 from ov_minilm.bulk.rows import OnError
 from ov_minilm.errors import BadRow, JobRefused
+from ov_minilm.output import DTYPES, Dtype
 
 
 @pytest.fixture
@@ -41,11 +42,13 @@ def job(shipped: Embedder) -> Callable[..., Summary]:
         embedder: Embedder = shipped,
         rows: int = 100,
         overwrite: bool = False,
+        dimensions: int | None = None,
+        dtype: Dtype = "float32",
     ) -> Summary:
         inputs = find([str(file) for file in files], keep=keep)
-        options = Options(on_error=on_error, rows_per_shard=rows)
+        options = Options(dimensions=dimensions, dtype=dtype, on_error=on_error, rows_per_shard=rows)
         output = Output.parse(str(to))
-        jobs.check(inputs, output)
+        jobs.check(inputs, output, options)
         return jobs.run(inputs, output, options, jobs.Local(embedder), overwrite=overwrite)
 
     return run_job
@@ -64,6 +67,31 @@ def test_every_format_goes_into_every_form(
 
     assert Summary(tmp_path / output, rows=300, dimensions=384) == done
     assert np.array_equal(shipped.encode(texts), vectors(tmp_path / output))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_vectors_may_be_smaller(
+    tmp_path: Path, dtype: Dtype, shipped: Embedder, job: Callable[..., Summary]
+) -> None:
+    """Fewer components and fewer bits are those of Embedder.encode; Parquet and .npy have their type."""
+    texts = sentences(150)
+    source = write(tmp_path / "in.txt", texts)
+
+    for output in ("v.parquet", "v.npy"):
+        done = job(source, to=tmp_path / output, dimensions=128, dtype=dtype)
+
+    expected = shipped.encode(texts, dimensions=128, dtype=dtype)
+    assert 128 == done.dimensions
+    for output in ("v.parquet", "v.npy"):
+        found = vectors(tmp_path / output)
+        assert expected.dtype == found.dtype
+        assert np.array_equal(expected, found)
+
+
+def test_a_null_needs_a_number_that_is_none(tmp_path: Path, job: Callable[..., Summary]) -> None:
+    """Integers in .npy have none, which is said before the work begins."""
+    with pytest.raises(ValueError, match="has no number that is none"):
+        job(write(tmp_path / "in.txt", ["a"]), to=tmp_path / "v.npy", dtype="int8", on_error="null")
 
 
 def test_patterns_and_many_files(tmp_path: Path, shipped: Embedder, job: Callable[..., Summary]) -> None:
