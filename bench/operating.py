@@ -161,7 +161,7 @@ def affinity(_: int) -> dict[str, Any]:
 
 
 def stream(_: int) -> dict[str, Any]:
-    """Milliseconds from the text that fills the first block to that block; MB grown over 20 blocks of 8,192 texts."""
+    """Milliseconds from the text that fills the first block to that block; MB grown over 20 large blocks."""
     asked: list[float] = []
 
     def endless() -> Iterator[str]:
