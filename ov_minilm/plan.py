@@ -174,6 +174,12 @@ def devices(device: str) -> list[str]:
     return [re.sub(r"\(.*\)$", "", name).removesuffix(".0") for name in names]  # BATCH:CPU(4); GPU.0 is GPU
 
 
+def hardware(core: ov.Core, device: str) -> dict[str, str]:
+    """Name each processor that a device string may use, as its plugin does; no list means all there are."""
+    names = [name.removeprefix("-") for name in devices(device)] or core.available_devices
+    return {name: str(core.get_property(name, "FULL_DEVICE_NAME")) for name in names}
+
+
 def check_device(device: str, available: Sequence[str]) -> None:
     """Refuse a device string that names something this machine does not have, listing what there is.
 
