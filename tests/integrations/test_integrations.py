@@ -20,6 +20,7 @@ LIBRARIES = {
     "haystack": "haystack",
     "langchain": "langchain_core",
     "llama_index": "llama_index",
+    "sentence_transformers": "",
     "sentence_transformers_module": "sentence_transformers",
     "sklearn": "sklearn",
 }
