@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,25 +15,24 @@ import pytest
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 TICKETS = EXAMPLES / "tickets.tsv"
-CLASSES = [
-    "delivery: parcels, couriers and shipping",
-    "billing: payments, invoices and money",
-    "account: login, password and personal data",
-    "defect: a product is broken or does not work",
-    "return: sending an item back or exchanging it",
-]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def example(name: str, *arguments: str | Path) -> list[str]:
-    """Run an example with warnings as errors and return the lines that it prints."""
+def run(folder: Path, command: list[str]) -> list[str]:
+    """Run an example in a folder, warnings being errors, and return the lines that it prints."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", EXAMPLES / name, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-W", "error", *command], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+def as_in_readme(name: str, folder: Path) -> list[str]:
+    """Run an example with the words of the README, in a folder with copies of what it needs."""
+    shutil.copytree(EXAMPLES, folder / "examples")
+    shutil.copy(ROOT / "README.md", folder)
+    line = next(line for line in README.splitlines() if line.startswith(f"    python examples/{name} "))
+    return run(folder, shlex.split(line, comments=True)[1:])
 
 
 def test_every_example_is_short_and_run_here() -> None:
@@ -58,7 +58,8 @@ def notes(tmp_path: Path) -> Path:
 def search(notes: Path, query: str) -> list[str]:
     """Return the files found for a query, best first."""
     pytest.importorskip("duckdb", reason="pip install -e '.[examples]'")
-    lines = example("search.py", notes, query, "--index", notes.parent / "index.duckdb")
+    index = notes.parent / "index.duckdb"
+    lines = run(notes, [str(EXAMPLES / "search.py"), str(notes), query, "--index", str(index)])
     return [Path(line.split(maxsplit=1)[1]).name for line in lines[::2]]
 
 
@@ -82,9 +83,18 @@ def test_search_keeps_up_with_its_folder(notes: Path) -> None:
     assert ["stars.txt", "money.txt"] == search(notes, "an eclipse")
 
 
-def test_duplicates_are_grouped() -> None:
+def test_search_answers_from_the_readme(tmp_path: Path) -> None:
+    """The README is found to say itself what happens to long texts."""
+    pytest.importorskip("duckdb", reason="pip install -e '.[examples]'")
+    lines = as_in_readme("search.py", tmp_path)
+
+    assert {"README.md"} == {line.split()[1] for line in lines[::2]}
+    assert "**Long texts.**" in "".join(lines)
+
+
+def test_duplicates_are_grouped(tmp_path: Path) -> None:
     """Pairs that were written to say the same stand together; nothing else is printed."""
-    groups = "\n".join(example("duplicates.py", TICKETS)).split("\n\n")
+    groups = "\n".join(as_in_readme("duplicates.py", tmp_path)).split("\n\n")
 
     assert (
         "I was charged twice for the same order.\nYou charged me two times for one and the same order."
@@ -93,12 +103,12 @@ def test_duplicates_are_grouped() -> None:
     assert {2} == {len(group.splitlines()) for group in groups if group}
 
 
-def test_zero_shot_sorts_most_tickets_right() -> None:
+def test_zero_shot_sorts_most_tickets_right(tmp_path: Path) -> None:
     """Five descriptions sort sixty tickets, of which at least fifty go where their author meant them."""
-    *lines, verdict = example("zero_shot.py", TICKETS, *CLASSES)
+    *lines, verdict = as_in_readme("zero_shot.py", tmp_path)
 
     assert 60 == len(lines)
-    assert {name.partition(":")[0] for name in CLASSES} == {line.split("\t")[0] for line in lines}
+    assert {"delivery", "billing", "account", "defect", "return"} == {line.split("\t")[0] for line in lines}
     assert int(verdict.split()[0]) >= 50, verdict
 
 
@@ -106,7 +116,7 @@ def test_clusters_are_listed_and_drawn(tmp_path: Path) -> None:
     """Every ticket is listed once, in five clusters, and the picture has their colours."""
     for library in ("sklearn", "matplotlib"):
         pytest.importorskip(library, reason="pip install -e '.[examples]'")
-    lines = example("cluster.py", TICKETS, "-k", "5", "-o", tmp_path / "clusters.png")
+    lines = as_in_readme("cluster.py", tmp_path)
 
     texts = [line.split("\t")[1] for line in TICKETS.read_text(encoding="utf-8").splitlines()]
     assert sorted(texts) == sorted(line.strip() for line in lines if line.startswith(" "))
