@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
@@ -149,6 +149,9 @@ def encode(
 )
 @click.option("--revision", help="Commit of a hub id. Default: the pinned one of the official model.")
 @click.option("--sha256", help="Hash of the weights, if they are not the official ones.")
+@click.option(
+    "--pooling", type=click.Choice(["mean", "cls"]), help="Of a folder of ONNX whose files do not say it."
+)
 @click.option("--calibration", type=FILE, help="One text a line. Default: the text in the package.")
 @click.option(
     "--sts", type=FILE, multiple=True, help="score<TAB>sentence<TAB>sentence, for drift. Repeatable."
@@ -159,6 +162,7 @@ def convert(
     output: Path,
     revision: str | None,
     sha256: str | None,
+    pooling: Literal["mean", "cls"] | None,
     calibration: Path | None,
     sts: tuple[Path, ...],
     texts: tuple[Path, ...],
@@ -175,7 +179,7 @@ def convert(
     from ov_minilm.drift import Gate
 
     data = evaluation.find(list(sts), list(texts))
-    checkpoint = sources.find(source, revision, sha256)
+    checkpoint = sources.find(source, revision, sha256, pooling)
     click.echo(f"{checkpoint.source.name} ({checkpoint.source.revision}), weights verified", err=True)
     manifest = build(
         checkpoint,
@@ -360,7 +364,9 @@ def bench(
 def _manifest_lines(manifest: Manifest) -> Iterator[str]:
     source, recipe = manifest.source, manifest.recipe
     spec = manifest.spec
-    yield f"model        {spec.name}, {spec.dim} components, {spec.max_tokens} tokens"
+    yield f"model        {spec.name}, {spec.dim} components, {spec.max_tokens} tokens, {spec.pooling} pooling"
+    for name, text in spec.prompts.items():
+        yield f"prompt       {name}: {text!r}"
     yield f"weights      {manifest.weights}"
     yield f"fingerprint  {manifest.fingerprint}"
     yield f"source       {source.name} ({source.revision}), sha256 {source.weights_sha256[:16]}…"

@@ -17,9 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from ov_minilm.spec import GRIDS, LONG, Grid, IntArray
-
-COUNT = np.arange(max(grid.width for grid in GRIDS), dtype=np.int32)
+from ov_minilm.spec import LONG, Grid, IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,7 @@ def fill(
         for slot, text in enumerate(row.texts):
             end = start + len(ids[text])
             batch.ids[r, start:end] = ids[text]
-            batch.positions[r, start:end] = COUNT[: end - start]
+            batch.positions[r, start:end] = np.arange(end - start)
             batch.segments[r, start:end] = slot + 1
             batch.owner[r, slot] = names[text]
             start = cells(end, align)
@@ -121,12 +119,14 @@ def pack_apart(
     """Pack as `pack` does, with a row of its own for each text of more than LONG tokens.
 
     For widths that run in another precision: which one a text gets must not depend on who is with it.
+    Widths double, so that two texts that both need a wider grid than LONG do not fit one of its rows.
     """
     batches: list[Batch] = []
     left: list[int] = []
-    for long in (False, True):
-        mine = [i for i, text in enumerate(ids) if (len(text) > LONG) == long]
-        theirs = [grid for grid in grids if (grid.width > LONG) == long]
+    widths = [LONG if len(text) <= LONG else narrowest(grids, len(text)).width for text in ids]
+    for width in sorted(set(widths)):
+        mine = [i for i, needed in enumerate(widths) if needed == width]
+        theirs = [grid for grid in grids if max(grid.width, LONG) == width]
         found, rest = pack([ids[i] for i in mine], [names[i] for i in mine], theirs, last=last, align=align)
         batches += found
         left += [mine[i] for i in rest]

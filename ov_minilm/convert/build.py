@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ov_minilm import __version__
 from ov_minilm.backend import ov
-from ov_minilm.convert import calibrate, check, graph, outliers, quiet, scales
+from ov_minilm.convert import calibrate, check, graph, onnx, outliers, quiet, scales
 from ov_minilm.convert.source import Checkpoint
 from ov_minilm.drift import Drift, Gate, gate, measure, once, worst
 from ov_minilm.embedder import Embedder
@@ -38,7 +38,7 @@ from ov_minilm.manifest import (
     file_facts,
     fingerprint,
 )
-from ov_minilm.spec import GRIDS
+from ov_minilm.spec import grids
 from ov_minilm.tokens import Tokens
 
 TOOLS = ("openvino", "nncf", "optimum-intel", "transformers", "torch", "tokenizers")
@@ -67,28 +67,40 @@ def build(
     if len(texts) < calibrate.FEWEST:
         raise ValueError(f"{calibration}: {len(texts)} texts; calibration needs at least {calibrate.FEWEST}")
     quiet.no_telemetry()
+    if not checkpoint.normalized:
+        say("  the source's vectors have any length; the artefacts' have length 1, in the same directions")
     with _staging(out) as staging, warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)  # both sides of every comparison are cut alike
         fp32, int8 = staging / "fp32", staging / "int8"
         for folder in (fp32, int8):
             folder.mkdir()
-            shutil.copyfile(checkpoint.folder / TOKENIZER, folder / TOKENIZER)
+            (folder / TOKENIZER).write_bytes(checkpoint.tokenizer.encode())
         tokens = Tokens.open(fp32 / TOKENIZER, checkpoint.spec)
         samples = calibrate.samples(texts, tokens)
 
+        weights = checkpoint.folder
+        if checkpoint.onnx is not None:
+            with step("weights from the ONNX graph"):
+                weights = staging / "restored"
+                onnx.restore(checkpoint.onnx, checkpoint, weights)
         with step("export with optimum-intel"), quiet.silence():
-            exported = graph.export(checkpoint.folder)
+            exported = graph.export(weights)
         with step("pack inputs, pooling, L2"):
             packed = graph.pack(exported.clone(), checkpoint.spec)
             graph.save(packed, fp32 / GRAPH)
             _manifest(checkpoint, fp32, None, None, ()).write(fp32)
         with step("check against the export") as note, Embedder.open(fp32, precision="f32") as reference:
+            expected = check.graph_vectors(exported, samples, checkpoint.spec.pooling)
             mine = reference.encode(texts, progress=False)
-            note(_cosine(check.require_equal("the export", check.export_vectors(exported, samples), mine)))
-        with step("check against sentence-transformers") as note:
-            with quiet.silence():
-                original = check.original_vectors(checkpoint.folder, texts)
-            note(_cosine(check.require_equal("sentence-transformers", original, mine)))
+            note(_cosine(check.require_equal("the export", expected, mine)))
+        original = "sentence-transformers" if checkpoint.onnx is None else "the ONNX graph"
+        with step(f"check against {original}") as note, quiet.silence():
+            if checkpoint.onnx is None:
+                expected = check.original_vectors(checkpoint.folder, texts)
+            else:
+                source = ov.Core().read_model(checkpoint.onnx)
+                expected = check.graph_vectors(source, samples, checkpoint.spec.pooling)
+            note(_cosine(check.require_equal(original, expected, mine)))
 
         with step("find outlier channels") as note:
             source = ov.Core().read_model(fp32 / GRAPH)
@@ -108,7 +120,7 @@ def build(
             say("  no evaluation files: drift is measured on the calibration texts, and not on STS")
             evaluation = Evaluation(collections={calibration.stem: texts})
         with Embedder.open(fp32, precision="f32") as reference:
-            drifts = tuple(_drifts(reference, int8, evaluation, step))
+            drifts = tuple(_drifts(reference, int8, evaluation, checkpoint.spec.max_tokens, step))
         # BF16 over the gate refuses no build: "auto" then leaves it alone.
         broken = gate([drift for drift in drifts if drift.precision == "f32"], limits)
         if broken:
@@ -122,7 +134,9 @@ def build(
     return manifest
 
 
-def _drifts(reference: Embedder, int8: Path, evaluation: Evaluation, step: _Steps) -> Iterator[Drift]:
+def _drifts(
+    reference: Embedder, int8: Path, evaluation: Evaluation, max_tokens: int, step: _Steps
+) -> Iterator[Drift]:
     """Measure every way to run the artefact that this CPU has."""
     expected = once(partial(reference.encode, progress=False))
     precisions = ["f32", "bf16"] if Kernels.probe(ov.Core()).native_bf16 else ["f32"]
@@ -139,6 +153,7 @@ def _drifts(reference: Embedder, int8: Path, evaluation: Evaluation, step: _Step
                     evaluation,
                     precision=precision,
                     lowering=lowering,
+                    max_tokens=max_tokens,
                 )
                 note(", ".join(f"{name} {value:.4f}" for name, value in worst([drift]).items()))
             yield drift
@@ -158,7 +173,7 @@ def _manifest(
         spec=checkpoint.spec,
         source=checkpoint.source,
         recipe=recipe,
-        grids=GRIDS,
+        grids=grids(checkpoint.spec.max_tokens),
         tools={"ov-minilm": __version__} | {tool: version(tool) for tool in TOOLS},
         files=files,
         gate=limits,
