@@ -31,11 +31,11 @@ from ov_minilm.backend import ops, ov
 from ov_minilm.bench import machine
 from ov_minilm.drift import Gate, gate, measure
 from ov_minilm.embedder import SHIPPED
-from ov_minilm.engine import Kernels
 from ov_minilm.evaluation import Evaluation
 from ov_minilm.evaluation import find as find_evaluation
 from ov_minilm.lowering import linear_layers
 from ov_minilm.manifest import Manifest
+from ov_minilm.plan import Kernels
 from ov_minilm.spec import FloatArray
 
 ROOT = Path(__file__).parents[1]
@@ -178,8 +178,9 @@ def latency(fp32: Embedder, int8: Embedder) -> dict[str, Any]:
 
 def packing(int8: Embedder, texts: list[str]) -> dict[str, Any]:
     """Fill of the grids, and end to end against the engine alone on the same batches, in turn."""
-    batches = list(int8._batches(int8._first_windows(texts, 0, "end"), len(texts)))
-    cells = sum(batch.grid.rows * batch.grid.width for batch in batches)
+    ids, _ = int8._tokens.encode(texts)
+    batches, _ = int8._plan.pack(ids, range(len(ids)), last=True)
+    cells = sum(batch.grid.cells for batch in batches)
 
     def engine() -> None:
         for _ in int8._engine.stream(batches):
@@ -210,7 +211,7 @@ def within_isa(folder: Path, int8: Embedder, texts: list[str]) -> dict[str, Any]
             clamped = ops.clamp(last, -1e30, 1e30)
             for reader in readers:
                 reader.replace_source_output(clamped.output(0))
-        fp32._engine._pools.clear()  # what open() compiled has no clamps
+        fp32._engine.close()  # what is compiled has no clamps
         return {
             "short": throughput(fp32, int8, texts),
             "single": latency(fp32, int8),
@@ -221,7 +222,8 @@ def within_isa(folder: Path, int8: Embedder, texts: list[str]) -> dict[str, Any]
 def fp32_kernels(fp32: Embedder) -> set[str]:
     """Name the kernels that the FP32 linear layers of the widest batch run on."""
     grid = fp32._manifest.grids[0]
-    model = fp32._engine._pool(grid).compiled.get_runtime_model()
+    engine = fp32._engine
+    model = engine._compile(grid).get_runtime_model()
     return {
         str(node.get_rt_info()["primitiveType"].value)
         for node in model.get_ordered_ops()

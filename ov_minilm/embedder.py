@@ -6,13 +6,15 @@ import os
 import platform
 import threading
 import warnings
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -20,10 +22,13 @@ from ov_minilm import __version__, cpus
 from ov_minilm.engine import Engine
 from ov_minilm.errors import ForkedProcess, TextTooLong, TruncationWarning
 from ov_minilm.manifest import TOKENIZER, Manifest
-from ov_minilm.packing import Batch, pack, pack_apart
 from ov_minilm.progress import Progress, report
+from ov_minilm.scheduler import Job, Scheduler, Stats
 from ov_minilm.spec import FloatArray, IntArray
-from ov_minilm.tokens import Tokens, check_texts
+from ov_minilm.tokens import Tokenized, Tokens, check_texts
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Truncate = Literal["end", "error", "mean"]
 
@@ -66,11 +71,13 @@ class Embedder:
         self._engine = engine
         self._plan = engine.plan
         self._spec = manifest.spec
-        self._lock = threading.RLock()  # a progress callback may encode too
+        self._scheduler = Scheduler(engine)
+        self._counting = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
         self._warned = False
         self.truncated = 0  # texts cut at their end so far
+        weakref.finalize(self, _end, self._scheduler, self._pid)  # its threads would keep it alive
 
     @classmethod
     def open(
@@ -163,6 +170,79 @@ class Embedder:
             yield self._encode_items(block, start, progress=False, truncate=truncate)
             start, size = start + len(block), min(2 * size, most)
 
+    async def aencode(self, texts: str | Iterable[str], *, truncate: Truncate = "end") -> FloatArray:
+        """Encode as `encode` does, for asyncio: other coroutines run meanwhile, and their texts beside these.
+
+        A coroutine that is cancelled leaves the queue.
+        """
+        import asyncio  # whoever awaits this has it; others need not
+
+        check_choice("truncate", truncate, ("end", "error", "mean"))
+        items = [texts] if isinstance(texts, str) else check_texts(texts)
+        blocks = [np.empty((0, self._spec.dim), np.float32)]
+        for start in range(0, len(items), BLOCKS[1]):
+            block = items[start : start + BLOCKS[1]]
+            tokenized = await asyncio.to_thread(self._tokenize, block, start, truncate)
+            blocks.append(await asyncio.wrap_future(self.submit(tokenized)))
+        vectors: FloatArray = np.concatenate(blocks)
+        return vectors[0] if isinstance(texts, str) else vectors
+
+    def tokenize(
+        self, texts: str | Iterable[str] | Iterable[Sequence[int]], *, truncate: Truncate = "end"
+    ) -> Tokenized:
+        """Return what `submit` takes: the ids of every text, and which texts lost their ends.
+
+        Args:
+            texts: as for `encode`; or lists of ids of this model's vocabulary, to which [CLS] and [SEP] are
+                added where they do not begin and end with them.
+            truncate: as for `encode`, but nothing is warned of: the result says what was cut.
+
+        Raises:
+            TypeError, TextTooLong, ForkedProcess: as `encode` does.
+            ValueError: an id is not in the vocabulary.
+        """
+        check_choice("truncate", truncate, ("end", "error", "mean"))
+        self._check_usable()
+        items: list[Any] = [texts] if isinstance(texts, str) else list(texts)
+        if items and not isinstance(items[0], str):
+            first, further = self._tokens.frame(items)
+        else:
+            first, further = self._tokens.encode(check_texts(items))
+        if further and truncate != "mean":
+            self._account(first, further, 0, truncate, warn=False)
+        return _tokenized(first, further, truncate)
+
+    def submit(self, tokenized: Tokenized) -> Future[FloatArray]:
+        """Put texts into the queue and return at once; the result are their unit vectors (N, 384), float32.
+
+        For servers: many calls that wait at the same time are packed together. Cancelling leaves the queue.
+        """
+        from concurrent.futures import Future, InvalidStateError  # imports logging, which `encode` need not
+
+        self._check_usable()
+        flat = [ids for windows in tokenized.windows for ids in windows]
+        out = np.empty((len(flat), self._spec.dim), np.float32)
+        future: Future[FloatArray] = Future()
+        left = len(flat)
+
+        def news(found: int | BaseException) -> None:
+            nonlocal left
+            with suppress(InvalidStateError):  # cancelled at this moment
+                if isinstance(found, BaseException):
+                    future.set_exception(found)
+                    return
+                left -= found
+                if not left:
+                    future.set_result(self._join(tokenized, out))
+
+        if not flat:
+            future.set_result(out)
+            return future
+        job = Job(_slices(flat), out, news)
+        future.add_done_callback(lambda done: job.give_up() if done.cancelled() else None)
+        self._scheduler.submit(job)
+        return future
+
     @overload
     def count_tokens(self, texts: str) -> int: ...  # type: ignore[overload-overlap]  # str is iterable too
 
@@ -212,14 +292,17 @@ class Embedder:
             | {"python": platform.python_version()},
         )
 
+    @property
+    def stats(self) -> Stats:
+        """What ran so far, and what waits now."""
+        return self._scheduler.stats
+
     def close(self) -> None:
-        """Free the compiled models. Using the Embedder afterwards is an error."""
-        if os.getpid() != self._pid:  # a fork: nothing here can be freed, and the lock may never be
-            return
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                del self._engine
+        """Finish the calls of other threads and free the compiled models. Later use is an error."""
+        self._closed = True
+        if os.getpid() == self._pid:  # in a fork nothing can be freed, and the locks may never be
+            self._scheduler.close()
+            self._engine.close()
 
     def __enter__(self) -> Embedder:
         return self
@@ -233,59 +316,43 @@ class Embedder:
         self, items: list[str], start: int, progress: Progress, truncate: Truncate
     ) -> FloatArray:  # -> [N, D]
         """Encode texts of which the first is number `start` of what the caller gave."""
-        self._check_usable()  # before the lock: in a fork, a thread that is gone may hold it
-        with self._lock:
-            self._check_usable()  # another thread may have closed it meanwhile
-            if truncate == "mean":
-                return self._encode_windows(items, progress)
-            return self._run(self._first_windows(items, start, truncate), len(items), progress)
-
-    def _first_windows(
-        self, texts: Sequence[str], start: int, truncate: Truncate
-    ) -> Iterator[list[IntArray]]:
-        """Tokenize a few hundred texts at a time, each cut to its first window."""
-        for done in range(0, len(texts), WINDOW):
-            first, further = self._tokens.encode(texts[done : done + WINDOW])
-            if further:
-                self._account(first, further, start + done, truncate)
-            yield first
-
-    def _encode_windows(self, texts: Sequence[str], progress: Progress) -> FloatArray:
-        """Encode every window of every text and average those of one text, in their order."""
-        first, further = self._tokens.encode(texts)
-        windows = [[ids, *further.get(i, ())] for i, ids in enumerate(first)]
-        flat = [ids for text in windows for ids in text]
-        vectors = self._run(iter([flat]), len(flat), progress)
-        starts = np.cumsum([0] + [len(text) for text in windows])
-        out: FloatArray = vectors[starts[:-1]]
-        for i in further:
-            weights = np.array([len(ids) - self._tokens.special for ids in windows[i]], np.float32)
-            mean = weights @ vectors[starts[i] : starts[i + 1]]
-            out[i] = mean / np.linalg.norm(mean)
-        return out
+        self._check_usable()
+        if truncate == "mean":  # how many windows there are is known when all are tokenized
+            tokenized = self._tokenize(items, start, truncate)
+            flat = [ids for windows in tokenized.windows for ids in windows]
+            return self._join(tokenized, self._run(_slices(flat), len(flat), progress))
+        parts = (
+            self._tokenize(items[done : done + WINDOW], start + done, truncate)
+            for done in range(0, len(items), WINDOW)
+        )
+        windows = ([ids for (ids,) in part.windows] for part in parts)
+        return self._run(windows, len(items), progress)
 
     def _run(self, windows: Iterator[list[IntArray]], count: int, progress: Progress) -> FloatArray:
         out = np.empty((count, self._spec.dim), np.float32)
         with report(count, progress) as advance:
-            for batch, vectors in self._engine.stream(self._batches(windows, count)):
-                used = batch.owner >= 0
-                out[batch.owner[used]] = vectors[used]
-                advance(int(np.count_nonzero(used)))
+            self._scheduler.run(windows, out, advance)
         return out
 
-    def _batches(self, windows: Iterator[list[IntArray]], count: int) -> Iterator[Batch]:
-        """Pack what is tokenized so far; texts that fill no whole batch wait for the next window."""
-        ids: list[IntArray] = []
-        names: list[int] = []
-        seen = 0
-        form = pack_apart if self._plan.apart else pack
-        for window in windows:
-            ids += window
-            names += range(seen, seen + len(window))
-            seen += len(window)
-            batches, left = form(ids, names, self._manifest.grids, last=seen == count, align=self._plan.align)
-            ids, names = [ids[i] for i in left], [names[i] for i in left]
-            yield from batches
+    def _tokenize(self, texts: Sequence[str], start: int, truncate: Truncate) -> Tokenized:
+        """Return the ids of texts of which the first is number `start`; warn of those that are cut."""
+        first, further = self._tokens.encode(texts)
+        if further and truncate != "mean":
+            self._account(first, further, start, truncate, warn=True)
+        return _tokenized(first, further, truncate)
+
+    def _join(self, tokenized: Tokenized, vectors: FloatArray) -> FloatArray:  # [windows, D] -> [N, D]
+        """Average the windows of each text that has several, weighted by their word pieces."""
+        if len(vectors) == len(tokenized.windows):
+            return vectors
+        starts = np.cumsum([0] + [len(windows) for windows in tokenized.windows])
+        out: FloatArray = vectors[starts[:-1]]
+        for i, windows in enumerate(tokenized.windows):
+            if len(windows) > 1:
+                weights = np.array([len(ids) - self._tokens.special for ids in windows], np.float32)
+                mean = weights @ vectors[starts[i] : starts[i + 1]]
+                out[i] = mean / np.linalg.norm(mean)
+        return out
 
     def _account(
         self,
@@ -293,13 +360,18 @@ class Embedder:
         further: dict[int, list[IntArray]],
         start: int,
         truncate: Truncate,
+        *,
+        warn: bool,
     ) -> None:
         """Refuse, or count and warn once, about texts that lose their ends."""
         index = min(further)
         tokens = self._tokens.total(first[index], further[index])
         if truncate == "error":
             raise TextTooLong(start + index, tokens, self._spec.max_tokens)
-        if not self._warned:
+        with self._counting:
+            self.truncated += len(further)
+            warn, self._warned = warn and not self._warned, self._warned or warn
+        if warn:
             warnings.warn(
                 f"text {start + index} has {tokens} tokens, the model reads {self._spec.max_tokens}: "
                 'its end is cut. truncate="mean" averages windows, "error" refuses. Said once; '
@@ -307,14 +379,30 @@ class Embedder:
                 TruncationWarning,
                 stacklevel=2,
             )
-            self._warned = True
-        self.truncated += len(further)
 
     def _check_usable(self) -> None:
         if self._closed:
             raise ValueError("this Embedder is closed")
         if os.getpid() != self._pid:
             raise ForkedProcess(self._pid, os.getpid())
+
+
+def _end(scheduler: Scheduler, pid: int) -> None:
+    """Stop a scheduler that nobody can call any more; in a fork its threads are gone and its locks stuck."""
+    if os.getpid() == pid:
+        scheduler.close(drop=True)
+
+
+def _tokenized(
+    first: Sequence[IntArray], further: dict[int, list[IntArray]], truncate: Truncate
+) -> Tokenized:
+    if truncate == "mean":
+        return Tokenized([[ids, *further.get(i, ())] for i, ids in enumerate(first)], [])
+    return Tokenized([[ids] for ids in first], sorted(further))
+
+
+def _slices(ids: list[IntArray]) -> Iterator[list[IntArray]]:
+    return (ids[start : start + WINDOW] for start in range(0, len(ids), WINDOW))
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:

@@ -26,6 +26,11 @@ class Grid:
     width: int
     slots: int = SLOTS
 
+    @property
+    def cells(self) -> int:
+        """Places for tokens."""
+        return self.rows * self.width
+
     def __str__(self) -> str:
         return f"{self.rows}x{self.width}"
 

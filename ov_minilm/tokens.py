@@ -7,6 +7,8 @@ at load, because a change for each call would raise "Already borrowed" under thr
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,19 @@ def has_surrogates(text: str) -> bool:
     return not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)
 
 
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """Texts as token ids: what `Embedder.submit` takes."""
+
+    windows: list[list[IntArray]]  # of each text, in order: one, or all of a long text
+    truncated: list[int]  # which texts were cut at their end
+
+    @property
+    def tokens(self) -> list[int]:
+        """Tokens of each text that the model will read."""
+        return [sum(map(len, windows)) for windows in self.windows]
+
+
 class Tokens:
     """The tokenizer of one artefact. Safe to share between threads."""
 
@@ -51,6 +66,8 @@ class Tokens:
         tokenizer.enable_truncation(spec.max_tokens)
         self._tokenizer = tokenizer
         self._limit = spec.max_tokens
+        self._vocabulary = spec.vocab_size
+        self._cls, self._sep = tokenizer.encode("").ids
         self.special: int = tokenizer.num_special_tokens_to_add(False)
 
     @classmethod
@@ -78,6 +95,43 @@ class Tokens:
             if len(first[-1]) == self._limit and encoding.overflowing:
                 further[index] = [np.array(window.ids, np.int32) for window in encoding.overflowing]
         return first, further
+
+    def frame(self, texts: Sequence[Sequence[int]]) -> tuple[list[IntArray], dict[int, list[IntArray]]]:
+        """Return what `encode` returns, for texts that are token ids of this vocabulary already.
+
+        [CLS] and [SEP] are added where a text does not begin and end with them.
+
+        Raises:
+            TypeError: something is not a list of integers; its index is named.
+            ValueError: an id is not in the vocabulary.
+        """
+        room = self._limit - self.special
+        first: list[IntArray] = []
+        further: dict[int, list[IntArray]] = {}
+        for index, text in enumerate(texts):
+            pieces = self._pieces(text, index)
+            windows = [
+                np.array([self._cls, *pieces[start : start + room], self._sep], np.int32)
+                for start in range(0, max(len(pieces), 1), room)
+            ]
+            first.append(windows[0])
+            if len(windows) > 1:
+                further[index] = windows[1:]
+        return first, further
+
+    def _pieces(self, text: Sequence[int], index: int) -> list[int]:
+        if isinstance(text, str | bytes) or not isinstance(text, Iterable):
+            raise TypeError(f"text {index} is {type(text).__name__}, expected a list of token ids")
+        ids = list(text)
+        for place, token in enumerate(ids):
+            if isinstance(token, bool) or not isinstance(token, Integral):
+                raise TypeError(f"token {place} of text {index} is {type(token).__name__}, expected int")
+            if not 0 <= token < self._vocabulary:
+                raise ValueError(
+                    f"token {place} of text {index} is {token}; the vocabulary ends at {self._vocabulary - 1}"
+                )
+        framed = len(ids) > 1 and (ids[0], ids[-1]) == (self._cls, self._sep)
+        return ids[1:-1] if framed else ids
 
     def total(self, first: IntArray, further: Sequence[IntArray]) -> int:
         """Count the tokens that a text would have if it were not cut, [CLS] and [SEP] once included."""

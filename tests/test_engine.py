@@ -14,8 +14,8 @@ from conftest import python
 
 from ov_minilm import DeviceUnavailable, Embedder, FileMismatch, ManifestInvalid, PrecisionUnavailable
 from ov_minilm.embedder import SHIPPED
-from ov_minilm.engine import Kernels, check_device, choose_long, choose_lowering, choose_precision
 from ov_minilm.manifest import Manifest
+from ov_minilm.plan import Kernels, check_device, choose_long, choose_lowering, choose_precision
 
 AMX = Kernels("brgemm_avx512_amx_I8", "brgemm_avx512_amx_bf16")
 BF16 = Kernels("brgemm_avx512_I8", "brgemm_avx512_bf16")

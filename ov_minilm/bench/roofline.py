@@ -26,9 +26,11 @@ import numpy as np
 from ov_minilm import cpus
 from ov_minilm.backend import ops, ov
 from ov_minilm.embedder import Embedder
-from ov_minilm.engine import INPUTS, Engine, Kernels
+from ov_minilm.engine import Engine
+from ov_minilm.grids import INPUTS
 from ov_minilm.lowering import linear_layers
 from ov_minilm.packing import Batch, fill, place
+from ov_minilm.plan import Kernels
 from ov_minilm.spec import Grid, ModelSpec
 
 PROFILED = (Grid(8, 64), Grid(2, 256), Grid(1, 16))  # many short texts, passages, one short text
@@ -300,7 +302,7 @@ def profile(
     engine = embedder._engine
     model = engine.graph(grid)
     flop = operations(engine, model, grid)
-    config = engine._config(grid) | {"PERF_COUNT": True}
+    config = engine.plan.config(grid) | {"PERF_COUNT": True}
     compiled = engine._core.compile_model(model, engine.plan.device, config)
     streams = int(config["NUM_STREAMS"])
     batch = _batch(embedder, grid, texts)
@@ -479,7 +481,8 @@ def end_to_end(
     items = list(texts)
 
     def prepare() -> list[Batch]:
-        return list(embedder._batches(embedder._first_windows(items, 0, "end"), len(items)))
+        ids, _ = embedder._tokens.encode(items)
+        return embedder._plan.pack(ids, range(len(ids)), last=True)[0]
 
     batches = prepare()
 

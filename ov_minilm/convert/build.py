@@ -24,7 +24,6 @@ from ov_minilm.convert import calibrate, check, graph, onnx, outliers, quiet, sc
 from ov_minilm.convert.source import Checkpoint
 from ov_minilm.drift import Drift, Gate, gate, measure, once, worst
 from ov_minilm.embedder import Embedder
-from ov_minilm.engine import Kernels
 from ov_minilm.errors import DriftTooLarge, TruncationWarning
 from ov_minilm.evaluation import Evaluation, read_texts
 from ov_minilm.manifest import (
@@ -38,6 +37,7 @@ from ov_minilm.manifest import (
     file_facts,
     fingerprint,
 )
+from ov_minilm.plan import Kernels
 from ov_minilm.spec import grids
 from ov_minilm.tokens import Tokens
 

@@ -1,0 +1,322 @@
+"""One queue under all callers: takes what waits, packs it together, runs it. No timer.
+
+Two threads. One makes batches and starts them as soon as a place in the engine is free, so that what waits is
+packed as late, and as full, as can be. The other waits for the oldest to land and hands its vectors out. An
+interrupt reaches the caller's thread only, and cannot leave the work of others half done.
+
+Texts of small calls that wait at the same time share grids, and go before long calls, which are drawn a
+window at a time, in turn: a single text waits for the batches in flight, not for a million texts. A lone
+small call needs no queue and runs in its own thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from queue import SimpleQueue
+
+import numpy as np
+
+from ov_minilm.engine import Engine
+from ov_minilm.grids import Flight
+from ov_minilm.packing import Batch
+from ov_minilm.spec import FloatArray, IntArray
+
+News = Callable[[int | BaseException], None]
+
+FEW = 32  # texts of a call that need not wait for its turn
+TAKEN = 4096  # tokens of small calls that are packed at once: eight batches; more would reorder them too much
+STREAK = 3  # batches of small calls after which a long one runs, if there is one
+NUMBERS = 2**31  # owners are int32; texts are numbered modulo this
+
+
+class Job:
+    """One call: windows of token ids, and the array that its vectors go to."""
+
+    def __init__(self, windows: Iterator[list[IntArray]], out: FloatArray, news: News) -> None:
+        """Take windows of as many texts in all as `out` [N, D] has rows.
+
+        `news` is called from the scheduler's threads: with the texts that are done since it was last called,
+        or with the error that ended the job.
+        """
+        self.out = out
+        self.over = False  # failed, or given up by its caller: what is still in flight is dropped
+        self._windows = windows
+        self._drawn = 0
+        self._news = news
+
+    @property
+    def drawn(self) -> bool:
+        """Whether no window is left to draw."""
+        return self.over or self._drawn == len(self.out)
+
+    def draw(self) -> tuple[list[IntArray], range]:
+        """Return the next window and the rows of its texts; a failure ends this job alone."""
+        if self.over:
+            return [], range(0)
+        try:
+            window = next(self._windows)
+        except Exception as error:  # whatever the caller's windows raise belongs to the caller
+            self.fail(error)
+            return [], range(0)
+        rows = range(self._drawn, self._drawn + len(window))
+        self._drawn = rows.stop
+        return window, rows
+
+    def give(self, rows: list[int], vectors: FloatArray) -> None:
+        """Take the vectors of some texts, and say so."""
+        if not self.over:
+            self.out[rows] = vectors
+            self._news(len(rows))
+
+    def give_up(self) -> None:
+        """Leave the queue: the caller does not wait any more."""
+        self.over = True
+
+    def fail(self, error: BaseException) -> None:
+        """End with an error, if the job is not over."""
+        if not self.over:
+            self.over = True
+            self._news(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a scheduler did since it was made; `waiting` and `running` are of this moment."""
+
+    texts: int  # windows of texts that have their vectors
+    tokens: int
+    batches: int
+    cells: int  # of those batches: tokens / cells is how full they were
+    waiting: int  # calls not begun yet
+    running: int  # texts packed or in flight
+
+
+class Scheduler:
+    """Runs the jobs of all callers on one engine, in threads that live from the first job to close()."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._plan = engine.plan
+        self._alone = threading.Lock()  # held by a small call that runs in its caller's thread
+        self._changed = threading.Condition()  # something arrived, or the end was asked for
+        self._small: deque[Job] = deque()  # that wait to be packed, first come, first served
+        self._turns: deque[Job] = deque()  # that have windows to draw
+        self._closed = False
+        self._threads: list[threading.Thread] = []
+        self._places = threading.Semaphore(engine.plan.threads + 1)  # one more than there are streams
+        self._flights: SimpleQueue[Flight | None] = SimpleQueue()
+        self._owners: dict[int, tuple[Job, int]] = {}  # number of a text under way -> its job and row
+        self._texts = self._tokens = self._batches = self._cells = 0
+        # The rest belongs to the thread that makes batches.
+        self._first: deque[Batch] = deque()  # of small calls
+        self._then: deque[Batch] = deque()  # of long ones
+        self._streak = 0
+        self._loose: tuple[list[IntArray], list[int]] = (
+            [],
+            [],
+        )  # of long ones, in no batch yet
+        self._number = 0
+
+    @property
+    def stats(self) -> Stats:
+        """Counts so far."""
+        waiting = len(self._small) + len(self._turns)
+        return Stats(self._texts, self._tokens, self._batches, self._cells, waiting, len(self._owners))
+
+    def run(self, windows: Iterator[list[IntArray]], out: FloatArray, advance: Callable[[int], None]) -> None:
+        """Fill `out` [N, D] and return; `advance` is called in this thread as texts are done.
+
+        An exception in the caller's thread, KeyboardInterrupt included, gives the job up; others go on.
+        """
+        if not len(out):
+            return
+        window = next(windows)  # tokenized here: callers do that side by side
+        if len(window) == len(out) <= FEW and self._run_alone(window, out):
+            advance(len(out))
+            return
+        news: SimpleQueue[int | BaseException] = SimpleQueue()
+        job = Job(chain([window], windows), out, news.put)
+        self.submit(job)
+        left = len(out)
+        try:
+            while left:
+                found = news.get()
+                if isinstance(found, BaseException):
+                    raise found
+                left -= found
+                advance(found)
+        finally:
+            job.give_up()
+
+    def submit(self, job: Job) -> None:
+        """Put a job into the queue and return at once.
+
+        Raises:
+            ValueError: the scheduler is closed.
+        """
+        with self._changed:
+            if self._closed:
+                raise ValueError("this Embedder is closed")
+            if not self._threads:
+                self._threads = [
+                    threading.Thread(target=work, name=f"ov_minilm {work.__name__}", daemon=True)
+                    for work in (self._start, self._land)
+                ]
+                for thread in self._threads:
+                    thread.start()
+            (self._small if len(job.out) <= FEW else self._turns).append(job)
+            self._changed.notify()
+
+    def close(self, *, drop: bool = False) -> None:
+        """Take no more jobs, finish those there are, or drop what is not in flight, and end the threads."""
+        with self._changed:
+            self._closed = True
+            if drop:
+                for job in (*self._small, *self._turns):
+                    job.over = True
+            self._changed.notify()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
+        with self._alone:
+            pass
+
+    def _run_alone(self, window: list[IntArray], out: FloatArray) -> bool:
+        """Run a few texts here and now if nobody else is at work; False: nothing was done."""
+        busy = self._small or self._turns or self._owners
+        if busy or not self._alone.acquire(blocking=False):
+            return False
+        try:
+            if self._closed:
+                raise ValueError("this Embedder is closed")
+            for batch, vectors in self._engine.stream(
+                self._plan.pack(window, range(len(window)), last=True)[0]
+            ):
+                used = batch.owner >= 0
+                out[batch.owner[used]] = vectors[used]
+                self._count(batch, int(np.count_nonzero(used)))
+        finally:
+            self._alone.release()
+        return True
+
+    def _start(self) -> None:
+        """Make batches and start them, while there are places."""
+        while True:
+            self._places.acquire()
+            batch = self._next()
+            if batch is None:
+                self._flights.put(None)
+                return
+            try:
+                self._flights.put(self._engine.start(batch))
+            except Exception as error:  # it did not compile: its jobs are lost, others may run
+                self._lose(batch, error)
+                self._places.release()
+
+    def _land(self) -> None:
+        """Wait for each batch in turn and hand its vectors out."""
+        while self._land_one(self._flights.get()):
+            self._places.release()
+
+    def _land_one(self, flight: Flight | None) -> bool:
+        """Hand out the vectors of one; of its grid, which may be given up, nothing is kept here."""
+        if flight is None:
+            return False
+        try:
+            self._scatter(flight.batch, flight.land())
+        except Exception as error:  # the request may still run, and is not used again
+            self._lose(flight.batch, error)
+        else:
+            flight.release()
+        return True
+
+    def _next(self) -> Batch | None:
+        """Return the next batch, waiting until there is one; None when the end was asked for."""
+        while True:
+            with self._changed:
+                while not (self._small or self._turns or self._first or self._then or self._loose[0]):
+                    if self._closed:
+                        return None
+                    self._changed.wait()
+            if not self._first and self._small:
+                self._take_small()
+            if not self._then:
+                self._take_turn()
+            if self._first and not (self._then and self._streak >= STREAK):
+                self._streak += 1
+                return self._first.popleft()
+            if self._then:
+                self._streak = 0
+                return self._then.popleft()
+
+    def _take_small(self) -> None:
+        """Pack small calls together, as they came, up to so many tokens."""
+        ids: list[IntArray] = []
+        numbers: list[int] = []
+        tokens = 0
+        while self._small and tokens < TAKEN:
+            job = self._small.popleft()
+            while not job.drawn:
+                window, mine = self._draw(job)
+                ids += window
+                numbers += mine
+                tokens += sum(map(len, window))
+        self._first.extend(self._plan.pack(ids, numbers, last=True)[0])
+
+    def _take_turn(self) -> None:
+        """Pack the next window of the long call whose turn it is, with what others left loose.
+
+        A call that has no further window waits for none: its last texts are run now.
+        """
+        ids, numbers = self._loose
+        if self._turns:
+            job = self._turns.popleft()
+            window, mine = self._draw(job)
+            ids, numbers = ids + window, numbers + mine
+            if not job.drawn:
+                self._turns.append(job)
+        batches, left = self._plan.pack(ids, numbers, last=not self._turns)
+        now = [i for i in left if self._owners[numbers[i]][0].drawn]
+        later = [i for i in left if not self._owners[numbers[i]][0].drawn]
+        if now:
+            batches += self._plan.pack([ids[i] for i in now], [numbers[i] for i in now], last=True)[0]
+        self._loose = ([ids[i] for i in later], [numbers[i] for i in later])
+        self._then.extend(batches)
+
+    def _draw(self, job: Job) -> tuple[list[IntArray], list[int]]:
+        """Return a job's next window, and new numbers for its texts."""
+        window, rows = job.draw()
+        numbers = [(self._number + i) % NUMBERS for i in range(len(window))]
+        self._number = (self._number + len(window)) % NUMBERS
+        self._owners.update((number, (job, row)) for number, row in zip(numbers, rows, strict=True))
+        return window, numbers
+
+    def _scatter(self, batch: Batch, vectors: FloatArray) -> None:
+        """Give every job the vectors [R, S, D] of its texts."""
+        rows, slots = np.nonzero(batch.owner >= 0)
+        found = vectors[rows, slots]  # a copy: the request's memory is used again
+        places: dict[Job, tuple[list[int], list[int]]] = {}
+        for at, number in enumerate(batch.owner[rows, slots].tolist()):
+            job, row = self._owners.pop(number)
+            theirs = places.setdefault(job, ([], []))
+            theirs[0].append(row)
+            theirs[1].append(at)
+        self._count(batch, len(rows))
+        for job, (of_job, of_batch) in places.items():
+            job.give(of_job, found[of_batch])
+
+    def _lose(self, batch: Batch, error: Exception) -> None:
+        """End every job that has a text in a batch."""
+        for number in batch.owner[batch.owner >= 0].tolist():
+            if number in self._owners:
+                self._owners.pop(number)[0].fail(error)
+
+    def _count(self, batch: Batch, texts: int) -> None:
+        self._texts += texts
+        self._tokens += batch.used
+        self._batches += 1
+        self._cells += batch.segments.size

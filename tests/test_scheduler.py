@@ -1,0 +1,312 @@
+"""One queue under all callers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import FakeEngine
+
+from ov_minilm.packing import Batch
+from ov_minilm.plan import Plan
+from ov_minilm.scheduler import NUMBERS, Job, Scheduler
+from ov_minilm.spec import GRIDS, FloatArray, IntArray
+
+PLACES = 3  # batches in flight with two threads
+
+
+class GatedFlight:
+    """A batch under way in the stand-in."""
+
+    def __init__(self, batch: Batch, engine: GatedEngine) -> None:
+        self.batch = batch
+        self._engine = engine
+
+    def land(self) -> FloatArray:
+        """Wait to be let through."""
+        if self._engine.gated:
+            self._engine.gate.acquire()
+        if self._engine.breaks:
+            raise RuntimeError("the engine broke")
+        self._engine.ran.append(self.batch)
+        return self._engine.run(self.batch)
+
+    def release(self) -> None:
+        """Nothing is kept."""
+
+
+class GatedEngine(FakeEngine):
+    """Runs a batch only when it is let through, and keeps what it ran."""
+
+    def __init__(self, *, gated: bool = False) -> None:
+        self.plan = Plan("CPU", "f32", "f32", "native", 2, "", 1, GRIDS)
+        self.ran: list[Batch] = []
+        self.gate = threading.Semaphore(0)
+        self.gated = gated
+        self.breaks = False
+
+    def start(self, batch: Batch) -> GatedFlight:
+        """Begin."""
+        return GatedFlight(batch, self)
+
+    def stream(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
+        """Run one after the other."""
+        for batch in batches:
+            yield batch, GatedFlight(batch, self).land()
+
+
+def texts(count: int, tokens: int = 10, start: int = 1) -> list[IntArray]:
+    """Make texts whose ids sum to tokens x their number."""
+    return [np.full(tokens, start + i, np.int32) for i in range(count)]
+
+
+def expected(ids: list[IntArray]) -> list[float]:
+    """What the fake engine gives for texts."""
+    return [float(one.sum()) for one in ids]
+
+
+def windows(ids: list[IntArray], size: int = 512) -> Iterator[list[IntArray]]:
+    """Cut texts into windows."""
+    for start in range(0, len(ids), size):
+        yield ids[start : start + size]
+
+
+def start(scheduler: Scheduler, ids: list[IntArray]) -> tuple[FloatArray, SimpleQueue[Any]]:
+    """Submit a job; return its array and its news."""
+    out, news = np.full((len(ids), 1), -1, np.float32), SimpleQueue[Any]()
+    scheduler.submit(Job(windows(ids), out, news.put))
+    return out, news
+
+
+def wait(news: SimpleQueue[Any], count: int) -> None:
+    """Wait until so many texts are done."""
+    while count:
+        found = news.get(timeout=10)
+        if isinstance(found, BaseException):
+            raise found
+        count -= found
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for something that other threads bring about."""
+    ends = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def gated() -> Iterator[tuple[Scheduler, GatedEngine]]:
+    """A scheduler over an engine that waits to be let through."""
+    engine = GatedEngine(gated=True)
+    scheduler = Scheduler(engine)  # type: ignore[arg-type]  # a stand-in
+    yield scheduler, engine
+    engine.gate.release(10**6)
+    scheduler.close()
+
+
+def test_every_text_gets_its_own_vector() -> None:
+    """In the caller's order, over several windows, and progress adds up."""
+    scheduler = Scheduler(GatedEngine())  # type: ignore[arg-type]
+    ids = texts(2000)
+    done: list[int] = []
+    out = np.empty((2000, 1), np.float32)
+
+    scheduler.run(windows(ids), out, done.append)
+
+    assert expected(ids) == out[:, 0].tolist()
+    assert 2000 == sum(done)
+    scheduler.close()
+
+
+def test_a_lone_small_call_starts_no_thread() -> None:
+    """It runs where it is."""
+    scheduler = Scheduler(GatedEngine())  # type: ignore[arg-type]
+    out = np.empty((3, 1), np.float32)
+
+    scheduler.run(windows(texts(3)), out, lambda _: None)
+
+    assert [10.0, 20.0, 30.0] == out[:, 0].tolist()
+    assert scheduler._threads == []
+
+
+def test_calls_that_wait_share_grids(gated: tuple[Scheduler, GatedEngine]) -> None:
+    """Forty callers of one text each need two batches, not forty."""
+    scheduler, engine = gated
+    first = [start(scheduler, texts(1, start=i)) for i in range(1, 4)]
+    until(lambda: not scheduler._small)  # these are under way, and fill the engine's places
+    jobs = [start(scheduler, texts(1, start=i)) for i in range(4, 44)]
+
+    engine.gate.release(10)
+    for out, news in (*first, *jobs):
+        wait(news, len(out))
+
+    assert [10.0 * i for i in range(1, 44)] == [float(out[0, 0]) for out, _ in (*first, *jobs)]
+    assert len(engine.ran) <= 3 + 2
+
+
+def test_a_single_text_overtakes_a_long_call(gated: tuple[Scheduler, GatedEngine]) -> None:
+    """It waits for the batches in flight, not for a hundred thousand texts."""
+    scheduler, engine = gated
+    _, long_news = start(scheduler, texts(100_000))
+    engine.gate.release(5)
+    until(lambda: len(engine.ran) == 5)
+
+    out, news = start(scheduler, texts(1, start=7))
+    engine.gate.release(PLACES + 1)
+    wait(news, 1)
+
+    assert 70.0 == out[0, 0]
+    assert not long_news.empty()
+
+
+def test_small_calls_do_not_starve_a_long_one(gated: tuple[Scheduler, GatedEngine]) -> None:
+    """However many wait, every fourth batch is of the long call."""
+    scheduler, engine = gated
+    long, _ = start(scheduler, texts(20_000))
+    for i in range(400):
+        start(scheduler, texts(32, tokens=60, start=i))
+    engine.gate.release(80)
+
+    until(lambda: len(engine.ran) == 80)
+
+    assert int((long >= 0).sum()) >= 10 * 48  # a batch holds 48 of its texts
+
+
+def test_long_calls_take_turns(gated: tuple[Scheduler, GatedEngine]) -> None:
+    """Two of the same length end at about the same time."""
+    scheduler, engine = gated
+    first, second = (start(scheduler, texts(5000)) for _ in range(2))
+    engine.gate.release(120)
+
+    until(lambda: len(engine.ran) == 120)
+    done = [int((out >= 0).sum()) for out, _ in (first, second)]
+
+    assert abs(done[0] - done[1]) <= 2 * 512
+
+
+def test_a_long_text_does_not_wait_for_others_like_it(gated: tuple[Scheduler, GatedEngine]) -> None:
+    """While a call of short texts goes on, nothing of a call that is drawn waits for a fuller grid."""
+    scheduler, engine = gated
+    start(scheduler, texts(20_000))
+    out, news = start(scheduler, texts(33, tokens=200))
+    engine.gate.release(80)
+
+    wait(news, 33)
+
+    assert 200.0 == out[0, 0]
+
+
+def test_a_call_that_was_given_up_leaves_the_queue(gated: tuple[Scheduler, GatedEngine]) -> None:
+    """What was not packed yet never runs."""
+    scheduler, engine = gated
+    jobs = [Job(windows(texts(600)), np.empty((600, 1), np.float32), lambda _: None) for _ in range(50)]
+    for job in jobs:
+        scheduler.submit(job)
+    for job in jobs:
+        job.give_up()
+    out, news = start(scheduler, texts(1))
+    engine.gate.release(10**4)
+
+    wait(news, 1)
+    scheduler.close()
+
+    assert 10.0 == out[0, 0]
+    assert sum(int((batch.owner >= 0).sum()) for batch in engine.ran) <= 2 * 512 + 1
+
+
+def test_an_interrupted_caller_leaves_the_others_alone(gated: tuple[Scheduler, GatedEngine]) -> None:
+    """Its job is given up, theirs are done, and the next one runs."""
+    scheduler, engine = gated
+    out, news = start(scheduler, texts(700))
+    engine.gate.release(10**4)
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.run(windows(texts(5000)), np.empty((5000, 1), np.float32), interrupt)
+    wait(news, 700)
+    again = np.empty((600, 1), np.float32)
+    scheduler.run(windows(texts(600)), again, lambda _: None)
+
+    assert expected(texts(700)) == out[:, 0].tolist()
+    assert expected(texts(600)) == again[:, 0].tolist()
+
+
+def test_what_is_wrong_with_one_call_is_its_own(gated: tuple[Scheduler, GatedEngine]) -> None:
+    """Windows that raise end their job with that error; a call beside it is done."""
+    scheduler, engine = gated
+
+    def broken() -> Iterator[list[IntArray]]:
+        yield texts(512)
+        raise ValueError("text 512 is too long")
+
+    out, news = start(scheduler, texts(600))
+    engine.gate.release(10**4)
+
+    with pytest.raises(ValueError, match="text 512"):
+        scheduler.run(broken(), np.empty((600, 1), np.float32), lambda _: None)
+    wait(news, 600)
+
+    assert expected(texts(600)) == out[:, 0].tolist()
+
+
+def test_an_engine_that_breaks_ends_its_jobs_and_serves_the_next() -> None:
+    """Nobody waits for ever."""
+    engine = GatedEngine()
+    scheduler = Scheduler(engine)  # type: ignore[arg-type]
+    engine.breaks = True
+
+    with pytest.raises(RuntimeError, match="the engine broke"):
+        scheduler.run(windows(texts(2000)), np.empty((2000, 1), np.float32), lambda _: None)
+    until(lambda: not scheduler.stats.running)
+    engine.breaks = False
+    out = np.empty((600, 1), np.float32)
+    scheduler.run(windows(texts(600)), out, lambda _: None)
+
+    assert expected(texts(600)) == out[:, 0].tolist()
+    scheduler.close()
+
+
+def test_close_finishes_what_was_accepted(gated: tuple[Scheduler, GatedEngine]) -> None:
+    """And takes nothing more."""
+    scheduler, engine = gated
+    out, news = start(scheduler, texts(3000))
+    engine.gate.release(10**4)
+
+    scheduler.close()
+
+    wait(news, 3000)
+    assert expected(texts(3000)) == out[:, 0].tolist()
+    with pytest.raises(ValueError, match="closed"):
+        start(scheduler, texts(1))
+
+
+def test_numbers_of_texts_may_wrap() -> None:
+    """After two thousand million texts, too, each gets its own vector."""
+    scheduler = Scheduler(GatedEngine())  # type: ignore[arg-type]
+    scheduler._number = NUMBERS - 300
+    out = np.empty((1000, 1), np.float32)
+
+    scheduler.run(windows(texts(1000)), out, lambda _: None)
+
+    assert expected(texts(1000)) == out[:, 0].tolist()
+    scheduler.close()
+
+
+def test_waiting_uses_no_cpu() -> None:
+    """There is no timer: an idle scheduler sleeps until it is called."""
+    scheduler = Scheduler(GatedEngine())  # type: ignore[arg-type]
+    scheduler.run(windows(texts(600)), np.empty((600, 1), np.float32), lambda _: None)
+
+    before = time.process_time()
+    time.sleep(0.5)
+
+    assert time.process_time() - before < 0.05
+    scheduler.close()
