@@ -7,16 +7,17 @@ sentence-transformers makes of some texts, and the converted artefacts: torch is
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ov_minilm.convert.source import linear, norms
-from ov_minilm.spec import FloatArray
+from ov_minilm.spec import FloatArray, Pooling
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,?!-'"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *("##" + c for c in LETTERS)]
@@ -39,13 +40,14 @@ class Kind:
     layers: int = 2
     width: int = 48
     heads: int = 4
-    pooling: str = "mean"
+    pooling: Pooling | Literal["max"] = "mean"
     max_tokens: int = 128
     modules: tuple[str, ...] = MODULES
     half: bool = False  # weights stored in FP16
     vocabulary: bool = False  # vocab.txt alone, without tokenizer.json
     lower: bool = False  # sentence-transformers sees to it that texts are lowered
     cased: bool = False  # the tokenizer keeps capitals
+    onnx: bool = False  # as Transformers.js has it: the graph, and nothing of sentence-transformers
     prompts: dict[str, str] = field(default_factory=dict)
 
 
@@ -56,6 +58,7 @@ KINDS = {
     "bge": Kind(pooling="cls", max_tokens=512, lower=True),
     "e5": Kind(width=64, heads=2, max_tokens=512),
     "gte": Kind(layers=1, max_tokens=512, half=True),
+    "Xenova": Kind(pooling="cls", max_tokens=512, onnx=True),
     "arctic": Kind(pooling="cls", max_tokens=100, prompts={"query": "find this: "}),
 }
 
@@ -112,10 +115,10 @@ def write(kind: Kind, folder: Path) -> None:
         )
         tokenizer.save(str(folder / "tokenizer.json"))
     dtype = np.float16 if kind.half else np.float32
-    save_file(weights(kind, dtype), folder / "model.safetensors", {"format": "pt"})
+    save_file(draw(kind, dtype), folder / "model.safetensors", {"format": "pt"})
 
 
-def weights(kind: Kind, dtype: type) -> dict[str, NDArray[Any]]:
+def draw(kind: Kind, dtype: type) -> dict[str, NDArray[Any]]:
     """Draw every tensor, wide enough for attention and biases to matter."""
     rng = np.random.default_rng(0)
     shapes = {"word": len(WORDS), "position": 512, "token_type": 2}
@@ -149,6 +152,48 @@ def original(kind: Kind, folder: Path) -> dict[str, FloatArray]:
     }
 
 
+def export(checkpoint: Path, path: Path, *, fold: bool = True) -> None:
+    """Export to ONNX with torch's first exporter, as published files are; without `fold`, transposes stay."""
+    import torch
+    from transformers import BertModel
+
+    class Encoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = BertModel.from_pretrained(
+                checkpoint, add_pooling_layer=False, attn_implementation="eager", dtype="float32"
+            )
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+            bias = (1.0 - mask[:, None, None, :]) * -1e9  # tracing cannot follow how transformers makes it
+            states: torch.Tensor = self.model(
+                input_ids=ids, attention_mask=bias, token_type_ids=types
+            ).last_hidden_state
+            return states
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ones = torch.ones((2, 8), dtype=torch.long)
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    torch.onnx.export(
+        Encoder().eval(),
+        (ones, ones, 0 * ones),
+        str(path),
+        input_names=names,
+        output_names=["last_hidden_state"],
+        dynamic_axes={name: {0: "batch", 1: "tokens"} for name in (*names, "last_hidden_state")},
+        do_constant_folding=fold,
+        dynamo=False,
+    )
+
+
+def as_transformers_js(checkpoint: Path, folder: Path) -> Path:
+    """Lay a checkpoint out as Transformers.js has it; return the graph."""
+    export(checkpoint, folder / "onnx/model.onnx")
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(checkpoint / name, folder / name)
+    return folder / "onnx/model.onnx"
+
+
 def main(out: Path, names: list[str]) -> None:
     """Write OUT/KIND/{checkpoint,fp32,int8}, and original vectors: plain.npy, and a file for each prompt."""
     from ov_minilm.convert import source
@@ -160,11 +205,17 @@ def main(out: Path, names: list[str]) -> None:
     texts = out / "calibration.txt"
     texts.write_text("\n".join(CALIBRATION) + "\n", encoding="utf-8")
     for name in names:
-        folder = out / name / "checkpoint"
-        write(KINDS[name], folder)
-        for prompt, vectors in original(KINDS[name], folder).items():
+        kind, folder = KINDS[name], out / name / "checkpoint"
+        write(kind, folder)
+        for prompt, vectors in original(kind, folder).items():
             np.save(out / name / f"{prompt}.npy", vectors)
-        checkpoint = source.find(str(folder), None, file_facts(folder / source.WEIGHTS).sha256)
+        weights = folder / source.WEIGHTS
+        pooling: Pooling | None = None
+        if kind.onnx:
+            folder = out / name / "onnx-checkpoint"
+            weights = as_transformers_js(out / name / "checkpoint", folder)
+            pooling = cast("Pooling", kind.pooling)
+        checkpoint = source.find(str(folder), None, file_facts(weights).sha256, pooling)
         anything = Gate(cosine_mean=-1, overlap=0, spearman=100)  # INT8 of random weights says nothing
         build(
             checkpoint,

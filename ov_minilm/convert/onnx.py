@@ -40,7 +40,8 @@ def tensors(path: Path, layers: int) -> dict[str, FloatArray]:
     try:
         model = ov.Core().read_model(path)
     except RuntimeError as error:
-        raise SourceRefused(f"{path}: OpenVINO cannot read it: {error}") from error
+        reason = str(error).strip().splitlines()[-1]
+        raise SourceRefused(f"{path}: OpenVINO cannot read it: {reason}") from error
     constants = {
         name: node
         for node in model.get_ordered_ops()

@@ -19,7 +19,7 @@ from ov_minilm.manifest import Manifest
 
 pytestmark = pytest.mark.convert
 
-SOON = ("paraphrase-MiniLM", "bge", "arctic")  # between them: both poolings, 100 to 512 tokens, prompts
+SOON = ("paraphrase-MiniLM", "Xenova", "arctic")  # both poolings, 100 to 512 tokens, prompts, ONNX
 kinds = pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=[] if kind in SOON else pytest.mark.slow) for kind in KINDS]
 )
@@ -28,7 +28,7 @@ kinds = pytest.mark.parametrize(
 @pytest.fixture(scope="session")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return a function from a kind to the folder that checkpoints.py writes for it, some kinds at a time."""
-    for module in ("optimum", "nncf", "sentence_transformers"):
+    for module in ("optimum", "nncf", "sentence_transformers", "onnx"):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: pip install -e '.[convert,dev]'")
     made: dict[str, Path] = {}
