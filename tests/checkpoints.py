@@ -48,6 +48,7 @@ class Kind:
     lower: bool = False  # sentence-transformers sees to it that texts are lowered
     cased: bool = False  # the tokenizer keeps capitals
     onnx: bool = False  # as Transformers.js has it: the graph, and nothing of sentence-transformers
+    arguments: dict[str, bool] = field(default_factory=dict)  # for the model's class
     prompts: dict[str, str] = field(default_factory=dict)
 
 
@@ -59,7 +60,12 @@ KINDS = {
     "e5": Kind(width=64, heads=2, max_tokens=512),
     "gte": Kind(layers=1, max_tokens=512, half=True),
     "Xenova": Kind(pooling="cls", max_tokens=512, onnx=True),
-    "arctic": Kind(pooling="cls", max_tokens=100, prompts={"query": "find this: "}),
+    "arctic": Kind(
+        pooling="cls",
+        max_tokens=100,
+        arguments={"add_pooling_layer": False},
+        prompts={"query": "find this: "},
+    ),
 }
 
 
@@ -103,7 +109,11 @@ def write(kind: Kind, folder: Path) -> None:
         "config.json": config,
         "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "model_max_length": 512},
         "modules.json": steps,
-        "sentence_bert_config.json": {"max_seq_length": kind.max_tokens, "do_lower_case": kind.lower},
+        "sentence_bert_config.json": {
+            "max_seq_length": kind.max_tokens,
+            "do_lower_case": kind.lower,
+            "model_args": kind.arguments,
+        },
         "1_Pooling/config.json": pooling,
         "config_sentence_transformers.json": {"prompts": kind.prompts, "default_prompt_name": None},
     }.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +13,10 @@ import numpy as np
 import pytest
 from checkpoints import KINDS, TEXTS
 
-from ov_minilm import Embedder, TruncationWarning
+from ov_minilm import Embedder
 from ov_minilm.manifest import Manifest
 
-pytestmark = pytest.mark.convert
+pytestmark = [pytest.mark.convert, pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")]
 
 SOON = ("paraphrase-MiniLM", "Xenova", "arctic")  # both poolings, 100 to 512 tokens, prompts, ONNX
 kinds = pytest.mark.parametrize(
@@ -49,8 +48,7 @@ def test_fp32_vectors_are_those_of_sentence_transformers(converted: Callable[[st
     """Whatever the layers, the pooling and the length, and with every prompt: the same vectors at 1e-5."""
     folder = converted(kind)
 
-    with Embedder.open(folder / "fp32", precision="f32") as embedder, warnings.catch_warnings():
-        warnings.simplefilter("ignore", TruncationWarning)
+    with Embedder.open(folder / "fp32", precision="f32") as embedder:
         for name, prompt in ({"plain": ""} | embedder.prompts).items():
             vectors = embedder.encode([prompt + text for text in TEXTS])
 
@@ -66,8 +64,7 @@ def test_a_text_has_the_same_bits_in_every_batch(
     rng = np.random.default_rng(7)
     texts = [*TEXTS, *("word " * int(n) for n in rng.integers(1, 160, 60))]
 
-    with Embedder.open(converted(kind) / weights) as embedder, warnings.catch_warnings():
-        warnings.simplefilter("ignore", TruncationWarning)
+    with Embedder.open(converted(kind) / weights) as embedder:
         alone = np.stack([embedder.encode(text) for text in texts])
         together = embedder.encode(texts)
         backwards = embedder.encode(texts[::-1])[::-1]
