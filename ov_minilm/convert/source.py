@@ -355,7 +355,10 @@ def _hub(name: str, revision: str | None) -> Path:
             )
         revision = REVISION
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
+        if not (folder / WEIGHTS).is_file():
+            snapshot_download(name, revision=revision, allow_patterns=list(ONNX))
+        return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         raise SourceRefused(
             f"{name}@{revision}: could not be fetched ({type(error).__name__}); "

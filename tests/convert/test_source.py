@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import cast
 
@@ -206,6 +210,64 @@ def test_without_a_hub_the_way_out_is_said(tmp_path: Path) -> None:
     assert f"error: {HUB_ID}@".encode() in done.stderr
     assert PACKAGE.encode() in done.stderr
     assert not out.exists()
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address of a hub that has it as the repository someone/model."""
+    folder, commit = tmp_path / "someone", "1" * 40
+    folder.mkdir()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+            wanted = self.path.partition("/resolve/")[2].partition("/")[2]
+            if not wanted:
+                siblings = [{"rfilename": name} for name in names]
+                body = json.dumps({"id": "someone/model", "sha": commit, "siblings": siblings}).encode()
+            elif wanted in names:
+                body = (folder / wanted).read_bytes()
+            else:
+                return self.send_error(404)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("ETag", hashlib.sha256(body).hexdigest())
+            self.send_header("X-Repo-Commit", commit)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+            return None
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "onnx/model.onnx"])
+def test_a_hub_id_is_fetched_file_by_file(hub: tuple[Path, str], tmp_path: Path, weights: str) -> None:
+    """What a conversion needs comes from the hub, the graph only where there is nothing else, and no more."""
+    folder, address = hub
+    (folder / "onnx").mkdir()
+    (folder / weights).write_bytes(b"weights")
+    for name in ("README.md", "pytorch_model.bin", "config.json", "onnx/model.onnx"):
+        (folder / name).write_bytes(b"weights")
+    environment = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache")}
+
+    done = run("convert", "someone/model", "--revision", "main", environment=environment)
+
+    fetched = {path.name for path in (tmp_path / "cache").rglob("snapshots/*/**/*") if path.is_file()}
+    assert {"config.json", Path(weights).name} == fetched
+    assert 2 == done.returncode
+    assert f"{weights}: sha256 is {hashlib.sha256(b'weights').hexdigest()}".encode() in done.stderr
 
 
 def test_wrong_weights_stop_the_command_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
