@@ -33,6 +33,15 @@ ARCHITECTURE = {  # what the graph surgery is for; layers, heads and widths are 
     "add_cross_attention": False,
 }
 
+SHAPE = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "vocab_size",
+)
+
 TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
 NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
 LINEAR = (
@@ -139,6 +148,9 @@ def read_spec(folder: Path, name: str, *, pooling: Pooling, words: int) -> Model
     path = folder / "config.json"
     config = _json(path)
     _require(path, {"model_type": None} | config, ARCHITECTURE)
+    missing = [key for key in SHAPE if key not in config]
+    if missing:
+        raise SourceRefused(f"{path}: no {', '.join(missing)}")
     if "auto_map" in config:
         raise SourceRefused(f"{path}: auto_map: the model is code of its own, which is not run")
     for key in ("hidden_size", "intermediate_size"):
@@ -179,7 +191,13 @@ def read_tokenizer(folder: Path) -> str:
         ).to_str(pretty=True)
     else:
         raise SourceRefused(f"{path}: no such file, and no {words.name} to make it from")
-    normalizer = Tokenizer.from_str(content).normalizer
+    try:
+        tokenizer = Tokenizer.from_str(content)
+    except Exception as error:  # it raises nothing narrower
+        raise SourceRefused(f"{path}: {error}") from error
+    if not tokenizer.num_special_tokens_to_add(False):
+        raise SourceRefused(f"{path}: adds no token to a text; an empty one would have none")
+    normalizer = tokenizer.normalizer
     lowers = normalizer is not None and normalizer.normalize_str("A") == "a"
     bert = folder / "sentence_bert_config.json"
     if _optional(bert).get("do_lower_case") and not lowers:
@@ -191,7 +209,10 @@ def _modules(path: Path, *, optional: bool) -> dict[str, str]:
     """Return the folder of each step that modules.json of sentence-transformers lists, by its kind."""
     if optional and not path.is_file():
         return {}
-    steps = [(step["type"].rsplit(".", 1)[-1], step["path"]) for step in _json(path, list)]
+    try:
+        steps = [(step["type"].rsplit(".", 1)[-1], step["path"]) for step in _json(path, list)]
+    except (KeyError, TypeError) as error:
+        raise SourceRefused(f"{path}: a step has no type or no path") from error
     kinds = [kind for kind, _ in steps]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise SourceRefused(

@@ -167,6 +167,37 @@ def test_a_torn_file_of_weights_is_refused(tmp_path: Path) -> None:
         find(str(folder), None, file_facts(weights).sha256)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", '{"model_type": "bert"}', "config.json: no hidden_size, num_hidden_layers, num_att"),
+        ("modules.json", '[{"type": "sentence_transformers.models.Transformer"}]', "no type or no path"),
+        ("modules.json", "{}", "modules.json: dict, expected list"),
+        ("tokenizer.json", '{"version": "1.0"', "tokenizer.json: "),
+        ("tokenizer.json", '{"model": {"type": "WordPiece"', "tokenizer.json: "),
+        ("sentence_bert_config.json", "nothing", "sentence_bert_config.json: Expecting value"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, file: str, content: str, message: str) -> None:
+    """What cannot be read, or lacks what it must say, is refused in one line."""
+    folder, sha256 = small(tmp_path, Kind())
+    (folder / file).write_text(content, encoding="utf-8")
+
+    with pytest.raises(SourceRefused, match=message) as caught:
+        find(str(folder), None, sha256)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_without_special_tokens_is_refused(tmp_path: Path) -> None:
+    """An empty text would have no token at all, and no vector."""
+    folder, sha256 = small(tmp_path, Kind())
+    edit(folder / "tokenizer.json", post_processor=None)
+
+    with pytest.raises(SourceRefused, match="an empty one would have none"):
+        find(str(folder), None, sha256)
+
+
 def test_the_length_is_at_most_the_position_table(tmp_path: Path) -> None:
     """Without a length of its own, or with a longer one, a checkpoint reads as far as it has positions."""
     folder, sha256 = small(tmp_path, Kind(max_tokens=4096))
