@@ -87,6 +87,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="What the layers that are not INT8 run in.",
         ),
         click.option("--device", default="CPU", show_default=True, help="CPU, GPU, NPU, AUTO:GPU,CPU, …"),
+        click.option("--cache-dir", type=PATH, help="Keep compiled models here. Default: not at all."),
         click.option(
             "--model", type=FOLDER, help="A folder written by convert. Default: the model in the package."
         ),
@@ -289,6 +290,28 @@ def drift(
         click.echo("\n\n".join("\n".join(_drift_lines(one)) for one in found))
     if broken:
         raise DriftTooLarge(broken)
+
+
+@cli.command()
+@click.option("--reference", type=FOLDER, help="An FP32 artefact to race too.")
+@click.option("--json", "as_json", is_flag=True, help="The findings, with all facts, as JSON.")
+@run_options
+def doctor(reference: Path | None, as_json: bool, **options: Any) -> None:
+    """Say what to expect of this machine, what is wrong and how to mend it; exit 1 if anything is wrong."""
+    import dataclasses
+
+    from ov_minilm.doctor import examine
+
+    findings = examine(options, reference=reference)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.state:<6} {finding.topic:<9} {finding.text}")
+            if finding.fix:
+                click.echo(f"{'':<16} -> {finding.fix}")
+    if any(finding.state == "wrong" for finding in findings):
+        sys.exit(1)
 
 
 @cli.command()

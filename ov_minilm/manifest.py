@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from ov_minilm.drift import Drift, Gate
 from ov_minilm.errors import FileMismatch, ManifestInvalid
+from ov_minilm.golden import Golden
 from ov_minilm.spec import SLOTS, Grid, ModelSpec
 
 NAME = "manifest.json"
@@ -70,6 +71,7 @@ class Manifest:
     files: dict[str, FileFacts]
     gate: Gate | None
     drift: tuple[Drift, ...]
+    golden: Golden
     fingerprint: str
 
     @classmethod
@@ -102,6 +104,7 @@ class Manifest:
             check_file(folder / name, facts)
         if manifest.fingerprint != fingerprint(manifest.spec, manifest.files):
             raise ManifestInvalid(path, "fingerprint does not belong to these files")
+        _check_golden(path, manifest)
         return manifest
 
     def write(self, folder: Path) -> None:
@@ -126,6 +129,19 @@ def _check_grids(path: Path, grids: tuple[Grid, ...], spec: ModelSpec) -> None:
     ):
         if max(widths, default=0) < spec.max_tokens:
             raise ManifestInvalid(path, f"no {kind} grid holds {spec.max_tokens} tokens")
+
+
+def _check_golden(path: Path, manifest: Manifest) -> None:
+    """Refuse a golden vector of another size than the model's, or a text that does not fit every grid."""
+    try:
+        components = len(manifest.golden.array())
+    except ValueError as error:
+        raise ManifestInvalid(path, str(error)) from None
+    if components != manifest.spec.dim:
+        raise ManifestInvalid(path, f"golden.vector: {components} components, expected {manifest.spec.dim}")
+    tokens, least = len(manifest.golden.ids), min(grid.width for grid in manifest.grids)
+    if not 2 <= tokens <= least:
+        raise ManifestInvalid(path, f"golden.ids: {tokens} tokens, the narrowest grid holds 2 to {least}")
 
 
 def file_facts(path: Path) -> FileFacts:

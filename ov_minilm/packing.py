@@ -114,20 +114,30 @@ def fill(
 
 
 def pack_apart(
-    ids: Sequence[IntArray], names: Sequence[int], grids: Sequence[Grid], *, last: bool, align: int = 1
+    ids: Sequence[IntArray],
+    names: Sequence[int],
+    grids: Sequence[Grid],
+    *,
+    last: bool,
+    align: int = 1,
+    long_align: int = 1,
 ) -> tuple[list[Batch], list[int]]:
-    """Pack as `pack` does, with a row of its own for each text of more than LONG tokens.
+    """Pack as `pack` does, with texts of more than LONG tokens in rows, and with an alignment, of their own.
 
     For widths that run in another precision: which one a text gets must not depend on who is with it.
-    Widths double, so that two texts that both need a wider grid than LONG do not fit one of its rows.
     """
     batches: list[Batch] = []
     left: list[int] = []
-    widths = [LONG if len(text) <= LONG else narrowest(grids, len(text)).width for text in ids]
-    for width in sorted(set(widths)):
-        mine = [i for i, needed in enumerate(widths) if needed == width]
-        theirs = [grid for grid in grids if max(grid.width, LONG) == width]
-        found, rest = pack([ids[i] for i in mine], [names[i] for i in mine], theirs, last=last, align=align)
+    for long in (False, True):
+        mine = [i for i, text in enumerate(ids) if (len(text) > LONG) == long]
+        theirs = [grid for grid in grids if (grid.width > LONG) == long]
+        found, rest = pack(
+            [ids[i] for i in mine],
+            [names[i] for i in mine],
+            theirs,
+            last=last,
+            align=long_align if long else align,
+        )
         batches += found
         left += [mine[i] for i in rest]
     return batches, left

@@ -65,7 +65,7 @@ MINILM = ModelSpec(
     intermediate=1536,
 )
 
-LONG = 128  # tokens; where longer texts run in another precision, they share no row: see pack_apart
+LONG = 64  # tokens; the widest row that short texts share
 
 
 def grids(max_tokens: int) -> tuple[Grid, ...]:
@@ -73,11 +73,12 @@ def grids(max_tokens: int) -> tuple[Grid, ...]:
 
     About 512 tokens a batch keep activations in cache; single rows serve a lone text with all threads.
     """
-    doubling = [16, 32, 64]
-    while doubling[-1] < max_tokens:
-        doubling.append(2 * doubling[-1])
-    wide = tuple(Grid(max(2, 512 // width), width) for width in doubling[2:])
-    return wide + tuple(Grid(1, width) for width in doubling)
+    widths = [16, 32, 64]
+    while widths[-1] < max_tokens:
+        widths.append(2 * widths[-1])
+    wide = sorted({LONG, min(256, widths[-1]), widths[-1]})
+    many = [Grid(max(2, 512 // width), width) for width in wide]
+    return (*many, *(Grid(1, width) for width in widths))
 
 
 GRIDS = grids(MINILM.max_tokens)

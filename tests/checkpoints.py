@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_minilm.convert.source import linear, norms
+from ov_minilm.golden import TEXT
 from ov_minilm.spec import FloatArray, Pooling
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,?!-'"
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *("##" + c for c in LETTERS)]
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = tuple(dict.fromkeys((*SPECIAL, *LETTERS, *("##" + c for c in LETTERS), *TEXT[:-1].lower().split())))
 MODULES = ("Transformer", "Pooling", "Normalize")
 TEXTS = [
     "",
@@ -129,7 +131,7 @@ def write(kind: Kind, folder: Path) -> None:
 
 
 def draw(kind: Kind, dtype: type) -> dict[str, NDArray[Any]]:
-    """Draw every tensor, wide enough for attention and biases to matter."""
+    """Draw every tensor, wide enough for attention and biases to matter, and for INT8 to be near FP32."""
     rng = np.random.default_rng(0)
     shapes = {"word": len(WORDS), "position": 512, "token_type": 2}
     drawn = {
@@ -146,7 +148,7 @@ def draw(kind: Kind, dtype: type) -> dict[str, NDArray[Any]]:
             outputs = inner
         elif name.endswith(".output.dense") and "attention" not in name:
             inputs = inner
-        drawn[f"{name}.weight"] = rng.normal(0, 0.3, (outputs, inputs))
+        drawn[f"{name}.weight"] = rng.normal(0, inputs**-0.5, (outputs, inputs))
         drawn[f"{name}.bias"] = rng.normal(0, 0.3, outputs)
     return {name: tensor.astype(dtype) for name, tensor in drawn.items()}
 

@@ -21,6 +21,7 @@ from ov_minilm import (
     TruncationWarning,
     encode,
 )
+from ov_minilm.output import DTYPES, Dtype, cast, shrink
 from ov_minilm.packing import Row, fill
 from ov_minilm.spec import GRIDS, FloatArray
 
@@ -397,6 +398,40 @@ def test_encode_iter_counts_through_the_stream(shipped: Embedder) -> None:
         list(shipped.encode_iter([*texts, "word " * 300], truncate="error"))
     with pytest.raises(ValueError, match="truncate='cut'"):
         shipped.encode_iter(["a"], truncate="cut")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_smaller_vectors_are_those_of_the_float_ones(shipped: Embedder, dtype: Dtype) -> None:
+    """Dimensions and dtype are the last step of every way in: encode, encode_iter and the module's encode."""
+    texts = [f"text number {i}" for i in range(70)]
+    expected = cast(shrink(shipped.encode(texts), 100), dtype)
+
+    iterated = shipped.encode_iter(texts, dimensions=100, dtype=dtype)
+
+    assert np.array_equal(expected, shipped.encode(texts, dimensions=100, dtype=dtype))
+    assert np.array_equal(expected, np.concatenate(list(iterated)))
+    assert np.array_equal(expected[0], encode(texts[0], dimensions=100, dtype=dtype))
+    assert expected.dtype == shipped.encode([], dimensions=100, dtype=dtype).dtype
+
+
+def test_a_wrong_form_is_refused_before_the_work(shipped: Embedder) -> None:
+    """No text is drawn from an iterable for a dtype or a number of dimensions that does not exist."""
+    for encode_any in (shipped.encode, shipped.encode_iter):
+        texts = iter(["a"])
+        with pytest.raises(ValueError, match="dimensions=385; a vector has 1 to 384"):
+            encode_any(texts, dimensions=385)
+        with pytest.raises(ValueError, match="dtype='int4'"):
+            encode_any(texts, dtype="int4")  # type: ignore[arg-type]
+
+        assert ["a"] == list(texts)
+
+
+def test_similarity_refuses_integers(shipped: Embedder) -> None:
+    """Products of int8 overflow silently in numpy, so they are not taken."""
+    vectors = shipped.encode(["a"], dtype="int8")
+
+    with pytest.raises(TypeError, match="float vectors, not int8"):
+        shipped.similarity(vectors, vectors)
 
 
 def test_encode_uses_the_model_in_the_package(shipped: Embedder) -> None:

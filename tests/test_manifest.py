@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ov_minilm.drift import Cosine, Drift, Gate, Sts
 from ov_minilm.embedder import SHIPPED
 from ov_minilm.errors import FileMismatch, ManifestInvalid
+from ov_minilm.golden import Golden
 from ov_minilm.manifest import (
     GRAPH,
     NAME,
@@ -54,6 +56,7 @@ def describe(folder: Path) -> Manifest:
                 sts={"stsb_dev": Sts(1500, 86.7, 86.6, 85.1, 85.0, -0.2, 0.1)},
             ),
         ),
+        golden=Golden.of("a text", [101, 1037, 102], np.full(384, 384**-0.5, np.float32)),
         fingerprint=fingerprint(MINILM, files),
     )
 
@@ -137,6 +140,11 @@ def test_an_int_serves_as_float(artefact: Path) -> None:
         (lambda raw: raw.pop("format"), "format None, this version reads 1"),
         (lambda raw: raw["files"].pop(WEIGHTS), "files: expected model.xml, model.bin, tokenizer.json"),
         (lambda raw: raw["files"].update({"../x": raw["files"][GRAPH]}), "files: expected model.xml"),
+        (lambda raw: raw.pop("golden"), "manifest: missing ['golden'], unknown []"),
+        (lambda raw: raw["golden"].update(vector="!"), "golden.vector: no base64 of float16"),
+        (lambda raw: raw["golden"].update(vector=""), "golden.vector: its length is not 1"),
+        (lambda raw: raw["golden"].update(vector="ADw="), "golden.vector: 1 components, expected 384"),
+        (lambda raw: raw["golden"].update(ids=[101] * 257), "golden.ids: 257 tokens"),
         (lambda raw: raw.update(fingerprint="0" * 16), "fingerprint does not belong to these files"),
         (lambda raw: raw["spec"].update(pooling="max"), "expected one of ('mean', 'cls')"),
         (lambda raw: raw["spec"].update(prompts={"query": 1}), "manifest.spec.prompts.query: int"),

@@ -23,14 +23,12 @@ from ov_minilm.evaluation import FOLDER_VARIABLE, read_texts
 from ov_minilm.manifest import file_facts
 from ov_minilm.spec import FloatArray
 
-pytestmark = [
-    pytest.mark.convert,
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning"),  # both sides cut at 512 tokens
-]
+pytestmark = [pytest.mark.convert, pytest.mark.slow]
 
 PEERS = Path(__file__).parents[2] / "bench/peers"
-LONG = ["word " * 300, "Ünïcode — ΣΟΦΟΣ 中文 👍🏽", "", "  spaces\tand\nlines  ", "tokens " * 700]
+# Left out: texts over 512 tokens, of which it cuts off [SEP] too, and words in capitals that end in a sigma,
+# which JavaScript lowers to the letter for the end of a word and everyone else's tokenizer does not.
+AWKWARD = ["word " * 500, "Ünïcode — ΑΒΓ 中文 👍🏽", "", "  spaces\tand\nlines  ", "ALL CAPS, MiXeD"]
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +56,7 @@ def theirs(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list
         packages = install(peer, cache, print)[-1]
     except Unavailable as reason:
         pytest.skip(str(reason))
-    texts = [*read_texts(CALIBRATION), *LONG]
+    texts = [*read_texts(CALIBRATION), *AWKWARD]
     (cache / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
     script = Path(__file__).with_name("transformers_js.mjs")
     command: list[str | Path] = [
