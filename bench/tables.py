@@ -201,6 +201,49 @@ def _profile(grids: dict[str, Any]) -> str:
     return _table(header, rows)
 
 
+def operating() -> str:
+    """Render what a process that runs for months holds, with its bars."""
+    result = json.loads((RESULTS / "operating.json").read_text(encoding="utf-8"))
+    peak, growth, callers = result["peak"], result["growth"], result["callers"]
+    stream, affinity, pair = result["stream"], result["affinity"], result["embedders"]
+    rows = [
+        ("peak RSS, 1,500 short texts in a new process", "≤ 200 MB", peak["short_mb"], 200, " MB"),
+        (
+            "peak RSS, texts of every length, singly and in lists",
+            "≤ 350 MB",
+            peak["every_grid_mb"],
+            350,
+            " MB",
+        ),
+        (
+            f"RSS growth over {growth['texts']:,} texts of mixed lengths",
+            "≤ 5 MB",
+            growth["grown_mb"],
+            5,
+            " MB",
+        ),
+        ("64 threads, mixed sizes: vectors with another bit", "0", callers["wrong_vectors"], 0, ""),
+        ("64 threads against one caller, texts a second", "≥ 90 %", -callers["share"]["median"], -0.9, ""),
+        ("two Embedders at once against in turn", "≥ 90 %", -pair["share"]["median"], -0.9, ""),
+        ("affinity of one core: threads taken", "1", affinity["threads"], 1, ""),
+        ("affinity of one core against threads=1", "≥ 95 %", -affinity["share"]["median"], -0.95, ""),
+        (
+            "`encode_iter`: first block after its last text came",
+            "≤ 50 ms",
+            stream["first_block_ms"],
+            50,
+            " ms",
+        ),
+        ("`encode_iter`, endless: RSS growth over 160,000 texts", "≤ 5 MB", stream["grown_mb"], 5, " MB"),
+    ]
+    cells = []
+    for name, bar, value, most, unit in rows:
+        shown = f"{-value:.0%}" if most < 0 else f"{value:,g}{unit}"
+        cells.append([name, bar, shown if value <= most else f"**{shown}**"])
+    how = f"{result['threads']} threads, {result['kernel']}"
+    return f"{_table(['what', 'bar', 'measured'], cells)}\n{_measured_on(result, how)}.\n"
+
+
 def raced() -> list[str]:
     """List the CPU paths that have a result."""
     return [path for path in NAMES if _path(path).exists()]
