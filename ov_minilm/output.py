@@ -1,0 +1,91 @@
+"""Vectors in smaller forms: fewer components, and fewer bits for each.
+
+Every function looks at one vector at a time, so that a text keeps its bits whatever else is in the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ov_minilm.spec import FloatArray
+
+Dtype = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
+DTYPES: tuple[str, ...] = get_args(Dtype)
+Vectors = NDArray[Any]  # of the type that a Dtype names
+
+# A component of a unit vector of D components has a deviation of 1 / sqrt(D). Over 4.5 of them lie one in
+# 100,000; clipping those costs less than a wider range, and a narrower one clips what tells vectors apart.
+REACH = 4.5
+
+
+def shrink(vectors: FloatArray, dimensions: int) -> FloatArray:  # [..., D] -> [..., dimensions]
+    """Keep the first components of unit vectors and make their length one again.
+
+    All D components are the vectors as they are. What is zero in all that is kept stays zero.
+
+    Raises:
+        ValueError: `dimensions` is not in 1..D.
+    """
+    whole = vectors.shape[-1]
+    if not 1 <= dimensions <= whole:
+        raise ValueError(f"dimensions={dimensions}; a vector has 1 to {whole}")
+    if dimensions == whole:
+        return vectors
+    kept = vectors[..., :dimensions]
+    lengths = np.sqrt(np.square(kept).sum(-1, keepdims=True))
+    return np.divide(kept, np.where(lengths == 0, 1, lengths), dtype=np.float32)
+
+
+def fixed_ranges(dimensions: int) -> FloatArray:  # -> [2, D]
+    """Return the lowest and highest value that int8 and uint8 hold, for each component of a unit vector.
+
+    The same for every component, so that integer dot products rank as cosines do, and placed so that an
+    int8 is the nearest multiple of (high - low) / 255: zero is 0.
+    """
+    step = REACH / math.sqrt(dimensions) / 127
+    return np.repeat(np.array([[-128.5 * step], [126.5 * step]], np.float32), dimensions, axis=1)
+
+
+def cast(vectors: FloatArray, dtype: Dtype, ranges: FloatArray | None = None) -> Vectors:
+    """Return unit vectors [..., D] in another type, with the layout of sentence-transformers.
+
+    Args:
+        vectors: float32.
+        dtype: "float32" changes nothing, "float16" rounds. "int8" and "uint8" divide the range of each
+            component into 256 steps. "ubinary" packs the signs of eight components into a byte, the first
+            into its highest bit, as [..., ceil(D / 8)] uint8; "binary" is that minus 128, as int8.
+        ranges: [2, D] lowest and highest value of each component, for int8 and uint8; None is
+            `fixed_ranges`. `quantize_embeddings` of sentence-transformers, given the same ranges, returns
+            the same; given none, it takes them from the batch, and so the same text gets other bits in
+            another batch.
+
+    Raises:
+        ValueError: no such dtype, ranges of another shape, or ranges for a dtype that has none.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}; choose one of {', '.join(DTYPES)}")
+    scalar = dtype in ("int8", "uint8")
+    if ranges is not None and not scalar:
+        raise ValueError(f"ranges are for int8 and uint8, not for {dtype}")
+    if scalar:
+        levels = _levels(vectors, fixed_ranges(vectors.shape[-1]) if ranges is None else ranges)
+        return levels.astype(np.uint8) if dtype == "uint8" else (levels - 128).astype(np.int8)
+    if dtype in ("binary", "ubinary"):
+        signs = np.packbits(vectors > 0, axis=-1)
+        return signs if dtype == "ubinary" else (signs ^ 128).view(np.int8)  # ^ 128 as int8 is - 128
+    return vectors.astype(dtype, copy=False)
+
+
+def _levels(vectors: FloatArray, ranges: FloatArray) -> FloatArray:
+    """Return which of the 256 steps of the ranges [2, D] each component of [..., D] is in, as float32."""
+    expected = (2, vectors.shape[-1])
+    if ranges.shape != expected:
+        raise ValueError(f"ranges of shape {ranges.shape}; for these vectors it is {expected}")
+    low, high = ranges.astype(np.float32, copy=False)
+    steps = (high - low) / 255
+    levels: FloatArray = np.clip(np.floor((vectors - low) / np.where(steps == 0, 1, steps)), 0, 255)
+    return levels
