@@ -29,6 +29,7 @@ PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 BENCH_MODULES = ("cpuinfo", "jinja2", "matplotlib", "rich")  # of the extra `bench`; others are of `convert`
+SERVE_MODULES = ("httptools", "msgspec", "prometheus_client", "starlette", "tiktoken", "uvicorn", "uvloop")
 
 
 def main() -> None:
@@ -60,7 +61,8 @@ def main() -> None:
 
 def _explain(error: Exception) -> str:
     if isinstance(error, ImportError):
-        extra = "bench" if error.name in BENCH_MODULES else "convert"
+        name = (error.name or "").partition(".")[0]
+        extra = "serve" if name in SERVE_MODULES else "bench" if name in BENCH_MODULES else "convert"
         return f'{error}; this command needs more: pip install "ov-minilm[{extra}]"'
     return str(error)
 
@@ -355,6 +357,16 @@ def bench(
             click.echo(path, err=True)
     if result["interrupted"]:
         sys.exit(130)
+
+
+@cli.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def serve(arguments: tuple[str, ...]) -> None:
+    """Serve OpenAI's embeddings API; needs ov-minilm[serve]."""
+    from ov_minilm.serve.command import command
+
+    run_options(command)
+    command.main(list(arguments), prog_name="ov-minilm serve", standalone_mode=False)
 
 
 def _manifest_lines(manifest: Manifest) -> Iterator[str]:

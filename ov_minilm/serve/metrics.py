@@ -1,0 +1,76 @@
+"""What Prometheus scrapes, under the names of text-embeddings-inference, so that its dashboards fit.
+
+Counters end in _total, as Prometheus' own client writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.process_collector import ProcessCollector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+TOKENS = tuple(2**power for power in range(2, 18, 2))
+TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+
+REASONS = {  # of a refusal, by its status
+    400: "validation",
+    401: "authentication",
+    404: "not_found",
+    405: "method",
+    408: "timeout",
+    413: "payload_limit",
+    415: "media_type",
+    429: "overloaded",
+    499: "dropped",  # the client left before the answer
+    500: "inference",
+    503: "unavailable",
+}
+
+
+class Metrics:
+    """One server's figures, in a registry of their own: two servers in a process do not mix."""
+
+    def __init__(self, waiting_requests: Callable[[], float], waiting_tokens: Callable[[], float]) -> None:
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
+            return Histogram(name, text, buckets=buckets, registry=registry)
+
+        def gauge(name: str, text: str, value: Callable[[], float]) -> None:
+            Gauge(name, text, registry=registry).set_function(value)
+
+        self._count = counter("te_request_count", "Requests for embeddings or tokens", "method")
+        self._success = counter("te_request_success", "Of these, answered with 200", "method")
+        self._failure = counter("te_request_failure", "Requests refused, failed or dropped, by reason", "err")
+        self.request_duration = histogram("te_request_duration", "Seconds from a request to its answer")
+        self.input_length = histogram("te_request_input_length", "Tokens embedded for a request", TOKENS)
+        self.texts = histogram("te_request_texts", "Texts of a request", TEXTS)
+        self.tokenization = histogram(
+            "te_embed_tokenization_duration", "Seconds to read and tokenize a request"
+        )
+        self.inference = histogram(
+            "te_embed_inference_duration", "Seconds from the queue to vectors, the wait in it included"
+        )
+        self.truncated = counter("te_truncated", "Texts cut at their end")
+        gauge("te_queue_size", "Requests accepted and not answered", waiting_requests)
+        gauge("te_queue_tokens", "Tokens accepted and not embedded", waiting_tokens)
+
+    def count(self, method: str, status: int, seconds: float) -> None:
+        """Count a request and how it ended."""
+        self._count.labels(method).inc()
+        if status < 400:
+            self._success.labels(method).inc()
+        else:
+            self._failure.labels(REASONS.get(status, "other")).inc()
+        self.request_duration.observe(seconds)
+
+    def render(self) -> bytes:
+        """Return the text format."""
+        return generate_latest(self._registry)
