@@ -25,13 +25,14 @@ from typing import TYPE_CHECKING
 
 from ov_minilm.serve.settings import TokenIds
 from ov_minilm.serve.wire import ApiError
+from ov_minilm.spec import MINILM
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
 
 Ids = Sequence[int]
 
-VOCABULARY = 30_522
+VOCABULARY = MINILM.vocab_size
 PAD, CLS, SEP = 0, 101, 102
 CL100K_MODELS = ("text-embedding-ada-002", "text-embedding-3-small", "text-embedding-3-large")
 RANKS = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
@@ -60,11 +61,11 @@ class TokenIdReader:
         return [_framed(ids, index) for index, ids in enumerate(lists)]
 
     def _is_cl100k(self, lists: list[list[int]], model: str | None) -> bool:
-        if any(_foreign(ids) for ids in lists):
-            return True
-        if all(ids[0] == CLS and ids[-1] == SEP for ids in lists):
+        foreign = any(map(_foreign, lists))
+        begun = any(ids[0] == CLS for ids in lists)
+        if not foreign and all(map(_is_framed, lists)):
             return False
-        if model in CL100K_MODELS:
+        if not begun and (foreign or model in CL100K_MODELS):
             return True
         raise ApiError(
             400,
@@ -114,6 +115,10 @@ def _foreign(ids: Ids) -> bool:
     return any(PAD < one < 100 or 103 < one < 999 or one >= VOCABULARY for one in ids)
 
 
+def _is_framed(ids: Ids) -> bool:
+    return len(ids) > 1 and ids[0] == CLS and ids[-1] == SEP
+
+
 def _framed(ids: Ids, index: int) -> list[int]:
     """Return ids of the model's vocabulary with [CLS] and [SEP], which some clients leave out."""
     if max(ids) >= VOCABULARY:
@@ -121,6 +126,4 @@ def _framed(ids: Ids, index: int) -> list[int]:
         raise ApiError(400, f"{message}; {WAY_OUT}", param="input")
     if PAD in ids:
         raise ApiError(400, f"input[{index}] holds [PAD], id 0; send ids without padding", param="input")
-    if ids[0] == CLS and ids[-1] == SEP and len(ids) > 1:
-        return list(ids)
-    return [CLS, *ids, SEP]
+    return list(ids) if _is_framed(ids) else [CLS, *ids, SEP]
