@@ -126,10 +126,12 @@ class Server(uvicorn.Server):
         From here on every answer closes its connection, so a client that keeps asking is served and leaves,
         and no request meets a closed door on a connection that it was right to use.
         """
-        self._service.draining = True
-        await asyncio.sleep(0)  # connections that the kernel has accepted are taken in first
+        await asyncio.sleep(0)  # connections that the kernel holds are taken in first
         for server in self.servers:
             server.close()
+        for listener in sockets or ():
+            listener.close()
+        self._service.draining = True  # not before: clients that are sent away must find the door closed
         deadline = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
         quiet = time.monotonic()
         while self.server_state.connections and not self.force_exit and time.monotonic() < deadline:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -154,6 +155,7 @@ class ApiError(Exception):
         return encode(ErrorResponse(ErrorBody(self.message, self.kind, self.param, self.code)))
 
 
+_PLACE = re.compile(r"(?:- at `\$\.|required field `)(\w+)")  # in a message of msgspec
 encode = msgspec.json.Encoder().encode
 _decoders: dict[type[Struct], msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind) for kind in (EmbeddingRequest, TokenizeRequest)
@@ -179,8 +181,8 @@ def _read(body: bytes, kind: type[Struct]) -> Any:
         except msgspec.DecodeError:
             return msgspec.convert(_read_surrogates(body), kind)
     except msgspec.ValidationError as error:
-        place = str(error).rpartition("`$.")[2].rstrip("`")
-        raise ApiError(400, str(error), param=place.split("[")[0] if place.isascii() else None) from error
+        place = _PLACE.search(str(error))
+        raise ApiError(400, str(error), param=place[1] if place else None) from error
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"the body is not valid JSON in UTF-8: {error}") from error
 

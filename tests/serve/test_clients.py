@@ -9,12 +9,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from clients import ranks
 from serving import Running, running
 
 from ov_minilm import Embedder
@@ -104,14 +104,6 @@ def ask(code: str, server: Running, *command: str, texts: list[str] = TEXTS, **o
     )
     assert done.returncode == 0, done.stderr
     return np.array(json.loads(done.stdout.splitlines()[-1]), np.float32)
-
-
-def ranks() -> Path:
-    """The folder with cl100k's ranks that litellm brings, as tiktoken keeps them."""
-    litellm = find_spec("litellm")
-    if litellm is None or litellm.origin is None:
-        pytest.skip("litellm is not installed: pip install -e '.[clients]'")
-    return Path(litellm.origin).parent / "litellm_core_utils/tokenizers"
 
 
 def test_langchain_as_it_comes(server: Running, vectors: FloatArray) -> None:
