@@ -37,6 +37,10 @@ T = TypeVar("T")
 INLINE = 16_384  # bytes of a body, or texts * 256 of an answer, that the event loop handles itself
 OPEN = {"/", "/docs", "/openapi.json"}  # say nothing about texts or traffic: no key needed
 HEALTH = {"/health", "/livez", "/readyz"}
+PAGE_HEADERS = {  # our pages load nothing from elsewhere, and nobody frames them
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+}
 REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 log = logging.getLogger("ov_minilm.serve")
@@ -65,7 +69,6 @@ class Service:
         self._keys = Keys(settings.api_keys)
         self._started = int(time.time())
         info = embedder.info
-        self._dim = 384
         self.names = settings.served_model_names or (info.model.rpartition("/")[2], info.model)
         self._fingerprint = info.fingerprint
 
@@ -97,28 +100,30 @@ class Service:
             tokens = sum(tokenized.tokens)
             outcome.texts, outcome.tokens = len(tokenized.tokens), tokens
             outcome.truncated = len(tokenized.truncated)
-            self.metrics.tokenization.observe(time.perf_counter() - started)
+            tokenizing = time.perf_counter() - started
+            self.metrics.tokenization.observe(tokenizing)
             with self.admission.queued(tokens):
                 started = time.perf_counter()
                 vectors = await _unless_gone(self._embedder.submit(tokenized), request)
-                self.metrics.inference.observe(time.perf_counter() - started)
+                embedding = time.perf_counter() - started
+            self.metrics.inference.observe(embedding)
             self.metrics.input_length.observe(tokens)
             self.metrics.texts.observe(len(vectors))
             self.metrics.truncated.inc(outcome.truncated)
             answer = await _here_or_aside(
                 len(vectors) * 256 < INLINE, lambda: self._answer(asked, vectors, tokens)
             )
-        headers = {"x-truncated": str(outcome.truncated), "x-model-fingerprint": self._fingerprint}
+        headers = {
+            "x-truncated": str(outcome.truncated),
+            "x-model-fingerprint": self._fingerprint,
+            "server-timing": f"tokenize;dur={1000 * tokenizing:.2f}, embed;dur={1000 * embedding:.2f}",
+        }
         return Response(answer, media_type="application/json", headers=headers)
 
     def _prepare(self, body: bytes, header: str | None) -> tuple[wire.EmbeddingRequest, Any]:
         """Parse, check and tokenize a request."""
         asked = wire.read_embedding_request(body)
         self._check_model(asked.model)
-        if asked.dimensions is not None and asked.dimensions > self._dim:
-            raise ApiError(
-                400, f"dimensions is {asked.dimensions}, this model has {self._dim}", param="dimensions"
-            )
         truncate = asked.truncate or header or self.settings.truncate
         if truncate not in ("end", "error", "mean"):
             raise ApiError(400, f"x-truncate is {header!r}; choose end, error or mean", param="x-truncate")
@@ -220,15 +225,15 @@ class Service:
 
     async def openapi(self, _: Request) -> Response:
         """GET /openapi.json: made from the types that read and write."""
-        return Response(openapi.document(), media_type="application/json")
+        return Response(openapi.document(self.settings.max_client_batch_size), media_type="application/json")
 
     async def docs(self, _: Request) -> Response:
         """GET /docs."""
-        return Response(_file("docs.html"), media_type="text/html")
+        return Response(_file("docs.html"), media_type="text/html", headers=PAGE_HEADERS)
 
     async def page(self, _: Request) -> Response:
         """GET /: a playground."""
-        return Response(_file("page.html"), media_type="text/html")
+        return Response(_file("page.html"), media_type="text/html", headers=PAGE_HEADERS)
 
     def check_key(self, path: str, authorization: str | None) -> None:
         """Refuse a request that needs a key and has none. ApiError 401."""
@@ -309,7 +314,7 @@ def application(service: Service) -> ASGIApp:
             allow_origins=service.settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "x-truncated", "x-model-fingerprint"],
+            expose_headers=["x-request-id", "x-truncated", "x-model-fingerprint", "server-timing"],
         )
     return app
 

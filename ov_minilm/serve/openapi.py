@@ -24,7 +24,7 @@ MEANINGS = {
 
 
 @cache
-def document() -> bytes:
+def document(most_texts: int) -> bytes:
     """Return openapi.json."""
     kinds = (
         wire.EmbeddingRequest,
@@ -36,6 +36,8 @@ def document() -> bytes:
         wire.ErrorResponse,
     )
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    for kind in ("EmbeddingRequest", "TokenizeRequest"):
+        _say_what_lists_hold(schemas[kind]["properties"]["input"], most_texts)
     truncate = {
         "name": "x-truncate",
         "in": "header",
@@ -62,6 +64,7 @@ def document() -> bytes:
                         parameters=[truncate],
                         headers={
                             "x-truncated": "Texts that were cut at their end",
+                            "server-timing": "Milliseconds to tokenize and to embed",
                             "x-model-fingerprint": "What decides the vectors: store it beside an index",
                         },
                     )
@@ -86,6 +89,19 @@ def document() -> bytes:
             "security": [{"key": []}, {}],
         }
     )
+
+
+def _say_what_lists_hold(schema: dict[str, Any], most: int) -> None:
+    """Write out that a list is of one kind, not empty, and bounded: the types cannot."""
+    text, array = schema["anyOf"]
+    kinds = array["items"].get("anyOf", [array["items"]])
+    lists = [{"type": "array", "items": kind, "minItems": 1, "maxItems": most} for kind in kinds]
+    for one in lists:
+        if one["items"]["type"] == "array":
+            one["items"] = one["items"] | {"minItems": 1}
+        elif one["items"]["type"] == "integer":
+            del one["maxItems"]  # the ids of a single text
+    schema["anyOf"] = [text, *lists]
 
 
 def _operation(

@@ -16,39 +16,44 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ov_minilm.serve.settings import Truncate
-from ov_minilm.spec import FloatArray
+from ov_minilm.spec import MINILM, FloatArray
 
 MAX_ID = 100_276  # the last id of cl100k; ids of the model's own vocabulary are smaller
 MAX_CHARACTERS = 1_000_000  # of one text
 
-_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": MAX_ID}, "minItems": 1}
-_TEXT = {"type": "string", "maxLength": MAX_CHARACTERS}
-_INPUT = {  # a list is of one kind, which the type below does not say
-    "description": "A text, a list of texts, a list of token ids, or a list of such lists.",
-    "anyOf": [
-        _TEXT,
-        {"type": "array", "items": _TEXT, "minItems": 1},
-        _IDS,
-        {"type": "array", "items": _IDS, "minItems": 1},
-    ],
-}
+Text = Annotated[str, Meta(max_length=MAX_CHARACTERS)]
+TokenId = Annotated[int, Meta(ge=0, le=MAX_ID)]
 
 
-class EmbeddingRequest(Struct, forbid_unknown_fields=False):
+class EmbeddingRequest(Struct):
     """The body of POST /v1/embeddings."""
 
-    input: Annotated[str | list[str | int | list[int]], Meta(extra_json_schema=_INPUT)]
-    model: str | None = None
-    encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int, Meta(ge=1)] | None = None
-    user: str | None = None
-    truncate: Truncate | None = None  # ours: what to do with texts that are too long
+    input: Annotated[  # a list is of one kind, which no type here says: see items()
+        Text | list[Text | TokenId | list[TokenId]],
+        Meta(description="A text, a list of texts, a list of token ids, or a list of such lists."),
+    ]
+    model: Annotated[
+        str | None, Meta(description="One of /v1/models; another name is served too, unless --strict-model.")
+    ] = None
+    encoding_format: Annotated[
+        Literal["float", "base64"] | None,
+        Meta(description="Numbers, the default, or base64 of little-endian float32."),
+    ] = None
+    dimensions: Annotated[
+        Annotated[int, Meta(ge=1, le=MINILM.dim)] | None,
+        Meta(description="Keep so many components, of unit length again."),
+    ] = None
+    user: Annotated[str | None, Meta(description="Ignored.")] = None
+    truncate: Annotated[
+        Truncate | None,
+        Meta(description="Of texts over 256 tokens: cut the end, refuse, or average the windows."),
+    ] = None
 
 
 class TokenizeRequest(Struct):
     """The body of POST /tokenize."""
 
-    input: Annotated[str | list[str], Meta(description="A text or a list of texts.")]
+    input: Annotated[Text | list[Text], Meta(description="A text or a list of texts.")]
 
 
 class Embedding(Struct, tag_field="object", tag="embedding"):
@@ -218,24 +223,9 @@ def items(value: str | list[Any], most: int) -> list[str] | list[list[int]]:
             param="input",
             code="array_above_max_length",
         )
-    if kinds == {str}:
-        for index, text in enumerate(found):
-            if len(text) > MAX_CHARACTERS:
-                raise ApiError(
-                    400,
-                    f"input[{index}] has {len(text)} characters, at most {MAX_CHARACTERS} are read; split it",
-                    param="input",
-                    code="string_above_max_length",
-                )
-        return found
-    for index, ids in enumerate(found):
-        if not ids:
-            raise ApiError(400, f"input[{index}] is an empty list of token ids", param="input")
-        if min(ids) < 0 or max(ids) > MAX_ID:
-            wrong = next(one for one in ids if not 0 <= one <= MAX_ID)
-            raise ApiError(
-                400, f"input[{index}] has the token id {wrong}; ids are 0..{MAX_ID}", param="input"
-            )
+    if kinds == {list} and [] in found:
+        index = found.index([])
+        raise ApiError(400, f"input[{index}] is an empty list of token ids", param="input")
     return found
 
 

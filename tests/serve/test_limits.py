@@ -156,7 +156,7 @@ def test_slow_bodies_are_given_up(shipped: Embedder) -> None:
 
         scope = {"type": "http", "method": "POST", "path": "/v1/embeddings", "root_path": ""}
         headers = [(b"content-type", b"application/json")]
-        await app({**scope, "headers": headers, "query_string": b""}, receive, keep)  # type: ignore[arg-type]
+        await app({**scope, "headers": headers, "query_string": b""}, receive, keep)
         return found[0]
 
     assert 408 == asyncio.run(drip())
