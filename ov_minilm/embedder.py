@@ -267,48 +267,6 @@ class Embedder:
         cosines: FloatArray = left @ right.T
         return cosines
 
-    def tokenize(self, texts: list[Any], *, truncate: Truncate = "end") -> Any:  # temporary
-        """Temporary."""
-        from types import SimpleNamespace
-
-        windows: list[list[IntArray]] = []
-        truncated = []
-        for i, item in enumerate(texts):
-            if isinstance(item, str):
-                first, further = self._tokens.encode([item])
-                windows.append([first[0], *further.get(0, ())])
-            else:
-                windows.append([np.asarray(item, np.int32)])
-            if len(windows[-1]) > 1 and truncate != "mean":
-                if truncate == "error":
-                    raise TextTooLong(i, self._tokens.total(windows[-1][0], windows[-1][1:]), 256)
-                windows[-1] = windows[-1][:1]
-                truncated.append(i)
-        return SimpleNamespace(
-            windows=windows, tokens=[sum(map(len, one)) for one in windows], truncated=truncated
-        )
-
-    def submit(self, tokenized: Any) -> Any:  # temporary
-        """Temporary."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        if not hasattr(self, "_pool"):
-            self._pool = ThreadPoolExecutor(1)
-        return self._pool.submit(self._temporary, tokenized)
-
-    def _temporary(self, tokenized: Any) -> FloatArray:
-        flat = [ids for text in tokenized.windows for ids in text]
-        with self._lock:
-            vectors = self._run(iter([flat]), len(flat), False)
-        out = np.empty((len(tokenized.windows), 384), np.float32)
-        at = 0
-        for i, text in enumerate(tokenized.windows):
-            mine = vectors[at : at + len(text)]
-            at += len(text)
-            weights = np.array([len(ids) - 2 for ids in text], np.float32)
-            out[i] = mine[0] if len(text) == 1 else (m := weights @ mine) / np.linalg.norm(m)
-        return out
-
     @property
     def info(self) -> Info:
         """What runs here and how."""

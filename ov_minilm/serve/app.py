@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from ov_minilm.serve.settings import Settings, Truncate
 from ov_minilm.serve.token_ids import TokenIdReader
 from ov_minilm.serve.wire import ApiError
 from ov_minilm.spec import FloatArray
+from ov_minilm.tokens import Tokenized
 
 T = TypeVar("T")
 
@@ -61,7 +63,7 @@ class Service:
     def __init__(self, embedder: Embedder, settings: Settings) -> None:
         self.settings = settings
         self.admission = Admission(settings.max_concurrent_requests, settings.max_queued_tokens)
-        self.metrics = Metrics(lambda: self.admission.requests, lambda: self.admission.tokens)
+        self.metrics = Metrics(self.admission, embedder)
         self.ready = False  # an inference gave the right vector
         self.draining = False  # told to end: answers what has come, and no more
         self._embedder = embedder
@@ -120,7 +122,7 @@ class Service:
         }
         return Response(answer, media_type="application/json", headers=headers)
 
-    def _prepare(self, body: bytes, header: str | None) -> tuple[wire.EmbeddingRequest, Any]:
+    def _prepare(self, body: bytes, header: str | None) -> tuple[wire.EmbeddingRequest, Tokenized]:
         """Parse, check and tokenize a request."""
         asked = wire.read_embedding_request(body)
         self._check_model(asked.model)
@@ -132,7 +134,7 @@ class Service:
             found = self._ids.read(found, asked.model)
         return asked, self._tokenize(found, cast("Truncate", truncate))
 
-    def _tokenize(self, found: list[str] | list[list[int]], truncate: Truncate) -> Any:
+    def _tokenize(self, found: list[str] | list[list[int]], truncate: Truncate) -> Tokenized:
         try:
             return self._embedder.tokenize(found, truncate=truncate)
         except TextTooLong as error:
@@ -338,7 +340,7 @@ async def _here_or_aside(small: bool, work: Callable[[], T]) -> T:
     return work() if small else await asyncio.to_thread(work)
 
 
-async def _unless_gone(future: Any, request: Request) -> FloatArray:
+async def _unless_gone(future: Future[FloatArray], request: Request) -> FloatArray:
     """Wait for the vectors; a client that leaves takes its texts out of the queue."""
     found: asyncio.Future[FloatArray] = asyncio.wrap_future(future)
     leaving = asyncio.ensure_future(request.receive())

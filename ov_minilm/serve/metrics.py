@@ -5,10 +5,15 @@ Counters end in _total, as Prometheus' own client writes them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from ov_minilm.embedder import Embedder
+from ov_minilm.serve.limits import Admission
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -33,18 +38,16 @@ REASONS = {  # of a refusal, by its status
 class Metrics:
     """One server's figures, in a registry of their own: two servers in a process do not mix."""
 
-    def __init__(self, waiting_requests: Callable[[], float], waiting_tokens: Callable[[], float]) -> None:
+    def __init__(self, admission: Admission, embedder: Embedder) -> None:
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
+        registry.register(_Queue(admission, embedder))
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
             return Histogram(name, text, buckets=buckets, registry=registry)
-
-        def gauge(name: str, text: str, value: Callable[[], float]) -> None:
-            Gauge(name, text, registry=registry).set_function(value)
 
         self._count = counter("te_request_count", "Requests for embeddings or tokens", "method")
         self._success = counter("te_request_success", "Of these, answered with 200", "method")
@@ -59,8 +62,6 @@ class Metrics:
             "te_embed_inference_duration", "Seconds from the queue to vectors, the wait in it included"
         )
         self.truncated = counter("te_truncated", "Texts cut at their end")
-        gauge("te_queue_size", "Requests accepted and not answered", waiting_requests)
-        gauge("te_queue_tokens", "Tokens accepted and not embedded", waiting_tokens)
 
     def count(self, method: str, status: int, seconds: float) -> None:
         """Count a request and how it ended."""
@@ -74,3 +75,28 @@ class Metrics:
     def render(self) -> bytes:
         """Return the text format."""
         return generate_latest(self._registry)
+
+
+class _Queue(Collector):
+    """What waits and what ran, read when it is asked for."""
+
+    def __init__(self, admission: Admission, embedder: Embedder) -> None:
+        self._admission = admission
+        self._embedder = embedder
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield figures of the server's queue and of the embedder's batches."""
+        stats = self._embedder.stats
+        for name, text, value in (
+            ("te_queue_size", "Requests accepted and not answered", self._admission.requests),
+            ("te_queue_tokens", "Tokens accepted and not embedded", self._admission.tokens),
+            ("te_batch_running", "Texts packed or in flight", stats.running),
+        ):
+            yield GaugeMetricFamily(name, text, value)
+        for name, text, value in (
+            ("te_batch_count", "Batches that ran", stats.batches),
+            ("te_batch_texts", "Texts in them", stats.texts),
+            ("te_batch_tokens", "Tokens in them", stats.tokens),
+            ("te_batch_cells", "Room in them: tokens / cells is how full they were", stats.cells),
+        ):
+            yield CounterMetricFamily(name, text, value)

@@ -53,12 +53,14 @@ class TokenIdReader:
             self._encoding = _load()
 
     def read(self, lists: list[list[int]], model: str | None) -> list[str] | list[list[int]]:
-        """Return texts, if the ids are of cl100k, else ids with [CLS] and [SEP]; ApiError 400 if unclear."""
+        """Return texts, if the ids are of cl100k, else the ids; ApiError 400 if it is unclear."""
         if self._policy == "reject":
             raise ApiError(400, f"this server takes no token ids; {WAY_OUT}", param="input")
         if self._policy == "cl100k" or (self._policy == "auto" and self._is_cl100k(lists, model)):
             return self._decode(lists)
-        return [_framed(ids, index) for index, ids in enumerate(lists)]
+        for index, ids in enumerate(lists):
+            _check_native(ids, index)
+        return lists
 
     def _is_cl100k(self, lists: list[list[int]], model: str | None) -> bool:
         foreign = any(map(_foreign, lists))
@@ -119,11 +121,9 @@ def _is_framed(ids: Ids) -> bool:
     return len(ids) > 1 and ids[0] == CLS and ids[-1] == SEP
 
 
-def _framed(ids: Ids, index: int) -> list[int]:
-    """Return ids of the model's vocabulary with [CLS] and [SEP], which some clients leave out."""
+def _check_native(ids: Ids, index: int) -> None:
     if max(ids) >= VOCABULARY:
         message = f"input[{index}] has the token id {max(ids)}; this model's vocabulary has {VOCABULARY}"
         raise ApiError(400, f"{message}; {WAY_OUT}", param="input")
     if PAD in ids:
         raise ApiError(400, f"input[{index}] holds [PAD], id 0; send ids without padding", param="input")
-    return list(ids) if _is_framed(ids) else [CLS, *ids, SEP]

@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 from ov_minilm.serve.settings import Truncate
 from ov_minilm.spec import MINILM, FloatArray
 
-MAX_ID = 100_276  # the last id of cl100k; ids of the model's own vocabulary are smaller
+MAX_ID = 100_255  # the last of cl100k that stands for text; the model's own vocabulary is smaller
 MAX_CHARACTERS = 1_000_000  # of one text
 
 Text = Annotated[str, Meta(max_length=MAX_CHARACTERS)]

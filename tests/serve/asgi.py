@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message
 
 from ov_minilm import Embedder
 from ov_minilm.embedder import Info
+from ov_minilm.scheduler import Stats
 from ov_minilm.spec import FloatArray
 
 JSON = {"content-type": "application/json"}
@@ -111,6 +112,11 @@ class Waiting(Embedder):
     def info(self) -> Info:
         """Of the real one."""
         return self._real.info
+
+    @property
+    def stats(self) -> Stats:
+        """Of the real one."""
+        return self._real.stats
 
     def tokenize(self, texts: Any, *, truncate: Any = "end") -> Any:
         """As the real one."""
