@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 from uuid import uuid4
 
 from starlette.exceptions import HTTPException
@@ -36,9 +36,13 @@ from ov_minilm.tokens import Tokenized
 
 T = TypeVar("T")
 
-INLINE = 16_384  # bytes of a body, or texts * 256 of an answer, that the event loop handles itself
+# What the event loop does itself, a millisecond at most; more is done in a thread.
+READ_HERE = 262_144  # bytes of a body to parse
+TOKENIZE_HERE = 4096  # bytes of a body to tokenize
+ANSWER_HERE = 32  # vectors to write
 OPEN = {"/", "/docs", "/openapi.json"}  # say nothing about texts or traffic: no key needed
 HEALTH = {"/health", "/livez", "/readyz"}
+WARM_UP = ((10, 1), (25, 1), (55, 1), (120, 1), (250, 1), (14, 64), (120, 8), (250, 4))  # words, texts
 PAGE_HEADERS = {  # our pages load nothing from elsewhere, and nobody frames them
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -95,16 +99,18 @@ class Service:
         with self.admission.request():
             body = await read_body(request, self.settings.payload_limit, self.settings.body_seconds)
             started = time.perf_counter()
-            asked, tokenized = await _here_or_aside(
-                len(body) < INLINE, lambda: self._prepare(body, request.headers.get("x-truncate"))
+            asked, found = await _here_or_aside(len(body) < READ_HERE, lambda: self._read(body))
+            self.admission.lane(len(found)).check()  # before the work of tokenizing
+            truncate = self._truncate(asked, request.headers.get("x-truncate"))
+            tokenized = await _here_or_aside(
+                len(body) < TOKENIZE_HERE, lambda: self._tokenize(found, asked.model, truncate)
             )
-            outcome: Outcome = request.scope["outcome"]
-            tokens = sum(tokenized.tokens)
-            outcome.texts, outcome.tokens = len(tokenized.tokens), tokens
-            outcome.truncated = len(tokenized.truncated)
             tokenizing = time.perf_counter() - started
+            outcome: Outcome = request.scope["outcome"]
+            outcome.texts, outcome.truncated = len(found), len(tokenized.truncated)
+            outcome.tokens = tokens = sum(tokenized.tokens)
             self.metrics.tokenization.observe(tokenizing)
-            with self.admission.queued(tokens):
+            with self.admission.lane(sum(map(len, tokenized.windows))).queued(tokens):
                 started = time.perf_counter()
                 vectors = await _unless_gone(self._embedder.submit(tokenized), request)
                 embedding = time.perf_counter() - started
@@ -113,7 +119,7 @@ class Service:
             self.metrics.texts.observe(len(vectors))
             self.metrics.truncated.inc(outcome.truncated)
             answer = await _here_or_aside(
-                len(vectors) * 256 < INLINE, lambda: self._answer(asked, vectors, tokens)
+                len(vectors) <= ANSWER_HERE, lambda: self._answer(asked, vectors, tokens)
             )
         headers = {
             "x-truncated": str(outcome.truncated),
@@ -122,19 +128,22 @@ class Service:
         }
         return Response(answer, media_type="application/json", headers=headers)
 
-    def _prepare(self, body: bytes, header: str | None) -> tuple[wire.EmbeddingRequest, Tokenized]:
-        """Parse, check and tokenize a request."""
+    def _read(self, body: bytes) -> tuple[wire.EmbeddingRequest, list[str] | list[list[int]]]:
+        """Parse a request and return its texts, or its lists of token ids."""
         asked = wire.read_embedding_request(body)
         self._check_model(asked.model)
-        truncate = asked.truncate or header or self.settings.truncate
-        if truncate not in ("end", "error", "mean"):
-            raise ApiError(400, f"x-truncate is {header!r}; choose end, error or mean", param="x-truncate")
-        found = wire.items(asked.input, self.settings.max_client_batch_size)
-        if isinstance(found[0], list):
-            found = self._ids.read(found, asked.model)
-        return asked, self._tokenize(found, cast("Truncate", truncate))
+        return asked, wire.items(asked.input, self.settings.max_client_batch_size)
 
-    def _tokenize(self, found: list[str] | list[list[int]], truncate: Truncate) -> Tokenized:
+    def _truncate(self, asked: wire.EmbeddingRequest, header: str | None) -> Truncate:
+        if header not in (None, *get_args(Truncate)):
+            raise ApiError(400, f"x-truncate is {header!r}; choose end, error or mean", param="x-truncate")
+        return asked.truncate or cast("Truncate | None", header) or self.settings.truncate
+
+    def _tokenize(
+        self, found: list[str] | list[list[int]], model: str | None, truncate: Truncate
+    ) -> Tokenized:
+        if isinstance(found[0], list):
+            found = self._ids.read(found, model)
         try:
             return self._embedder.tokenize(found, truncate=truncate)
         except TextTooLong as error:
@@ -163,12 +172,12 @@ class Service:
         """POST /tokenize."""
         with self.admission.request():
             body = await read_body(request, self.settings.payload_limit, self.settings.body_seconds)
-            answer = await _here_or_aside(len(body) < INLINE, lambda: self._tokens(body))
+            answer = await _here_or_aside(len(body) < TOKENIZE_HERE, lambda: self._tokens(body))
         return Response(answer, media_type="application/json")
 
     def _tokens(self, body: bytes) -> bytes:
         texts = wire.items(wire.read_tokenize_request(body).input, self.settings.max_client_batch_size)
-        tokenized = self._tokenize(texts, "mean")
+        tokenized = self._embedder.tokenize(texts, truncate="mean")
         data = [
             wire.Tokens(index, [ids.tolist() for ids in windows], len(windows) > 1)
             for index, windows in enumerate(tokenized.windows)
@@ -221,6 +230,12 @@ class Service:
                 code="wrong_vectors",
             )
 
+    async def warm_up(self) -> None:
+        """Have every grid compiled, for texts alone and for many: a few seconds that no client waits."""
+        for words, times in WARM_UP:
+            tokenized = self._embedder.tokenize(["word " * words] * times)
+            await asyncio.wrap_future(self._embedder.submit(tokenized))
+
     async def figures(self, _: Request) -> Response:
         """GET /metrics."""
         return Response(self.metrics.render(), headers={"content-type": CONTENT_TYPE})
@@ -255,6 +270,8 @@ class Application:
     @asynccontextmanager
     async def _lifespan(self, _: Any) -> AsyncIterator[None]:
         await self._service.check()
+        if self._service.settings.warm_up:
+            await self._service.warm_up()
         yield
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

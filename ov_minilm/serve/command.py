@@ -78,7 +78,7 @@ def _default(name: str) -> dict[str, Any]:
     "--max-queued-tokens",
     type=click.IntRange(256),
     **_default("max_queued_tokens"),
-    help="Likewise, in tokens.",
+    help="Likewise, when so many tokens wait; eight times as many of requests of over 32 texts.",
 )
 @click.option("--payload-limit", type=click.IntRange(1), **_default("payload_limit"), help="Bytes of a body.")
 @click.option(
@@ -87,6 +87,11 @@ def _default(name: str) -> dict[str, Any]:
     default=30,
     show_default=True,
     help="After SIGTERM, for what was accepted to be answered.",
+)
+@click.option(
+    "--warm-up/--no-warm-up",
+    **_default("warm_up"),
+    help="Compile for texts of all lengths before the first request.",
 )
 @click.option("--access-log", type=click.Choice(get_args(AccessLog)), **_default("access_log"))
 @click.option(

@@ -10,8 +10,11 @@ from contextlib import contextmanager
 
 from starlette.requests import ClientDisconnect, Request
 
+from ov_minilm.scheduler import FEW
 from ov_minilm.serve.wire import ApiError
 
+MOST_TOKENS = 2048 * 256  # of a request: OpenAI's number of texts, each at the model's length
+LONGER = 8  # times: how much longer the queue of requests of many texts may be
 DRAIN = 4  # times the limit: how much of a body that is too large is read, so that the client hears why
 
 
@@ -38,14 +41,64 @@ class Keys:
             )
 
 
+class Lane:
+    """Tokens that wait for their turn in one of the embedder's queues."""
+
+    def __init__(self, most: int, seconds: int) -> None:
+        self._most = most
+        self._seconds = seconds
+        self.tokens = 0
+
+    def check(self) -> None:
+        """Refuse the next request while so much waits. ApiError 429."""
+        if self.tokens >= self._most:
+            raise ApiError(
+                429,
+                f"{self.tokens} tokens are waiting, {self._most} may; try again later",
+                code="rate_limit_exceeded",
+                headers={"retry-after": str(self._seconds)},
+            )
+
+    @contextmanager
+    def queued(self, tokens: int) -> Iterator[None]:
+        """Hold room for tokens until they are embedded."""
+        if tokens > MOST_TOKENS:
+            raise ApiError(
+                400,
+                f"the input has {tokens} tokens, a request may have {MOST_TOKENS}; send several requests",
+                param="input",
+                code="max_tokens_per_request",
+            )
+        self.check()
+        self.tokens += tokens
+        try:
+            yield
+        finally:
+            self.tokens -= tokens
+
+
 class Admission:
-    """Bounds what is accepted and not answered yet, in requests and in tokens."""
+    """Bounds what is accepted and not answered yet.
+
+    The embedder runs small calls before long ones, so each kind has a bound of its own: what waits before a
+    small request is a second or two of work, while indexers may fill a longer queue that holds up nobody
+    else. What counts is what waits already: a large request is not starved by many small ones.
+    """
 
     def __init__(self, most_requests: int, most_tokens: int) -> None:
         self._most_requests = most_requests
-        self._most_tokens = most_tokens
+        self._small = Lane(most_tokens, 1)
+        self._long = Lane(LONGER * most_tokens, LONGER)
         self.requests = 0
-        self.tokens = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens accepted and not embedded."""
+        return self._small.tokens + self._long.tokens
+
+    def lane(self, texts: int) -> Lane:
+        """Return where a request of so many texts waits."""
+        return self._small if texts <= FEW else self._long
 
     @contextmanager
     def request(self) -> Iterator[None]:
@@ -61,29 +114,6 @@ class Admission:
             yield
         finally:
             self.requests -= 1
-
-    @contextmanager
-    def queued(self, tokens: int) -> Iterator[None]:
-        """Hold room for tokens until they are embedded. ApiError 429 if there is none, 400 if never."""
-        if tokens > self._most_tokens:
-            raise ApiError(
-                400,
-                f"the input has {tokens} tokens, this server takes {self._most_tokens} a request; split it",
-                param="input",
-                code="max_tokens_per_request",
-            )
-        if self.tokens + tokens > self._most_tokens:
-            raise ApiError(
-                429,
-                f"{self.tokens} tokens are waiting, {tokens} more are over the {self._most_tokens} "
-                "that this server accepts; try again later",
-                code="rate_limit_exceeded",
-            )
-        self.tokens += tokens
-        try:
-            yield
-        finally:
-            self.tokens -= tokens
 
 
 async def read_body(request: Request, limit: int, seconds: float) -> bytes:

@@ -31,7 +31,7 @@ class Running:
 def running(*options: str, **environment: str) -> Iterator[Running]:
     """Start `ov-minilm serve` and wait for the line that says it is ready."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "ov_minilm", "serve", "--port", "0", *options],
+        [sys.executable, "-m", "ov_minilm", "serve", "--port", "0", "--no-warm-up", *options],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},

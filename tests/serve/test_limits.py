@@ -78,20 +78,32 @@ def test_a_full_house_says_so_at_once() -> None:
 
 
 def test_tokens_are_bounded_too() -> None:
-    """What would fit later is a 429; what never fits is a 400."""
-    admission = Admission(10, 100)
+    """With enough waiting the next one is a 429, however small; what is too large for ever is a 400."""
+    lane = Admission(10, 100).lane(1)
 
-    with admission.queued(60):
-        with pytest.raises(ApiError) as later, admission.queued(41):
+    with lane.queued(99), lane.queued(500):
+        assert 599 == lane.tokens
+        with pytest.raises(ApiError) as later, lane.queued(1):
             pass
-        with pytest.raises(ApiError) as never, admission.queued(101):
-            pass
-        with admission.queued(40):
-            assert 100 == admission.tokens
+    with pytest.raises(ApiError) as never, lane.queued(2048 * 256 + 1):
+        pass
 
     assert (429, 400) == (later.value.status, never.value.status)
     assert "max_tokens_per_request" == never.value.code
-    assert 0 == admission.tokens
+    assert 0 == lane.tokens
+
+
+def test_indexers_do_not_lock_out_small_requests() -> None:
+    """Requests of many texts wait in a longer queue of their own, and are told to come back later."""
+    admission = Admission(10, 100)
+
+    with admission.lane(33).queued(800):
+        admission.lane(32).check()
+        with pytest.raises(ApiError) as refused:
+            admission.lane(33).check()
+        assert 800 == admission.tokens
+
+    assert (429, "8") == (refused.value.status, refused.value.headers["retry-after"])
 
 
 @pytest.mark.parametrize(

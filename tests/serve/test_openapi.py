@@ -95,6 +95,7 @@ def test_schemathesis_finds_nothing() -> None:
         command = [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"),
             *("--checks", "all", "--max-examples", "300", "--seed", "1", "--no-color"),
+            *("--exclude-checks", "positive_data_acceptance"),  # to JSON Schema 1.0 is an integer
         ]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ}, check=False)
 
