@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import msgspec
 from starlette.types import Scope
 
 from ov_minilm.serve.settings import AccessLog as Form
 
-if TYPE_CHECKING:
-    from ov_minilm.serve.app import Outcome
-
 log = logging.getLogger("ov_minilm.access")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a request turned out to be."""
+
+    texts: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    phases: dict[str, tuple[float, float]] = field(default_factory=dict)  # begin and end, perf_counter
 
 
 class AccessLog:
@@ -22,12 +29,12 @@ class AccessLog:
     def __init__(self, form: Form) -> None:
         self._form = form
 
-    def write(self, scope: Scope, status: int, seconds: float, request_id: bytes, outcome: Outcome) -> None:
+    def write(self, scope: Scope, status: int, seconds: float, request_id: str, outcome: Outcome) -> None:
         """Log a request: 499 is a client that left before its answer."""
         if self._form == "off" or not log.isEnabledFor(logging.INFO):
             return
         client = scope["client"][0] if scope.get("client") else "-"
-        path, name, ms = scope["path"], request_id.decode("ascii"), round(1000 * seconds, 2)
+        path, name, ms = scope["path"], request_id, round(1000 * seconds, 2)
         if self._form == "plain":
             log.info(
                 "%s %s %r %d %.2f ms, %d texts, %d tokens, %d truncated, %s",

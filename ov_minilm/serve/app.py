@@ -9,9 +9,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 from uuid import uuid4
 
 from starlette.exceptions import HTTPException
@@ -25,7 +25,7 @@ from ov_minilm.embedder import Embedder
 from ov_minilm.errors import TextTooLong
 from ov_minilm.output import shrink
 from ov_minilm.serve import golden, openapi, wire
-from ov_minilm.serve.access import AccessLog
+from ov_minilm.serve.access import AccessLog, Outcome
 from ov_minilm.serve.limits import Admission, Keys, read_body
 from ov_minilm.serve.metrics import CONTENT_TYPE, Metrics
 from ov_minilm.serve.settings import Settings, Truncate
@@ -34,31 +34,27 @@ from ov_minilm.serve.wire import ApiError
 from ov_minilm.spec import FloatArray
 from ov_minilm.tokens import Tokenized
 
+if TYPE_CHECKING:
+    from ov_minilm.serve.tracing import Tracing
+
 T = TypeVar("T")
 
 # What the event loop does itself, a millisecond at most; more is done in a thread.
 READ_HERE = 262_144  # bytes of a body to parse
 TOKENIZE_HERE = 4096  # bytes of a body to tokenize
 ANSWER_HERE = 32  # vectors to write
+PATIENCE = 0.02  # seconds before a client that waits is watched
 OPEN = {"/", "/docs", "/openapi.json"}  # say nothing about texts or traffic: no key needed
+COUNTED = {"/v1/embeddings", "/tokenize"}
 HEALTH = {"/health", "/livez", "/readyz"}
 WARM_UP = ((10, 1), (25, 1), (55, 1), (120, 1), (250, 1), (14, 64), (120, 8), (250, 4))  # words, texts
 PAGE_HEADERS = {  # our pages load nothing from elsewhere, and nobody frames them
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 }
-REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 log = logging.getLogger("ov_minilm.serve")
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a request turned out to be, for its log line."""
-
-    texts: int = 0
-    tokens: int = 0
-    truncated: int = 0
 
 
 class Service:
@@ -96,35 +92,33 @@ class Service:
 
     async def embeddings(self, request: Request) -> Response:
         """POST /v1/embeddings."""
+        outcome: Outcome = request.scope["outcome"]
         with self.admission.request():
-            body = await read_body(request, self.settings.payload_limit, self.settings.body_seconds)
-            started = time.perf_counter()
+            body = await read_body(request, self.settings.payload_limit)
+            came = time.perf_counter()
             asked, found = await _here_or_aside(len(body) < READ_HERE, lambda: self._read(body))
             self.admission.lane(len(found)).check()  # before the work of tokenizing
             truncate = self._truncate(asked, request.headers.get("x-truncate"))
             tokenized = await _here_or_aside(
                 len(body) < TOKENIZE_HERE, lambda: self._tokenize(found, asked.model, truncate)
             )
-            tokenizing = time.perf_counter() - started
-            outcome: Outcome = request.scope["outcome"]
             outcome.texts, outcome.truncated = len(found), len(tokenized.truncated)
             outcome.tokens = tokens = sum(tokenized.tokens)
-            self.metrics.tokenization.observe(tokenizing)
+            queued = time.perf_counter()
             with self.admission.lane(sum(map(len, tokenized.windows))).queued(tokens):
-                started = time.perf_counter()
                 vectors = await _unless_gone(self._embedder.submit(tokenized), request)
-                embedding = time.perf_counter() - started
-            self.metrics.inference.observe(embedding)
-            self.metrics.input_length.observe(tokens)
-            self.metrics.texts.observe(len(vectors))
-            self.metrics.truncated.inc(outcome.truncated)
+            embedded = time.perf_counter()
             answer = await _here_or_aside(
                 len(vectors) <= ANSWER_HERE, lambda: self._answer(asked, vectors, tokens)
             )
+        outcome.phases = {"tokenize": (came, queued), "embed": (queued, embedded)}
+        self.metrics.embedded(outcome)
         headers = {
             "x-truncated": str(outcome.truncated),
             "x-model-fingerprint": self._fingerprint,
-            "server-timing": f"tokenize;dur={1000 * tokenizing:.2f}, embed;dur={1000 * embedding:.2f}",
+            "server-timing": ", ".join(
+                f"{name};dur={1000 * (ended - begun):.2f}" for name, (begun, ended) in outcome.phases.items()
+            ),
         }
         return Response(answer, media_type="application/json", headers=headers)
 
@@ -171,7 +165,7 @@ class Service:
     async def tokenize(self, request: Request) -> Response:
         """POST /tokenize."""
         with self.admission.request():
-            body = await read_body(request, self.settings.payload_limit, self.settings.body_seconds)
+            body = await read_body(request, self.settings.payload_limit)
             answer = await _here_or_aside(len(body) < TOKENIZE_HERE, lambda: self._tokens(body))
         return Response(answer, media_type="application/json")
 
@@ -264,8 +258,15 @@ class Application:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._tracing: Tracing | None = None
+        if service.settings.otlp_endpoint:
+            from ov_minilm.serve.tracing import Tracing  # an extra of its own
+
+            self._tracing = Tracing(service.settings.otlp_endpoint)
         self._router = Router(service.routes(), redirect_slashes=False, lifespan=self._lifespan)
         self._access = AccessLog(service.settings.access_log)
+        self._run = uuid4().hex  # request ids: unique to this run, and numbered
+        self._numbers = count(1)
 
     @asynccontextmanager
     async def _lifespan(self, _: Any) -> AsyncIterator[None]:
@@ -273,6 +274,8 @@ class Application:
         if self._service.settings.warm_up:
             await self._service.warm_up()
         yield
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; a websocket is refused by the server when nothing answers it."""
@@ -285,7 +288,9 @@ class Application:
         started = time.perf_counter()
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
-        request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex.encode()
+        request_id = given.decode("latin-1")
+        if not REQUEST_ID.fullmatch(request_id):
+            request_id = f"{self._run}-{next(self._numbers):x}"
         outcome = scope["outcome"] = Outcome()
         scope["app"] = self
         status = 499
@@ -294,7 +299,7 @@ class Application:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"].append((b"x-request-id", request_id))
+                message["headers"].append((b"x-request-id", request_id.encode("ascii")))
                 if self._service.draining:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
@@ -307,13 +312,17 @@ class Application:
             pass
         except Exception as error:
             refused = _as_api_error(error, scope)
+            if refused.status == 500:
+                self._service.ready = False  # until an inference is right again
             await Response(refused.body(), refused.status, refused.headers, "application/json")(
                 scope, receive, named
             )
         seconds = time.perf_counter() - started
-        if scope["method"] == "POST":
+        if scope["path"] in COUNTED:
             self._service.metrics.count(scope["path"], status, seconds)
         self._access.write(scope, status, seconds, request_id, outcome)
+        if self._tracing is not None:
+            self._tracing.write(scope, started, status, request_id, outcome)
 
 
 def create_app(embedder: Embedder, settings: Settings | None = None) -> ASGIApp:
@@ -358,18 +367,29 @@ async def _here_or_aside(small: bool, work: Callable[[], T]) -> T:
 
 
 async def _unless_gone(future: Future[FloatArray], request: Request) -> FloatArray:
-    """Wait for the vectors; a client that leaves takes its texts out of the queue."""
+    """Wait for the vectors; a client that leaves takes its texts out of the queue.
+
+    Listening for that costs more than embedding a short text, so it begins when the answer takes long.
+    """
     found: asyncio.Future[FloatArray] = asyncio.wrap_future(future)
-    leaving = asyncio.ensure_future(request.receive())
-    leaving.add_done_callback(lambda _: found.cancel())
+    leaving: asyncio.Future[Message] | None = None
+
+    def listen() -> None:
+        nonlocal leaving
+        leaving = asyncio.ensure_future(request.receive())
+        leaving.add_done_callback(lambda _: found.cancel())
+
+    timer = asyncio.get_running_loop().call_later(PATIENCE, listen)
     try:
         return await found
     except asyncio.CancelledError:
-        if leaving.done() and not leaving.cancelled():
+        if leaving is not None and leaving.done() and not leaving.cancelled():
             raise ClientDisconnect from None
         raise
     finally:
-        leaving.cancel()
+        timer.cancel()
+        if leaving is not None:
+            leaving.cancel()
 
 
 def _file(name: str) -> bytes:

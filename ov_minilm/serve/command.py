@@ -95,6 +95,11 @@ def _default(name: str) -> dict[str, Any]:
 )
 @click.option("--access-log", type=click.Choice(get_args(AccessLog)), **_default("access_log"))
 @click.option(
+    "--otlp-endpoint",
+    **_default("otlp_endpoint"),
+    help="Send OpenTelemetry traces there, as in http://127.0.0.1:4318; needs ov-minilm[tracing].",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",

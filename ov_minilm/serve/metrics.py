@@ -13,6 +13,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from ov_minilm.embedder import Embedder
+from ov_minilm.serve.access import Outcome
 from ov_minilm.serve.limits import Admission
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -25,7 +26,6 @@ REASONS = {  # of a refusal, by its status
     401: "authentication",
     404: "not_found",
     405: "method",
-    408: "timeout",
     413: "payload_limit",
     415: "media_type",
     429: "overloaded",
@@ -52,16 +52,16 @@ class Metrics:
         self._count = counter("te_request_count", "Requests for embeddings or tokens", "method")
         self._success = counter("te_request_success", "Of these, answered with 200", "method")
         self._failure = counter("te_request_failure", "Requests refused, failed or dropped, by reason", "err")
-        self.request_duration = histogram("te_request_duration", "Seconds from a request to its answer")
-        self.input_length = histogram("te_request_input_length", "Tokens embedded for a request", TOKENS)
-        self.texts = histogram("te_request_texts", "Texts of a request", TEXTS)
-        self.tokenization = histogram(
-            "te_embed_tokenization_duration", "Seconds to read and tokenize a request"
-        )
-        self.inference = histogram(
-            "te_embed_inference_duration", "Seconds from the queue to vectors, the wait in it included"
-        )
-        self.truncated = counter("te_truncated", "Texts cut at their end")
+        self._duration = histogram("te_request_duration", "Seconds from a request to its answer")
+        self._tokens = histogram("te_request_input_length", "Tokens embedded for a request", TOKENS)
+        self._texts = histogram("te_request_texts", "Texts of a request", TEXTS)
+        self._truncated = counter("te_truncated", "Texts cut at their end")
+        self._phases = {
+            "tokenize": histogram("te_embed_tokenization_duration", "Seconds to read and tokenize a request"),
+            "embed": histogram(
+                "te_embed_inference_duration", "Seconds from the queue to vectors, the wait in it included"
+            ),
+        }
 
     def count(self, method: str, status: int, seconds: float) -> None:
         """Count a request and how it ended."""
@@ -70,7 +70,15 @@ class Metrics:
             self._success.labels(method).inc()
         else:
             self._failure.labels(REASONS.get(status, "other")).inc()
-        self.request_duration.observe(seconds)
+        self._duration.observe(seconds)
+
+    def embedded(self, outcome: Outcome) -> None:
+        """Count what a request was made of, and what it waited for."""
+        self._texts.observe(outcome.texts)
+        self._tokens.observe(outcome.tokens)
+        self._truncated.inc(outcome.truncated)
+        for name, (begun, ended) in outcome.phases.items():
+            self._phases[name].observe(ended - begun)
 
     def render(self) -> bytes:
         """Return the text format."""

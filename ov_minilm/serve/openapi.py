@@ -14,7 +14,6 @@ MEANINGS = {
     400: "The request is not what it must be; `message` says where",
     401: "No API key, or a wrong one",
     404: "No such model",
-    408: "The body came too slowly",
     413: "The body is too large",
     415: "The body is not JSON",
     429: "The queue is full; `Retry-After` says when to try again",
@@ -45,7 +44,7 @@ def document(most_texts: int) -> bytes:
         "schema": {"enum": ["end", "error", "mean"]},
     }
     name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
-    posted = (400, 401, 404, 408, 413, 415, 429, 500, 503)
+    posted = (400, 401, 404, 413, 415, 429, 500, 503)
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",

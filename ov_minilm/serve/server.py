@@ -17,6 +17,7 @@ from ov_minilm.serve.app import Service
 from ov_minilm.serve.wire import ApiError
 
 HEAD_SECONDS = 10.0  # for a request's first line and headers to come
+BODY_SECONDS = 30.0  # and for the rest
 HEAD_BYTES = 65_536
 STALL_SECONDS = 60.0  # for a client to go on reading its answer
 KEEP_ALIVE_SECONDS = 75  # longer than the pools of clients keep a connection, so that they close it
@@ -30,36 +31,49 @@ class Protocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None  # with a request that has begun and not come
         self._head_bytes = 0
+        self._in_body = False
+        self._ended = False  # a request did, in the bytes that came last
         self._stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give a new connection some seconds to ask something."""
         super().connection_made(transport)
-        self._expect_head()
+        self._expect(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timers."""
-        self._head_came()
+        self._came()
         self._reader_goes_on()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; those of a request's head must end in time and somewhere."""
+        self._ended = False
         super().data_received(data)
-        if self.transport.is_closing() or not self._between_requests():
+        answered = self.cycle is None or self.cycle.response_complete
+        if self.transport.is_closing() or self._in_body or self._ended or not answered:
             return
         self._head_bytes += len(data)
         if self._head_bytes > HEAD_BYTES:
             self.send_400_response(f"the head of the request is over {HEAD_BYTES} bytes")
-        elif self._head_timer is None:
-            self._expect_head()
+        elif self._patience is None:
+            self._expect(HEAD_SECONDS)
 
     def on_headers_complete(self) -> None:
-        """Start the request."""
-        self._head_came()
+        """Start the request; its body has a time of its own."""
+        self._in_body = True
+        self._came()
+        self._expect(BODY_SECONDS)
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Note that the whole request is there."""
+        self._in_body = False
+        self._ended = True
+        self._came()
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, in the shape of every other error."""
@@ -80,17 +94,14 @@ class Protocol(HttpToolsProtocol):
         super().resume_writing()
         self._reader_goes_on()
 
-    def _between_requests(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
+    def _expect(self, seconds: float) -> None:
+        self._patience = self.loop.call_later(seconds, self.transport.close)
 
-    def _expect_head(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
-
-    def _head_came(self) -> None:
+    def _came(self) -> None:
         self._head_bytes = 0
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def _reader_goes_on(self) -> None:
         if self._stall_timer is not None:
@@ -174,6 +185,7 @@ def serve(app: ASGIApp, service: Service, listener: socket.socket, drain_seconds
         app,
         http=Protocol,
         ws="none",
+        proxy_headers=False,
         lifespan="on",
         log_config=None,
         log_level=None,

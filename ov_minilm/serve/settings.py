@@ -28,8 +28,8 @@ class Settings:
     max_concurrent_requests: int = 512  # waiting and running; one more is a 429
     max_queued_tokens: int = 65_536  # with so many waiting, one more is a 429; see limits.Admission
     payload_limit: int = 8_000_000  # bytes of a body; OpenAI's 300,000 tokens are about 2 MB
-    body_seconds: float = 30.0  # a body must have come by then
     access_log: AccessLog = "plain"
+    otlp_endpoint: str = ""  # where traces go, if anywhere: http://127.0.0.1:4318
     warm_up: bool = True  # compile what requests of usual lengths need before the first one comes
 
     def __post_init__(self) -> None:

@@ -152,7 +152,7 @@ class ApiError(Exception):
             self.kind = "invalid_request_error"
         if status in (429, 503):
             self.headers.setdefault("retry-after", "1")
-        elif status < 500 and status != 408:
+        elif status < 500:
             self.headers["x-should-retry"] = "false"
 
     def body(self) -> bytes:

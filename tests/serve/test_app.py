@@ -162,7 +162,7 @@ def test_every_error_has_openais_shape(
     assert {"message", "type", "param", "code"} == answer.json["error"].keys()
     assert code == answer.json["error"]["code"]
     assert "false" == answer.headers["x-should-retry"]
-    assert 32 == len(answer.headers["x-request-id"])
+    assert len(answer.headers["x-request-id"]) > 32
     assert (status == 405) == ("allow" in answer.headers)
 
 

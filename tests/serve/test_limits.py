@@ -144,31 +144,3 @@ def test_large_bodies_are_refused_before_they_are_parsed(shipped: Embedder) -> N
             answer.json["error"]["code"],
             answer.headers["connection"],
         )
-
-
-def test_slow_bodies_are_given_up(shipped: Embedder) -> None:
-    """A client that sends half a body holds its place for some seconds only."""
-    app = create_app(shipped, Settings(body_seconds=0.05))
-
-    async def drip() -> int:
-        sent = False
-
-        async def receive() -> dict[str, object]:
-            nonlocal sent
-            if sent:
-                await asyncio.Event().wait()
-            sent = True
-            return {"type": "http.request", "body": b"{", "more_body": True}
-
-        found: list[int] = []
-
-        async def keep(message: object) -> None:
-            assert isinstance(message, dict)
-            found.append(message.get("status", 0))
-
-        scope = {"type": "http", "method": "POST", "path": "/v1/embeddings", "root_path": ""}
-        headers = [(b"content-type", b"application/json")]
-        await app({**scope, "headers": headers, "query_string": b""}, receive, keep)
-        return found[0]
-
-    assert 408 == asyncio.run(drip())

@@ -16,7 +16,10 @@ from serving import running
 from ov_minilm import Embedder
 from ov_minilm.serve import Settings, create_app
 
-LARGE = ("--payload-limit", "20000000")  # a text at its limit, escaped, is a body of 12 MB
+LARGE = (
+    "--payload-limit",
+    "200000000",
+)  # a text at its limit, escaped, is a body of 12 MB, and there may be many
 
 jsonschema = pytest.importorskip("jsonschema")
 

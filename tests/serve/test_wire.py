@@ -128,7 +128,7 @@ def test_the_answer_has_openais_keys() -> None:
     [
         (400, "invalid_request_error", {"x-should-retry": "false"}),
         (401, "invalid_request_error", {"x-should-retry": "false"}),
-        (408, "invalid_request_error", {}),
+        (415, "invalid_request_error", {"x-should-retry": "false"}),
         (429, "rate_limit_error", {"retry-after": "1"}),
         (500, "server_error", {}),
         (503, "server_error", {"retry-after": "1"}),
