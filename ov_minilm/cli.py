@@ -42,6 +42,13 @@ EXTRAS = {
     "rich": "bench",
     "pyarrow": "bulk",
     "ray": "ray",
+    "httptools": "serve",
+    "msgspec": "serve",
+    "prometheus_client": "serve",
+    "starlette": "serve",
+    "tiktoken": "serve",
+    "uvicorn": "serve",
+    "uvloop": "serve",
 }
 
 
@@ -477,6 +484,16 @@ def bench(
             click.echo(path, err=True)
     if result["interrupted"]:
         sys.exit(130)
+
+
+@cli.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def serve(arguments: tuple[str, ...]) -> None:
+    """Serve OpenAI's embeddings API; needs ov-minilm[serve]."""
+    from ov_minilm.serve.command import command
+
+    run_options(command)
+    command.main(list(arguments), prog_name="ov-minilm serve", standalone_mode=False)
 
 
 def _manifest_lines(manifest: Manifest) -> Iterator[str]:

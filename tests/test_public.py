@@ -19,6 +19,7 @@ LAYERS = {
     "progress": 0,
     "evaluation": 0,
     "backend": 0,
+    "output": 1,
     "packing": 1,
     "output": 1,
     "drift": 1,
