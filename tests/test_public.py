@@ -21,7 +21,6 @@ LAYERS = {
     "backend": 0,
     "output": 1,
     "packing": 1,
-    "output": 1,
     "drift": 1,
     "lowering": 1,
     "weights": 1,
