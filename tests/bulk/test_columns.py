@@ -54,7 +54,11 @@ def test_the_first_values_say_the_type(values: list[object], kind: pa.DataType) 
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [([1, "a"], "'n' has no one type"), ([None, None], "'n' is in none of the first 2 rows"), ([], "'n' is in none")],
+    [
+        ([1, "a"], "'n' has no one type"),
+        ([None, None], "'n' is in none of the first 2 rows"),
+        ([], "'n' is in none"),
+    ],
 )
 def test_a_type_that_cannot_be_told_is_refused(values: list[object], message: str) -> None:
     """Guessing would fail later, in the middle of the work."""

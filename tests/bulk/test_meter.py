@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 
 
 def test_the_line_has_rates_and_what_is_left() -> None:
-    """Half of the bytes after ten seconds, the first tenth being done before: what is left takes 12.5 more."""
+    """After ten seconds half is done, and a tenth was before: the other half takes 12.5 more."""
     meter = Meter(1000, show=False)
     meter.advance(0, 0, 100)
     meter.advance(2000, 30_000, 500)
