@@ -42,7 +42,7 @@ def test_a_machine_that_works(tmp_path: Path) -> None:
     assert cpus.granted() == findings["threads"]["facts"]["granted"]
     assert "CPU" in findings["devices"]["facts"]
     assert findings["cpu"]["facts"]["int8"] in findings["cpu"]["text"]
-    assert 8 == len(findings["golden"]["facts"])
+    assert {"1x16", "2x256"} <= findings["golden"]["facts"].keys()
     assert min(findings["golden"]["facts"].values()) > 0.998
     assert {"int8 native", "int8 conv"} == findings["speed"]["facts"].keys()
     assert all(figures["texts_per_s"] > 1 for figures in findings["speed"]["facts"].values())
