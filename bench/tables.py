@@ -40,6 +40,76 @@ UNHELD = ("onnxruntime", "transformers_js", "fastembed", "chromadb")
 
 Read = Callable[[dict[str, Any]], tuple[str, bool]]
 
+# What the server must reach: its scenario in serve.json, in words, the bar, and how to read it.
+SERVING: tuple[tuple[str, str, str, Read], ...] = (
+    (
+        "single",
+        "one text, one client: p50 over that of `encode`",
+        "≤ 1.0 ms",
+        lambda one: (
+            f"{one['over_encode_ms']['median']:.2f} ms ({one['p50_ms']['median']:.2f} in all)",
+            one["over_encode_ms"]["median"] <= 1,
+        ),
+    ),
+    (
+        "crowd",
+        "32 clients, one short text each: texts/s against one `encode` of all, on the cores clients left",
+        "≥ 60 %",
+        lambda one: (
+            f"{one['share_of_cores_left']['median']:.0%} ({one['texts_per_s']['median']:.0f} texts/s)",
+            one["share_of_cores_left"]["median"] >= 0.6,
+        ),
+    ),
+    (
+        "crowd",
+        "their p99 over their p50",
+        "≤ 5",
+        lambda one: (f"{one['p99_over_p50']['median']:.1f}", one["p99_over_p50"]["median"] <= 5),
+    ),
+    (
+        "batch",
+        "one client, 256 texts a request, base64: texts/s against `encode`",
+        "≥ 85 %",
+        lambda one: (
+            f"{one['share']['median']:.0%} ({one['texts_per_s']['median']:.0f} texts/s)",
+            one["share"]["median"] >= 0.85,
+        ),
+    ),
+    (
+        "overload",
+        "ten times its capacity: answers that are wrong or none",
+        "0",
+        lambda one: (
+            f"{len(one['wrong'])} of {one['accepted']} accepted, {one['refused']} refused",
+            not one["wrong"],
+        ),
+    ),
+    (
+        "overload",
+        "time to a 429, p99",
+        "≤ 50 ms",
+        lambda one: (f"{one['refused_ms']['p99']:.1f} ms", one["refused_ms"]["p99"] <= 50),
+    ),
+    (
+        "overload",
+        "memory before, at most, after",
+        "bounded",
+        lambda one: (" → ".join(map(str, one["rss_mb"])) + " MB", one["rss_mb"][1] < 2 * one["rss_mb"][0]),
+    ),
+    (
+        "overload",
+        "until all is as before",
+        "≤ 2 s",
+        lambda one: (f"{one['recovered_s']:.2f} s", one["recovered_s"] <= 2),
+    ),
+    (
+        "drain",
+        "SIGTERM under load: accepted requests lost",
+        "0",
+        lambda one: (f"{len(one['lost'])} of {one['answered']}, {one['times']} times", not one["lost"]),
+    ),
+)
+
 
 def main_path() -> str:
     """Every bar of the main path, with what each CPU path reached; figures that miss it are in bold."""
@@ -201,6 +271,49 @@ def _profile(grids: dict[str, Any]) -> str:
     return _table(header, rows)
 
 
+def operating() -> str:
+    """Render what a process that runs for months holds, with its bars."""
+    result = json.loads((RESULTS / "operating.json").read_text(encoding="utf-8"))
+    peak, growth, callers = result["peak"], result["growth"], result["callers"]
+    stream, affinity, pair = result["stream"], result["affinity"], result["embedders"]
+    rows = [
+        ("peak RSS, 1,500 short texts in a new process", "≤ 200 MB", peak["short_mb"], 200, " MB"),
+        (
+            "peak RSS, texts of every length, singly and in lists",
+            "≤ 350 MB",
+            peak["every_grid_mb"],
+            350,
+            " MB",
+        ),
+        (
+            f"RSS growth over {growth['texts']:,} texts of mixed lengths",
+            "≤ 5 MB",
+            growth["grown_mb"],
+            5,
+            " MB",
+        ),
+        ("64 threads, mixed sizes: vectors with another bit", "0", callers["wrong_vectors"], 0, ""),
+        ("64 threads against one caller, texts a second", "≥ 90 %", -callers["share"]["median"], -0.9, ""),
+        ("two Embedders at once against in turn", "≥ 90 %", -pair["share"]["median"], -0.9, ""),
+        ("affinity of one core: threads taken", "1", affinity["threads"], 1, ""),
+        ("affinity of one core against threads=1", "≥ 95 %", -affinity["share"]["median"], -0.95, ""),
+        (
+            "`encode_iter`: first block after its last text came",
+            "≤ 50 ms",
+            stream["first_block_ms"],
+            50,
+            " ms",
+        ),
+        ("`encode_iter`, endless: RSS growth over 160,000 texts", "≤ 5 MB", stream["grown_mb"], 5, " MB"),
+    ]
+    cells = []
+    for name, bar, value, most, unit in rows:
+        shown = f"{-value:.0%}" if most < 0 else f"{value:,g}{unit}"
+        cells.append([name, bar, shown if value <= most else f"**{shown}**"])
+    how = f"{result['threads']} threads, {result['kernel']}"
+    return f"{_table(['what', 'bar', 'measured'], cells)}\n{_measured_on(result, how)}.\n"
+
+
 def raced() -> list[str]:
     """List the CPU paths that have a result."""
     return [path for path in NAMES if _path(path).exists()]
@@ -307,6 +420,36 @@ def _bars() -> list[tuple[str, str, Read]]:
         ("`import ov_minilm` / new process to first vector", "≤ 0.15 s / ≤ 1.2 s", start),
         ("texts whose bits differ alone, shuffled, on one thread", "0", bits),
     ]
+
+
+def serving() -> str:
+    """Every bar of the server, with what it reached; figures that miss it are in bold. Then other servers."""
+    ours = json.loads((RESULTS / "serve.json").read_text(encoding="utf-8"))
+    rows = []
+    for scenario, what, bar, read in SERVING:
+        if scenario in ours:
+            text, met = read(ours[scenario])
+            rows.append([what, bar, text if met else f"**{text}**"])
+    others = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("serve-*.json"))]
+    parts = [_table(["what", "bar", "reached"], rows), *(_beside(ours, other) for other in others)]
+    how = f"{ours['threads']} threads, clients on the same machine"
+    return "\n".join([*parts, f"{_measured_on(ours, how)}.\n"])
+
+
+def _beside(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """Return a table of our server and another under the same load."""
+    rows = []
+    for scenario, what, key, lower in (
+        ("single", "one text, one client, p50, ms", "p50_ms", True),
+        ("crowd", "32 clients, one text each, texts/s", "texts_per_s", False),
+        ("crowd", "32 clients, one text each, p99, ms", "p99_ms", True),
+        ("batch", "one client, 256 texts a request, texts/s", "texts_per_s", False),
+    ):
+        mine, other = (one[scenario][key]["median"] for one in (ours, theirs))
+        ratio = other / mine if lower else mine / other
+        rows.append([what, f"{mine:.4g}", f"{other:.4g}", f"{ratio:.2f}×"])
+    rows.append(["cosine to ours, least", "1", f"{theirs['cosine_min']:.4f}", ""])
+    return _table(["", "ov_minilm", theirs["server"], "better"], rows)
 
 
 def _measured_on(result: dict[str, Any], how: str) -> str:

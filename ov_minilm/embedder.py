@@ -300,6 +300,11 @@ class Embedder:
         return cosines
 
     @property
+    def prompts(self) -> dict[str, str]:
+        """What the model was trained to see before a text, by kind of text; the caller puts it there."""
+        return dict(self._spec.prompts)
+
+    @property
     def info(self) -> Info:
         """What runs here and how."""
         plan = self._plan

@@ -17,9 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from ov_minilm.spec import GRIDS, LONG, Grid, IntArray
-
-COUNT = np.arange(max(grid.width for grid in GRIDS), dtype=np.int32)
+from ov_minilm.spec import LONG, Grid, IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,7 @@ def fill(
         for slot, text in enumerate(row.texts):
             end = start + len(ids[text])
             batch.ids[r, start:end] = ids[text]
-            batch.positions[r, start:end] = COUNT[: end - start]
+            batch.positions[r, start:end] = np.arange(end - start)
             batch.segments[r, start:end] = slot + 1
             batch.owner[r, slot] = names[text]
             start = cells(end, align)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ov_minilm.drift import Cosine, Drift, Gate, Sts
+from ov_minilm.embedder import SHIPPED
 from ov_minilm.errors import FileMismatch, ManifestInvalid
 from ov_minilm.golden import Golden
 from ov_minilm.manifest import (
@@ -145,6 +146,8 @@ def test_an_int_serves_as_float(artefact: Path) -> None:
         (lambda raw: raw["golden"].update(vector="ADw="), "golden.vector: 1 components, expected 384"),
         (lambda raw: raw["golden"].update(ids=[101] * 257), "golden.ids: 257 tokens"),
         (lambda raw: raw.update(fingerprint="0" * 16), "fingerprint does not belong to these files"),
+        (lambda raw: raw["spec"].update(pooling="max"), "expected one of ('mean', 'cls')"),
+        (lambda raw: raw["spec"].update(prompts={"query": 1}), "manifest.spec.prompts.query: int"),
         (lambda raw: raw["spec"].update(dim=768), "fingerprint does not belong to these files"),
     ],
 )
@@ -249,6 +252,31 @@ def test_the_fingerprint_changes_with_every_fact_of_the_spec(artefact: Path, fie
     files = describe(artefact).files
 
     assert fingerprint(MINILM, files) != fingerprint(dataclasses.replace(MINILM, **change), files)
+
+
+@pytest.mark.parametrize("later", ["pooling", "prompts"])
+def test_a_fact_that_came_later_may_be_missing(artefact: Path, later: str) -> None:
+    """An artefact from before the fact was in the spec is read as what it was, under its own fingerprint."""
+    edit(artefact, lambda raw: raw["spec"].pop(later))
+
+    assert describe(artefact) == Manifest.read(artefact)
+
+
+def test_a_fact_that_is_not_the_default_may_not_be_missing(artefact: Path) -> None:
+    """A manifest that lost its pooling is not taken for one with mean pooling."""
+    spec = dataclasses.replace(MINILM, pooling="cls")
+    manifest = describe(artefact)
+    cls = dataclasses.replace(manifest, spec=spec, fingerprint=fingerprint(spec, manifest.files))
+    cls.write(artefact)
+    edit(artefact, lambda raw: raw["spec"].pop("pooling"))
+
+    with pytest.raises(ManifestInvalid, match="fingerprint does not belong"):
+        Manifest.read(artefact)
+
+
+def test_the_shipped_artefact_keeps_its_fingerprint() -> None:
+    """Facts added to the spec change nothing for indexes that were built with the model in the package."""
+    assert "478f64e76647d400" == Manifest.read(SHIPPED).fingerprint
 
 
 def test_the_fingerprint_does_not_depend_on_the_order_of_files(artefact: Path) -> None:
