@@ -251,7 +251,7 @@ def roofline() -> str:
 def _way(facts: dict[str, str]) -> str:
     long = facts.get("long_precision", facts["precision"])
     return f"{facts['lowering']}, {facts['precision']}" + (
-        f", {long} over 128 tokens" if long != facts["precision"] else ""
+        f", {long} over 64 tokens" if long != facts["precision"] else ""
     )
 
 

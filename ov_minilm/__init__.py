@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ov_minilm.errors import (
     ArtefactError,
+    CacheWarning,
     DeviceUnavailable,
     DriftTooLarge,
     FileMismatch,
@@ -17,6 +18,7 @@ from ov_minilm.errors import (
     ManifestInvalid,
     OvMiniLMError,
     PrecisionUnavailable,
+    SelfCheckFailed,
     SourceRefused,
     TextTooLong,
     TruncationWarning,
@@ -29,6 +31,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArtefactError",
+    "CacheWarning",
     "DeviceUnavailable",
     "DriftTooLarge",
     "Embedder",
@@ -38,6 +41,7 @@ __all__ = [
     "ManifestInvalid",
     "OvMiniLMError",
     "PrecisionUnavailable",
+    "SelfCheckFailed",
     "SourceRefused",
     "TextTooLong",
     "TruncationWarning",

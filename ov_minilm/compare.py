@@ -34,9 +34,9 @@ def compare(
         ValueError: the reference does not hold FP32 weights.
         ArtefactError: a folder is not a complete, unchanged artefact.
     """
-    weights = Manifest.read(reference).weights
-    if weights != "f32":
-        raise ValueError(f"{reference} holds {weights} weights; the reference must be FP32")
+    manifest = Manifest.read(reference)
+    if manifest.weights != "f32":
+        raise ValueError(f"{reference} holds {manifest.weights} weights; the reference must be FP32")
     found = []
     with Embedder.open(reference, precision="f32", threads=threads) as fp32:
         expected = once(fp32.encode)
@@ -51,6 +51,7 @@ def compare(
                         data,
                         precision=info.precision,
                         lowering=info.lowering,
+                        max_tokens=manifest.spec.max_tokens,
                     )
                 )
     return found

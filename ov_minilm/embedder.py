@@ -20,8 +20,10 @@ import numpy as np
 
 from ov_minilm import __version__, cpus
 from ov_minilm.engine import Engine
-from ov_minilm.errors import ForkedProcess, TextTooLong, TruncationWarning
+from ov_minilm.errors import ForkedProcess, SelfCheckFailed, TextTooLong, TruncationWarning
+from ov_minilm.golden import LEAST_COSINE
 from ov_minilm.manifest import TOKENIZER, Manifest
+from ov_minilm.output import Dtype, Vectors, formed
 from ov_minilm.progress import Progress, report
 from ov_minilm.scheduler import Job, Scheduler, Stats
 from ov_minilm.spec import FloatArray, IntArray
@@ -46,7 +48,7 @@ class Info:
     fingerprint: str
     device: str
     precision: str
-    long_precision: str  # of texts over 128 tokens
+    long_precision: str  # of texts over 64 tokens
     lowering: str
     kernel: str  # of INT8 linear layers; AMX and AVX2 kernels round differently around the same sums
     threads: int
@@ -99,12 +101,14 @@ class Embedder:
             device: any OpenVINO device string: CPU, GPU, GPU.0, NPU, AUTO:GPU,CPU.
             precision: what the layers that are not INT8 run in. "auto" is f32, or bf16 for an INT8
                 artefact where the CPU has it natively and its measured drift passed the gate: with AMX for
-                texts over 128 tokens, which have rows of their own, else for all.
+                texts over 64 tokens, which have rows of their own, else for all.
             lowering: how INT8 linear layers run on a CPU; "auto" asks OpenVINO which kernel it would use.
-            threads: for inference; None is what the affinity mask and the cgroup quota really grant. The
-                tokenizer uses rayon's own threads beside them (RAYON_NUM_THREADS bounds those).
-            cache_dir: where compiled models are kept between processes; None keeps none. OpenVINO
-                notices a truncated entry, but not one whose bytes were changed: keep the folder private.
+            threads: for inference; None is OV_MINILM_THREADS, or what the affinity mask and the cgroup
+                quota really grant. The tokenizer uses rayon's own threads beside them
+                (RAYON_NUM_THREADS bounds those).
+            cache_dir: where compiled models are kept between processes, about 24 MB a grid; None keeps
+                none. Whatever is wrong with the folder or a file in it is said once (CacheWarning), and
+                the model is compiled without. Hashes find damage, not malice: keep the folder private.
 
         Raises:
             ArtefactError: the folder is not a complete, unchanged artefact.
@@ -114,8 +118,6 @@ class Embedder:
         """
         check_choice("precision", precision, ("auto", "f32", "bf16", "f16"))
         check_choice("lowering", lowering, ("auto", "native", "conv"))
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads={threads}; at least 1, or None for what this process is granted")
         folder = SHIPPED if model is None else Path(model)
         manifest = Manifest.read(folder)
         engine = Engine.open(
@@ -124,14 +126,20 @@ class Embedder:
             device=device,
             precision=precision,
             lowering=lowering,
-            threads=threads or cpus.granted(),
+            threads=cpus.threads(threads),
             cache_dir=None if cache_dir is None else Path(cache_dir),
         )
         return cls(manifest, Tokens.open(folder / TOKENIZER, manifest.spec), engine)
 
     def encode(
-        self, texts: str | Iterable[str], *, progress: Progress = None, truncate: Truncate = "end"
-    ) -> FloatArray:
+        self,
+        texts: str | Iterable[str],
+        *,
+        progress: Progress = None,
+        truncate: Truncate = "end",
+        dimensions: int | None = None,
+        dtype: Dtype = "float32",
+    ) -> Vectors:
         """Return unit vectors, float32: (384,) for a str, (N, 384) for N texts, in their order.
 
         Args:
@@ -141,18 +149,31 @@ class Embedder:
             truncate: what to do with a text of more than 256 tokens. "end" cuts it, warns once and
                 counts; "error" refuses it; "mean" averages the vectors of its windows of 254 word pieces,
                 weighted by their tokens.
+            dimensions: keep this many of the first components and make the length one again.
+            dtype: float32, float16, int8, uint8, binary or ubinary, as sentence-transformers lays them
+                out; int8 and uint8 in fixed ranges, so that a text has the same bits in any batch. See
+                ov_minilm.output.
 
         Raises:
             TypeError: something is not a str; its index is named.
             TextTooLong: with truncate="error".
+            ValueError: an option has a value that does not exist.
             ForkedProcess: this process is a fork of the one that opened the Embedder.
         """
         check_choice("truncate", truncate, ("end", "error", "mean"))
+        self._check_form(dimensions, dtype)
         items = [texts] if isinstance(texts, str) else check_texts(texts)
-        vectors = self._encode_items(items, 0, progress, truncate)
+        vectors = formed(self._encode_items(items, 0, progress, truncate), dimensions, dtype)
         return vectors[0] if isinstance(texts, str) else vectors
 
-    def encode_iter(self, texts: Iterable[str], *, truncate: Truncate = "end") -> Iterator[FloatArray]:
+    def encode_iter(
+        self,
+        texts: Iterable[str],
+        *,
+        truncate: Truncate = "end",
+        dimensions: int | None = None,
+        dtype: Dtype = "float32",
+    ) -> Iterator[Vectors]:
         """Yield the vectors of any stream of texts, endless ones too, in order and in blocks (n, 384).
 
         Blocks grow from 64 to 8,192 texts; memory stays bounded by one block. Errors name a text by its
@@ -161,7 +182,8 @@ class Embedder:
         check_choice("truncate", truncate, ("end", "error", "mean"))
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             raise TypeError("encode_iter takes an iterable of str; encode takes a single str")
-        return self._blocks(iter(texts), truncate)
+        self._check_form(dimensions, dtype)
+        return (formed(block, dimensions, dtype) for block in self._blocks(iter(texts), truncate))
 
     def _blocks(self, texts: Iterator[str], truncate: Truncate) -> Iterator[FloatArray]:
         size, most = BLOCKS
@@ -170,7 +192,14 @@ class Embedder:
             yield self._encode_items(block, start, progress=False, truncate=truncate)
             start, size = start + len(block), min(2 * size, most)
 
-    async def aencode(self, texts: str | Iterable[str], *, truncate: Truncate = "end") -> FloatArray:
+    async def aencode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        truncate: Truncate = "end",
+        dimensions: int | None = None,
+        dtype: Dtype = "float32",
+    ) -> Vectors:
         """Encode as `encode` does, for asyncio: other coroutines run meanwhile, and their texts beside these.
 
         A coroutine that is cancelled leaves the queue.
@@ -178,13 +207,14 @@ class Embedder:
         import asyncio  # whoever awaits this has it; others need not
 
         check_choice("truncate", truncate, ("end", "error", "mean"))
+        self._check_form(dimensions, dtype)
         items = [texts] if isinstance(texts, str) else check_texts(texts)
         blocks = [np.empty((0, self._spec.dim), np.float32)]
         for start in range(0, len(items), BLOCKS[1]):
             block = items[start : start + BLOCKS[1]]
             tokenized = await asyncio.to_thread(self._tokenize, block, start, truncate)
             blocks.append(await asyncio.wrap_future(self.submit(tokenized)))
-        vectors: FloatArray = np.concatenate(blocks)
+        vectors = formed(np.concatenate(blocks), dimensions, dtype)
         return vectors[0] if isinstance(texts, str) else vectors
 
     def tokenize(
@@ -262,10 +292,17 @@ class Embedder:
     def similarity(self, a: FloatArray, b: FloatArray) -> FloatArray:
         """Return the cosines (N, M) of unit vectors a (N, 384) and b (M, 384); a lone (384,) is one row."""
         left, right = np.atleast_2d(a), np.atleast_2d(b)
+        if left.dtype.kind != "f" or right.dtype.kind != "f":  # numpy's integer products would overflow
+            raise TypeError(f"similarity takes float vectors, not {left.dtype} and {right.dtype}")
         if left.shape[1] != right.shape[1]:
             raise ValueError(f"vectors of {left.shape[1]} and {right.shape[1]} components")
         cosines: FloatArray = left @ right.T
         return cosines
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """What the model was trained to see before a text, by kind of text; the caller puts it there."""
+        return dict(self._spec.prompts)
 
     @property
     def info(self) -> Info:
@@ -286,6 +323,30 @@ class Embedder:
             | {name: version(name) for name in ("openvino", "tokenizers", "numpy")}
             | {"python": platform.python_version()},
         )
+
+    def self_check(self) -> float:
+        """Encode the artefact's golden text and return its cosine to the vector that it must have.
+
+        Every grid that is compiled, or comes from the cache, is checked on its first use; this asks again,
+        through tokenizer and packing, as a server does before it calls itself ready.
+
+        Raises:
+            SelfCheckFailed: the cosine is under 0.99, or not a number.
+        """
+        golden = self._manifest.golden
+        cosine = golden.worst(self._encode_items([golden.text], 0, progress=False, truncate="error"))
+        if not cosine >= LEAST_COSINE:
+            raise SelfCheckFailed(self._plan.device, cosine, LEAST_COSINE)
+        return cosine
+
+    def check_grids(self) -> dict[str, float]:
+        """Compile every grid, one after the other, and return the least cosine to the golden vector in each.
+
+        Raises:
+            SelfCheckFailed: the first grid under 0.99.
+        """
+        self._check_usable()
+        return {str(grid): self._engine.check(grid) for grid in self._plan.grids}
 
     @property
     def stats(self) -> Stats:
@@ -375,6 +436,10 @@ class Embedder:
                 stacklevel=2,
             )
 
+    def _check_form(self, dimensions: int | None, dtype: Dtype) -> None:
+        """Refuse before the work what would be refused after it."""
+        formed(np.empty((0, self._spec.dim), np.float32), dimensions, dtype)
+
     def _check_usable(self) -> None:
         if self._closed:
             raise ValueError("this Embedder is closed")
@@ -411,11 +476,16 @@ _opening = threading.Lock()
 
 
 def encode(
-    texts: str | Iterable[str], *, progress: Progress = None, truncate: Truncate = "end"
-) -> FloatArray:
+    texts: str | Iterable[str],
+    *,
+    progress: Progress = None,
+    truncate: Truncate = "end",
+    dimensions: int | None = None,
+    dtype: Dtype = "float32",
+) -> Vectors:
     """Encode with the model in the package, opened at the first call and kept. See Embedder.encode."""
     global _shared
     with _opening:
         if _shared is None:
             _shared = Embedder.open()
-    return _shared.encode(texts, progress=progress, truncate=truncate)
+    return _shared.encode(texts, progress=progress, truncate=truncate, dimensions=dimensions, dtype=dtype)

@@ -11,16 +11,20 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+from ov_minilm import __version__
 from ov_minilm.backend import ov
-from ov_minilm.errors import ForkedProcess, OvMiniLMError, PrecisionUnavailable
-from ov_minilm.grids import INPUTS, CompiledGrids, Flight
+from ov_minilm.cache import Cache
+from ov_minilm.errors import ForkedProcess, OvMiniLMError, PrecisionUnavailable, SelfCheckFailed
+from ov_minilm.golden import LEAST_COSINE, Golden
+from ov_minilm.grids import INPUTS, CompiledGrids, Flight, Request
 from ov_minilm.lowering import lower
 from ov_minilm.manifest import GRAPH, WEIGHTS, Manifest
 from ov_minilm.packing import Batch
-from ov_minilm.plan import Plan
+from ov_minilm.plan import Kernels, Plan, hardware
 from ov_minilm.spec import FloatArray, Grid
 from ov_minilm.weights import Weights, read
 
@@ -29,13 +33,20 @@ class Engine:
     """Runs batches of one artefact on one device. Threads may share it."""
 
     def __init__(
-        self, core: ov.Core, model: ov.Model, weights: Weights, plan: Plan, cache_dir: Path | None
+        self,
+        core: ov.Core,
+        model: ov.Model,
+        weights: Weights,
+        plan: Plan,
+        golden: Golden,
+        cache: Cache | None,
     ) -> None:
         self.plan = plan
         self._core = core
         self._model = model
         self._weights = weights
-        self._cache_dir = cache_dir
+        self._golden = golden
+        self._cache = cache
         self._grids = CompiledGrids(plan, self._compile)
         _live.add(self)
 
@@ -65,9 +76,17 @@ class Engine:
             core, manifest, device=device, precision=precision, lowering=lowering, threads=threads
         )
         model, weights = read(core, folder / GRAPH, folder / WEIGHTS)
+        cache = None
         if cache_dir is not None:
-            cache_dir = cache_dir / f"{manifest.fingerprint}-{ov.get_version().split('-')[0]}"
-        engine = cls(core, model, weights, plan, cache_dir)
+            facts = {
+                "fingerprint": manifest.fingerprint,
+                "ov-minilm": __version__,
+                "openvino": ov.get_version(),
+                "hardware": hardware(core, device),
+                "plan": asdict(plan),
+            }
+            cache = Cache(cache_dir / manifest.fingerprint, facts)
+        engine = cls(core, model, weights, plan, manifest.golden, cache)
         if device != "CPU":
             engine._grids.host(min(plan.grids, key=lambda grid: grid.cells))
         return engine
@@ -128,10 +147,52 @@ class Engine:
         for thing in (self._core, self._model, *self._grids.owned):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
+    def check(self, grid: Grid) -> float:
+        """Compile a grid, beside those there are, and return its least cosine to the golden vector.
+
+        Raises:
+            SelfCheckFailed: it is under 0.99, or not a number.
+        """
+        return self._cosine(self._compile(grid), grid)
+
     def _compile(self, grid: Grid) -> ov.CompiledModel:
+        """Take a grid from the cache, or compile it and keep it there; either proves itself first.
+
+        Raises:
+            SelfCheckFailed: what was just compiled gives wrong vectors.
+        """
+        if self._cache is None:
+            return self._proven(self._compile_anew(grid), grid)
         config = self.plan.config(grid)
-        if self._cache_dir is not None:
-            config["CACHE_DIR"] = str(self._cache_dir)
+        facts = {"grid": str(grid), "config": config}
+        blob = self._cache.load(str(grid), facts)
+        if blob is not None:
+            try:
+                return self._proven(self._core.import_model(blob, self.plan.device, config), grid)
+            except (RuntimeError, SelfCheckFailed) as error:
+                self._cache.drop(str(grid), facts, str(error))
+        compiled = self._proven(self._compile_anew(grid), grid)
+        try:
+            self._cache.store(str(grid), facts, compiled.export_model().getvalue())
+        except RuntimeError:  # AUTO, MULTI and BATCH have no export
+            self._cache.say(f"{self.plan.device} cannot export its models")
+        return compiled
+
+    def _proven(self, compiled: ov.CompiledModel, grid: Grid) -> ov.CompiledModel:
+        self._cosine(compiled, grid)
+        return compiled
+
+    def _cosine(self, compiled: ov.CompiledModel, grid: Grid) -> float:
+        batch = self._golden.batch(grid, self.plan.align)
+        request = Request(compiled, grid)
+        request.start(batch)
+        cosine = self._golden.worst(request.finish()[batch.owner >= 0])
+        if not cosine >= LEAST_COSINE:
+            raise SelfCheckFailed(f"{grid} on {self.plan.device}", cosine, LEAST_COSINE)
+        return cosine
+
+    def _compile_anew(self, grid: Grid) -> ov.CompiledModel:
+        config = self.plan.config(grid)
         try:
             compiled = self._core.compile_model(self.graph(grid), self.plan.device, config)
         except RuntimeError as error:
@@ -153,6 +214,12 @@ def _land(flying: deque[Flight]) -> Iterator[tuple[Batch, FloatArray]]:
         yield flight.batch, vectors
     finally:
         flight.release()
+
+
+def survey() -> tuple[str, dict[str, str], Kernels]:
+    """Return OpenVINO's version, the devices it finds with their full names, and the kernels of the CPU."""
+    core = ov.Core()
+    return ov.get_version(), hardware(core, "AUTO"), Kernels.probe(core)
 
 
 _live: weakref.WeakSet[Engine] = weakref.WeakSet()

@@ -7,10 +7,12 @@ OvMiniLMError
   SourceRefused          the checkpoint to convert is not the one that was asked for
   DeviceUnavailable      .asked .available
   PrecisionUnavailable   .asked .device .reason
+  SelfCheckFailed        .where .cosine .least
   TextTooLong            .index .tokens .limit
   DriftTooLarge          .broken
   ForkedProcess          OpenVINO was used before os.fork() and again in the child
 TruncationWarning        a text was cut (a UserWarning, not an error)
+CacheWarning             the cache of compiled models is not used as asked (a UserWarning, not an error)
 
 Wrong types raise TypeError and wrong values ValueError, both naming the index or the value.
 """
@@ -81,6 +83,19 @@ class PrecisionUnavailable(OvMiniLMError):
         self.message = f"precision {asked!r} on {device}: {reason}"
 
 
+class SelfCheckFailed(OvMiniLMError):
+    """A compiled model gives another vector than it must to a text whose vector is known."""
+
+    def __init__(self, where: str, cosine: float, least: float) -> None:
+        self.where = where
+        self.cosine = cosine
+        self.least = least
+        self.message = (
+            f"{where} gives wrong vectors: cosine {cosine:.4f} for the golden text, at least {least} due; "
+            "`ov-minilm doctor` tells more, another device or version of its driver may help"
+        )
+
+
 class TextTooLong(OvMiniLMError):
     """A text has more tokens than the model reads, and truncate="error" was asked for."""
 
@@ -114,3 +129,7 @@ class ForkedProcess(OvMiniLMError):
 
 class TruncationWarning(UserWarning):
     """At least one text was longer than the model reads and was cut at its end."""
+
+
+class CacheWarning(UserWarning):
+    """Compiled models are not kept, or a kept one was unusable; all works, but starts slower."""

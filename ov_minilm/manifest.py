@@ -1,6 +1,7 @@
 """manifest.json: what an artefact is, where it came from and what it costs, as frozen values.
 
-Reading is strict: an unknown key is as wrong as a missing one, and every file must have its hash.
+Reading is strict: an unknown key is as wrong as a missing one, and every file must have its hash. Only a
+fact of the spec that has a default may be missing: it was added after the first artefacts were written.
 The manifest is written last, so a folder without one was never finished.
 """
 
@@ -18,6 +19,7 @@ from typing import Any, Literal
 
 from ov_minilm.drift import Drift, Gate
 from ov_minilm.errors import FileMismatch, ManifestInvalid
+from ov_minilm.golden import Golden
 from ov_minilm.spec import SLOTS, Grid, ModelSpec
 
 NAME = "manifest.json"
@@ -69,6 +71,7 @@ class Manifest:
     files: dict[str, FileFacts]
     gate: Gate | None
     drift: tuple[Drift, ...]
+    golden: Golden
     fingerprint: str
 
     @classmethod
@@ -101,6 +104,7 @@ class Manifest:
             check_file(folder / name, facts)
         if manifest.fingerprint != fingerprint(manifest.spec, manifest.files):
             raise ManifestInvalid(path, "fingerprint does not belong to these files")
+        _check_golden(path, manifest)
         return manifest
 
     def write(self, folder: Path) -> None:
@@ -115,7 +119,7 @@ class Manifest:
 def _check_grids(path: Path, grids: tuple[Grid, ...], spec: ModelSpec) -> None:
     """Refuse grids that the graph or the packing cannot serve."""
     for grid in grids:
-        if grid.rows < 1 or not 2 <= grid.width <= spec.max_tokens or grid.slots != SLOTS:
+        if grid.rows < 1 or grid.width < 2 or grid.slots != SLOTS:
             raise ManifestInvalid(
                 path, f"grid {grid} with {grid.slots} slots; the graph has {SLOTS} slots a row"
             )
@@ -123,8 +127,21 @@ def _check_grids(path: Path, grids: tuple[Grid, ...], spec: ModelSpec) -> None:
         ("single-row", [grid.width for grid in grids if grid.rows == 1]),
         ("many-row", [grid.width for grid in grids if grid.rows > 1]),
     ):
-        if max(widths, default=0) != spec.max_tokens:
+        if max(widths, default=0) < spec.max_tokens:
             raise ManifestInvalid(path, f"no {kind} grid holds {spec.max_tokens} tokens")
+
+
+def _check_golden(path: Path, manifest: Manifest) -> None:
+    """Refuse a golden vector of another size than the model's, or a text that does not fit every grid."""
+    try:
+        components = len(manifest.golden.array())
+    except ValueError as error:
+        raise ManifestInvalid(path, str(error)) from None
+    if components != manifest.spec.dim:
+        raise ManifestInvalid(path, f"golden.vector: {components} components, expected {manifest.spec.dim}")
+    tokens, least = len(manifest.golden.ids), min(grid.width for grid in manifest.grids)
+    if not 2 <= tokens <= least:
+        raise ManifestInvalid(path, f"golden.ids: {tokens} tokens, the narrowest grid holds 2 to {least}")
 
 
 def file_facts(path: Path) -> FileFacts:
@@ -148,9 +165,21 @@ def check_file(path: Path, facts: FileFacts) -> None:
 
 
 def fingerprint(spec: ModelSpec, files: Mapping[str, FileFacts]) -> str:
-    """Hash what decides the vectors: spec, graph, weights, tokenizer. 16 hexadecimal digits."""
-    facts = {"spec": dataclasses.asdict(spec), "files": {name: files[name].sha256 for name in sorted(files)}}
+    """Hash what decides the vectors: spec, graph, weights, tokenizer. 16 hexadecimal digits.
+
+    A fact that has its default is left out, so that artefacts from before it keep their fingerprint.
+    """
+    defaults = _defaults(ModelSpec)
+    known = {key: value for key, value in dataclasses.asdict(spec).items() if value != defaults.get(key)}
+    facts = {"spec": known, "files": {name: files[name].sha256 for name in sorted(files)}}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _defaults(kind: type[Any]) -> dict[str, Any]:
+    """Return the fields of a dataclass that have a default, with it."""
+    made = {f.name: f.default_factory() for f in dataclasses.fields(kind) if callable(f.default_factory)}
+    given = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
+    return made | given
 
 
 def _parse(kind: Any, raw: Any, where: str) -> Any:
@@ -171,8 +200,9 @@ def _parse(kind: Any, raw: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         _expect(dict, raw, where)
         known = {field.name for field in dataclasses.fields(kind)}
-        if raw.keys() != known:
-            missing, unknown = sorted(known - raw.keys()), sorted(raw.keys() - known)
+        required = known - _defaults(kind).keys() if kind is ModelSpec else known
+        if not required <= raw.keys() <= known:
+            missing, unknown = sorted(required - raw.keys()), sorted(raw.keys() - known)
             raise ValueError(f"{where}: missing {missing}, unknown {unknown}")
         hints = typing.get_type_hints(kind)
         return kind(**{name: _parse(hints[name], raw[name], f"{where}.{name}") for name in raw})  # type: ignore[operator]  # a dataclass

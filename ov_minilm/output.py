@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ov_minilm.spec import FloatArray
 
 Dtype = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
-DTYPES: tuple[str, ...] = get_args(Dtype)
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 Vectors = NDArray[Any]  # of the type that a Dtype names
 
 # A component of a unit vector of D components has a deviation of 1 / sqrt(D). Over 4.5 of them lie one in
@@ -78,6 +78,11 @@ def cast(vectors: FloatArray, dtype: Dtype, ranges: FloatArray | None = None) ->
         signs = np.packbits(vectors > 0, axis=-1)
         return signs if dtype == "ubinary" else (signs ^ 128).view(np.int8)  # ^ 128 as int8 is - 128
     return vectors.astype(dtype, copy=False)
+
+
+def formed(vectors: FloatArray, dimensions: int | None, dtype: Dtype) -> Vectors:
+    """Return unit vectors [..., D] with the first `dimensions` components (None: all), as `dtype`."""
+    return cast(vectors if dimensions is None else shrink(vectors, dimensions), dtype)
 
 
 def _levels(vectors: FloatArray, ranges: FloatArray) -> FloatArray:

@@ -17,9 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from ov_minilm.spec import GRIDS, LONG, Grid, IntArray
-
-COUNT = np.arange(max(grid.width for grid in GRIDS), dtype=np.int32)
+from ov_minilm.spec import LONG, Grid, IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,7 @@ def fill(
         for slot, text in enumerate(row.texts):
             end = start + len(ids[text])
             batch.ids[r, start:end] = ids[text]
-            batch.positions[r, start:end] = COUNT[: end - start]
+            batch.positions[r, start:end] = np.arange(end - start)
             batch.segments[r, start:end] = slot + 1
             batch.owner[r, slot] = names[text]
             start = cells(end, align)
@@ -116,9 +114,15 @@ def fill(
 
 
 def pack_apart(
-    ids: Sequence[IntArray], names: Sequence[int], grids: Sequence[Grid], *, last: bool, align: int = 1
+    ids: Sequence[IntArray],
+    names: Sequence[int],
+    grids: Sequence[Grid],
+    *,
+    last: bool,
+    align: int = 1,
+    long_align: int = 1,
 ) -> tuple[list[Batch], list[int]]:
-    """Pack as `pack` does, with a row of its own for each text of more than LONG tokens.
+    """Pack as `pack` does, with texts of more than LONG tokens in rows, and with an alignment, of their own.
 
     For widths that run in another precision: which one a text gets must not depend on who is with it.
     """
@@ -127,7 +131,13 @@ def pack_apart(
     for long in (False, True):
         mine = [i for i, text in enumerate(ids) if (len(text) > LONG) == long]
         theirs = [grid for grid in grids if (grid.width > LONG) == long]
-        found, rest = pack([ids[i] for i in mine], [names[i] for i in mine], theirs, last=last, align=align)
+        found, rest = pack(
+            [ids[i] for i in mine],
+            [names[i] for i in mine],
+            theirs,
+            last=last,
+            align=long_align if long else align,
+        )
         batches += found
         left += [mine[i] for i in rest]
     return batches, left

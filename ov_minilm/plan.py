@@ -32,11 +32,12 @@ class Plan:
 
     device: str
     precision: Precision  # of the layers that are not INT8
-    long: Precision  # the same, of rows that hold one text of more than LONG tokens
+    long: Precision  # the same, of rows for texts of more than LONG tokens
     lowering: Lowering
     threads: int
     kernel: str  # of INT8 linear layers, as OpenVINO names it; "" where it was not asked
     align: int  # where texts may start in a row for their bits to be the same everywhere; see packing.py
+    long_align: int  # the same, of rows for texts of more than LONG tokens
     grids: tuple[Grid, ...]
 
     @classmethod
@@ -63,15 +64,18 @@ class Plan:
         kernels = Kernels.probe(core) if cpu else None
         settled = choose_lowering(lowering, manifest, device, kernels)
         chosen = choose_precision(precision, manifest, device, settled, kernels)
+        long = choose_long(precision, chosen, manifest, settled, kernels)
+        align = {"bf16": kernels.bf16_group} if kernels else {}
         return cls(
-            device,
-            chosen,
-            choose_long(precision, chosen, manifest, settled, kernels),
-            settled,
-            threads,
-            kernels.int8 if kernels else "",
-            kernels.bf16_group if kernels and chosen == "bf16" else 1,
-            choose_grids(manifest.grids, device),
+            device=device,
+            precision=chosen,
+            long=long,
+            lowering=settled,
+            threads=threads,
+            kernel=kernels.int8 if kernels else "",
+            align=align.get(chosen, 1),
+            long_align=align.get(long, 1),
+            grids=choose_grids(manifest.grids, device),
         )
 
     @property
@@ -99,8 +103,9 @@ class Plan:
         self, ids: Sequence[IntArray], names: Sequence[int], *, last: bool
     ) -> tuple[list[Batch], list[int]]:
         """Cut texts into batches that suit this plan; see packing.pack."""
-        form = pack_apart if self.apart else pack
-        return form(ids, names, self.grids, last=last, align=self.align)
+        if self.apart:
+            return pack_apart(ids, names, self.grids, last=last, align=self.align, long_align=self.long_align)
+        return pack(ids, names, self.grids, last=last, align=self.align)
 
     def config(self, grid: Grid) -> dict[str, Any]:
         """Return what OpenVINO is told when it compiles a grid."""
@@ -174,6 +179,12 @@ def devices(device: str) -> list[str]:
     return [re.sub(r"\(.*\)$", "", name).removesuffix(".0") for name in names]  # BATCH:CPU(4); GPU.0 is GPU
 
 
+def hardware(core: ov.Core, device: str) -> dict[str, str]:
+    """Name each processor that a device string may use, as its plugin does; no list means all there are."""
+    names = [name.removeprefix("-") for name in devices(device)] or core.available_devices
+    return {name: str(core.get_property(name, "FULL_DEVICE_NAME")) for name in names}
+
+
 def check_device(device: str, available: Sequence[str]) -> None:
     """Refuse a device string that names something this machine does not have, listing what there is.
 
@@ -226,10 +237,10 @@ def choose_long(
     lowering: Lowering,
     kernels: Kernels | None,
 ) -> Precision:
-    """Settle what rows of one long text run in: as the others, but with "auto" in BF16 where it is native.
+    """Settle what long texts run in: as the others, but with "auto" in BF16 where it is native.
 
-    Such a text starts its row, so BF16 needs no alignment and its bits are the same everywhere. Half the
-    time of a long text is attention, which AMX does in BF16 several times faster than in FP32.
+    They lose little by being aligned. Half the time of a long text is attention, which AMX does in BF16
+    several times faster than in FP32.
     """
     return "bf16" if asked == "auto" and _bf16_passed(manifest, lowering, kernels) else chosen
 

@@ -5,14 +5,15 @@ N texts, T tokens, R rows, W width (tokens a row), S slots (texts a row), D comp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
-
+Pooling = Literal["mean", "cls"]  # of a text's tokens, or its first token alone; then L2
 
 SLOTS = 32  # texts that may share a row; the graph returns this many vectors for each
 
@@ -36,15 +37,22 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What the runtime and the conversion must know of the checkpoint."""
+    """What the runtime and the conversion must know of the checkpoint.
+
+    A fact with a default came after the first artefacts: manifests without it mean the default.
+    """
 
     name: str
     dim: int
-    max_tokens: int  # sentence_bert_config.json, the truth; tokenizer.json says 128 and config.json 512
+    max_tokens: (
+        int  # of MiniLM: sentence_bert_config.json, the truth; tokenizer.json says 128, config.json 512
+    )
     vocab_size: int
     layers: int
     heads: int
     intermediate: int
+    pooling: Pooling = "mean"
+    prompts: dict[str, str] = field(default_factory=dict)  # what to put before a text of each kind, by name
 
 
 MINILM = ModelSpec(
@@ -57,16 +65,20 @@ MINILM = ModelSpec(
     intermediate=1536,
 )
 
-LONG = 128  # tokens; two texts of more than this share no row, as the widest row is twice as wide
+LONG = 64  # tokens; the widest row that short texts share
 
-# About 512 tokens a batch keep activations in cache; single rows serve a lone text with all threads.
-GRIDS = (
-    Grid(8, 64),
-    Grid(4, 128),
-    Grid(2, 256),
-    Grid(1, 16),
-    Grid(1, 32),
-    Grid(1, 64),
-    Grid(1, 128),
-    Grid(1, 256),
-)
+
+def grids(max_tokens: int) -> tuple[Grid, ...]:
+    """Return the grids for texts of up to this many tokens: widths double up to the first that holds them.
+
+    About 512 tokens a batch keep activations in cache; single rows serve a lone text with all threads.
+    """
+    widths = [16, 32, 64]
+    while widths[-1] < max_tokens:
+        widths.append(2 * widths[-1])
+    wide = sorted({LONG, min(256, widths[-1]), widths[-1]})
+    many = [Grid(max(2, 512 // width), width) for width in wide]
+    return (*many, *(Grid(1, width) for width in widths))
+
+
+GRIDS = grids(MINILM.max_tokens)

@@ -1,4 +1,4 @@
-"""The graph of an artefact, read so that its weights are in memory once and as little as possible.
+"""The graph of an artefact, read so that its weights are in memory once, and out of reach.
 
 OpenVINO keeps what it repacks for each compiled grid. Beside that, it needs the weights as they are in the
 file only while it compiles, and of the embedding tables only the rows that are looked up.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 from functools import cache
 from pathlib import Path
 
@@ -17,34 +18,40 @@ from ov_minilm.backend import ops, ov
 
 
 class Weights:
-    """A file of weights, mapped; a model that is read from it points into the mapping."""
+    """A copy of a file of weights; a model that is read from it points into the copy.
+
+    A mapping of the file itself would see what others do to it: a file that is written over gives wrong
+    vectors, and one that is cut short kills the process.
+    """
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
-            # Copy on write, because a Tensor takes no read-only memory; nobody writes.
-            self._mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            self._mapping = mmap.mmap(-1, os.fstat(file.fileno()).st_size)
+            if file.readinto(self._mapping) != len(self._mapping):
+                raise OSError(f"{path} was cut short while it was read")
+        self.release()
         self.tensor = ov.Tensor(np.frombuffer(self._mapping, np.uint8), shared_memory=True)
         # OpenVINO's pointers do not keep the mapping alive, and a thread may still run when Python ends.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.tensor))
 
     def release(self) -> None:
-        """Give back the pages that were read; what is needed again comes from the page cache."""
+        """Unmap the pages that were read. They stay in shared memory, and come back when they are used."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def read(core: ov.Core, graph: Path, weights: Path) -> tuple[ov.Model, Weights]:
-    """Read a graph for compilation; models of the same file share one mapping, kept while Python runs."""
+    """Read a graph for compilation; models of the same file share one copy, kept while Python runs."""
     facts = weights.stat()
-    mapped = _mapped(weights.resolve(), facts.st_ino, facts.st_mtime_ns)
-    model = core.read_model(graph.read_bytes(), mapped.tensor)
+    copy = _copy(weights.resolve(), facts.st_ino, facts.st_mtime_ns)
+    model = core.read_model(graph.read_bytes(), copy.tensor)
     look_up_first(model)
-    return model, mapped
+    return model, copy
 
 
 @cache
-def _mapped(path: Path, inode: int, changed: int) -> Weights:
-    """Map a file once; one that was written anew is another file."""
+def _copy(path: Path, inode: int, changed: int) -> Weights:
+    """Copy a file once; one that was written anew is another file."""
     del inode, changed
     return Weights(path)
 
@@ -54,7 +61,7 @@ def look_up_first(model: ov.Model) -> int:
 
     Before: table [V, D] -> Convert -> Multiply by scales [V, 1] -> Gather, which OpenVINO folds to a float
     table in every compiled model, 47 MB for 30,522 words. After: Gather of INT8 rows -> Convert -> Multiply
-    by the Gather of their scales, and the table is the mapped one.
+    by the Gather of their scales, and the table is the one of the file.
     """
     lookups = [node for node in model.get_ordered_ops() if _is_compressed(node)]
     for lookup in lookups:

@@ -187,7 +187,7 @@ def test_a_cache_gives_the_same_bits(tmp_path: Path, shipped: Embedder) -> None:
     for _ in range(2):
         with Embedder.open(cache_dir=tmp_path / "cache") as embedder:
             assert np.array_equal(shipped.encode(TEXTS), embedder.encode(TEXTS))
-    assert any((tmp_path / "cache").rglob("*.blob"))
+    assert any((tmp_path / "cache").rglob("*.compiled"))
 
 
 def test_the_shipped_manifest_is_complete() -> None:

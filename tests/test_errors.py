@@ -15,6 +15,7 @@ EVERY = [
     errors.SourceRefused("no such folder"),
     errors.DeviceUnavailable("GPU", ["CPU"]),
     errors.PrecisionUnavailable("f16", "CPU", "reason"),
+    errors.SelfCheckFailed("1x16 on GPU", 0.1, 0.99),
     errors.TextTooLong(3, 302, 256),
     errors.DriftTooLarge(["one limit", "another"]),
     errors.ForkedProcess(1, 2),

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ov_minilm.drift import Cosine, Drift, Gate, Sts
+from ov_minilm.embedder import SHIPPED
 from ov_minilm.errors import FileMismatch, ManifestInvalid
+from ov_minilm.golden import Golden
 from ov_minilm.manifest import (
     GRAPH,
     NAME,
@@ -53,6 +56,7 @@ def describe(folder: Path) -> Manifest:
                 sts={"stsb_dev": Sts(1500, 86.7, 86.6, 85.1, 85.0, -0.2, 0.1)},
             ),
         ),
+        golden=Golden.of("a text", [101, 1037, 102], np.full(384, 384**-0.5, np.float32)),
         fingerprint=fingerprint(MINILM, files),
     )
 
@@ -136,7 +140,14 @@ def test_an_int_serves_as_float(artefact: Path) -> None:
         (lambda raw: raw.pop("format"), "format None, this version reads 1"),
         (lambda raw: raw["files"].pop(WEIGHTS), "files: expected model.xml, model.bin, tokenizer.json"),
         (lambda raw: raw["files"].update({"../x": raw["files"][GRAPH]}), "files: expected model.xml"),
+        (lambda raw: raw.pop("golden"), "manifest: missing ['golden'], unknown []"),
+        (lambda raw: raw["golden"].update(vector="!"), "golden.vector: no base64 of float16"),
+        (lambda raw: raw["golden"].update(vector=""), "golden.vector: its length is not 1"),
+        (lambda raw: raw["golden"].update(vector="ADw="), "golden.vector: 1 components, expected 384"),
+        (lambda raw: raw["golden"].update(ids=[101] * 257), "golden.ids: 257 tokens"),
         (lambda raw: raw.update(fingerprint="0" * 16), "fingerprint does not belong to these files"),
+        (lambda raw: raw["spec"].update(pooling="max"), "expected one of ('mean', 'cls')"),
+        (lambda raw: raw["spec"].update(prompts={"query": 1}), "manifest.spec.prompts.query: int"),
         (lambda raw: raw["spec"].update(dim=768), "fingerprint does not belong to these files"),
     ],
 )
@@ -241,6 +252,31 @@ def test_the_fingerprint_changes_with_every_fact_of_the_spec(artefact: Path, fie
     files = describe(artefact).files
 
     assert fingerprint(MINILM, files) != fingerprint(dataclasses.replace(MINILM, **change), files)
+
+
+@pytest.mark.parametrize("later", ["pooling", "prompts"])
+def test_a_fact_that_came_later_may_be_missing(artefact: Path, later: str) -> None:
+    """An artefact from before the fact was in the spec is read as what it was, under its own fingerprint."""
+    edit(artefact, lambda raw: raw["spec"].pop(later))
+
+    assert describe(artefact) == Manifest.read(artefact)
+
+
+def test_a_fact_that_is_not_the_default_may_not_be_missing(artefact: Path) -> None:
+    """A manifest that lost its pooling is not taken for one with mean pooling."""
+    spec = dataclasses.replace(MINILM, pooling="cls")
+    manifest = describe(artefact)
+    cls = dataclasses.replace(manifest, spec=spec, fingerprint=fingerprint(spec, manifest.files))
+    cls.write(artefact)
+    edit(artefact, lambda raw: raw["spec"].pop("pooling"))
+
+    with pytest.raises(ManifestInvalid, match="fingerprint does not belong"):
+        Manifest.read(artefact)
+
+
+def test_the_shipped_artefact_keeps_its_fingerprint() -> None:
+    """Facts added to the spec change nothing for indexes that were built with the model in the package."""
+    assert "478f64e76647d400" == Manifest.read(SHIPPED).fingerprint
 
 
 def test_the_fingerprint_does_not_depend_on_the_order_of_files(artefact: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ov_minilm.packing import Batch, Row, cells, fill, narrowest, pack, pack_apart, place
-from ov_minilm.spec import GRIDS, LONG, FloatArray, Grid, IntArray
+from ov_minilm.spec import GRIDS, LONG, FloatArray, Grid, IntArray, grids
 
 WIDE = [grid for grid in GRIDS if grid.rows > 1]
 SINGLE = [grid for grid in GRIDS if grid.rows == 1]
@@ -245,19 +245,22 @@ def test_the_last_rows_run_singly_up_to_half_a_batch(rows: int, shapes: list[str
 
 
 @many
-@given(lengths_of_texts, st.booleans())
-def test_apart_means_that_a_long_text_has_its_row(lengths: list[int], last: bool) -> None:
-    """Which width a text runs in depends on its length alone, and none is lost or doubled."""
+@given(st.data(), st.sampled_from([128, 256, 512]), st.booleans())
+def test_apart_means_that_long_texts_have_their_rows(data: st.DataObject, most: int, last: bool) -> None:
+    """Which width and alignment a text gets depends on its length alone, and none is lost or doubled."""
+    lengths = data.draw(st.lists(st.integers(1, most), max_size=80))
     ids, names = numbered(lengths), names_of(len(lengths))
 
-    batches, left = pack_apart(ids, names, GRIDS, last=last)
+    batches, left = pack_apart(ids, names, grids(most), last=last, align=1, long_align=32)
 
     assert sorted(owners(batches) + [names[i] for i in left]) == names
     for batch in batches:
         for row in batch.owner:
             sizes = [lengths[name - 1000] for name in row[row >= 0].tolist()]
             assert all((size > LONG) == (batch.grid.width > LONG) for size in sizes)
-            assert len(sizes) <= 1 or batch.grid.width <= LONG
+        if batch.grid.width > LONG:
+            starts = np.flatnonzero(np.diff(batch.segments, axis=1, prepend=0) > 0) % batch.grid.width
+            assert [0] * len(starts) == (starts % 32).tolist()
 
 
 def test_short_texts_fill_their_batches() -> None:

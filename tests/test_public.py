@@ -11,7 +11,7 @@ import ov_minilm
 
 ROOT = Path(ov_minilm.__file__).parent
 
-# Imports go downward only. Siblings of layer 9 never import each other.
+# Imports go downward only. Siblings of layer 10 never import each other.
 LAYERS = {
     "errors": 0,
     "spec": 0,
@@ -24,22 +24,25 @@ LAYERS = {
     "drift": 1,
     "lowering": 1,
     "weights": 1,
-    "manifest": 2,
+    "golden": 2,
     "tokens": 2,
+    "manifest": 3,
     "files": 3,
-    "plan": 3,
-    "grids": 4,
-    "engine": 5,
-    "scheduler": 6,
-    "embedder": 7,
-    "compare": 8,
-    "convert": 9,
-    "serve": 9,
-    "bulk": 9,
-    "integrations": 9,
-    "bench": 10,
-    "cli": 11,
-    "__main__": 12,
+    "cache": 4,
+    "plan": 4,
+    "grids": 5,
+    "engine": 6,
+    "scheduler": 7,
+    "embedder": 8,
+    "compare": 9,
+    "doctor": 9,
+    "convert": 10,
+    "serve": 10,
+    "bulk": 10,
+    "integrations": 10,
+    "bench": 11,
+    "cli": 12,
+    "__main__": 13,
 }
 
 

@@ -44,7 +44,7 @@ class GatedEngine(FakeEngine):
     """Runs a batch only when it is let through, and keeps what it ran."""
 
     def __init__(self, *, gated: bool = False) -> None:
-        self.plan = Plan("CPU", "f32", "f32", "native", 2, "", 1, GRIDS)
+        self.plan = Plan("CPU", "f32", "f32", "native", 2, "", 1, 1, GRIDS)
         self.ran: list[Batch] = []
         self.gate = threading.Semaphore(0)
         self.gated = gated

@@ -1,4 +1,4 @@
-"""Weights in memory once: tables looked up in place, one mapping a file, pages given back."""
+"""Weights in memory once: tables looked up in place, one copy a file, out of reach of others."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def test_a_float_table_is_left_alone() -> None:
     assert 0 == look_up_first(ov.Model([rows.output(0)], [ids], "lookup"))
 
 
-def test_models_of_one_file_share_a_mapping(tmp_path: Path) -> None:
-    """Two reads of a file map it once; the same path with a new file is mapped anew."""
+def test_models_of_one_file_share_a_copy(tmp_path: Path) -> None:
+    """Two reads of a file copy it once; the same path with a new file is copied anew."""
     for name in (GRAPH, WEIGHTS):
         shutil.copyfile(SHIPPED / name, tmp_path / name)
     core = ov.Core()
@@ -80,6 +80,38 @@ def test_models_of_one_file_share_a_mapping(tmp_path: Path) -> None:
 
     assert first is second
     assert first is not read(core, tmp_path / GRAPH, tmp_path / WEIGHTS)[1]
+
+
+CHANGES = {
+    "cut short": "os.truncate(path, 1000)",
+    "written over": "path.open('r+b').write(os.urandom(path.stat().st_size))",
+    "replaced": "(folder / 'new').write_bytes(b'x'); (folder / 'new').replace(path)",
+    "removed": "path.unlink()",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_running_process_never_sees_what_happens_to_the_file(
+    tmp_path: Path, shipped: Embedder, change: str
+) -> None:
+    """After model.bin was changed in any way, compiled grids and new ones give the bits they gave before."""
+    folder = tmp_path / "model"
+    shutil.copytree(SHIPPED, folder)
+    long = "stone " * 100
+    code = (  # in a process of its own: a mapped file that is cut short kills
+        "import os; from pathlib import Path; import numpy as np; from ov_minilm import Embedder\n"
+        f"folder = Path({str(folder)!r}); path = folder / 'model.bin'\n"
+        "with Embedder.open(folder) as e:\n"
+        "    e.encode('a')\n"
+        f"    {CHANGES[change]}\n"
+        f"    np.save({str(tmp_path / 'vectors.npy')!r}, [e.encode('one text'), e.encode({long!r})])"
+    )
+
+    done = python(code)
+
+    assert 0 == done.returncode, done.stderr
+    expected = np.stack([shipped.encode("one text"), shipped.encode(long)])
+    assert np.array_equal(expected, np.load(tmp_path / "vectors.npy"))
 
 
 def test_released_weights_are_read_again(shipped: Embedder) -> None:
@@ -92,7 +124,7 @@ def test_released_weights_are_read_again(shipped: Embedder) -> None:
 
 
 def test_a_compiled_model_outlives_what_it_was_read_with() -> None:
-    """The mapping stays when the model, the Weights and the Core that read it are gone."""
+    """The copy stays when the model, the Weights and the Core that read it are gone."""
     model, weights = read(ov.Core(), SHIPPED / GRAPH, SHIPPED / WEIGHTS)
     model.reshape({i.any_name: [1, 16] for i in model.inputs})
     compiled = ov.Core().compile_model(model, "CPU")

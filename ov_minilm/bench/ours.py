@@ -72,6 +72,7 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
         threads=threads,
         cache_dir=None,
     )
+    engine._grids.limit = 100  # streams: what memory the padded shapes take is not what this rung is about
     tokens = Tokens.open(folder / TOKENIZER, manifest.spec)
     _opened.update(
         dataclasses.asdict(engine.plan), long_precision=engine.plan.long, fingerprint=manifest.fingerprint

@@ -20,12 +20,13 @@ from pathlib import Path
 
 from ov_minilm import __version__
 from ov_minilm.backend import ov
-from ov_minilm.convert import calibrate, check, graph, outliers, quiet, scales
+from ov_minilm.convert import calibrate, check, graph, onnx, outliers, quiet, scales
 from ov_minilm.convert.source import Checkpoint
 from ov_minilm.drift import Drift, Gate, gate, measure, once, worst
 from ov_minilm.embedder import Embedder
 from ov_minilm.errors import DriftTooLarge, TruncationWarning
 from ov_minilm.evaluation import Evaluation, read_texts
+from ov_minilm.golden import TEXT, Golden
 from ov_minilm.manifest import (
     FORMAT,
     GRAPH,
@@ -38,7 +39,7 @@ from ov_minilm.manifest import (
     fingerprint,
 )
 from ov_minilm.plan import Kernels
-from ov_minilm.spec import GRIDS
+from ov_minilm.spec import GRIDS, grids
 from ov_minilm.tokens import Tokens
 
 TOOLS = ("openvino", "nncf", "optimum-intel", "transformers", "torch", "tokenizers")
@@ -67,53 +68,64 @@ def build(
     if len(texts) < calibrate.FEWEST:
         raise ValueError(f"{calibration}: {len(texts)} texts; calibration needs at least {calibrate.FEWEST}")
     quiet.no_telemetry()
+    if not checkpoint.normalized:
+        say("  the source's vectors have any length; the artefacts' have length 1, in the same directions")
     with _staging(out) as staging, warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)  # both sides of every comparison are cut alike
         fp32, int8 = staging / "fp32", staging / "int8"
         for folder in (fp32, int8):
             folder.mkdir()
-            shutil.copyfile(checkpoint.folder / TOKENIZER, folder / TOKENIZER)
+            (folder / TOKENIZER).write_bytes(checkpoint.tokenizer.encode())
         tokens = Tokens.open(fp32 / TOKENIZER, checkpoint.spec)
         samples = calibrate.samples(texts, tokens)
 
+        weights = checkpoint.folder
+        if checkpoint.onnx is not None:
+            with step("weights from the ONNX graph"):
+                weights = staging / "restored"
+                onnx.restore(checkpoint.onnx, checkpoint, weights)
+        source = "sentence-transformers" if checkpoint.onnx is None else "the ONNX graph"
+        with step(f"encode with {source}"), quiet.silence():
+            text = _golden_text(tokens)
+            original = check.original_vectors(checkpoint, [text, *texts], tokens)
+            golden = Golden.of(text, tokens.encode([text])[0][0].tolist(), original[0])
         with step("export with optimum-intel"), quiet.silence():
-            exported = graph.export(checkpoint.folder)
+            exported = graph.export(weights)
         with step("pack inputs, pooling, L2"):
             packed = graph.pack(exported.clone(), checkpoint.spec)
             graph.save(packed, fp32 / GRAPH)
-            _manifest(checkpoint, fp32, None, None, ()).write(fp32)
+            _manifest(checkpoint, fp32, None, None, (), golden).write(fp32)
         with step("check against the export") as note, Embedder.open(fp32, precision="f32") as reference:
+            expected = check.graph_vectors(exported, samples, checkpoint.spec.pooling)
             mine = reference.encode(texts, progress=False)
-            note(_cosine(check.require_equal("the export", check.export_vectors(exported, samples), mine)))
-        with step("check against sentence-transformers") as note:
-            with quiet.silence():
-                original = check.original_vectors(checkpoint.folder, texts)
-            note(_cosine(check.require_equal("sentence-transformers", original, mine)))
+            note(_cosine(check.require_equal("the export", expected, mine)))
+        with step(f"check against {source}") as note:
+            note(_cosine(check.require_equal(source, original[1:], mine)))
 
         with step("find outlier channels") as note:
-            source = ov.Core().read_model(fp32 / GRAPH)
-            channels = [outliers.select(peak) for peak in outliers.peaks(source, samples)]
-            outliers.split(source, channels)
+            plain = ov.Core().read_model(fp32 / GRAPH)
+            channels = [outliers.select(peak) for peak in outliers.peaks(plain, samples)]
+            outliers.split(plain, channels)
             note(f"{sum(map(len, channels))} of {len(channels) * checkpoint.spec.intermediate} stay in float")
         with step("quantize with NNCF") as note, quiet.silence():
-            quantized = calibrate.quantize(source, samples)
+            quantized = calibrate.quantize(plain, samples)
             note(f"{len(samples)} calibration texts")
         with step("pair-safe weight scales") as note:
-            note(f"{scales.apply(quantized, source)} layers")
+            note(f"{scales.apply(quantized, plain)} layers")
             graph.save(quantized, int8 / GRAPH)
         recipe = calibrate.recipe(calibration, len(texts), sum(map(len, channels)), scales.PAIR_LIMIT)
-        _manifest(checkpoint, int8, recipe, limits, ()).write(int8)
+        _manifest(checkpoint, int8, recipe, limits, (), golden).write(int8)
 
         if evaluation.empty:
             say("  no evaluation files: drift is measured on the calibration texts, and not on STS")
             evaluation = Evaluation(collections={calibration.stem: texts})
         with Embedder.open(fp32, precision="f32") as reference:
-            drifts = tuple(_drifts(reference, int8, evaluation, step))
+            drifts = tuple(_drifts(reference, int8, evaluation, checkpoint.spec.max_tokens, step))
         # BF16 over the gate refuses no build: "auto" then leaves it alone.
         broken = gate([drift for drift in drifts if drift.precision == "f32"], limits)
         if broken:
             raise DriftTooLarge(broken)
-        manifest = _manifest(checkpoint, int8, recipe, limits, drifts)
+        manifest = _manifest(checkpoint, int8, recipe, limits, drifts, golden)
         with step(f"write {out / 'fp32'} and {out / 'int8'}"):
             manifest.write(int8)
             for folder in (fp32, int8):
@@ -122,7 +134,16 @@ def build(
     return manifest
 
 
-def _drifts(reference: Embedder, int8: Path, evaluation: Evaluation, step: _Steps) -> Iterator[Drift]:
+def _golden_text(tokens: Tokens) -> str:
+    """Return as many words of the golden text as the narrowest grid holds in this vocabulary."""
+    words, least = TEXT.split(), min(grid.width for grid in GRIDS)
+    texts = (" ".join(words[:count]) for count in range(len(words), -1, -1))
+    return next(text for text in texts if len(tokens.encode([text])[0][0]) <= least)
+
+
+def _drifts(
+    reference: Embedder, int8: Path, evaluation: Evaluation, max_tokens: int, step: _Steps
+) -> Iterator[Drift]:
     """Measure every way to run the artefact that this CPU has."""
     expected = once(partial(reference.encode, progress=False))
     precisions = ["f32", "bf16"] if Kernels.probe(ov.Core()).native_bf16 else ["f32"]
@@ -139,6 +160,7 @@ def _drifts(reference: Embedder, int8: Path, evaluation: Evaluation, step: _Step
                     evaluation,
                     precision=precision,
                     lowering=lowering,
+                    max_tokens=max_tokens,
                 )
                 note(", ".join(f"{name} {value:.4f}" for name, value in worst([drift]).items()))
             yield drift
@@ -150,6 +172,7 @@ def _manifest(
     recipe: Recipe | None,
     limits: Gate | None,
     drifts: tuple[Drift, ...],
+    golden: Golden,
 ) -> Manifest:
     files = {name: file_facts(folder / name) for name in (GRAPH, WEIGHTS, TOKENIZER)}
     return Manifest(
@@ -158,11 +181,12 @@ def _manifest(
         spec=checkpoint.spec,
         source=checkpoint.source,
         recipe=recipe,
-        grids=GRIDS,
+        grids=grids(checkpoint.spec.max_tokens),
         tools={"ov-minilm": __version__} | {tool: version(tool) for tool in TOOLS},
         files=files,
         gate=limits,
         drift=drifts,
+        golden=golden,
         fingerprint=fingerprint(checkpoint.spec, files),
     )
 

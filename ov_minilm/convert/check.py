@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from ov_minilm.backend import ov
-from ov_minilm.spec import FloatArray, IntArray
+from ov_minilm.convert.calibrate import samples
+from ov_minilm.convert.source import Checkpoint
+from ov_minilm.spec import FloatArray, IntArray, Pooling
+from ov_minilm.tokens import Tokens
 
 LEAST_COSINE = 0.999999
 
 
-def export_vectors(exported: ov.Model, samples: Sequence[dict[str, IntArray]]) -> FloatArray:  # -> [N, D]
-    """Run the untouched export one text at a time and pool its hidden states here."""
-    compiled = ov.compile_model(exported, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+def graph_vectors(
+    model: ov.Model, rows: Sequence[dict[str, IntArray]], pooling: Pooling
+) -> FloatArray:  # -> [N, D]
+    """Run a graph from elsewhere one text at a time and pool its hidden states [1, T, D] here."""
+    compiled = ov.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     request = compiled.create_infer_request()
+    names = {name for port in compiled.inputs for name in port.names}
+    hidden = next(
+        i for i, port in enumerate(compiled.outputs) if port.get_partial_shape().rank.get_length() == 3
+    )
     vectors = []
-    for sample in samples:
+    for sample in rows:
         ids = sample["input_ids"].astype(np.int64)
-        request.infer(
-            {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        )
-        mean = request.get_output_tensor(0).data[0].mean(0)
-        vectors.append(mean / np.linalg.norm(mean))
+        fed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        request.infer({name: fed[name] for name in names & fed.keys()})
+        states = request.get_output_tensor(hidden).data[0]
+        vector = states.mean(0) if pooling == "mean" else states[0]
+        vectors.append(vector / np.linalg.norm(vector))
     return np.array(vectors, np.float32)
 
 
-def original_vectors(folder: Path, texts: Sequence[str]) -> FloatArray:  # -> [N, D]
-    """Encode with sentence-transformers, FP32 on torch."""
+def original_vectors(checkpoint: Checkpoint, texts: Sequence[str], tokens: Tokens) -> FloatArray:  # -> [N, D]
+    """Encode with the source: sentence-transformers, FP32 on torch, or the graph that it is in ONNX."""
+    if checkpoint.onnx is not None:
+        graph = ov.Core().read_model(checkpoint.onnx)
+        return graph_vectors(graph, samples(texts, tokens), checkpoint.spec.pooling)
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    model = SentenceTransformer(
+        str(checkpoint.folder), device="cpu", local_files_only=True, model_kwargs={"dtype": "float32"}
+    )
     vectors: FloatArray = model.encode(list(texts), show_progress_bar=False, normalize_embeddings=True)
     return vectors
 

@@ -4,7 +4,8 @@ Before: input_ids, attention_mask, token_type_ids -> hidden states of every toke
 After:  input_ids, position_ids, segment_ids (int32, [R, W]) -> unit vectors [R, S, D].
 
 Texts that share a row are kept apart by the mask (segment == segment) and start at position 0 each.
-A sum over a text's tokens followed by L2 normalisation is mean pooling followed by L2 normalisation.
+A sum over a text's tokens followed by L2 normalisation is mean pooling followed by L2 normalisation; a sum
+over its first token alone is what the "cls" pooling of others takes.
 """
 
 from __future__ import annotations
@@ -63,7 +64,11 @@ def pack(exported: ov.Model, spec: ModelSpec) -> ov.Model:
 
     hidden = exported.get_results()[0].input_value(0)
     slots = ops.constant(np.arange(1, SLOTS + 1, dtype=np.int32).reshape(1, -1, 1))
-    owner = ops.convert(ops.equal(ops.unsqueeze(segments, np.int32(1)), slots), "f32")
+    pooled_segments = segments
+    if spec.pooling == "cls":
+        first = ops.equal(positions, np.int32(0))
+        pooled_segments = ops.select(first, segments, np.int32(0))
+    owner = ops.convert(ops.equal(ops.unsqueeze(pooled_segments, np.int32(1)), slots), "f32")
     pooled = ops.matmul(owner, hidden, False, False)
     pooled.set_friendly_name("pooling")
     vectors = ops.normalize_l2(pooled, np.array([-1], np.int64), EPSILON, "max")
@@ -73,7 +78,11 @@ def pack(exported: ov.Model, spec: ModelSpec) -> ov.Model:
 
 
 def save(model: ov.Model, path: Path) -> None:
-    """Write the IR so that equal graphs give equal bytes: names that count up in a process are renumbered."""
+    """Write the IR so that equal graphs give equal bytes: names that count up in a process are renumbered.
+
+    Raises:
+        OSError: the files could not be written whole.
+    """
     counts: Counter[str] = Counter()
     renamed: dict[str, str] = {}
     for node in model.get_ordered_ops():
@@ -87,7 +96,10 @@ def save(model: ov.Model, path: Path) -> None:
             node.set_friendly_name(renamed[automatic[0]] + name[automatic.end() :])
     # A new Model leaves behind rt_info: option dumps and local settings that the manifest says better.
     clean = ov.Model(model.outputs, model.get_parameters(), model.get_friendly_name())
-    ov.save_model(clean, path, compress_to_fp16=False)
+    try:
+        ov.save_model(clean, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError(f"{path.parent} could not be written, the disk may be full ({error})") from error
 
 
 def _gather(model: ov.Model, table: str) -> ov.Node:

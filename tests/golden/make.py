@@ -10,6 +10,8 @@ import numpy as np
 
 from ov_minilm.convert.check import original_vectors
 from ov_minilm.convert.source import PACKAGE, find
+from ov_minilm.manifest import TOKENIZER
+from ov_minilm.tokens import Tokens
 
 WORDS = (
     "the river turns north below old stone bridge where two boats wait for morning light and a man sells "
@@ -41,7 +43,9 @@ AWKWARD = [
 def main() -> None:
     """Encode with the official checkpoint and write both files."""
     texts = [" ".join(WORDS[i % len(WORDS)] for i in range(n)) for n in PIECES] + AWKWARD
-    vectors = original_vectors(find(PACKAGE, None, None).folder, texts)
+    checkpoint = find(PACKAGE, None, None)
+    tokens = Tokens.open(checkpoint.folder / TOKENIZER, checkpoint.spec)
+    vectors = original_vectors(checkpoint, texts, tokens)
     here = Path(__file__).parent
     (here / "texts.json").write_text(json.dumps(texts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     np.save(here / "vectors.npy", vectors.astype(np.float32))

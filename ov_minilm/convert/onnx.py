@@ -1,0 +1,95 @@
+"""The weights of a BERT exported to ONNX, back under the names of the checkpoint that it came from.
+
+From there on such a source is converted like any other, by the same steps to the same graph. Exporters keep
+the names of embeddings, biases and LayerNorms, but store the weights of linear layers transposed and without
+a name; each is found beside its bias: MatMul(x, W) + b. Whether that was right is seen afterwards, when the
+packed graph is checked against the graph in ONNX.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from ov_minilm.backend import ov
+from ov_minilm.convert.source import FILES, WEIGHTS, Checkpoint, linear, norms, tables
+from ov_minilm.errors import SourceRefused
+from ov_minilm.spec import FloatArray
+
+
+def restore(path: Path, checkpoint: Checkpoint, folder: Path) -> None:
+    """Write the weights of a graph and the checkpoint's other files into a new folder, as transformers does.
+
+    Raises:
+        SourceRefused: naming the tensor that the graph does not hold as FP32.
+    """
+    from safetensors.numpy import save_file
+
+    folder.mkdir()
+    for name in FILES:
+        if name != WEIGHTS and (checkpoint.folder / name).is_file():
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(checkpoint.folder / name, folder / name)
+    save_file(tensors(path, checkpoint.spec.layers), folder / WEIGHTS, {"format": "pt"})
+
+
+def tensors(path: Path, layers: int) -> dict[str, FloatArray]:
+    """Read every tensor of the encoder from the graph, under transformers' names and in its layout."""
+    try:
+        model = ov.Core().read_model(path)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise SourceRefused(f"{path}: OpenVINO cannot read it: {reason}") from error
+    constants = {
+        name: node
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "Constant"
+        for name in node.output(0).names
+    }
+    suffix = f"{tables()[0]}.weight"
+    prefix = next((name.removesuffix(suffix) for name in constants if name.endswith(suffix)), "")
+
+    def named(name: str) -> ov.Node:
+        if prefix + name not in constants:
+            raise SourceRefused(f"{path}: no tensor {prefix}{name}; only a plain FP32 export keeps the names")
+        return constants[prefix + name]
+
+    found = {}
+    for name in tables():
+        found[f"{name}.weight"] = _values(path, named(f"{name}.weight"))
+    for name in norms(layers):
+        for part in ("weight", "bias"):
+            found[f"{name}.{part}"] = _values(path, named(f"{name}.{part}"))
+    for name in linear(layers):
+        bias = named(f"{name}.bias")
+        found[f"{name}.bias"] = _values(path, bias)
+        found[f"{name}.weight"] = _weight_beside(path, bias)
+    return found
+
+
+def _weight_beside(path: Path, bias: ov.Node) -> FloatArray:
+    """Return the weight [O, C] of the one linear layer that adds this bias [O]."""
+    name = bias.get_friendly_name()
+    beside = [
+        reader.get_node().input_value(1 - reader.get_index()).get_node()
+        for reader in bias.output(0).get_target_inputs()
+    ]
+    if [node.get_type_name() for node in beside] != ["MatMul"]:
+        raise SourceRefused(f"{path}: {name} is not added to one matrix product; export it without fusions")
+    weight = beside[0].input_value(1).get_node()
+    rows_are_outputs = beside[0].get_attributes()["transpose_b"]
+    if weight.get_type_name() == "Transpose":
+        weight, rows_are_outputs = weight.input_value(0).get_node(), not rows_are_outputs
+    if weight.get_type_name() != "Constant":
+        raise SourceRefused(f"{path}: the weight beside {name} is computed ({weight.get_type_name()})")
+    values = _values(path, weight)
+    return values if rows_are_outputs else np.ascontiguousarray(values.T)
+
+
+def _values(path: Path, node: ov.Node) -> FloatArray:
+    if node.get_element_type() != ov.Type.f32:
+        kind = node.get_element_type().get_type_name()
+        raise SourceRefused(f"{path}: {node.get_friendly_name()} is {kind}; only FP32 weights are converted")
+    return np.array(node.data)

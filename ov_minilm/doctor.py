@@ -1,0 +1,279 @@
+"""What to expect of this machine, what is wrong with it, and what to do about it.
+
+OpenVINO works in a process of its own here: where it dies of a signal, as it can while it compiles, that is
+a finding and not the end. The child writes each finding as a line of JSON as soon as it has it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ov_minilm import __version__, cpus
+from ov_minilm.cache import SUFFIX, is_whole
+from ov_minilm.errors import ArtefactError, CacheWarning, OvMiniLMError, SelfCheckFailed
+from ov_minilm.files import whole
+
+if TYPE_CHECKING:
+    from ov_minilm.embedder import Embedder
+    from ov_minilm.plan import Kernels
+
+PATIENCE = 300  # seconds for the child; some kernels never return
+SHORT, ROUNDS, CALLS = 128, 5, 40  # texts a round, rounds, and calls with one text, for each way to run
+SLOWER = 0.9  # of the other way's speed: what is chosen should not be under this
+
+KERNELS = {  # how an INT8 layer runs, by the name of its kernel; the first that fits
+    "amx": "AMX",
+    "brgemm_avx512": "AVX-512 VNNI",
+    "brgemm_avx2": "AVX-VNNI",
+    "": "AVX2, for want of VNNI",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    topic: str
+    state: Literal["ok", "note", "wrong"]
+    text: str
+    fix: str = ""
+    facts: dict[str, Any] | None = None
+
+
+def examine(options: Mapping[str, Any], *, reference: Path | None = None) -> list[Finding]:
+    """Look at everything; `options` are those of Embedder.open, `reference` an FP32 artefact to race."""
+    found = [_threads(options.get("threads"))]
+    if options.get("cache_dir") is not None:
+        found.append(_cache(Path(options["cache_dir"])))
+    return found + _in_a_child(options, reference)
+
+
+def _threads(asked: int | None) -> Finding:
+    """Compare the threads that will run with the CPUs that the affinity mask and the quota leave."""
+    granted, there = cpus.granted(), os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    facts = {"granted": granted, "cpus": there, "asked": asked, "load": round(load, 2)}
+    text = f"{asked or granted} of {there} CPUs"
+    if asked and asked > granted:
+        fix = f"open with threads={granted}, or grant the container more"
+        return Finding("threads", "wrong", f"{asked} asked for, {granted} granted", fix, facts)
+    if granted < there:
+        text += "; the affinity mask or the cgroup quota grants no more"
+    if load > there:
+        fix = "expect more than the figures below once the machine is quiet"
+        return Finding("threads", "note", f"{text}; others use them too, load {load:.1f}", fix, facts)
+    return Finding("threads", "ok", text, facts=facts)
+
+
+def _cache(folder: Path) -> Finding:
+    """Try to write into the cache, and read every model in it."""
+    kept = [path for path in folder.rglob(f"*{SUFFIX}") if path.is_file()]
+    damaged = [path for path in kept if not is_whole(path)]
+    size = sum(path.stat().st_size for path in kept)
+    facts = {"folder": str(folder), "models": len(kept), "bytes": size, "damaged": [str(p) for p in damaged]}
+    if damaged:
+        return Finding(
+            "cache",
+            "wrong",
+            f"{len(damaged)} of {len(kept)} models are not what was written: {damaged[0].name}",
+            f"delete {folder}; look at the disk if this comes back",
+            facts,
+        )
+    probe = folder / ".doctor"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole(probe) as file:
+            file.write(bytes(1 << 20))
+        probe.unlink()
+    except OSError as error:
+        fix = "name a folder that this user can write, on a disk with room for 200 MB"
+        return Finding("cache", "wrong", f"{folder} cannot be written ({error.strerror})", fix, facts)
+    return Finding(
+        "cache", "ok", f"{folder}: {len(kept)} models, {size / 1e6:.0f} MB, all whole", facts=facts
+    )
+
+
+def _in_a_child(options: Mapping[str, Any], reference: Path | None) -> list[Finding]:
+    arguments = json.dumps({"options": options, "reference": reference}, default=str)
+    command = [sys.executable, "-c", "import sys; from ov_minilm.doctor import probe; probe(sys.argv[1])"]
+    with subprocess.Popen(
+        [*command, arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    ) as child:
+        try:
+            out, err = child.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            out, err = child.communicate()
+            err = f"nothing for {PATIENCE} s\n"
+    found = [Finding(**json.loads(line)) for line in out.splitlines()]
+    if child.returncode != 0:
+        found.append(_death(child.returncode, err, found))
+    return found
+
+
+def _death(code: int, err: str, found: Sequence[Finding]) -> Finding:
+    """Say how the child ended, and after what."""
+    after = f"after {found[-1].topic}" if found else "at its start"
+    last = (err.strip().splitlines() or [""])[-1]
+    if code < 0 and not last.startswith("nothing for"):
+        name = signal.Signals(-code).name
+        fix = "set ONEDNN_MAX_CPU_ISA=AVX2 and try again, or install another version of openvino"
+        return Finding("openvino", "wrong", f"died of {name} {after}", fix, {"signal": name})
+    return Finding("openvino", "wrong", f"failed {after}: {last}", "see the message; reinstall ov-minilm")
+
+
+def probe(arguments: str) -> None:
+    """Print the findings of `examine` that need OpenVINO, as lines of JSON. Runs in a process of its own."""
+    given = json.loads(arguments)
+    warnings.simplefilter("ignore", CacheWarning)  # what is wrong with it was found before
+    for finding in _probe(given["options"], given["reference"]):
+        print(json.dumps(asdict(finding)), flush=True)  # noqa: T201  # the way to the parent
+
+
+def _probe(options: dict[str, Any], reference: str | None) -> Iterator[Finding]:
+    from ov_minilm.embedder import SHIPPED, Embedder  # not at the top: OpenVINO may die of being imported
+    from ov_minilm.engine import survey
+    from ov_minilm.manifest import Manifest
+
+    version, devices, kernels = survey()
+    yield _versions(version)
+    listed = ", ".join(f"{name} ({what})" for name, what in devices.items())
+    yield Finding("devices", "ok", listed, facts=devices)
+    yield _cpu(kernels)
+
+    folder = Path(options["model"] or SHIPPED)
+    try:
+        manifest = Manifest.read(folder)
+    except ArtefactError as error:
+        yield Finding("artefact", "wrong", str(error), "reinstall ov-minilm, or run ov-minilm convert again")
+        return
+    hashes = {name: facts.sha256 for name, facts in manifest.files.items()}
+    yield Finding(
+        "artefact",
+        "ok",
+        f"{folder}: {manifest.weights} {manifest.fingerprint}, {len(hashes)} files with their hashes",
+        facts={"fingerprint": manifest.fingerprint, "sha256": hashes},
+    )
+    with ExitStack() as stack:
+        try:
+            mine = stack.enter_context(Embedder.open(**options))
+        except (OvMiniLMError, ValueError) as error:
+            yield Finding("plan", "wrong", str(error), "choose an option that this machine has")
+            return
+        info = mine.info
+        yield Finding(
+            "plan",
+            "ok",
+            f"{info.device}, {info.weights} {info.lowering}, {info.precision} "
+            f"(over 128 tokens {info.long_precision}), {info.threads} threads",
+            facts=info.as_dict(),
+        )
+        yield _golden(mine)
+        yield _memory()
+        ways = {f"{info.weights} {info.lowering}": mine}
+        if info.weights == "int8" and info.device == "CPU":
+            other = "native" if info.lowering == "conv" else "conv"
+            ways[f"int8 {other}"] = stack.enter_context(Embedder.open(**{**options, "lowering": other}))
+        if reference is not None:
+            fp32 = {**options, "model": reference, "precision": "f32", "lowering": "auto"}
+            ways["fp32"] = stack.enter_context(Embedder.open(**fp32))
+        yield _speed(ways, manifest.golden.text)
+
+
+def _versions(openvino: str) -> Finding:
+    """Name what is installed."""
+    system = f"{platform.system()} {platform.machine()}"
+    facts = {"ov-minilm": __version__, "openvino": openvino, "python": platform.python_version()}
+    text = ", ".join(f"{name} {number}" for name, number in facts.items())
+    return Finding("versions", "ok", f"{text}, {system}", facts=facts | {"system": system})
+
+
+def _cpu(kernels: Kernels) -> Finding:
+    """Say which instruction sets OpenVINO's kernels use, and whether something holds them back."""
+    family = next(what for part, what in KERNELS.items() if part in kernels.int8)
+    bf16 = "BF16 native" if kernels.native_bf16 else "no BF16"
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL")
+    facts = asdict(kernels) | {"family": family, "native_bf16": kernels.native_bf16, "limit": limit}
+    text = f"INT8 on {family} ({kernels.int8}), {bf16}"
+    if limit not in ("ALL", "DEFAULT"):
+        fix = "unset it, if this CPU has more and nothing crashes"
+        return Finding("cpu", "note", f"{text}; ONEDNN_MAX_CPU_ISA={limit} is set", fix, facts)
+    return Finding("cpu", "ok", text, facts=facts)
+
+
+def _golden(embedder: Embedder) -> Finding:
+    """Let every grid prove itself."""
+    try:
+        cosines = embedder.check_grids()
+    except (SelfCheckFailed, OvMiniLMError) as error:
+        fix = "another version of openvino or of the device's driver, or device CPU; do not use these vectors"
+        return Finding("golden", "wrong", str(error), fix)
+    least = min(cosines.values())
+    text = f"cosine {least:.4f} or more to the original's vector in {len(cosines)} grids"
+    return Finding("golden", "ok", text, facts=cosines)
+
+
+def _speed(ways: Mapping[str, Embedder], text: str) -> Finding:
+    """Race the ways to run in turn, so that a slow moment slows all; medians; the first is what is chosen."""
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for round_ in range(ROUNDS + 1):
+        for name, embedder in ways.items():
+            seconds = [_time(embedder, [text] * SHORT)]
+            singles = [_time(embedder, [text]) for _ in range(CALLS // ROUNDS)]
+            if round_:  # the first compiles
+                rates[name] += [SHORT / second for second in seconds]
+                times[name] += singles
+    facts = {
+        name: {
+            "texts_per_s": round(statistics.median(rates[name]), 1),
+            "ms": round(1000 * statistics.median(times[name]), 2),
+        }
+        for name in ways
+    }
+    described = "; ".join(
+        f"{name} {figures['texts_per_s']:.0f} texts/s, {figures['ms']:.1f} ms for one"
+        for name, figures in facts.items()
+    )
+    chosen, *others = facts.values()
+    best = max((figures["texts_per_s"] for figures in others), default=0.0)
+    if chosen["texts_per_s"] < SLOWER * best:
+        fix = "try lowering= or precision= of Embedder.open; measure with `ov-minilm bench`"
+        return Finding("speed", "note", f"{described}; what is chosen is not the fastest", fix, facts)
+    return Finding("speed", "ok", described, facts=facts)
+
+
+def _time(embedder: Embedder, texts: list[str]) -> float:
+    started = time.perf_counter()
+    embedder.encode(texts, progress=False)
+    return time.perf_counter() - started
+
+
+def _memory() -> Finding:
+    """Tell the peak of a process that has every grid in use."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return Finding("memory", "ok", "not measured on this system")
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return Finding(
+        "memory", "ok", f"peak {peak / 1e6:.0f} MB of a process with every grid in use", facts={"bytes": peak}
+    )

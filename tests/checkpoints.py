@@ -1,0 +1,243 @@
+"""Small BERT checkpoints with random weights, laid out as the published sentence encoders are.
+
+Run in a process of its own, `python checkpoints.py OUT KIND…` writes for each kind its checkpoint, what
+sentence-transformers makes of some texts, and the converted artefacts: torch is not for the tests' process.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ov_minilm.convert.source import linear, norms
+from ov_minilm.golden import TEXT
+from ov_minilm.spec import FloatArray, Pooling
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,?!-'"
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = tuple(dict.fromkeys((*SPECIAL, *LETTERS, *("##" + c for c in LETTERS), *TEXT[:-1].lower().split())))
+MODULES = ("Transformer", "Pooling", "Normalize")
+TEXTS = [
+    "",
+    "a",
+    "One text.",
+    "Ünïcode ΣΟΦΟΣ — dashes",
+    "x" * 5,
+    *("word " * n for n in (3, 15, 40, 110, 300)),
+]
+CALIBRATION = [f"{'some words of text, ' * (n % 9)}number {n}" for n in range(100)]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the published encoders differ in."""
+
+    layers: int = 2
+    width: int = 48
+    heads: int = 4
+    pooling: Pooling | Literal["max"] = "mean"
+    max_tokens: int = 128
+    modules: tuple[str, ...] = MODULES
+    half: bool = False  # weights stored in FP16
+    vocabulary: bool = False  # vocab.txt alone, without tokenizer.json
+    lower: bool = False  # sentence-transformers sees to it that texts are lowered
+    cased: bool = False  # the tokenizer keeps capitals
+    onnx: bool = False  # as Transformers.js has it: the graph, and nothing of sentence-transformers
+    arguments: dict[str, bool] = field(default_factory=dict)  # for the model's class
+    prompts: dict[str, str] = field(default_factory=dict)
+
+
+KINDS = {
+    "all-MiniLM-L12": Kind(layers=3),
+    "multi-qa-MiniLM": Kind(max_tokens=512),
+    "paraphrase-MiniLM": Kind(modules=MODULES[:2], vocabulary=True),
+    "bge": Kind(pooling="cls", max_tokens=512, lower=True),
+    "e5": Kind(width=64, heads=2, max_tokens=512),
+    "gte": Kind(layers=1, max_tokens=512, half=True),
+    "Xenova": Kind(pooling="cls", max_tokens=512, onnx=True),
+    "arctic": Kind(
+        pooling="cls",
+        max_tokens=100,
+        arguments={"add_pooling_layer": False},
+        prompts={"query": "find this: "},
+    ),
+}
+
+
+def write(kind: Kind, folder: Path) -> None:
+    """Write the checkpoint of a kind in the layout of sentence-transformers 2, as most are published."""
+    from safetensors.numpy import save_file
+    from tokenizers import BertWordPieceTokenizer
+
+    config = {
+        "architectures": ["BertModel"],
+        "model_type": "bert",
+        "vocab_size": len(WORDS),
+        "hidden_size": kind.width,
+        "num_hidden_layers": kind.layers,
+        "num_attention_heads": kind.heads,
+        "intermediate_size": 3 * kind.width,
+        "hidden_act": "gelu",
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+        "torch_dtype": "float16" if kind.half else "float32",
+    }
+    steps = [
+        {
+            "idx": i,
+            "name": str(i),
+            "path": f"{i}_{name}" if i else "",
+            "type": f"sentence_transformers.models.{name}",
+        }
+        for i, name in enumerate(kind.modules)
+    ]
+    pooling = {
+        "word_embedding_dimension": kind.width,
+        "pooling_mode_cls_token": kind.pooling == "cls",
+        "pooling_mode_mean_tokens": kind.pooling == "mean",
+        "pooling_mode_max_tokens": kind.pooling == "max",
+        "pooling_mode_mean_sqrt_len_tokens": False,
+    }
+    for name in ("1_Pooling", "2_Normalize"):
+        (folder / name).mkdir(parents=True)
+    for name, values in {
+        "config.json": config,
+        "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "model_max_length": 512},
+        "modules.json": steps,
+        "sentence_bert_config.json": {
+            "max_seq_length": kind.max_tokens,
+            "do_lower_case": kind.lower,
+            "model_args": kind.arguments,
+        },
+        "1_Pooling/config.json": pooling,
+        "config_sentence_transformers.json": {"prompts": kind.prompts, "default_prompt_name": None},
+    }.items():
+        (folder / name).write_text(json.dumps(values, indent=1), encoding="utf-8")
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    if not kind.vocabulary:
+        tokenizer = BertWordPieceTokenizer(
+            {word: i for i, word in enumerate(WORDS)}, lowercase=not kind.cased
+        )
+        tokenizer.save(str(folder / "tokenizer.json"))
+    dtype = np.float16 if kind.half else np.float32
+    save_file(draw(kind, dtype), folder / "model.safetensors", {"format": "pt"})
+
+
+def draw(kind: Kind, dtype: type) -> dict[str, NDArray[Any]]:
+    """Draw every tensor, wide enough for attention and biases to matter, and for INT8 to be near FP32."""
+    rng = np.random.default_rng(0)
+    shapes = {"word": len(WORDS), "position": 512, "token_type": 2}
+    drawn = {
+        f"embeddings.{name}_embeddings.weight": rng.normal(0, 0.3, (rows, kind.width))
+        for name, rows in shapes.items()
+    }
+    for name in norms(kind.layers):
+        drawn[f"{name}.weight"] = rng.normal(1, 0.1, kind.width)
+        drawn[f"{name}.bias"] = rng.normal(0, 0.1, kind.width)
+    inner = 3 * kind.width
+    for name in linear(kind.layers):
+        outputs, inputs = (kind.width, kind.width)
+        if name.endswith("intermediate.dense"):
+            outputs = inner
+        elif name.endswith(".output.dense") and "attention" not in name:
+            inputs = inner
+        drawn[f"{name}.weight"] = rng.normal(0, inputs**-0.5, (outputs, inputs))
+        drawn[f"{name}.bias"] = rng.normal(0, 0.3, outputs)
+    return {name: tensor.astype(dtype) for name, tensor in drawn.items()}
+
+
+def original(kind: Kind, folder: Path) -> dict[str, FloatArray]:
+    """Encode with sentence-transformers: plainly, and with each prompt."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "float32"})
+    return {
+        name or "plain": model.encode(TEXTS, prompt_name=name, normalize_embeddings=True)
+        for name in (None, *kind.prompts)
+    }
+
+
+def export(checkpoint: Path, path: Path, *, fold: bool = True) -> None:
+    """Export to ONNX with torch's first exporter, as published files are; without `fold`, transposes stay."""
+    import torch
+    from transformers import BertModel
+
+    class Encoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = BertModel.from_pretrained(
+                checkpoint, add_pooling_layer=False, attn_implementation="eager", dtype="float32"
+            )
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+            bias = (1.0 - mask[:, None, None, :]) * -1e9  # tracing cannot follow how transformers makes it
+            states: torch.Tensor = self.model(
+                input_ids=ids, attention_mask=bias, token_type_ids=types
+            ).last_hidden_state
+            return states
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ones = torch.ones((2, 8), dtype=torch.long)
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    torch.onnx.export(
+        Encoder().eval(),
+        (ones, ones, 0 * ones),
+        str(path),
+        input_names=names,
+        output_names=["last_hidden_state"],
+        dynamic_axes={name: {0: "batch", 1: "tokens"} for name in (*names, "last_hidden_state")},
+        do_constant_folding=fold,
+        dynamo=False,
+    )
+
+
+def as_transformers_js(checkpoint: Path, folder: Path) -> Path:
+    """Lay a checkpoint out as Transformers.js has it; return the graph."""
+    export(checkpoint, folder / "onnx/model.onnx")
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(checkpoint / name, folder / name)
+    return folder / "onnx/model.onnx"
+
+
+def main(out: Path, names: list[str]) -> None:
+    """Write OUT/KIND/{checkpoint,fp32,int8}, and original vectors: plain.npy, and a file for each prompt."""
+    from ov_minilm.convert import source
+    from ov_minilm.convert.build import build
+    from ov_minilm.drift import Gate
+    from ov_minilm.evaluation import Evaluation
+    from ov_minilm.manifest import file_facts
+
+    texts = out / "calibration.txt"
+    texts.write_text("\n".join(CALIBRATION) + "\n", encoding="utf-8")
+    for name in names:
+        kind, folder = KINDS[name], out / name / "checkpoint"
+        write(kind, folder)
+        for prompt, vectors in original(kind, folder).items():
+            np.save(out / name / f"{prompt}.npy", vectors)
+        weights = folder / source.WEIGHTS
+        pooling: Pooling | None = None
+        if kind.onnx:
+            folder = out / name / "onnx-checkpoint"
+            weights = as_transformers_js(out / name / "checkpoint", folder)
+            pooling = cast("Pooling", kind.pooling)
+        checkpoint = source.find(str(folder), None, file_facts(weights).sha256, pooling)
+        anything = Gate(cosine_mean=-1, overlap=0, spearman=100)  # INT8 of random weights says nothing
+        build(
+            checkpoint,
+            out / name,
+            calibration=texts,
+            evaluation=Evaluation(collections={"texts": TEXTS}),
+            limits=anything,
+            say=print,
+        )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

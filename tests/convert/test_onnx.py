@@ -1,0 +1,147 @@
+"""Weights come back from a graph in ONNX bit for bit, however they were exported; else the reason is said."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import checkpoints
+import numpy as np
+import pytest
+from checkpoints import Kind, write
+
+from ov_minilm import SourceRefused
+from ov_minilm.convert.onnx import tensors
+from ov_minilm.convert.source import find
+from ov_minilm.manifest import file_facts
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install -e '.[convert,dev]'")
+safetensors = pytest.importorskip("safetensors.numpy", reason="the convert extra is not installed")
+pytestmark = pytest.mark.convert
+
+LINEAR = "model.encoder.layer.0.attention.self.query.bias"  # the exported encoder is a part named "model"
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small checkpoint, its graph in the layout of Transformers.js, and one with transposes left in."""
+    if importlib.util.find_spec("optimum") is None:
+        pytest.skip("optimum is not installed: pip install -e '.[convert,dev]'")
+    folder = tmp_path_factory.mktemp("onnx")
+    write(Kind(), folder / "checkpoint")
+    code = (
+        "import sys; from pathlib import Path; from checkpoints import *\n"
+        "folder = Path(sys.argv[1])\n"
+        "as_transformers_js(folder / 'checkpoint', folder / 'js')\n"
+        "export(folder / 'checkpoint', folder / 'unfolded.onnx', fold=False)"
+    )
+    subprocess.run([sys.executable, "-c", code, folder], cwd=Path(checkpoints.__file__).parent, check=True)
+    return folder
+
+
+@pytest.mark.parametrize("graph", ["js/onnx/model.onnx", "unfolded.onnx"])
+def test_every_tensor_comes_back(exported: Path, graph: str) -> None:
+    """The names, shapes and bits are those of the checkpoint that was exported."""
+    expected = safetensors.load_file(exported / "checkpoint/model.safetensors")
+
+    found = tensors(exported / graph, Kind().layers)
+
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(tensor, found[name], strict=True)
+
+
+def test_the_layout_of_transformers_js_is_a_source(exported: Path) -> None:
+    """Nothing of sentence-transformers is needed but the pooling, which no file there says."""
+    graph = exported / "js/onnx/model.onnx"
+    sha256 = file_facts(graph).sha256
+
+    checkpoint = find(str(exported / "js"), None, sha256, "cls")
+
+    assert (graph, sha256) == (checkpoint.onnx, checkpoint.source.weights_sha256)
+    assert ("cls", 512) == (checkpoint.spec.pooling, checkpoint.spec.max_tokens)
+    with pytest.raises(SourceRefused, match="say how tokens are pooled: --pooling mean or cls"):
+        find(str(exported / "js"), None, sha256)
+
+
+def test_pooling_that_contradicts_a_file_is_refused(exported: Path) -> None:
+    """What the checkpoint says cannot be overruled by mistake."""
+    sha256 = file_facts(exported / "checkpoint/model.safetensors").sha256
+
+    with pytest.raises(SourceRefused, match="pooling is mean, but --pooling says cls"):
+        find(str(exported / "checkpoint"), None, sha256, "cls")
+
+
+def test_weights_beside_the_graph_are_refused(tmp_path: Path) -> None:
+    """The hash of the graph would not cover them."""
+    (tmp_path / "model.onnx").write_bytes(b"graph")
+    (tmp_path / "model.onnx_data").write_bytes(b"weights")
+
+    with pytest.raises(SourceRefused, match=r"its weights are apart, in model\.onnx_data"):
+        find(str(tmp_path), None, None)
+
+
+def halve(graph: Any) -> None:
+    """Store every weight as FP16, behind a Cast, as converters for browsers do."""
+    for tensor in graph.initializer:
+        if tensor.name == "model.embeddings.word_embeddings.weight":
+            values = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+            cast = onnx.helper.make_node("Cast", [tensor.name], ["wide"], to=onnx.TensorProto.FLOAT)
+            rename(graph, tensor.name, "wide")
+            graph.node.insert(0, cast)
+
+
+def rename(graph: Any, old: str, new: str) -> None:
+    """Let every node read another tensor."""
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            if name == old:
+                node.input[i] = new
+
+
+def forget(graph: Any) -> None:
+    """Give a bias a number for a name, as an optimizer does that fuses what it belongs to."""
+    for tensor in graph.initializer:
+        if tensor.name == LINEAR:
+            tensor.name = "fused_17"
+    rename(graph, LINEAR, "fused_17")
+
+
+def share(graph: Any) -> None:
+    """Let another layer read the same bias."""
+    rename(graph, LINEAR.replace("query", "key"), LINEAR)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (halve, "word_embeddings.weight is f16; only FP32 weights are converted"),
+        (forget, f"no tensor {LINEAR}; only a plain FP32 export keeps the names"),
+        (share, f"{LINEAR} is not added to one matrix product"),
+    ],
+)
+def test_another_graph_is_refused(
+    exported: Path, tmp_path: Path, change: Callable[[Any], None], message: str
+) -> None:
+    """Half precision and fused graphs do not give weights back: the tensor is named."""
+    model = onnx.load(exported / "js/onnx/model.onnx")
+    change(model.graph)
+    onnx.save(model, tmp_path / "model.onnx")
+
+    with pytest.raises(SourceRefused, match=message):
+        tensors(tmp_path / "model.onnx", Kind().layers)
+
+
+def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
+    """OpenVINO's reason stands in one line."""
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+
+    with pytest.raises(SourceRefused, match=r"model\.onnx: OpenVINO cannot read it: .") as caught:
+        tensors(tmp_path / "model.onnx", 2)
+
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,123 @@
+"""Devices other than plain CPU: what runs there is near what the CPU gives. See docs/devices.md."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ov_minilm import DeviceUnavailable, Embedder
+from ov_minilm.cache import SUFFIX
+from ov_minilm.embedder import SHIPPED
+from ov_minilm.engine import survey
+from ov_minilm.manifest import Manifest
+from ov_minilm.plan import choose_grids
+from ov_minilm.spec import GRIDS
+
+TEXTS = ["", "a", "A man is slicing an onion.", "stone " * 50, "light " * 100, "bread " * 250]
+EACH = [
+    "AUTO:CPU",
+    "HETERO:CPU",
+    pytest.param("GPU", marks=pytest.mark.gpu),
+    pytest.param("NPU", marks=pytest.mark.npu),
+]
+
+
+@pytest.fixture(scope="module", params=EACH)
+def device(request: pytest.FixtureRequest) -> str:
+    """Each device that this machine has."""
+    name: str = request.param
+    if name.rpartition(":")[2] not in {found.partition(".")[0] for found in survey()[1]}:
+        pytest.skip(f"this machine has no {name}")
+    return name
+
+
+@pytest.fixture(scope="module")
+def elsewhere(device: str) -> Iterator[Embedder]:
+    """The model in the package, on that device."""
+    with Embedder.open(device=device) as embedder:
+        yield embedder
+
+
+def test_vectors_are_near_those_of_the_cpu(elsewhere: Embedder, shipped: Embedder) -> None:
+    """A cosine of 0.99 or more for texts of 2 to 252 tokens, alone and together."""
+    expected = shipped.encode(TEXTS)
+    together = elsewhere.encode(TEXTS)
+    alone = np.stack([elsewhere.encode(text) for text in TEXTS])
+
+    assert (together * expected).sum(1).min() > 0.99
+    assert (alone * expected).sum(1).min() > 0.99
+    np.testing.assert_allclose(alone, together, atol=5e-3)  # half precision rounds by position
+
+
+def test_every_grid_proves_itself(elsewhere: Embedder, device: str) -> None:
+    """The golden vector comes out of every grid that the device uses."""
+    cosines = elsewhere.check_grids()
+
+    assert {str(grid) for grid in choose_grids(GRIDS, device)} == cosines.keys()
+    assert min(cosines.values()) > 0.99
+    assert elsewhere.self_check() > 0.99
+
+
+def test_precision_is_that_of_the_device(elsewhere: Embedder, device: str) -> None:
+    """GPU and NPU run in f16, a virtual device that may use the CPU in f32."""
+    expected = "f16" if device in ("GPU", "NPU") else "f32"
+
+    assert (device, expected, "native") == (
+        elsewhere.info.device,
+        elsewhere.info.precision,
+        elsewhere.info.lowering,
+    )
+
+
+def test_threads_share_the_device(elsewhere: Embedder) -> None:
+    """Eight threads at once get what one gets."""
+    expected = elsewhere.encode(TEXTS)
+    found = []
+
+    def work() -> None:
+        found.append(elsewhere.encode(TEXTS))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert 8 == len(found)
+    for vectors in found:
+        np.testing.assert_allclose(expected, vectors, atol=5e-3)
+
+
+def test_the_second_start_takes_from_the_cache(device: str, tmp_path: Path) -> None:
+    """What one process compiled the next one loads, unless the device exports nothing."""
+    if device.startswith("AUTO"):
+        pytest.skip("AUTO exports no models; test_cache.py has what happens then")
+    vectors, made = [], []
+    for _ in range(2):
+        with Embedder.open(device=device, cache_dir=tmp_path) as embedder:
+            vectors.append(embedder.encode("a"))
+        made.append(sorted((path.name, path.stat().st_mtime_ns) for path in tmp_path.rglob(f"*{SUFFIX}")))
+
+    assert np.array_equal(vectors[0], vectors[1])
+    assert made[0] == made[1] != []
+
+
+@pytest.mark.parametrize("device", ["NPU", "NPU.0", "AUTO:NPU,CPU", "HETERO:NPU,CPU"])
+def test_an_npu_gets_lone_rows(device: str) -> None:
+    """It serves one request at a time, so no grid has more than one row, and any text still fits."""
+    grids = choose_grids(Manifest.read(SHIPPED).grids, device)
+
+    assert {1} == {grid.rows for grid in grids}
+    assert 256 == max(grid.width for grid in grids)
+
+
+def test_what_is_not_there_is_listed() -> None:
+    """The error has what was asked for and every device of this machine."""
+    with pytest.raises(DeviceUnavailable) as caught:
+        Embedder.open(device="GPU.99")
+
+    assert ("GPU.99", tuple(survey()[1])) == (caught.value.asked, caught.value.available)
