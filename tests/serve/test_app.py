@@ -63,7 +63,7 @@ def test_dimensions_are_the_first_ones_of_unit_length(app: ASGIApp, shipped: Emb
 
     assert np.array_equal(shrink(shipped.encode("a"), 8), answer.vectors[0])
     assert (400, "dimensions") == (refused.status, refused.json["error"]["param"])
-    assert "<= 384" in refused.json["error"]["message"]
+    assert "dimensions is 385, this model has 384" == refused.json["error"]["message"]
 
 
 def test_native_ids_give_the_vectors_of_their_text(app: ASGIApp, shipped: Embedder) -> None:
@@ -188,6 +188,7 @@ def test_a_failure_is_ours_and_says_nothing(shipped: Embedder, caplog: pytest.Lo
     )
     assert b"secret" not in answer.body
     assert "secret path" in caplog.text
+    assert not service.ready  # until an inference is right again
     assert (0, 0) == (service.admission.requests, service.admission.tokens)
 
 
@@ -253,23 +254,28 @@ def test_who_leaves_gives_up_the_place(shipped: Embedder) -> None:
     assert 'te_request_failure_total{err="dropped"} 1.0' in service.metrics.render().decode()
 
 
+def test_ids_that_do_not_exist_are_refused(shipped: Embedder) -> None:
+    """An id over the vocabulary is a 400 that names it, not a failure."""
+    settings = Settings(token_ids="native")  # noqa: S106  # no password
+
+    answer = embed(create_app(shipped, settings), {"input": [[7592], [40_000]]})
+
+    assert (400, "input") == (answer.status, answer.json["error"]["param"])
+    assert "text 1 is 40000" in answer.json["error"]["message"]
+
+
 def test_readiness_is_a_right_vector(shipped: Embedder) -> None:
     """Ready after an inference that matched the golden vector; a wrong one, or none, is a 503."""
     right = ask(create_app(shipped), "GET", "/readyz")
-    waiting = Waiting(shipped)
-    app = create_app(waiting)
+    broken = Waiting(shipped)
+    broken.cosine = 0.5
+    app = create_app(broken)
 
-    async def wrong() -> Answer:
-        request = asyncio.ensure_future(send(app, "GET", "/health"))
-        while not waiting.futures:
-            await asyncio.sleep(0)
-        waiting.futures[0].set_result(shipped.encode(["another text"]))
-        return await request
-
-    answer = asyncio.run(wrong())
+    answer = ask(app, "GET", "/health")
 
     assert 200 == right.status
     assert (503, "wrong_vectors") == (answer.status, answer.json["error"]["code"])
+    assert "cosine 0.5000" in answer.json["error"]["message"]
     assert 200 == ask(app, "GET", "/livez").status
 
 

@@ -109,4 +109,4 @@ def test_the_description_is_json() -> None:
     """No NaN, no Python in it."""
     from ov_minilm.serve import openapi
 
-    assert "3.1.0" == json.loads(openapi.document(2048))["openapi"]
+    assert "3.1.0" == json.loads(openapi.document(2048, 384))["openapi"]
