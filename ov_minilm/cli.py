@@ -221,7 +221,8 @@ def encode(
                 from ov_minilm.bulk.ray import Opening, Shipped, on_ray
 
                 cpus, model = options.pop("threads") or 1, options.pop("model")
-                opening = Opening(Shipped.read(model or SHIPPED) if ship else model, **options)
+                there = Shipped.read(model or SHIPPED) if ship else model and model.resolve()
+                opening = Opening(there, **options)
                 worker: job.Engine = stack.enter_context(on_ray(opening, cpus=cpus, actors=actors))
             else:
                 worker = job.Local(stack.enter_context(Embedder.open(**options)))
