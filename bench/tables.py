@@ -38,7 +38,80 @@ RIVALS = (
 # They run on MLAS, which nothing holds to an instruction set: beside an AVX2 limit they use AVX-512 VNNI.
 UNHELD = ("onnxruntime", "transformers_js", "fastembed", "chromadb")
 
+BULK = ("throughput", "memory", "ray", "kills")
+NOT_YET = "Not measured yet: `python bench/bulk.py`.\n"
+
 Read = Callable[[dict[str, Any]], tuple[str, bool]]
+
+# What the server must reach: its scenario in serve.json, in words, the bar, and how to read it.
+SERVING: tuple[tuple[str, str, str, Read], ...] = (
+    (
+        "single",
+        "one text, one client: p50 over that of `encode`",
+        "≤ 1.0 ms",
+        lambda one: (
+            f"{one['over_encode_ms']['median']:.2f} ms ({one['p50_ms']['median']:.2f} in all)",
+            one["over_encode_ms"]["median"] <= 1,
+        ),
+    ),
+    (
+        "crowd",
+        "32 clients, one short text each: texts/s against one `encode` of all, on the cores clients left",
+        "≥ 60 %",
+        lambda one: (
+            f"{one['share_of_cores_left']['median']:.0%} ({one['texts_per_s']['median']:.0f} texts/s)",
+            one["share_of_cores_left"]["median"] >= 0.6,
+        ),
+    ),
+    (
+        "crowd",
+        "their p99 over their p50",
+        "≤ 5",
+        lambda one: (f"{one['p99_over_p50']['median']:.1f}", one["p99_over_p50"]["median"] <= 5),
+    ),
+    (
+        "batch",
+        "one client, 256 texts a request, base64: texts/s against `encode`",
+        "≥ 85 %",
+        lambda one: (
+            f"{one['share']['median']:.0%} ({one['texts_per_s']['median']:.0f} texts/s)",
+            one["share"]["median"] >= 0.85,
+        ),
+    ),
+    (
+        "overload",
+        "ten times its capacity: answers that are wrong or none",
+        "0",
+        lambda one: (
+            f"{len(one['wrong'])} of {one['accepted']} accepted, {one['refused']} refused",
+            not one["wrong"],
+        ),
+    ),
+    (
+        "overload",
+        "time to a 429, p99",
+        "≤ 50 ms",
+        lambda one: (f"{one['refused_ms']['p99']:.1f} ms", one["refused_ms"]["p99"] <= 50),
+    ),
+    (
+        "overload",
+        "memory before, at most, after",
+        "bounded",
+        lambda one: (" → ".join(map(str, one["rss_mb"])) + " MB", one["rss_mb"][1] < 2 * one["rss_mb"][0]),
+    ),
+    (
+        "overload",
+        "until all is as before",
+        "≤ 2 s",
+        lambda one: (f"{one['recovered_s']:.2f} s", one["recovered_s"] <= 2),
+    ),
+    (
+        "drain",
+        "SIGTERM under load: accepted requests lost",
+        "0",
+        lambda one: (f"{len(one['lost'])} of {one['answered']}, {one['times']} times", not one["lost"]),
+    ),
+)
 
 
 def main_path() -> str:
@@ -84,6 +157,99 @@ def speed() -> str:
             row("peak MB of the process, FP32 → INT8", lambda contender: str(contender["peak_mb"])),
         ],
     )
+
+
+def bulk() -> str:
+    """Every bar of bulk jobs, with what was reached; figures that miss it are in bold."""
+    if (result := _bulk()) is None:
+        return NOT_YET
+    loads, memory, ray, kills = (result[name] for name in BULK)
+    share = loads["workloads"]["short"]["share_of_in_memory"]
+    rates = [
+        [
+            f"{name} texts of {load['mean_tokens']} tokens, Parquet to Parquet",
+            f"{load['texts_per_s']['median']:,.0f}/s",
+        ]
+        for name, load in loads["workloads"].items()
+    ]
+    rates += [
+        [f"{name}, texts of {ray['mean_tokens']} tokens", f"{rate['median']:,.0f}/s"]
+        for name, rate in ray["texts_per_s"].items()
+    ]
+    size = memory["text_bytes"] / 1e9
+    bars = [
+        (
+            "a job against `Embedder.encode` in memory",
+            "≥ 92 %",
+            f"{share['median']:.1%}",
+            share["median"] >= 0.92,
+        ),
+        (
+            f"peak memory on {size:.1f} GB of text, {memory['minutes']:.0f} minutes",
+            "≤ 600 MB",
+            f"{memory['peak_mb']} MB",
+            memory["peak_mb"] <= 600,
+        ),
+        (
+            "its growth from the first half of them to the second",
+            "flat: ≤ 10 MB",
+            f"{memory['growth_mb']} MB",
+            memory["growth_mb"] <= 10,
+        ),
+        (
+            "Ray with 2 actors of a thread, against this process with 2 threads",
+            "≥ 80 %",
+            f"{ray['two_actors_of_local']['median']:.0%}",
+            ray["two_actors_of_local"]["median"] >= 0.8,
+        ),
+        (
+            f"`kill -9` at {kills['kills']} random moments, then resumed: the same bytes",
+            f"{kills['kills']}",
+            f"{kills['equal']}",
+            kills["equal"] == kills["kills"],
+        ),
+    ]
+    reached = [[what, bar, text if met else f"**{text}**"] for what, bar, text, met in bars]
+    how = f"{result['machine']['threads_granted']} threads"
+    return (
+        f"{_table(['what', 'bar', 'reached'], reached)}\n"
+        f"{_table(['median rate', ''], rates)}\n{_measured_on(result, how)}.\n"
+    )
+
+
+def billion() -> str:
+    """What 10^9 texts cost: cores for how many hours, and bytes of vectors."""
+    if (result := _bulk()) is None:
+        return NOT_YET
+    cores = result["machine"]["threads_granted"]
+    rows = []
+    for name, load in result["throughput"]["workloads"].items():
+        rate = load["texts_per_s"]["median"] / cores
+        hours = 1e9 / rate / 3600
+        rows.append(
+            [
+                f"{name}, {load['mean_tokens']} tokens",
+                f"{rate:,.0f}",
+                f"{hours:,.0f}",
+                f"{hours / 64:,.1f}",
+                f"{hours / 1000:,.2f}",
+            ]
+        )
+    sizes = [
+        [dtype, f"{1e9 * 384 * bits / 8 / 1e12:.2f}", f"{1e9 * 128 * bits / 8 / 1e12:.2f}"]
+        for dtype, bits in (("float32", 32), ("float16", 16), ("int8", 8), ("binary", 1))
+    ]
+    return (
+        _table(["texts", "a second and core", "core hours", "hours on 64 cores", "on 1,000"], rows)
+        + "\n"
+        + _table(["`--dtype`", "TB of vectors", "`--dimensions 128`"], sizes)
+    )
+
+
+def _bulk() -> dict[str, Any] | None:
+    path = RESULTS / "bulk.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found if found.keys() >= set(BULK) else None
 
 
 def race(path: str) -> str:
@@ -134,6 +300,45 @@ def rivals() -> str:
         for who, fast, slow in RIVALS
     ]
     return _table(["how many times faster than", *columns], rows)
+
+
+def output_kinds() -> str:
+    """Bytes of a vector and what it still finds, for each number of components and each type."""
+    result = json.loads((RESULTS / "output_kinds.json").read_text(encoding="utf-8"))
+    rows = [
+        [
+            str(row["dimensions"]),
+            row["dtype"],
+            str(row["bytes"]),
+            f"{row['spearman']:.2f}",
+            f"{row['overlap']:.3f}",
+        ]
+        for row in result["rows"]
+    ]
+    header = ["components", "type", "bytes", "Spearman, STS-B test", "neighbour overlap@10, passages"]
+    clipped = result["clipped"]
+    note = (
+        f"Of a million components {clipped['components_per_million']:.0f} lie beyond the fixed ranges of "
+        f"int8 and are clipped; {clipped['vectors_percent']} % of the vectors have one.\n"
+    )
+    return f"{_table(header, rows)}\n{note}"
+
+
+def soak() -> str:
+    """Say what the last soak saw; nothing where there was none yet."""
+    path = RESULTS / "soak.json"
+    if not path.exists():
+        return ""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    samples = [row for row in result["samples"] if "p50_ms" in row]
+    waits = [sorted(row[name] for row in samples)[len(samples) // 2] for name in ("p50_ms", "p95_ms")]
+    return (
+        f"The last one, {result['minutes']:.0f} minutes: {result['texts']:,} texts from {result['callers']} "
+        f"callers, {result['wrong']} wrong, {len(result['errors'])} errors, {result['opened_and_closed']} "
+        f"more Embedders opened and closed; {result['rss_mb']['last']:.0f} MB at the end, "
+        f"{result['growth_mb']:+.1f} MB since the warm-up; a call with one text among the others took "
+        f"{waits[0]:.1f} ms (p95 {waits[1]:.1f}).\n"
+    )
 
 
 def _against(path: str, who: str, bars: tuple[float, ...]) -> list[str]:
@@ -199,6 +404,49 @@ def _profile(grids: dict[str, Any]) -> str:
         rows.append(row)
     rows.append(["all", *(f"100% ({profile['of_peak']:.0%})" for profile in grids.values())])
     return _table(header, rows)
+
+
+def operating() -> str:
+    """Render what a process that runs for months holds, with its bars."""
+    result = json.loads((RESULTS / "operating.json").read_text(encoding="utf-8"))
+    peak, growth, callers = result["peak"], result["growth"], result["callers"]
+    stream, affinity, pair = result["stream"], result["affinity"], result["embedders"]
+    rows = [
+        ("peak RSS, 1,500 short texts in a new process", "≤ 200 MB", peak["short_mb"], 200, " MB"),
+        (
+            "peak RSS, texts of every length, singly and in lists",
+            "≤ 350 MB",
+            peak["every_grid_mb"],
+            350,
+            " MB",
+        ),
+        (
+            f"RSS growth over {growth['texts']:,} texts of mixed lengths",
+            "≤ 5 MB",
+            growth["grown_mb"],
+            5,
+            " MB",
+        ),
+        ("64 threads, mixed sizes: vectors with another bit", "0", callers["wrong_vectors"], 0, ""),
+        ("64 threads against one caller, texts a second", "≥ 90 %", -callers["share"]["median"], -0.9, ""),
+        ("two Embedders at once against in turn", "≥ 90 %", -pair["share"]["median"], -0.9, ""),
+        ("affinity of one core: threads taken", "1", affinity["threads"], 1, ""),
+        ("affinity of one core against threads=1", "≥ 95 %", -affinity["share"]["median"], -0.95, ""),
+        (
+            "`encode_iter`: first block after its last text came",
+            "≤ 50 ms",
+            stream["first_block_ms"],
+            50,
+            " ms",
+        ),
+        ("`encode_iter`, endless: RSS growth over 160,000 texts", "≤ 5 MB", stream["grown_mb"], 5, " MB"),
+    ]
+    cells = []
+    for name, bar, value, most, unit in rows:
+        shown = f"{-value:.0%}" if most < 0 else f"{value:,g}{unit}"
+        cells.append([name, bar, shown if value <= most else f"**{shown}**"])
+    how = f"{result['threads']} threads, {result['kernel']}"
+    return f"{_table(['what', 'bar', 'measured'], cells)}\n{_measured_on(result, how)}.\n"
 
 
 def raced() -> list[str]:
@@ -307,6 +555,36 @@ def _bars() -> list[tuple[str, str, Read]]:
         ("`import ov_minilm` / new process to first vector", "≤ 0.15 s / ≤ 1.2 s", start),
         ("texts whose bits differ alone, shuffled, on one thread", "0", bits),
     ]
+
+
+def serving() -> str:
+    """Every bar of the server, with what it reached; figures that miss it are in bold. Then other servers."""
+    ours = json.loads((RESULTS / "serve.json").read_text(encoding="utf-8"))
+    rows = []
+    for scenario, what, bar, read in SERVING:
+        if scenario in ours:
+            text, met = read(ours[scenario])
+            rows.append([what, bar, text if met else f"**{text}**"])
+    others = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("serve-*.json"))]
+    parts = [_table(["what", "bar", "reached"], rows), *(_beside(ours, other) for other in others)]
+    how = f"{ours['threads']} threads, clients on the same machine"
+    return "\n".join([*parts, f"{_measured_on(ours, how)}.\n"])
+
+
+def _beside(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """Return a table of our server and another under the same load."""
+    rows = []
+    for scenario, what, key, lower in (
+        ("single", "one text, one client, p50, ms", "p50_ms", True),
+        ("crowd", "32 clients, one text each, texts/s", "texts_per_s", False),
+        ("crowd", "32 clients, one text each, p99, ms", "p99_ms", True),
+        ("batch", "one client, 256 texts a request, texts/s", "texts_per_s", False),
+    ):
+        mine, other = (one[scenario][key]["median"] for one in (ours, theirs))
+        ratio = other / mine if lower else mine / other
+        rows.append([what, f"{mine:.4g}", f"{other:.4g}", f"{ratio:.2f}×"])
+    rows.append(["cosine to ours, least", "1", f"{theirs['cosine_min']:.4f}", ""])
+    return _table(["", "ov_minilm", theirs["server"], "better"], rows)
 
 
 def _measured_on(result: dict[str, Any], how: str) -> str:

@@ -9,6 +9,24 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+VARIABLE = "OV_MINILM_THREADS"
+
+
+def threads(asked: int | None) -> int:
+    """Return how many threads to run on: what was asked for, else what the environment says, else granted().
+
+    Raises:
+        ValueError: one of them is not a number of 1 or more.
+    """
+    if asked is not None:
+        if asked < 1:
+            raise ValueError(f"threads={asked}; at least 1, or None for what this process is granted")
+        return asked
+    said = os.environ.get(VARIABLE, "")
+    if said and not (said.isdecimal() and int(said) >= 1):
+        raise ValueError(f"{VARIABLE}={said!r}; a number of 1 or more, or unset for what is granted")
+    return int(said) if said else granted()
+
 
 def granted(root: Path = Path("/")) -> int:
     """Return the whole CPUs granted to this process, at least 1. `root` is the file system to look in."""

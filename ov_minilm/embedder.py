@@ -103,8 +103,9 @@ class Embedder:
                 artefact where the CPU has it natively and its measured drift passed the gate: with AMX for
                 texts over 64 tokens, which have rows of their own, else for all.
             lowering: how INT8 linear layers run on a CPU; "auto" asks OpenVINO which kernel it would use.
-            threads: for inference; None is what the affinity mask and the cgroup quota really grant. The
-                tokenizer uses rayon's own threads beside them (RAYON_NUM_THREADS bounds those).
+            threads: for inference; None is OV_MINILM_THREADS, or what the affinity mask and the cgroup
+                quota really grant. The tokenizer uses rayon's own threads beside them
+                (RAYON_NUM_THREADS bounds those).
             cache_dir: where compiled models are kept between processes, about 24 MB a grid; None keeps
                 none. Whatever is wrong with the folder or a file in it is said once (CacheWarning), and
                 the model is compiled without. Hashes find damage, not malice: keep the folder private.
@@ -117,8 +118,6 @@ class Embedder:
         """
         check_choice("precision", precision, ("auto", "f32", "bf16", "f16"))
         check_choice("lowering", lowering, ("auto", "native", "conv"))
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads={threads}; at least 1, or None for what this process is granted")
         folder = SHIPPED if model is None else Path(model)
         manifest = Manifest.read(folder)
         engine = Engine.open(
@@ -127,7 +126,7 @@ class Embedder:
             device=device,
             precision=precision,
             lowering=lowering,
-            threads=threads or cpus.granted(),
+            threads=cpus.threads(threads),
             cache_dir=None if cache_dir is None else Path(cache_dir),
         )
         return cls(manifest, Tokens.open(folder / TOKENIZER, manifest.spec), engine)

@@ -20,6 +20,9 @@ from ov_minilm.spec import FloatArray
 
 GOLDEN = Path(__file__).parent / "golden"
 
+# Libraries that are tested beside ours report themselves over the network, unless told not to.
+os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "False", "ANONYMIZED_TELEMETRY": "False"}
+
 
 def run(
     *arguments: str | Path, text: bytes = b"", environment: dict[str, str] | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ov_minilm.cpus import granted
+from ov_minilm.cpus import VARIABLE, granted, threads
 
 Machine = Callable[[str, dict[str, str]], Path]
 
@@ -148,3 +148,24 @@ def test_a_system_without_masks_counts_its_cpus(tmp_path: Path, monkeypatch: pyt
 def test_this_machine() -> None:
     """Here, whatever the container, it is at least one CPU and no more than there are."""
     assert 1 <= granted() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(("asked", "said", "expected"), [(3, "5", 3), (None, "5", 5), (None, "", None)])
+def test_threads_are_asked_for_then_said_then_granted(
+    monkeypatch: pytest.MonkeyPatch, asked: int | None, said: str, expected: int | None
+) -> None:
+    """The argument goes before the environment, and that before what the machine grants."""
+    monkeypatch.setenv(VARIABLE, said)
+
+    assert (expected or granted()) == threads(asked)
+
+
+@pytest.mark.parametrize(("asked", "said"), [(0, ""), (-1, "2"), (None, "0"), (None, "two"), (None, "-1")])
+def test_threads_that_are_no_number_are_refused(
+    monkeypatch: pytest.MonkeyPatch, asked: int | None, said: str
+) -> None:
+    """The error says which of the two is wrong, and how."""
+    monkeypatch.setenv(VARIABLE, said)
+
+    with pytest.raises(ValueError, match=f"{VARIABLE}={said!r}" if asked is None else f"threads={asked}"):
+        threads(asked)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from typing import Literal
@@ -268,6 +271,114 @@ def test_threads_share_an_embedder(shipped: Embedder, alone: FloatArray) -> None
     for thread in threads:
         thread.join()
     assert [] == wrong
+
+
+def test_sixty_four_threads_get_what_one_gets(shipped: Embedder, alone: FloatArray) -> None:
+    """Single texts, small lists and long ones from 64 threads at once: every bit is right."""
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for size in (1, 3, 40, 1, 130):
+            order = rng.integers(0, len(POOL), size)
+            found = shipped.encode(POOL[order[0]] if size == 1 else [POOL[i] for i in order])
+            if found.tobytes() != alone[order].tobytes():
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [] == wrong
+
+
+def test_coroutines_share_an_embedder(shipped: Embedder, alone: FloatArray) -> None:
+    """A hundred awaited calls at once give what encode gives, and one that is cancelled harms no other."""
+
+    async def all_at_once() -> list[object]:
+        calls = [asyncio.ensure_future(shipped.aencode(POOL[i % len(POOL)])) for i in range(100)]
+        await asyncio.sleep(0)
+        calls[7].cancel()
+        return list(await asyncio.gather(*calls, return_exceptions=True))
+
+    found = asyncio.run(all_at_once())
+
+    assert isinstance(found.pop(7), asyncio.CancelledError)
+    expected = [alone[i % len(POOL)].tobytes() for i in range(100) if i != 7]
+    assert expected == [vector.tobytes() for vector in found if isinstance(vector, np.ndarray)]
+
+
+def test_aencode_is_encode(shipped: Embedder) -> None:
+    """The same shapes, bits and errors."""
+    texts = ["a", "word " * 600]
+
+    assert np.array_equal(
+        shipped.encode(texts, truncate="mean"), asyncio.run(shipped.aencode(texts, truncate="mean"))
+    )
+    assert ((384,), (0, 384)) == (
+        asyncio.run(shipped.aencode("a")).shape,
+        asyncio.run(shipped.aencode([])).shape,
+    )
+    with pytest.raises(TextTooLong, match="text 1 has 602 tokens"):
+        asyncio.run(shipped.aencode(texts, truncate="error"))
+
+
+def test_what_is_tokenized_can_be_submitted(shipped: Embedder, alone: FloatArray) -> None:
+    """Texts, their ids, and their ids without [CLS] and [SEP] are the same thing; tokens are counted."""
+    tokenized = shipped.tokenize(POOL)
+    ids = [windows[0].tolist() for windows in tokenized.windows]
+
+    assert shipped.count_tokens(POOL) == tokenized.tokens
+    for texts in (POOL, ids, [text[1:-1] for text in ids]):
+        assert alone.tobytes() == shipped.submit(shipped.tokenize(texts)).result().tobytes()
+
+
+def test_tokenize_says_what_it_cut(shipped: Embedder) -> None:
+    """The indices of texts that lose their ends, and the tokens that are left; with "mean" none does."""
+    long = "word " * 400
+
+    assert ([1], [3, 256]) == (
+        (cut := shipped.tokenize(["a", long])).truncated,
+        cut.tokens,
+    )
+    assert ([], [3, 404]) == ((mean := shipped.tokenize(["a", long], truncate="mean")).truncated, mean.tokens)
+    assert [1] == shipped.tokenize([[5], [2204] * 400]).truncated
+
+
+@pytest.mark.parametrize(
+    ("texts", "error", "message"),
+    [
+        ([[5], [30522]], ValueError, "token 0 of text 1 is 30522; the vocabulary ends at 30521"),
+        ([[5, -1]], ValueError, "token 1 of text 0 is -1"),
+        ([[5, 1.5]], TypeError, "token 1 of text 0 is float"),
+        ([[True]], TypeError, "token 0 of text 0 is bool"),
+        ([[5], "a"], TypeError, "text 1 is str, expected a list of token ids"),
+        ([None], TypeError, "text 0 is NoneType"),
+        (["a", [5]], TypeError, "text 1 is list"),
+    ],
+)
+def test_ids_that_are_none_are_named(
+    shipped: Embedder, texts: list[object], error: type[Exception], message: str
+) -> None:
+    """What is not an id of the vocabulary is refused with its place."""
+    with pytest.raises(error, match=message):
+        shipped.tokenize(texts)  # type: ignore[arg-type]
+
+
+def test_an_embedder_that_is_dropped_leaves_no_thread() -> None:
+    """Without close, too: the threads end when nobody can call it any more."""
+    before = set(threading.enumerate())
+    embedder = Embedder.open()
+    embedder.encode(POOL * 4)
+    assert 2 == len(set(threading.enumerate()) - before)
+    del embedder
+    gc.collect()
+
+    ends = time.monotonic() + 10
+    while set(threading.enumerate()) - before:
+        assert time.monotonic() < ends
+        time.sleep(0.05)
 
 
 def test_an_interrupted_call_leaves_a_usable_embedder(shipped: Embedder, alone: FloatArray) -> None:

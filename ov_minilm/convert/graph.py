@@ -78,7 +78,11 @@ def pack(exported: ov.Model, spec: ModelSpec) -> ov.Model:
 
 
 def save(model: ov.Model, path: Path) -> None:
-    """Write the IR so that equal graphs give equal bytes: names that count up in a process are renumbered."""
+    """Write the IR so that equal graphs give equal bytes: names that count up in a process are renumbered.
+
+    Raises:
+        OSError: the files could not be written whole.
+    """
     counts: Counter[str] = Counter()
     renamed: dict[str, str] = {}
     for node in model.get_ordered_ops():
@@ -92,7 +96,10 @@ def save(model: ov.Model, path: Path) -> None:
             node.set_friendly_name(renamed[automatic[0]] + name[automatic.end() :])
     # A new Model leaves behind rt_info: option dumps and local settings that the manifest says better.
     clean = ov.Model(model.outputs, model.get_parameters(), model.get_friendly_name())
-    ov.save_model(clean, path, compress_to_fp16=False)
+    try:
+        ov.save_model(clean, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError(f"{path.parent} could not be written, the disk may be full ({error})") from error
 
 
 def _gather(model: ov.Model, table: str) -> ov.Node:

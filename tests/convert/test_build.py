@@ -100,6 +100,26 @@ def test_a_build_over_the_gate_leaves_the_old_one(built: Path) -> None:
     assert [] == unfinished(built)
 
 
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_old_one(built: Path) -> None:
+    """Where a file cannot grow to its size, the command fails, says why, and leaves no half-built folder."""
+    before = listing(built)
+    code = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))\n"
+        f"sys.argv = ['ov-minilm', 'convert', {PACKAGE!r}, '-o', {str(built)!r}]\n"
+        "from ov_minilm.cli import main\n"
+        "main()"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert 2 == done.returncode
+    assert "the disk may be full" in done.stderr
+    assert before == listing(built)
+    assert [] == unfinished(built)
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_killed_build_leaves_the_old_one(built: Path, how: signal.Signals) -> None:
     """Stopped in the middle, nothing half-built stays; after kill -9 the next build tidies up."""

@@ -29,6 +29,22 @@ def test_equal_graphs_give_equal_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a.bin").read_bytes() == (tmp_path / "b.bin").read_bytes()
 
 
+def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path) -> None:
+    """However little is missing, a graph that was not written whole is never taken for one that was."""
+    resource = pytest.importorskip("resource")
+    graph.save(small_graph(), tmp_path / "whole.xml")
+    size = (tmp_path / "whole.xml").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    for room in (0, 40, size // 2, size - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+        try:
+            with pytest.raises(OSError, match="could not be written, the disk may be full"):
+                graph.save(small_graph(), tmp_path / "cut.xml")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.mark.convert
 def test_the_packed_graph_takes_ids_positions_and_segments(built: Path) -> None:
     """Inputs are int32 [R, W]; the output is float32 [R, S, D]."""

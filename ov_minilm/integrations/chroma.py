@@ -1,0 +1,56 @@
+"""Chroma: an embedding function that a stored collection finds again by itself. Extra: chroma."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from ov_minilm.integrations import Adapter, extra
+
+with extra("chroma"):
+    from chromadb import Documents, EmbeddingFunction, Embeddings
+    from chromadb.api.types import Space
+    from chromadb.utils.embedding_functions import register_embedding_function
+
+
+class MiniLMEmbeddingFunction(Adapter, EmbeddingFunction[Documents]):
+    """Embeds documents and queries alike; a collection remembers it with the artefact's fingerprint.
+
+    A collection that is opened without naming an embedding function is given this one, if this file was
+    imported, and refuses to embed with another artefact than it was made with. Chroma asks no such question
+    when one is named.
+    """
+
+    def __call__(self, input: Documents) -> Embeddings:
+        """Return a float32 (384,) for each document."""
+        return list(self.embedder.encode(input, progress=False, truncate=self.truncate))
+
+    @staticmethod
+    def name() -> str:
+        """Return the name under which Chroma stores this function."""
+        return "ov_minilm"
+
+    def default_space(self) -> Space:
+        """Return "cosine": the vectors are unit vectors."""
+        return "cosine"
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what a collection stores of this function."""
+        return asdict(self) | {"fingerprint": self.embedder.info.fingerprint}
+
+    @staticmethod
+    def build_from_config(config: dict[str, Any]) -> MiniLMEmbeddingFunction:
+        """Return the function that a collection was made with, or ValueError if its artefact is another."""
+        values = {key: value for key, value in config.items() if key != "fingerprint"}
+        function = MiniLMEmbeddingFunction(**values)
+        function.validate_config_update(config, function.get_config())
+        return function
+
+    def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
+        """Refuse another artefact: its vectors do not belong beside those of the collection."""
+        old, new = old_config["fingerprint"], new_config["fingerprint"]
+        if old != new:
+            raise ValueError(f"the collection was made with artefact {old}, this is {new}: embed it again")
+
+
+register_embedding_function(MiniLMEmbeddingFunction)  # type: ignore[no-untyped-call]

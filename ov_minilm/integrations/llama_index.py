@@ -1,0 +1,52 @@
+"""LlamaIndex: a BaseEmbedding for its indices. Extra: llama-index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ov_minilm.integrations import Adapter, extra
+from ov_minilm.spec import MINILM
+
+with extra("llama-index"):
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.bridge.pydantic import ConfigDict
+
+
+class MiniLMEmbedding(BaseEmbedding, Adapter):
+    """Embeds nodes and queries alike. LlamaIndex cuts nodes at 1,024 tokens, the model reads 256.
+
+    Either split smaller (SentenceSplitter(chunk_size=256)) or ask for truncate="mean".
+    """
+
+    model_config = ConfigDict(extra="forbid")  # a typo fails here as everywhere
+
+    model_name: str = MINILM.name
+    embed_batch_size: int = 512  # fills whole grids; the library's default, ten a call, does not
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Say now what is wrong with the folder, the device or an option."""
+        super().model_post_init(context)
+        self.__post_init__()
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name under which LlamaIndex stores this component."""
+        return "MiniLMEmbedding"
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._lists([query])[0]
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._lists([text])[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return self._lists(texts)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return (await self._alists([query]))[0]
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return (await self._alists([text]))[0]
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await self._alists(texts)

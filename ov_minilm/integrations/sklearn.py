@@ -1,0 +1,48 @@
+"""scikit-learn: texts in, a matrix out, as the first step of a pipeline. Extra: scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ov_minilm.integrations import Adapter, extra
+from ov_minilm.spec import MINILM, FloatArray
+
+with extra("scikit-learn"):
+    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+    from sklearn.utils import Tags
+
+
+@dataclass(repr=False, eq=False)
+class MiniLMVectorizer(
+    ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]  # scikit-learn has no types
+    TransformerMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+    Adapter,
+):
+    """Turns texts into unit vectors. There is nothing to fit."""
+
+    _n_features_out = MINILM.dim
+
+    def __post_init__(self) -> None:
+        """Open nothing: scikit-learn makes, clones and sends estimators that it never runs."""
+
+    def fit(self, X: Iterable[str], y: object = None) -> MiniLMVectorizer:
+        """Return self: the model is fitted already."""
+        return self
+
+    def transform(self, X: Iterable[str]) -> FloatArray:
+        """Return float32 (N, 384) for N texts."""
+        if isinstance(X, str):
+            raise TypeError("X is one str; a list of texts was expected")
+        return self.embedder.encode(X, truncate=self.truncate)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string, tags.input_tags.two_d_array = True, False
+        tags.requires_fit = False
+        tags.no_validation = True
+        return tags

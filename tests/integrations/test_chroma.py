@@ -1,0 +1,92 @@
+"""The Chroma adapter in a collection on disk, opened again, with the same artefact and another."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import python
+
+from ov_minilm import Embedder
+from ov_minilm.embedder import SHIPPED
+from ov_minilm.manifest import TOKENIZER, Manifest, file_facts, fingerprint
+
+pytest.importorskip("chromadb", reason="pip install -e '.[chroma]'")
+
+import chromadb
+from chromadb.config import Settings
+
+from ov_minilm.integrations.chroma import MiniLMEmbeddingFunction
+
+TEXTS = ["A cat sleeps on the sofa.", "Interest rates stay where they are."]
+SETTINGS = Settings(anonymized_telemetry=False)
+
+
+def fill(folder: Path, model: str | None = None) -> chromadb.Collection:
+    """Make a collection of TEXTS on disk."""
+    client = chromadb.PersistentClient(str(folder), settings=SETTINGS)
+    function = MiniLMEmbeddingFunction(model)
+    collection = client.create_collection("texts", embedding_function=function)  # type: ignore[arg-type]
+    collection.add(ids=["0", "1"], documents=TEXTS)
+    return collection
+
+
+def query(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Ask that collection in a new process which imports the adapter but names no function."""
+    return python(
+        "import sys, warnings; warnings.simplefilter('ignore')\n"
+        "import chromadb, ov_minilm.integrations.chroma\n"
+        "settings = chromadb.Settings(anonymized_telemetry=False)\n"
+        f"client = chromadb.PersistentClient({str(folder)!r}, settings=settings)\n"
+        "collection = client.get_collection('texts')\n"
+        "print(collection.query(query_texts=['a pet indoors'], n_results=1)['ids'])"
+    )
+
+
+def test_vectors_are_those_of_the_embedder(tmp_path: Path, shipped: Embedder) -> None:
+    """What the collection holds is what Embedder.encode gives, compared by cosine."""
+    collection = fill(tmp_path)
+
+    stored = collection.get(include=["embeddings"])["embeddings"]
+    assert np.array_equal(shipped.encode(TEXTS), np.array(stored, np.float32))
+    assert "cosine" == collection.configuration_json["hnsw"]["space"]
+    assert [["0"]] == collection.query(query_texts=["a pet indoors"], n_results=1)["ids"]
+
+
+def test_a_stored_collection_finds_its_function_again(tmp_path: Path) -> None:
+    """A new process that imports the adapter queries the collection without naming a function."""
+    fill(tmp_path)
+
+    done = query(tmp_path)
+    assert (0, "[['0']]\n") == (done.returncode, done.stdout), done.stderr
+
+
+def test_another_artefact_is_refused() -> None:
+    """A collection made with another artefact does not take this one's vectors; both are named."""
+    function = MiniLMEmbeddingFunction()
+    foreign = function.get_config() | {"fingerprint": "0123456789abcdef"}
+
+    with pytest.raises(ValueError, match=r"artefact 0123456789abcdef, this is \w{16}: embed it again"):
+        MiniLMEmbeddingFunction.build_from_config(foreign)
+    with pytest.raises(ValueError, match="embed it again"):
+        function.validate_config_update(foreign, function.get_config())
+
+
+def test_a_replaced_artefact_is_refused_by_its_collection(tmp_path: Path) -> None:
+    """A collection remembers a folder; when another artefact lies there, it embeds no more and says why."""
+    folder = tmp_path / "model"
+    shutil.copytree(SHIPPED, folder)
+    fill(tmp_path / "store", str(folder))
+    manifest = Manifest.read(folder)
+    with (folder / TOKENIZER).open("a") as file:
+        file.write("\n")
+    files = manifest.files | {TOKENIZER: file_facts(folder / TOKENIZER)}
+    replace(manifest, files=files, fingerprint=fingerprint(manifest.spec, files)).write(folder)
+
+    done = query(tmp_path / "store")
+    assert 1 == done.returncode
+    assert f"made with artefact {manifest.fingerprint}, this is" in done.stderr.splitlines()[-1]

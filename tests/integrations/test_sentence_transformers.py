@@ -1,0 +1,110 @@
+"""The torch-free stand-in: called as the real library is, beside the real library on the same vectors."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import python
+
+from ov_minilm import Embedder
+from ov_minilm.integrations.sentence_transformers import SentenceTransformer
+
+TEXTS = ["A cat sleeps on the sofa.", "Interest rates stay where they are.", ""]
+
+
+@pytest.fixture(scope="module")
+def ours() -> SentenceTransformer:
+    """The stand-in."""
+    return SentenceTransformer()
+
+
+@pytest.fixture(scope="module")
+def real() -> Any:
+    """The library's own class around the same Embedder."""
+    library = pytest.importorskip("sentence_transformers", reason="pip install -e '.[sentence-transformers]'")
+    from ov_minilm.integrations.sentence_transformers_module import MiniLMModule
+
+    return library.SentenceTransformer(modules=[MiniLMModule()])
+
+
+def test_vectors_are_those_of_the_embedder(ours: SentenceTransformer, shipped: Embedder) -> None:
+    """A str, lists, generators and none, after a prompt or without: the exact vectors of Embedder.encode."""
+    assert np.array_equal(shipped.encode(TEXTS), ours.encode(text for text in TEXTS))
+    assert np.array_equal(shipped.encode(TEXTS), ours.encode_query(TEXTS, normalize_embeddings=False))
+    assert np.array_equal(shipped.encode("to find: a"), ours.encode("a", prompt="to find: "))
+    assert (0, 384) == ours.encode([]).shape
+    assert 384 == ours.get_sentence_embedding_dimension()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"batch_size": 2, "show_progress_bar": False, "device": "cpu", "prompt_name": "query"},
+        {"convert_to_tensor": True},
+        {"precision": "binary"},
+        {"precision": "ubinary"},
+        {"truncate_dim": 64, "normalize_embeddings": True},
+        {"prompt": "to find: "},
+    ],
+    ids=repr,
+)
+def test_arguments_mean_what_they_mean_there(
+    options: dict[str, Any], ours: SentenceTransformer, real: Any
+) -> None:
+    """The same call gives the same type, shape and values, of one text and of several."""
+    for texts in (TEXTS[0], TEXTS):
+        found, expected = ours.encode(texts, **options), real.encode(texts, **options)
+        assert (type(expected), expected.dtype, expected.shape) == (type(found), found.dtype, found.shape)
+        np.testing.assert_allclose(np.asarray(expected), np.asarray(found), atol=1e-7)
+
+
+def test_calls_written_for_the_library_still_fit(real: Any) -> None:
+    """Every argument of its encode that concerns one process has the same place, name and default here."""
+    theirs = list(inspect.signature(real.encode).parameters.values())
+    mine = list(inspect.signature(SentenceTransformer().encode).parameters.values())
+
+    last = [argument.name for argument in theirs].index("truncate_dim")
+    assert [(a.name, a.default) for a in theirs[1 : last + 1]] == [(a.name, a.default) for a in mine[1:]]
+
+
+def test_similarities_are_the_librarys(ours: SentenceTransformer, real: Any) -> None:
+    """Cosines of all pairs, as numpy."""
+    vectors = ours.encode(TEXTS)
+
+    np.testing.assert_allclose(
+        real.similarity(vectors, vectors), ours.similarity(vectors, vectors), atol=1e-6
+    )
+
+
+def test_what_it_cannot_do_is_refused() -> None:
+    """Vectors of tokens, another device, an unknown prompt and an unknown precision each say why."""
+    model = SentenceTransformer(truncate_dim=64)
+
+    assert (64, (64,)) == (model.get_sentence_embedding_dimension(), model.encode("a").shape)
+    for options, reason in (
+        ({"output_value": "token_embeddings"}, "the graph pools"),
+        ({"output_value": None}, "the graph pools"),
+        ({"device": "cuda"}, "runs on CPU"),
+        ({"prompt_name": "passage"}, "give the text as prompt"),
+        ({"precision": "int4"}, "choose one of float32"),
+        ({"truncate_dim": 385}, "1 to 384"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            model.encode("a", **options)
+
+
+def test_torch_is_not_needed() -> None:
+    """Without torch and the library, everything but tensors works."""
+    done = python(
+        "import sys; sys.modules |= {'torch': None, 'sentence_transformers': None}\n"
+        "from ov_minilm.integrations.sentence_transformers import SentenceTransformer\n"
+        "model = SentenceTransformer()\n"
+        "vectors = model.encode(['a', 'b'])\n"
+        "print(model.encode('a', precision='int8').dtype, model.similarity(vectors, vectors).shape)"
+    )
+
+    assert (0, "int8 (2, 2)\n") == (done.returncode, done.stdout), done.stderr

@@ -1,0 +1,94 @@
+"""The scikit-learn adapter in its own checks, a pipeline and a search over parameters."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from ov_minilm import Embedder
+
+pytest.importorskip("sklearn", reason="pip install -e '.[scikit-learn]'")
+
+from sklearn.base import clone
+from sklearn.exceptions import SkipTestWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import estimator_checks
+
+from ov_minilm.integrations.sklearn import MiniLMVectorizer
+
+ANIMALS = [
+    "a cat sleeps",
+    "the dog barks",
+    "two horses graze",
+    "birds in a tree",
+    "a wolf pack",
+    "the fish swam",
+]
+MONEY = ["interest rates", "the stock fell", "a bank loan", "taxes are due", "rent went up", "cheap credit"]
+
+# Checks of scikit-learn that make no numbers up to fit; check_estimator itself stops where texts are wanted.
+APPLY = [
+    "check_do_not_raise_errors_in_init_or_set_params",
+    "check_estimator_cloneable",
+    "check_estimator_repr",
+    "check_estimator_tags_renamed",
+    "check_get_params_invariance",
+    "check_mixin_order",
+    "check_no_attributes_set_in_init",
+    "check_parameters_default_constructible",
+    "check_set_params",
+    "check_valid_tag_types",
+]
+
+
+def test_check_estimator_passes_where_it_applies() -> None:
+    """check_estimator passes what it runs and says itself that it has no texts for the rest."""
+    with pytest.warns(SkipTestWarning, match="string=True"):
+        results = estimator_checks.check_estimator(MiniLMVectorizer(), on_fail=None)
+
+    assert {"passed"} == {result["status"] for result in results}
+
+
+@pytest.mark.parametrize("name", APPLY)
+def test_checks_that_need_no_numbers_pass(name: str) -> None:
+    """Parameters, clones, tags and the order of base classes are as scikit-learn wants them."""
+    getattr(estimator_checks, name)("MiniLMVectorizer", MiniLMVectorizer())
+
+
+def test_vectors_are_those_of_the_embedder(shipped: Embedder) -> None:
+    """Lists, arrays and generators of texts become the exact vectors of Embedder.encode."""
+    vectorizer = MiniLMVectorizer()
+
+    expected = shipped.encode(MONEY)
+    assert np.array_equal(expected, vectorizer.fit_transform(MONEY))
+    assert np.array_equal(expected, vectorizer.transform(np.array(MONEY, object)))
+    assert np.array_equal(expected, vectorizer.transform(text for text in MONEY))
+    assert ["minilmvectorizer0", "minilmvectorizer383"] == list(vectorizer.get_feature_names_out()[[0, -1]])
+
+
+def test_one_text_is_refused() -> None:
+    """A lone str is no list of its letters and no row either."""
+    with pytest.raises(TypeError, match="a list of texts"):
+        MiniLMVectorizer().transform("one text")
+
+
+def test_a_pipeline_learns_and_a_search_tunes_it() -> None:
+    """Six texts a class teach a classifier behind it; a search sets its parameters by their names."""
+    texts, labels = ANIMALS + MONEY, [0] * 6 + [1] * 6
+    pipeline = make_pipeline(MiniLMVectorizer(threads=1), LogisticRegression())
+    search = GridSearchCV(pipeline, {"minilmvectorizer__truncate": ["end", "mean"]}, cv=2).fit(texts, labels)
+
+    assert [0, 1] == list(search.predict(["a kitten purrs", "the price of money"]))
+
+
+def test_it_is_cloned_and_pickled() -> None:
+    """Clones and pickles keep parameters and give the same vectors."""
+    vectorizer = MiniLMVectorizer(threads=1)
+
+    for other in (clone(vectorizer), pickle.loads(pickle.dumps(vectorizer))):  # noqa: S301
+        assert vectorizer.get_params() == other.get_params()
+        assert np.array_equal(vectorizer.transform(MONEY), other.transform(MONEY))

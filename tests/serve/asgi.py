@@ -1,0 +1,142 @@
+"""The application without a network: one request, one answer; and an embedder that waits for the test."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from starlette.types import ASGIApp, Message
+
+from ov_minilm import Embedder
+from ov_minilm.embedder import Info
+from ov_minilm.errors import SelfCheckFailed
+from ov_minilm.golden import LEAST_COSINE
+from ov_minilm.scheduler import Stats
+from ov_minilm.spec import FloatArray
+
+JSON = {"content-type": "application/json"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, parsed."""
+        return json.loads(self.body)
+
+    @property
+    def vectors(self) -> FloatArray:
+        """The embeddings, of either format."""
+        found = [one["embedding"] for one in self.json["data"]]
+        if isinstance(found[0], str):
+            return np.stack([np.frombuffer(base64.b64decode(one), "<f4") for one in found])
+        return np.array(found, np.float32)
+
+
+async def send(
+    app: ASGIApp,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    headers: Mapping[str, str] = JSON,
+    *,
+    leave: asyncio.Event | None = None,
+    chunks: Sequence[bytes] | None = None,
+) -> Answer:
+    """Send one request; `leave` set means that the client hangs up; `chunks` stand for the body in parts."""
+    messages: list[Message] = []
+    parts = list(chunks or [body])
+    gone = leave or asyncio.Event()
+
+    async def receive() -> Message:
+        if parts:
+            part = parts.pop(0)
+            return {"type": "http.request", "body": part, "more_body": bool(parts)}
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def keep(message: Message) -> None:
+        messages.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()],
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", 8000),
+    }
+    await app(scope, receive, keep)
+    if not messages:
+        return Answer(0, {}, b"")
+    start, *rest = messages
+    names = {name.decode(): value.decode() for name, value in start["headers"]}
+    return Answer(start["status"], names, b"".join(message.get("body", b"") for message in rest))
+
+
+def ask(app: ASGIApp, method: str, path: str, body: Any = b"", headers: Mapping[str, str] = JSON) -> Answer:
+    """Send one request on an event loop of its own; a body that is not bytes becomes JSON."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return asyncio.run(send(app, method, path, content, headers))
+
+
+def embed(app: ASGIApp, body: Any, headers: Mapping[str, str] = JSON) -> Answer:
+    """POST /v1/embeddings."""
+    return ask(app, "POST", "/v1/embeddings", body, headers)
+
+
+class Waiting(Embedder):
+    """An embedder whose vectors come when the test gives them."""
+
+    def __init__(self, real: Embedder) -> None:
+        self._real = real
+        self.cosine = 1.0  # of its self-check
+        self.futures: list[Future[FloatArray]] = []
+
+    @property
+    def info(self) -> Info:
+        """Of the real one."""
+        return self._real.info
+
+    @property
+    def stats(self) -> Stats:
+        """Of the real one."""
+        return self._real.stats
+
+    def tokenize(self, texts: Any, *, truncate: Any = "end") -> Any:
+        """As the real one."""
+        return self._real.tokenize(texts, truncate=truncate)
+
+    def encode(self, texts: Any, **options: Any) -> Any:
+        """As the real one."""
+        return self._real.encode(texts, **options)
+
+    def self_check(self) -> float:
+        """Give the cosine that the test wants."""
+        if self.cosine < LEAST_COSINE:
+            raise SelfCheckFailed("CPU", self.cosine, LEAST_COSINE)
+        return self.cosine
+
+    def submit(self, tokenized: Any) -> Future[FloatArray]:
+        """Return a future that the test ends."""
+        del tokenized
+        self.futures.append(Future())
+        return self.futures[-1]

@@ -1,0 +1,249 @@
+"""Clients as people use them, unmodified, against a real server: each gets the vectors of `encode`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from clients import ranks
+from serving import Running, running
+
+from ov_minilm import Embedder
+from ov_minilm.spec import FloatArray
+
+TEXTS = ["hello world", "", "naïve café 😉", "The cat sat on the mat; nobody minded.", "word " * 300]
+KEY = "a-key"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    """A server that wants a key."""
+    with running("--api-key", KEY, TIKTOKEN_CACHE_DIR=str(ranks())) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def vectors(shipped: Embedder) -> FloatArray:
+    """What every client must get, bit for bit."""
+    return np.concatenate([shipped.encode(TEXTS[:-1]), shipped.encode(["word " * 254])])
+
+
+def test_openai_python(server: Running, vectors: FloatArray) -> None:
+    """The official client, which asks for base64 unless told otherwise, and for numbers when told."""
+    openai = pytest.importorskip("openai")
+
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY) as client:
+        by_default = client.embeddings.create(model="text-embedding-3-small", input=TEXTS)
+        as_numbers = client.embeddings.create(model="any", input=TEXTS[0], encoding_format="float")
+        models = [model.id for model in client.models.list()]
+
+    assert np.array_equal(vectors, np.array([one.embedding for one in by_default.data], np.float32))
+    assert np.array_equal(vectors[0], np.array(as_numbers.data[0].embedding, np.float32))
+    assert list(range(len(TEXTS))) == [one.index for one in by_default.data]
+    assert "all-MiniLM-L6-v2" == by_default.model == models[0]
+    assert by_default.usage.prompt_tokens == by_default.usage.total_tokens > 256
+
+
+def test_openai_python_async(server: Running, vectors: FloatArray) -> None:
+    """Many calls at once on one event loop, each with its own answer."""
+    openai = pytest.importorskip("openai")
+
+    async def ask() -> list[list[float]]:
+        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=KEY) as client:
+            answers = await asyncio.gather(
+                *(client.embeddings.create(model="any", input=text) for text in TEXTS * 8)
+            )
+        return [answer.data[0].embedding for answer in answers]
+
+    assert np.array_equal(np.tile(vectors, (8, 1)), np.array(asyncio.run(ask()), np.float32))
+
+
+def test_openai_python_hears_errors(server: Running) -> None:
+    """Errors become the client's own classes, with message, parameter and code."""
+    openai = pytest.importorskip("openai")
+
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY) as client:
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.embeddings.create(model="any", input=TEXTS, dimensions=1000)
+        with pytest.raises(openai.AuthenticationError) as stranger:
+            client.with_options(api_key="another").embeddings.create(model="any", input="a")
+
+    assert ("dimensions", None, "invalid_request_error") == (
+        refused.value.param,
+        refused.value.code,
+        refused.value.type,
+    )
+    assert "invalid_api_key" == stranger.value.code
+
+
+def ask(code: str, server: Running, *command: str, texts: list[str] = TEXTS, **options: Any) -> FloatArray:
+    """Run a client in a process of its own; what it prints is a list of vectors."""
+    environment = {
+        "OPENAI_BASE_URL": f"{server.url}/v1",
+        "OPENAI_API_KEY": KEY,
+        "TEXTS": json.dumps(texts),
+        "TIKTOKEN_CACHE_DIR": str(ranks()),
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # or it asks a web site at import
+    }
+    done = subprocess.run(
+        [*(command or (sys.executable, "-c")), code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+    assert done.returncode == 0, done.stderr
+    return np.array(json.loads(done.stdout.splitlines()[-1]), np.float32)
+
+
+def test_langchain_as_it_comes(server: Running, vectors: FloatArray) -> None:
+    """With default settings LangChain sends token ids of cl100k; they are read as what they are."""
+    pytest.importorskip("langchain_openai")
+    code = """
+import json, os
+from langchain_openai import OpenAIEmbeddings
+embeddings = OpenAIEmbeddings()
+texts = json.loads(os.environ["TEXTS"])
+print(json.dumps(embeddings.embed_documents(texts) + [embeddings.embed_query(text) for text in texts]))
+"""
+    texts = [text for text in TEXTS if text]  # LangChain sends no request for an empty text
+    expected = vectors[[bool(text) for text in TEXTS]]
+
+    assert np.array_equal(np.tile(expected, (2, 1)), ask(code, server, texts=texts))
+
+
+def test_langchain_under_another_model_name(server: Running, vectors: FloatArray) -> None:
+    """Ids that prove themselves are read right; those that may be either are refused with the way out."""
+    pytest.importorskip("langchain_openai")
+    code = """
+import json, os
+from langchain_openai import OpenAIEmbeddings
+texts = json.loads(os.environ["TEXTS"])
+embeddings = OpenAIEmbeddings(model="all-MiniLM-L6-v2")
+found = [embeddings.embed_query(text) for text in texts[1:]]
+try:
+    embeddings.embed_query(texts[0])
+except Exception as error:
+    assert "check_embedding_ctx_length=False" in str(error), error
+else:
+    raise SystemExit("hello world was embedded")
+embeddings = OpenAIEmbeddings(model="all-MiniLM-L6-v2", check_embedding_ctx_length=False)
+print(json.dumps([embeddings.embed_query(texts[0]), *found]))
+"""
+
+    assert np.array_equal(vectors[[0, 3]], ask(code, server, texts=[TEXTS[0], TEXTS[3]]))
+
+
+def test_llama_index(server: Running, vectors: FloatArray) -> None:
+    """LlamaIndex's OpenAIEmbedding, batch and query."""
+    pytest.importorskip("llama_index.embeddings.openai")
+    code = """
+import json, os
+from llama_index.embeddings.openai import OpenAIEmbedding
+texts = json.loads(os.environ["TEXTS"])
+embedding = OpenAIEmbedding(api_base=os.environ["OPENAI_BASE_URL"])
+print(json.dumps(embedding.get_text_embedding_batch(texts) + [embedding.get_query_embedding(texts[0])]))
+"""
+
+    assert np.array_equal(vectors[[0, 1, 2, 3, 4, 0]], ask(code, server))
+
+
+def test_litellm(server: Running, vectors: FloatArray) -> None:
+    """The gateway's own client, with and without encoding_format."""
+    pytest.importorskip("litellm")
+    code = """
+import json, os
+import litellm
+texts = json.loads(os.environ["TEXTS"])
+found = []
+for options in ({}, {"encoding_format": "float"}, {"encoding_format": None}):
+    answer = litellm.embedding(model="openai/all-MiniLM-L6-v2", input=texts, **options)
+    found += [one["embedding"] for one in answer.data]
+print(json.dumps(found))
+"""
+
+    assert np.array_equal(np.tile(vectors, (3, 1)), ask(code, server))
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which npm installed the clients that people use from Node."""
+    if not shutil.which("node") or not shutil.which("npm"):
+        pytest.skip("node and npm are not installed")
+    folder = tmp_path_factory.mktemp("node")
+    names = ["openai@6", "ai@6", "@ai-sdk/openai@3", "@ai-sdk/openai-compatible@2"]
+    done = subprocess.run(
+        ["npm", "install", "--no-audit", "--no-fund", "--silent", *names],  # noqa: S607
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"npm cannot install {' '.join(names)}: {done.stderr[-200:]}")
+    return folder
+
+
+def test_openai_node(server: Running, vectors: FloatArray, packages: Path) -> None:
+    """The official client for JavaScript, which asks for base64, and for numbers when told."""
+    code = """
+import OpenAI from "openai";
+const client = new OpenAI();
+const input = JSON.parse(process.env.TEXTS);
+const first = await client.embeddings.create({model: "text-embedding-3-small", input});
+const second = await client.embeddings.create({model: "any", input, encoding_format: "float"});
+console.log(JSON.stringify([...first.data, ...second.data].map((one) => one.embedding)));
+"""
+
+    found = ask(code, server, "node", "--input-type=module", "--eval", cwd=packages)
+
+    assert np.array_equal(np.tile(vectors, (2, 1)), found)
+
+
+def test_vercel_ai_sdk(server: Running, vectors: FloatArray, packages: Path) -> None:
+    """Embed and embedMany of the AI SDK, through its OpenAI provider and its compatible one."""
+    code = """
+import { embed, embedMany } from "ai";
+import { createOpenAI } from "@ai-sdk/openai";
+import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
+const values = JSON.parse(process.env.TEXTS);
+const [baseURL, apiKey] = [process.env.OPENAI_BASE_URL, process.env.OPENAI_API_KEY];
+const found = [];
+const compatible = createOpenAICompatible({name: "it", baseURL, apiKey});
+for (const provider of [createOpenAI({baseURL, apiKey}), compatible]) {
+  const model = provider.textEmbeddingModel("all-MiniLM-L6-v2");
+  found.push(...(await embedMany({model, values})).embeddings);
+  found.push((await embed({model, value: values[0]})).embedding);
+}
+console.log(JSON.stringify(found));
+"""
+
+    found = ask(code, server, "node", "--input-type=module", "--eval", cwd=packages)
+
+    assert np.array_equal(vectors[[0, 1, 2, 3, 4, 0] * 2], found)
+
+
+def test_curl(server: Running, vectors: FloatArray) -> None:
+    """The line of the README."""
+    done = subprocess.run(
+        [
+            *("curl", "--silent", "--fail", f"{server.url}/v1/embeddings"),
+            *("-H", "Content-Type: application/json", "-H", f"Authorization: Bearer {KEY}"),
+            *("-d", json.dumps({"input": TEXTS})),
+        ],
+        capture_output=True,
+        check=True,
+    )
+
+    found = [one["embedding"] for one in json.loads(done.stdout)["data"]]
+    assert np.array_equal(vectors, np.array(found, np.float32))

@@ -1,0 +1,146 @@
+"""What says no before any work is done."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from asgi import JSON, ask, embed, send
+
+from ov_minilm import Embedder
+from ov_minilm.serve import Settings, create_app
+from ov_minilm.serve.limits import Admission, Keys
+from ov_minilm.serve.wire import ApiError
+
+
+@pytest.mark.parametrize("authorization", ["Bearer one", "bearer  two ", "Bearer two"])
+def test_any_of_the_keys_opens(authorization: str) -> None:
+    """Several keys may be valid at once, so that they can be changed one after the other."""
+    Keys(["one", "two"]).check(authorization)
+
+
+@pytest.mark.parametrize(
+    "authorization", [None, "", "Bearer", "Bearer three", "one", "Basic one", "Bearer ü"]
+)
+def test_nothing_else_opens(authorization: str | None) -> None:
+    """No key, another key, another scheme: 401, with the scheme that is wanted."""
+    with pytest.raises(ApiError) as refused:
+        Keys(["one", "two"]).check(authorization)
+
+    assert (401, "invalid_api_key") == (refused.value.status, refused.value.code)
+    assert "Bearer" == refused.value.headers["www-authenticate"]
+
+
+def test_without_keys_everybody_may_ask() -> None:
+    """No key was set: whatever clients send, as they must send something, is fine."""
+    Keys([]).check(None)
+    Keys([]).check("Bearer anything")
+
+
+@pytest.mark.parametrize("key", ["", " a", "a\n", "schlüssel"])
+def test_keys_that_no_client_can_send_are_refused(key: str) -> None:
+    """An empty key would open the door to everybody; others could never match."""
+    with pytest.raises(ValueError, match="API key"):
+        Settings(api_keys=("fine", key))
+
+
+def test_the_key_guards_what_says_something(shipped: Embedder) -> None:
+    """Texts, tokens, models and metrics need it; pages and health do not, unless health shall."""
+    app = create_app(shipped, Settings(api_keys=("key",)))
+    guarded = create_app(shipped, Settings(api_keys=("key",), protect_health=True))
+
+    for method, path in (
+        *(("POST", "/v1/embeddings"), ("POST", "/tokenize")),
+        *(("GET", "/v1/models"), ("GET", "/metrics"), ("GET", "/no-such-page")),
+    ):
+        assert 401 == ask(app, method, path, b'{"input": "a"}').status, path
+        key = {"authorization": "Bearer key"} | JSON
+        assert 401 != ask(app, method, path, b'{"input": "a"}', key).status, path
+    for path in ("/", "/docs", "/openapi.json", "/health", "/readyz", "/livez"):
+        assert 200 == ask(app, "GET", path).status, path
+    for path in ("/health", "/readyz", "/livez"):
+        assert 401 == ask(guarded, "GET", path).status, path
+
+
+def test_a_full_house_says_so_at_once() -> None:
+    """One request over the bound is a 429; a place that is given back is free again."""
+    admission = Admission(1, 100)
+
+    with admission.request():
+        assert 1 == admission.requests
+        with pytest.raises(ApiError, match="1 requests are waiting") as refused, admission.request():
+            pass
+    with admission.request():
+        pass
+
+    assert (429, "1") == (refused.value.status, refused.value.headers["retry-after"])
+    assert 0 == admission.requests
+
+
+def test_tokens_are_bounded_too() -> None:
+    """With enough waiting the next one is a 429, however small; what is too large for ever is a 400."""
+    lane = Admission(10, 100).lane(1)
+
+    with lane.queued(99), lane.queued(500):
+        assert 599 == lane.tokens
+        with pytest.raises(ApiError) as later, lane.queued(1):
+            pass
+    with pytest.raises(ApiError) as never, lane.queued(2048 * 256 + 1):
+        pass
+
+    assert (429, 400) == (later.value.status, never.value.status)
+    assert "max_tokens_per_request" == never.value.code
+    assert 0 == lane.tokens
+
+
+def test_indexers_do_not_lock_out_small_requests() -> None:
+    """Requests of many texts wait in a longer queue of their own, and are told to come back later."""
+    admission = Admission(10, 100)
+
+    with admission.lane(33).queued(800):
+        admission.lane(32).check()
+        with pytest.raises(ApiError) as refused:
+            admission.lane(33).check()
+        assert 800 == admission.tokens
+
+    assert (429, "8") == (refused.value.status, refused.value.headers["retry-after"])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"content-type": "text/plain"},
+        {"content-type": "application/x-www-form-urlencoded"},
+        {"content-type": "application/json", "content-encoding": "gzip"},
+    ],
+)
+def test_other_types_are_refused(shipped: Embedder, headers: dict[str, str]) -> None:
+    """Only JSON, said to be so: a web page of another site cannot send that unasked."""
+    answer = embed(create_app(shipped), {"input": "a"}, headers)
+
+    assert (415, "false") == (answer.status, answer.headers["x-should-retry"])
+
+
+def test_a_body_may_have_a_charset(shipped: Embedder) -> None:
+    """Content types carry parameters."""
+    answer = embed(create_app(shipped), {"input": "a"}, {"content-type": "Application/JSON; charset=utf-8"})
+
+    assert 200 == answer.status
+
+
+def test_large_bodies_are_refused_before_they_are_parsed(shipped: Embedder) -> None:
+    """At the limit a body is read; one byte over it is 413, in one piece or in many or without end."""
+    app = create_app(shipped, Settings(payload_limit=100))
+    fits = b'{"input": "a"}'.ljust(100)
+    endless = [b" " * 100] * 1000
+
+    assert 200 == embed(app, fits).status
+    for chunks in ([fits + b" "], [fits[:50], fits[50:], b" "], endless):
+        parts = list(chunks)
+        answer = asyncio.run(send(app, "POST", "/v1/embeddings", chunks=parts))
+        assert (413, "request_too_large", "close") == (
+            answer.status,
+            answer.json["error"]["code"],
+            answer.headers["connection"],
+        )

@@ -1,0 +1,112 @@
+"""openapi.json is true: what it promises is what the server does, tried by a generator of requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from asgi import ask, embed
+from clients import ranks
+from serving import running
+
+from ov_minilm import Embedder
+from ov_minilm.serve import Settings, create_app
+
+LARGE = (
+    "--payload-limit",
+    "200000000",
+)  # a text at its limit, escaped, is a body of 12 MB, and there may be many
+
+jsonschema = pytest.importorskip("jsonschema")
+
+
+def _validator(document: dict[str, Any], name: str) -> Any:
+    schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+    return jsonschema.Draft202012Validator(schema)
+
+
+def test_answers_are_as_described(shipped: Embedder) -> None:
+    """Every kind of answer fits the schema that openapi.json gives for it."""
+    app = create_app(shipped)
+    document = ask(app, "GET", "/openapi.json").json
+
+    for name, answer in (
+        ("EmbeddingResponse", embed(app, {"input": ["a", "b"]})),
+        ("EmbeddingResponse", embed(app, {"input": "a", "encoding_format": "base64"})),
+        ("TokenizeResponse", ask(app, "POST", "/tokenize", {"input": "a"})),
+        ("ModelList", ask(app, "GET", "/v1/models")),
+        ("Model", ask(app, "GET", "/v1/models/all-MiniLM-L6-v2")),
+        ("ErrorResponse", embed(app, {"input": []})),
+        ("ErrorResponse", ask(app, "GET", "/v1/models/another")),
+    ):
+        _validator(document, name).validate(answer.json)
+
+
+@pytest.mark.parametrize(
+    ("body", "fits"),
+    [
+        ({"input": "a"}, True),
+        ({"input": ["a", ""], "dimensions": None, "unknown": 1}, True),
+        ({"input": [1, 2]}, True),
+        ({"input": [[1], [2]]}, True),
+        ({"input": []}, False),
+        ({"input": [[]]}, False),
+        ({"input": ["a", 1]}, False),
+        ({"input": ["a"] * 5}, False),
+        ({"input": [-1]}, False),
+        ({"input": "a", "dimensions": 385}, False),
+        ({"input": "a", "encoding_format": "hex"}, False),
+    ],
+)
+def test_requests_are_as_described(shipped: Embedder, body: dict[str, Any], fits: bool) -> None:
+    """The schema and the server agree about what a request may be, the number of texts included."""
+    settings = Settings(max_client_batch_size=4, token_ids="native")  # noqa: S106  # no password
+    app = create_app(shipped, settings)
+    document = ask(app, "GET", "/openapi.json").json
+
+    assert fits == _validator(document, "EmbeddingRequest").is_valid(body)
+    assert fits == (200 == embed(app, body).status)
+
+
+def test_every_url_is_described(shipped: Embedder) -> None:
+    """What is described exists, and /docs shows it without any outside resource."""
+    app = create_app(shipped)
+    document = ask(app, "GET", "/openapi.json").json
+
+    for path, methods in document["paths"].items():
+        for method in methods:
+            answer = ask(app, method.upper(), path.replace("{model}", "all-MiniLM-L6-v2"), {"input": "a"})
+            assert 200 == answer.status, path
+    for page in ("/", "/docs"):
+        answer = ask(app, "GET", page)
+        assert b"http://" not in answer.body.replace(b"http://127", b"")
+        assert b"https://" not in answer.body
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.slow
+def test_schemathesis_finds_nothing() -> None:
+    """Thousands of valid and invalid requests: no 500, no undocumented status, no answer off its schema."""
+    pytest.importorskip("schemathesis")
+    with running(
+        "--access-log", "off", "--token-ids", "cl100k", *LARGE, TIKTOKEN_CACHE_DIR=str(ranks())
+    ) as server:
+        command = [
+            *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"),
+            *("--checks", "all", "--max-examples", "300", "--seed", "1", "--no-color"),
+            *("--exclude-checks", "positive_data_acceptance"),  # to JSON Schema 1.0 is an integer
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ}, check=False)
+
+    assert 0 == done.returncode, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def test_the_description_is_json() -> None:
+    """No NaN, no Python in it."""
+    from ov_minilm.serve import openapi
+
+    assert "3.1.0" == json.loads(openapi.document(2048, 384))["openapi"]

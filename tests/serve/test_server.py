@@ -1,0 +1,317 @@
+"""The server as a process: what slow clients, signals and bad options do to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import run
+from serving import Running, running
+
+from ov_minilm import Embedder
+from ov_minilm.spec import FloatArray
+
+CLOSE = "connection: close"
+SECRET, TEXT = "sk-very-secret", "a text that nobody else may read"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    """A server with a small body limit."""
+    with running("--payload-limit", "100000", "--access-log", "json") as server:
+        yield server
+
+
+def _request(body: bytes, *headers: str) -> bytes:
+    lines = ["POST /v1/embeddings HTTP/1.1", "host: x", "content-type: application/json", *headers]
+    return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode() + body
+
+
+def _talk(server: Running, data: bytes) -> bytes:
+    """Send bytes as they are and return everything until the server closes the connection."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(data)
+        found = b""
+        while chunk := connection.recv(65536):
+            found += chunk
+        return found
+
+
+def _get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310  # our own server
+        return json.loads(answer.read())
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x00" * 100,
+    ],
+)
+def test_what_is_not_http_is_told_so_in_the_same_shape(server: Running, junk: bytes) -> None:
+    """TLS to a plain port, noise, half a request line: 400 as JSON, and the connection is closed."""
+    head, _, body = _talk(server, junk).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert {"message", "type", "param", "code"} == json.loads(body)["error"].keys()
+
+
+def test_heads_without_end_are_cut(server: Running) -> None:
+    """Headers are refused after 64 KB, not collected."""
+    answer = _talk(server, b"GET / HTTP/1.1\r\nx-filler: " + b"a" * 70_000)
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"over 65536 bytes" in answer
+
+
+def test_a_large_body_hears_why(server: Running) -> None:
+    """Clients that send everything before they read get the 413, not a broken pipe."""
+    answer = _talk(server, _request(b'{"input": "' + b"a" * 200_000 + b'"}', CLOSE))
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"over the 100000 bytes" in answer
+
+
+def test_a_refusal_does_not_wait_for_the_body(server: Running) -> None:
+    """What is refused by its headers is answered, its body skipped, and the connection goes on."""
+    large = b"a" * 90_000
+    lines = ["POST /v1/embeddings HTTP/1.1", "host: x", "content-type: text/plain", "content-length: 90000"]
+    refused = "\r\n".join([*lines, "", ""]).encode() + large
+
+    answer = _talk(server, refused * 3 + _request(b'{"input": "a"}', CLOSE))
+
+    assert [b"415", b"415", b"415", b"200"] == re.findall(rb"HTTP/1.1 (\d+)", answer)
+
+
+def test_requests_in_a_pipe_are_answered_in_order(server: Running) -> None:
+    """Two requests sent at once on one connection get two answers, in their order."""
+    both = _request(b'{"input": "a"}', "x-request-id: 1") + _request(b"{", "x-request-id: 2", CLOSE)
+
+    answer = _talk(server, both)
+
+    assert [b"HTTP/1.1 200", b"HTTP/1.1 400"] == re.findall(rb"HTTP/1.1 \d+", answer)
+    assert [b"1", b"2"] == re.findall(rb"x-request-id: (\d)", answer)
+
+
+def test_clients_that_leave_do_no_harm(server: Running, shipped: Embedder) -> None:
+    """Fifty that hang up at once leave a server that answers right and waits for nobody."""
+    body = json.dumps({"input": ["word " * 200] * 20}).encode()
+    host, port = server.url.removeprefix("http://").split(":")
+    for _ in range(50):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(_request(body))
+
+    answer = _talk(server, _request(b'{"input": "a"}', CLOSE))
+    deadline = time.monotonic() + 30
+    while (queue := _figure(server, "te_queue_size")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    found = json.loads(answer.partition(b"\r\n\r\n")[2])["data"][0]["embedding"]
+    assert np.array_equal(shipped.encode("a"), np.array(found, np.float32))
+    assert 0 == queue
+
+
+def _figure(server: Running, name: str) -> float:
+    with urllib.request.urlopen(f"{server.url}/metrics") as answer:  # noqa: S310  # our own server
+        found = re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE)
+    assert found
+    return float(found[1])
+
+
+@pytest.mark.slow
+def test_slow_clients_are_let_go(server: Running) -> None:
+    """One that is silent, one that stops in its headers, one that stops in its body: closed, places free."""
+    host, port = server.url.removeprefix("http://").split(":")
+    sent = (b"", b"GET /livez HTTP/1.1\r\n", _request(b"{}" * 50)[:-1])
+    started = time.monotonic()
+    took = []
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection((host, int(port)), 60)) for _ in sent]
+        for client, begun in zip(clients, sent, strict=True):
+            client.sendall(begun)
+        for client in clients:
+            assert b"" == client.recv(100)
+            took.append(time.monotonic() - started)
+
+    assert [10, 10, 30] == [round(seconds, -1) for seconds in took]
+    assert 0 == _figure(server, "te_queue_size")
+
+
+def test_the_log_holds_no_text_and_no_key() -> None:
+    """At the level that is the default: one JSON line a request, and nothing of what was sent."""
+    with running("--api-key", SECRET, "--access-log", "json") as server:
+        for body, key in (
+            ({"input": TEXT}, SECRET),
+            ({"inputs": TEXT}, SECRET),
+            ({"input": TEXT}, "sk-wrong"),
+        ):
+            _talk(server, _request(json.dumps(body).encode(), f"authorization: Bearer {key}", CLOSE))
+        _talk(server, b"GET /v1/models?key=sk-in-the-query HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert 0 == server.stop()
+
+    lines = [json.loads(line) for line in server.lines if line.startswith("{")]
+    assert [200, 400, 401, 401] == [line["status"] for line in lines]
+    assert (1, 9) == (lines[0]["texts"], lines[0]["tokens"])
+    assert {"client", "method", "path", "status", "ms", "texts", "tokens", "truncated", "request_id"} == {
+        *lines[0]
+    }
+    for secret in (SECRET, TEXT, "sk-wrong", "nobody", "query"):
+        assert secret not in "".join(server.lines)
+
+
+def test_ready_is_one_line(server: Running) -> None:
+    """The first line says where it is and what it serves; before it nothing answers."""
+    assert "ready: http://127.0.0.1:" in server.lines[0]
+    assert "all-MiniLM-L6-v2" in server.lines[0]
+    assert {"status": "ready"} == _get(f"{server.url}/readyz")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--port", "70000"], 2, "70000 is not in the range"),
+        (["--host", "192.0.2.1"], 2, "cannot listen on 192.0.2.1"),
+        (["--model", "."], 2, "manifest.json: not found"),
+        (["--truncate", "end", "--auto-truncate", "false"], 2, "pass one"),
+        (["--api-key", ""], 2, "API key is empty"),
+        (["--api-key-file", "empty"], 2, "no key in it"),
+        (["--token-ids", "gpt"], 2, "is not one of"),
+        (["--device", "GPU.9"], 2, "this machine has"),
+        (["--no-such-option"], 2, "No such option"),
+    ],
+)
+def test_a_bad_start_is_one_clear_line(
+    arguments: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong is said at once, with an exit code, and no server is left."""
+    (tmp_path / "empty").touch()
+    monkeypatch.chdir(tmp_path)
+
+    done = run("serve", *arguments)
+
+    assert code == done.returncode, done.stderr
+    assert message in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_taken_port_is_one_clear_line(server: Running) -> None:
+    """Two servers on one port: the second says so and exits 2."""
+    done = run("serve", "--port", server.url.rpartition(":")[2])
+
+    assert 2 == done.returncode
+    assert b"Address already in use" in done.stderr
+
+
+def test_keys_come_from_a_file_and_from_the_environment(tmp_path: Path) -> None:
+    """A file holds one a line; the environment holds them apart by commas."""
+    (tmp_path / "keys").write_text("one\n\n two \n")
+
+    for options, environment in (
+        (["--api-key-file", str(tmp_path / "keys")], {}),
+        ([], {"OV_MINILM_API_KEY": "one,two"}),
+    ):
+        with running(*options, **environment) as server:
+            for key, status in (("one", b"200"), ("two", b"200"), ("three", b"401")):
+                answer = _talk(server, _request(b'{"input": "a"}', f"authorization: Bearer {key}", CLOSE))
+                assert answer.startswith(b"HTTP/1.1 " + status), key
+
+
+async def _ask(server: Running, text: str, vector: FloatArray, told: asyncio.Event) -> list[str]:
+    """Keep asking on one connection at a time until no new one can be had; return what went wrong."""
+    host, port = server.url.removeprefix("http://").split(":")
+    wrong: list[str] = []
+    request = _request(json.dumps({"input": text, "encoding_format": "float"}).encode())
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection(host, int(port))
+        except OSError:
+            return wrong if told.is_set() else [*wrong, "refused before the signal"]
+        close = False
+        while not close:
+            writer.write(request)
+            try:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"content-length: (\d+)", head)
+                assert length
+                body = await reader.readexactly(int(length[1]))
+            except (asyncio.IncompleteReadError, OSError) as error:
+                return [*wrong, f"lost: {error!r}"]
+            close = b"connection: close" in head
+            if not head.startswith(b"HTTP/1.1 200"):
+                wrong.append(head.decode())
+            elif not np.array_equal(vector, np.array(json.loads(body)["data"][0]["embedding"], np.float32)):
+                wrong.append("another vector")
+        writer.close()
+
+
+@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_sigterm_under_load_loses_nothing(times: int, shipped: Embedder) -> None:
+    """Sixteen clients at work: each request that was sent is answered right, then the process exits 0."""
+    texts = [f"client {i} asks " + "again " * i for i in range(16)]
+    vectors = shipped.encode(texts)
+
+    async def load(server: Running) -> list[str]:
+        told = asyncio.Event()
+        clients = [
+            asyncio.ensure_future(_ask(server, *pair, told)) for pair in zip(texts, vectors, strict=True)
+        ]
+        await asyncio.sleep(0.5)
+        told.set()
+        server.process.send_signal(signal.SIGTERM)
+        return [wrong for client in clients for wrong in await client]
+
+    for _ in range(times):
+        with running("--access-log", "off") as server:
+            assert [] == asyncio.run(load(server))
+            assert 0 == server.process.wait(30), server.lines
+
+
+def test_idle_connections_do_not_hold_up_the_end() -> None:
+    """A client's pool keeps a connection open; the server still ends in a second or two."""
+    with running() as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as idle:
+            idle.sendall(_request(b'{"input": "a"}'))
+            assert idle.recv(100).startswith(b"HTTP/1.1 200")
+            started = time.monotonic()
+            assert 0 == server.stop()
+
+    assert time.monotonic() - started < 10
+
+
+def test_a_missing_extra_is_named() -> None:
+    """Without the extra's packages the command says what to install."""
+    code = (
+        "import sys; sys.modules['starlette'] = None; sys.argv = ['ov-minilm', 'serve']\n"
+        "from ov_minilm.cli import main; main()"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert 2 == done.returncode
+    assert 'pip install "ov-minilm[serve]"' in done.stderr
+
+
+def test_help_says_what_there_is() -> None:
+    """`ov-minilm serve --help` lists the options of the server and of the embedder."""
+    done = run("serve", "--help")
+
+    for option in ("--served-model-name", "--token-ids", "--max-concurrent-requests", "--threads", "--model"):
+        assert option.encode() in done.stdout
