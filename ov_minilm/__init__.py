@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from ov_minilm.errors import (
     ArtefactError,
+    BadRow,
     CacheWarning,
     DeviceUnavailable,
     DriftTooLarge,
     FileMismatch,
     ForkedProcess,
+    JobRefused,
     ManifestInvalid,
     OvMiniLMError,
     PrecisionUnavailable,
@@ -31,6 +33,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArtefactError",
+    "BadRow",
     "CacheWarning",
     "DeviceUnavailable",
     "DriftTooLarge",
@@ -38,6 +41,7 @@ __all__ = [
     "FileMismatch",
     "ForkedProcess",
     "Info",
+    "JobRefused",
     "ManifestInvalid",
     "OvMiniLMError",
     "PrecisionUnavailable",

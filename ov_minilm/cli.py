@@ -1,6 +1,6 @@
 """The command line: reads arguments, calls one function each, prints.
 
-Exit codes: 0 done, 1 a check failed, 2 bad usage or input.
+Exit codes: 0 done, 1 a check failed, 2 bad usage or input, 3 done but for rows that were bad.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -21,15 +22,22 @@ from ov_minilm.errors import DriftTooLarge, OvMiniLMError, TruncationWarning
 from ov_minilm.evaluation import HUB
 
 if TYPE_CHECKING:
+    from ov_minilm.bulk.inputs import Kind
+    from ov_minilm.bulk.rows import OnError
+    from ov_minilm.bulk.sink import Form
     from ov_minilm.compare import Lowering
     from ov_minilm.drift import Drift
+    from ov_minilm.embedder import Truncate
     from ov_minilm.manifest import Manifest
+    from ov_minilm.output import Dtype
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 EXTRAS = {  # whose packages are missing; those of `convert` are the many others
     "bench": ("cpuinfo", "jinja2", "matplotlib", "rich"),
+    "bulk": ("pyarrow",),
+    "ray": ("ray",),
     "serve": ("httptools", "msgspec", "prometheus_client", "starlette", "tiktoken", "uvicorn", "uvloop"),
     "tracing": ("opentelemetry",),
 }
@@ -102,12 +110,31 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @cli.command()
-@click.argument("files", nargs=-1, type=click.Path(allow_dash=True, exists=True, dir_okay=False))
-@click.option("-o", "--output", type=PATH, help="A .npy or .jsonl file. Default: JSON lines on stdout.")
+@click.argument("files", nargs=-1)
 @click.option(
-    "--format", "kind", type=click.Choice(["text", "jsonl"]), help="Default: by the file's name, else text."
+    "-o",
+    "--output",
+    help="A .parquet, .npy or .jsonl file, or a folder of shards. Default: JSON lines on stdout.",
 )
-@click.option("--field", default="text", show_default=True, help="The field of a JSON line that is encoded.")
+@click.option(
+    "--to", type=click.Choice(["parquet", "npy", "jsonl"]), help="What a folder gets. Default: parquet."
+)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["text", "jsonl", "csv", "parquet"]),
+    help="Default: by the file's name, else text.",
+)
+@click.option(
+    "--column",
+    "--field",
+    "column",
+    default="text",
+    show_default=True,
+    help="The column, or the field of a JSON line, that is encoded.",
+)
+@click.option("--id-column", metavar="NAME", help="A column to keep, as the first.")
+@click.option("--keep-columns", metavar="NAMES", help="More to keep: a,b,c. Without any, the text is kept.")
 @click.option(
     "--truncate",
     type=click.Choice(["end", "error", "mean"]),
@@ -115,37 +142,97 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="What to do with texts of more tokens than the model reads: 256.",
 )
+@click.option("--dimensions", type=click.IntRange(1), help="Keep the first so many components.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "int8", "uint8", "binary", "ubinary"]),
+    default="float32",
+    show_default=True,
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip", "null"]),
+    default="stop",
+    show_default=True,
+    help="What to do with rows that hold no text. After skip and null the exit code is 3 if there were any.",
+)
+@click.option(
+    "--rows-per-shard", type=click.IntRange(1), default=65536, show_default=True, help="What a kill can cost."
+)
+@click.option("--overwrite", is_flag=True, help="Begin anew, whatever an earlier job left unfinished.")
 @click.option("--progress/--no-progress", default=None, help="Default: on a terminal, when it takes long.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: the cluster of RAY_ADDRESS; --threads are the CPUs of each actor, 1 if not given.",
+)
+@click.option("--actors", type=click.IntRange(1), help="At most so many, with ray. Default: as fit.")
+@click.option("--ship", is_flag=True, help="Send the files of --model to machines that do not see them.")
 @run_options
 def encode(
     files: tuple[str, ...],
-    output: Path | None,
-    kind: str | None,
-    field: str,
-    truncate: str,
+    output: str | None,
+    to: Form | None,
+    kind: Kind | None,
+    column: str,
+    id_column: str | None,
+    keep_columns: str | None,
+    truncate: Truncate,
+    dimensions: int | None,
+    dtype: Dtype,
+    on_error: OnError,
+    rows_per_shard: int,
+    overwrite: bool,
     progress: bool | None,
+    engine: str,
+    actors: int | None,
+    ship: bool,
     **options: Any,
-) -> None:
-    """Encode each line of FILES (- is stdin, and the default), into .npy or JSON lines.
+) -> int:
+    """Encode each row of FILES (- is stdin, and the default) into Parquet, .npy or JSON lines.
 
-    An empty line is an empty text: line n of the input is row n of the output.
+    Files are text (a text a line, an empty one too), JSON lines or CSV, also as .gz and .zst, or Parquet; and
+    quoted patterns like 'data/**/*.parquet'. Row n of the input is row n of the output.
+
+    What was interrupted, by kill -9 too, goes on with the same command, and ends with the same bytes.
     """
-    if output is not None and output.suffix not in (".npy", ".jsonl"):
-        raise click.UsageError(f"{output}: the name must end in .npy or .jsonl")
-    from ov_minilm.embedder import Embedder
-    from ov_minilm.files import check_writable, read, write_jsonl, write_npy
+    from ov_minilm.bulk import job, reader
+    from ov_minilm.bulk.pipeline import Options
+    from ov_minilm.embedder import SHIPPED, Embedder
 
-    if output is not None:
-        check_writable(output)
-    texts = [text for name in files or ("-",) for text in read(name, kind, field)]
-    with Embedder.open(**options) as embedder:
-        vectors = embedder.encode(texts, truncate=truncate, progress=progress)  # type: ignore[arg-type]
-    if output is None:
-        write_jsonl(sys.stdout.buffer, texts, vectors)
-    else:
-        write = write_npy if output.suffix == ".npy" else write_jsonl
-        write(output, texts, vectors)
-        click.echo(f"{output}: {len(texts)} vectors of {vectors.shape[1]} components", err=True)
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    if engine == "ray" and output is None:
+        raise click.UsageError("--engine ray writes files that every machine sees; name one by --output")
+    keep = [name for name in (id_column, *(keep_columns or "").split(",")) if name]
+    inputs = reader.find(files or ("-",), column=column, keep=keep, kind=kind)
+    settings = Options(truncate, dimensions, dtype, on_error, rows_per_shard)
+    with ExitStack() as stack:
+        if output is None:
+            embedder = stack.enter_context(Embedder.open(**options))
+            done = job.stream(inputs, settings, sys.stdout.buffer, embedder, say=say, progress=progress)
+        else:
+            target = job.Output.parse(output, to)
+            job.check(inputs, target, settings)
+            if engine == "ray":
+                from ov_minilm.bulk.ray import Opening, Shipped, on_ray
+
+                cpus, model = options.pop("threads") or 1, options.pop("model")
+                there = Shipped.read(model or SHIPPED) if ship else model and model.resolve()
+                opening = Opening(there, **options)
+                worker: job.Engine = stack.enter_context(on_ray(opening, cpus=cpus, actors=actors))
+            else:
+                worker = job.Local(stack.enter_context(Embedder.open(**options)))
+            done = job.run(inputs, target, settings, worker, overwrite=overwrite, say=say, progress=progress)
+            say(f"{done.output}: {done.rows} vectors of {done.dimensions} components")
+    if done.truncated:
+        say(f"warning: {done.truncated} texts are longer than the model reads and lost their ends")
+    if done.bad:
+        say(f"warning: {done.bad} bad rows" + (f", named in {done.errors}" if done.errors else ""))
+    return 3 if done.bad else 0
 
 
 @cli.command()

@@ -11,6 +11,8 @@ OvMiniLMError
   TextTooLong            .index .tokens .limit
   DriftTooLarge          .broken
   ForkedProcess          OpenVINO was used before os.fork() and again in the child
+  BadRow                 .file .unit .row .reason
+  JobRefused             .output .differences
 TruncationWarning        a text was cut (a UserWarning, not an error)
 CacheWarning             the cache of compiled models is not used as asked (a UserWarning, not an error)
 
@@ -124,6 +126,29 @@ class ForkedProcess(OvMiniLMError):
         self.message = (
             f"OpenVINO was started in process {opened}, and {here} is its fork, where it cannot work; "
             "fork before the first Embedder is opened, or start processes with the 'spawn' method"
+        )
+
+
+class BadRow(OvMiniLMError):
+    """A row of a file holds no text that could be encoded."""
+
+    def __init__(self, file: str, unit: str, row: int, reason: str) -> None:
+        self.file = file
+        self.unit = unit  # what a row of this file is called: line or row
+        self.row = row  # from 1
+        self.reason = reason
+        self.message = f"{file}, {unit} {row}: {reason}"
+
+
+class JobRefused(OvMiniLMError):
+    """The output holds the work of another job: other inputs, another model, or other options."""
+
+    def __init__(self, output: Path, differences: Sequence[str]) -> None:
+        self.output = output
+        self.differences = tuple(differences)
+        self.message = (
+            f"{output} was begun by another job ({'; '.join(self.differences)}); "
+            "give the same command to go on with it, --overwrite to begin anew, or another output"
         )
 
 

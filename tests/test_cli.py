@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def test_no_input_is_no_output(tmp_path: Path) -> None:
         (["encode", "--formt", "text"], b"a", "No such option"),
         (["encod"], b"", "No such command"),
         (["encode", "no-such-file.txt"], b"", "does not exist"),
-        (["encode", "-o", "out.csv"], b"a", "must end in .npy or .jsonl"),
+        (["encode", "-o", "out.csv"], b"a", "must end in .parquet, .npy, .jsonl"),
         (["encode", "-o", "/no/such/folder/out.npy"], b"a", "/no/such/folder"),
         (["encode", "--format", "jsonl"], b'{"text": "a"}\n{"txt": "b"}\n', "stdin, line 2"),
         (["encode", "--format", "jsonl"], b"not json\n", "stdin, line 1"),
@@ -66,7 +67,7 @@ def test_no_input_is_no_output(tmp_path: Path) -> None:
         (["encode"], b"ok\n\xff\xfe\n", "stdin, line 2: not UTF-8"),
         (["encode", "--device", "GPU.9"], b"a", "this machine has"),
         (["encode", "--model", "."], b"a", "manifest.json: not found"),
-        (["encode", "--truncate", "error"], b"word " * 300, "text 0 has 302 tokens"),
+        (["encode", "--truncate", "error"], b"word " * 300, "stdin, line 1: 302 tokens, the model reads 256"),
         (["encode", "--precision", "f16"], b"a", "use bf16 or f32"),
         (["drift", "--reference", "."], b"", "nothing to measure on"),
         (["drift", "--reference", ".", "--hub", "sts99"], b"", "'sts99' is not one of 'stsb_dev'"),
@@ -103,7 +104,7 @@ def test_a_long_text_is_one_line_of_warning() -> None:
 
     lines = done.stderr.decode().splitlines()
     assert 1 == len(lines)
-    assert lines[0].startswith("warning: text 0 has 302 tokens")
+    assert lines[0].startswith("warning: 1 texts are longer than the model reads")
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
@@ -126,14 +127,14 @@ def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
         "-o",
         tmp_path / "out.npy",
     ]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stderr is not None
-        process.stdin.write(b"a few words of text to keep it busy for a while\n" * 200_000)
-        process.stdin.close()
-        process.stderr.read(1)  # the bar appears: it is encoding now
-        process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
+    with tempfile.TemporaryFile() as texts:
+        texts.write(b"a few words of text to keep it busy for a while\n" * 200_000)
+        texts.seek(0)
+        with subprocess.Popen(command, stdin=texts, stderr=subprocess.PIPE) as process:
+            assert process.stderr is not None
+            process.stderr.read(1)  # the bar appears: it is encoding now
+            process.send_signal(signal.SIGINT)
+            said = process.stderr.read()
 
     assert 130 == process.returncode
     assert said.endswith(b"interrupted\n")

@@ -1,0 +1,224 @@
+"""Parquet, read a piece of a row group at a time, and written with the same bytes for the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any, TypeAlias, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ov_minilm.bulk import columns
+from ov_minilm.bulk.inputs import Inputs, index
+from ov_minilm.bulk.rows import CHARS, ROWS, Position, Rows, damaged
+from ov_minilm.bulk.sink import VECTOR, Block, Sink
+from ov_minilm.tokens import has_surrogates, mend_surrogates
+
+GROUP = 8192  # rows of a row group that we write
+TEXTUAL = tuple(
+    getattr(pa.types, f"is_{kind}")
+    for kind in ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
+)
+BUFFER = 1 << 16  # bytes read at a time; a whole column of a row group may be gigabytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Rows that cannot be read."""
+
+    rows: int
+    reason: str
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, which: slice) -> Lost:
+        return replace(self, rows=len(range(self.rows)[which]))
+
+
+Piece: TypeAlias = "pa.RecordBatch | Lost"
+
+
+class Parquet:
+    """One file, from a position on. Its texts are strings, or binary that holds UTF-8.
+
+    Where a row group is damaged, all its rows from there on are bad, and the next one is read: row n stays
+    row n.
+    """
+
+    def __init__(self, inputs: Inputs, name: str, at: Position) -> None:
+        self._name = name
+        self._column = inputs.column
+        self._schema = inputs.schema
+        self._at = at
+        self._bytes = Path(name).stat().st_size
+        self._file = pq.ParquetFile(name, buffer_size=BUFFER, pre_buffer=False)
+        _check(self._file.schema_arrow, inputs, name)
+        metadata = self._file.metadata
+        self._rows = metadata.num_rows
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        width = sum(group.total_byte_size for group in groups) // max(1, self._rows)
+        self._most = max(1, min(ROWS, CHARS // max(1, width)))
+        self._groups = [group.num_rows for group in groups]
+        self._pieces = self._read(at.row)
+        self._piece: Piece = pa.RecordBatch.from_pylist([], pa.schema([]))
+
+    def take(self, most: int) -> Rows:
+        """Return the next rows, none at the end of the file."""
+        while not len(self._piece):
+            found = next(self._pieces, None)
+            if found is None:
+                return Rows(self._name, "row", self._at.row + 1, [], None, {}, self._at)
+            self._piece = found
+        now, self._piece = self._piece[:most], self._piece[most:]
+        bad: dict[int, str] = {}
+        if isinstance(now, Lost):
+            bad = dict.fromkeys(range(len(now)), now.reason)
+            texts: list[str | None] = [None] * len(now)
+            kept = None if self._schema is None else columns.build([()] * len(now), self._schema, bad)
+        else:
+            texts = _texts(now.column(self._column), bad)
+            kept = None if self._schema is None else columns.check(now.select(self._schema.names), bad)
+        for row in bad:
+            texts[row] = None
+        start = self._at
+        self._at = Position(start.file, start.row + len(texts))
+        return Rows(self._name, "row", start.row + 1, texts, kept, bad, self._at)
+
+    def _read(self, skip: int) -> Iterator[Piece]:
+        """Yield pieces that start with the row group: damage costs the same, wherever reading began."""
+        names = [self._column] if self._schema is None else [self._column, *self._schema.names]
+        for group, rows in enumerate(self._groups):
+            if skip >= rows:
+                skip -= rows
+                continue
+            left = rows
+            try:
+                for batch in self._file.iter_batches(
+                    self._most, row_groups=[group], columns=list(dict.fromkeys(names)), use_threads=False
+                ):
+                    left -= len(batch)
+                    yield batch[min(skip, len(batch)) :]
+                    skip -= min(skip, len(batch))
+            except (OSError, ValueError) as error:
+                if not damaged(error):
+                    raise
+                yield Lost(left, f"row group {group} is damaged: {error}")[skip:]
+                skip = 0
+
+    def bytes_read(self) -> int:
+        """Return how far it is into the file, in proportion of its rows."""
+        return int(self._bytes * self._at.row / max(1, self._rows))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def count(name: str) -> int:
+    """Return the number of rows, which the end of the file says."""
+    return int(pq.read_metadata(name).num_rows)
+
+
+def read_schema(inputs: Inputs, name: str) -> pa.Schema:
+    """Return the fields of the columns to keep."""
+    found = pq.read_schema(name)
+    return pa.schema([found.field(index(found.names, column, name)) for column in inputs.keep])
+
+
+def _check(schema: pa.Schema, inputs: Inputs, name: str) -> None:
+    kind = schema.field(index(schema.names, inputs.column, name)).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not any(is_a(kind) for is_a in TEXTUAL):
+        raise ValueError(f"{name}: column {inputs.column!r} is {kind}, expected text")
+    for field in inputs.schema or ():
+        found = schema.field(index(schema.names, field.name, name)).type
+        if found != field.type:
+            raise ValueError(f"{name}: column {field.name!r} is {found}; in {inputs.files[0]} {field.type}")
+
+
+def _texts(array: pa.Array, bad: dict[int, str]) -> list[str | None]:
+    """Return texts, and None where there is none, with the reason in `bad`."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    try:
+        values = array.to_pylist()
+    except UnicodeDecodeError:  # Parquet does not check what it calls a string
+        values = array.cast(pa.large_binary()).to_pylist()
+    for row, value in enumerate(values):
+        if value is None:
+            bad[row] = "null"
+        elif isinstance(value, bytes):
+            try:
+                values[row] = value.decode("utf-8")
+            except UnicodeDecodeError as error:
+                values[row], bad[row] = None, f"not UTF-8 ({error.reason})"
+    return cast("list[str | None]", values)
+
+
+def write(sink: Sink, file: IO[bytes], blocks: Iterable[Block]) -> int:
+    """Write one whole file in row groups of GROUP rows, however many come at a time; return the rows."""
+    rows = 0
+    schema = _schema(sink)
+    with _writer(file, schema) as writer:
+        waiting = pa.Table.from_batches([], schema)
+        for block in blocks:
+            rows += len(block.texts)
+            waiting = pa.concat_tables([waiting, _table(block, schema)])
+            while waiting.num_rows >= GROUP:
+                writer.write_table(waiting.slice(0, GROUP).combine_chunks(), GROUP)
+                waiting = waiting.slice(GROUP)
+        if waiting.num_rows:
+            writer.write_table(waiting.combine_chunks(), GROUP)
+    return rows
+
+
+def join(sink: Sink, file: IO[bytes], parts: Sequence[Path]) -> None:
+    """Write one file with the row groups of several."""
+    with _writer(file, _schema(sink)) as writer:
+        for part in parts:
+            with pq.ParquetFile(part) as source:
+                for group in range(source.num_row_groups):
+                    writer.write_table(source.read_row_group(group, use_threads=False), GROUP)
+
+
+def _writer(file: IO[bytes], schema: pa.Schema) -> Any:
+    """Compress what is kept; vectors are noise to a codec, and stay as they are."""
+    kept = [name for name in schema.names if name != VECTOR]
+    leaves = {f"{VECTOR}.list.element": "none"}
+    return pq.ParquetWriter(
+        file,
+        schema,
+        version="2.6",
+        compression=dict.fromkeys(kept, "zstd") | leaves,
+        use_dictionary=kept,
+        write_statistics=kept,
+    )
+
+
+def _schema(sink: Sink) -> pa.Schema:
+    kept = [pa.field("text", pa.string())] if sink.schema is None else list(sink.schema)
+    vector = pa.list_(pa.from_numpy_dtype(sink.empty.dtype), sink.empty.shape[1])
+    about = {f"ov_minilm.{name}": value for name, value in sink.about.items()}
+    return pa.schema([*kept, pa.field(VECTOR, vector)], about)
+
+
+def _table(block: Block, schema: pa.Schema) -> pa.Table:
+    if block.columns is None:
+        kept = [pa.array([_mended(text) for text in block.texts], pa.string())]
+    else:
+        kept = block.columns.columns
+    lost = [text is None for text in block.texts]
+    vectors = pa.FixedSizeListArray.from_arrays(
+        pa.array(np.ascontiguousarray(block.vectors).reshape(-1)),
+        type=schema.field(VECTOR).type,
+        mask=pa.array(lost) if any(lost) else None,
+    )
+    return pa.Table.from_arrays([*kept, vectors], schema=schema)
+
+
+def _mended(text: str | None) -> str | None:
+    return mend_surrogates(text) if text is not None and has_surrogates(text) else text

@@ -1,0 +1,227 @@
+"""The main path of a job: rows -> token ids -> vectors -> a file of vectors.
+
+Reading, tokenizing and writing happen here while the engine works on what was handed to it before, so that it
+never waits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ov_minilm.bulk.inputs import Inputs
+from ov_minilm.bulk.journal import Done
+from ov_minilm.bulk.reader import Reader
+from ov_minilm.bulk.rows import OnError, Position, Rows, settle
+from ov_minilm.bulk.sink import Block, Form, Sink
+from ov_minilm.embedder import Embedder, Truncate
+from ov_minilm.files import whole
+from ov_minilm.output import Dtype, Vectors, formed
+from ov_minilm.spec import FloatArray
+from ov_minilm.tokens import Tokenized
+
+SHARD = 65_536  # rows: what a kill can cost is the work on one shard
+AHEAD = 8192  # texts handed to the engine before their vectors are waited for
+
+# What decides the vectors, of what Embedder.info says.
+ABOUT = ("model", "weights", "fingerprint", "device", "precision", "long_precision", "lowering", "kernel")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What decides the output, beside the model and the rows."""
+
+    truncate: Truncate = "end"
+    dimensions: int | None = None
+    dtype: Dtype = "float32"
+    on_error: OnError = "stop"
+    rows_per_shard: int = SHARD
+
+    def __post_init__(self) -> None:
+        if self.rows_per_shard < 1:
+            raise ValueError(f"rows_per_shard={self.rows_per_shard}; at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that is needed to work on any shard, on any machine that sees the files."""
+
+    inputs: Inputs
+    options: Options
+    sink: Sink
+    folder: Path
+
+    def part(self, shard: int) -> Path:
+        """Where a shard's vectors go."""
+        return self.folder / f"part-{shard:05}.{self.sink.form}"
+
+    def errors(self, shard: int) -> Path:
+        """Where its bad rows are named, a JSON object a line; there is no file without any."""
+        return self.folder / f"_errors-{shard:05}.log"
+
+
+def make_sink(embedder: Embedder, inputs: Inputs, options: Options, form: Form) -> Sink:
+    """Say what the files will hold, and what they say of themselves.
+
+    Raises:
+        ValueError: the vectors have no such dimensions or dtype.
+    """
+    info = embedder.info
+    empty = embedder.encode([], dimensions=options.dimensions, dtype=options.dtype)
+    about = {name: str(getattr(info, name)) for name in ABOUT}
+    about |= {name: info.versions[name] for name in ("openvino", "tokenizers")}
+    about |= {"truncate": options.truncate, "dtype": options.dtype}
+    about["dimensions"] = str(embedder.encode([], dimensions=options.dimensions).shape[1])
+    return Sink(form, empty, inputs.schema, about)
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """Some rows and what became of them."""
+
+    rows: Rows  # as they were read
+    block: Block  # those of them that are written
+    tokens: int
+    truncated: int  # texts that lost their ends
+
+
+def unread(inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]) -> Generator[Rows, None, None]:
+    """Yield the rows of every shard that is not done, in order; none crosses a shard's border."""
+    shard, at = 0, Position()
+    while True:
+        while shard in done:
+            at = done[shard].end
+            shard += 1
+        with Reader(inputs, at) as reader:
+            while shard not in done:
+                rows = 0
+                for portion in read_shard(reader, shard, rows_per_shard):
+                    rows += len(portion.texts)
+                    yield portion
+                if rows < rows_per_shard:
+                    return
+                shard += 1
+
+
+def read_shard(reader: Reader, shard: int, rows_per_shard: int) -> Iterator[Rows]:
+    """Yield the rows of one shard, whose first is the next of the reader."""
+    left = rows_per_shard
+    while left and (rows := reader.take(left)) is not None:
+        yield replace(rows, shard=shard)
+        left -= len(rows.texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A shard to be done."""
+
+    shard: int
+    start: Position
+    rows: int
+
+
+def plan(inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]) -> Iterator[Task]:
+    """Yield every shard that is not done: those of `unread`, without their rows.
+
+    Parquet says how many rows it has; files of lines are read for it.
+    """
+    shard, at = 0, Position()
+    while True:
+        while shard in done:
+            at = done[shard].end
+            shard += 1
+        with Reader(inputs, at) as reader:
+            while shard not in done:
+                start = reader.at
+                rows = reader.skip(rows_per_shard)
+                if not rows:
+                    return
+                yield Task(shard, start, rows)
+                shard += 1
+
+
+def encode(rows: Iterable[Rows], embedder: Embedder, options: Options) -> Iterator[Portion]:
+    """Yield rows with their vectors, in order.
+
+    Raises:
+        BadRow: with on_error="stop".
+    """
+    waiting: deque[tuple[Rows, Rows, Tokenized, Future[FloatArray]]] = deque()
+    ahead = 0
+    for read in rows:
+        checked, tokenized = _tokenize(read, embedder, options.truncate)
+        kept = settle(checked, options.on_error)
+        waiting.append((checked, kept, tokenized, embedder.submit(tokenized)))
+        ahead += len(tokenized.windows)
+        while ahead > AHEAD:
+            ahead -= len(waiting[0][2].windows)
+            yield _portion(*waiting.popleft(), options)
+    while waiting:
+        yield _portion(*waiting.popleft(), options)
+
+
+def _tokenize(rows: Rows, embedder: Embedder, truncate: Truncate) -> tuple[Rows, Tokenized]:
+    """Tokenize what is there; with truncate="error", texts that are too long become bad rows."""
+    places = [place for place, text in enumerate(rows.texts) if text is not None]
+    texts = [text for text in rows.texts if text is not None]
+    tokenized = embedder.tokenize(texts, truncate="mean" if truncate == "mean" else "end")
+    if truncate != "error" or not tokenized.truncated:
+        return rows, tokenized
+    bad = dict(rows.bad)
+    kept: list[str | None] = list(rows.texts)
+    for index in tokenized.truncated:
+        limit, tokens = tokenized.tokens[index], embedder.count_tokens(texts[index])
+        bad[places[index]] = f"{tokens} tokens, the model reads {limit}; truncate as end or mean"
+        kept[places[index]] = None
+    return _tokenize(replace(rows, texts=kept, bad=bad), embedder, truncate)
+
+
+def _portion(
+    rows: Rows, kept: Rows, tokenized: Tokenized, future: Future[FloatArray], options: Options
+) -> Portion:
+    vectors = formed(future.result(), options.dimensions, options.dtype)
+    block = Block(kept.texts, kept.columns, _spread(vectors, kept.texts))
+    return Portion(rows, block, sum(tokenized.tokens), len(tokenized.truncated))
+
+
+def _spread(vectors: Vectors, texts: list[str | None]) -> Vectors:
+    """Put zeros where there is no text, so that vector n is of row n."""
+    if len(vectors) == len(texts):
+        return vectors
+    out = np.zeros((len(texts), vectors.shape[1]), vectors.dtype)
+    out[[row for row, text in enumerate(texts) if text is not None]] = vectors
+    return out
+
+
+def write_shard(
+    job: Job, shard: int, portions: Iterable[Portion], tell: Callable[[Portion], None] = lambda _: None
+) -> Done:
+    """Write a shard and what was bad in it, each whole or not at all."""
+    errors: list[bytes] = []
+    end = Position()
+    tokens = truncated = 0
+
+    def blocks() -> Iterator[Block]:
+        nonlocal end, tokens, truncated
+        for portion in portions:
+            end = portion.rows.end
+            tokens += portion.tokens
+            truncated += portion.truncated
+            for error in portion.rows.errors():
+                line = {"file": error.file, error.unit: error.row, "reason": error.reason}
+                errors.append(json.dumps(line, ensure_ascii=True).encode() + b"\n")
+            tell(portion)
+            yield portion.block
+
+    with whole(job.part(shard)) as file:
+        rows = job.sink.write(file, blocks())
+        if errors:
+            with whole(job.errors(shard)) as log:
+                log.writelines(errors)
+    return Done(shard, end, rows, tokens, truncated, len(errors))

@@ -1,0 +1,293 @@
+"""The same job on a Ray cluster, and an embedder for a user's own Ray Data pipeline.
+
+A shard is the unit of work: an actor reads its rows itself, writes it in its place, and says so to the
+driver, which keeps the journal. Ray Data's pool starts as many actors as there is room for, and gives a shard
+to another when a machine dies. Inputs and output lie where every machine sees them under the same path.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from ov_minilm.bulk.inputs import Inputs
+from ov_minilm.bulk.journal import Done, Journal
+from ov_minilm.bulk.meter import Meter
+from ov_minilm.bulk.pipeline import Job, Options, Task, encode, make_sink, plan, read_shard, write_shard
+from ov_minilm.bulk.reader import Reader
+from ov_minilm.bulk.rows import Rows
+from ov_minilm.bulk.sink import Form, Sink
+from ov_minilm.embedder import Embedder, Truncate
+from ov_minilm.errors import OvMiniLMError
+from ov_minilm.manifest import NAME, Manifest
+from ov_minilm.output import Dtype
+
+ANSWERS = (OvMiniLMError, OSError, ValueError, TypeError)  # what a user can do something about
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """The files of an artefact, to be sent to machines that do not see its folder."""
+
+    files: Mapping[str, bytes]
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> Shipped:
+        """Read and check an artefact."""
+        names = (*Manifest.read(Path(folder)).files, NAME)
+        return cls({name: (Path(folder) / name).read_bytes() for name in names})
+
+    @contextmanager
+    def unpacked(self) -> Iterator[str]:
+        """Write the files into a folder for as long as it takes to open them."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in self.files.items():
+                (Path(folder) / name).write_bytes(content)
+            yield folder
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How each actor opens its Embedder; threads are those that Ray gives it."""
+
+    model: str | os.PathLike[str] | Shipped | None = None
+    device: str = "CPU"
+    precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
+    lowering: Literal["auto", "native", "conv"] = "auto"
+    cache_dir: str | os.PathLike[str] | None = None
+    threads: int | None = None
+
+    def open(self) -> Embedder:
+        """Open it in this process."""
+        threads = self.threads or _assigned()
+        if threads is not None:
+            os.environ["RAYON_NUM_THREADS"] = str(threads)  # the tokenizer's, read at its first use
+        if isinstance(self.model, Shipped):
+            with self.model.unpacked() as folder:
+                return replace(self, model=folder).open()
+        return Embedder.open(
+            self.model,
+            device=self.device,
+            precision=self.precision,
+            lowering=self.lowering,
+            threads=threads,
+            cache_dir=self.cache_dir,
+        )
+
+
+def _assigned() -> int | None:
+    """Return the CPUs that Ray has given to this actor; None elsewhere."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    context = ray.get_runtime_context()
+    if context.get_actor_id() is None and context.get_task_id() is None:
+        return None
+    return max(1, int(context.get_assigned_resources().get("CPU", 1)))
+
+
+class RayEmbedder:
+    """Adds a column of vectors to batches; for `Dataset.map_batches`, one Embedder an actor.
+
+        data.map_batches(RayEmbedder, concurrency=4, num_cpus=2)
+
+    Options go into `fn_constructor_kwargs`. It pickles by its options, and opens anew where it arrives.
+
+    Args:
+        column: what is encoded; its values are strings.
+        output: the column that is added, (N, 384) of float32 unless said.
+        model: a folder that the machine sees, `Shipped.read(folder)`, or None: the model in the package.
+        truncate, dimensions, dtype: as for Embedder.encode.
+        threads: None: the num_cpus of the actor.
+    """
+
+    def __init__(
+        self,
+        *,
+        column: str = "text",
+        output: str = "embedding",
+        model: str | os.PathLike[str] | Shipped | None = None,
+        precision: Literal["auto", "f32", "bf16", "f16"] = "auto",
+        lowering: Literal["auto", "native", "conv"] = "auto",
+        threads: int | None = None,
+        truncate: Truncate = "end",
+        dimensions: int | None = None,
+        dtype: Dtype = "float32",
+    ) -> None:
+        self._options: dict[str, Any] = {
+            "column": column,
+            "output": output,
+            "model": model,
+            "precision": precision,
+            "lowering": lowering,
+            "threads": threads,
+            "truncate": truncate,
+            "dimensions": dimensions,
+            "dtype": dtype,
+        }
+        self._embedder = Opening(model, precision=precision, lowering=lowering, threads=threads).open()
+
+    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the batch with its vectors."""
+        options = self._options
+        vectors = self._embedder.encode(
+            batch[options["column"]],
+            truncate=options["truncate"],
+            dimensions=options["dimensions"],
+            dtype=options["dtype"],
+            progress=False,
+        )
+        return {**batch, options["output"]: vectors}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(RayEmbedder, **self._options), ()
+
+
+def _answer(call: Callable[[], Any]) -> bytes:
+    """Return what the call does, or the error that a user can do something about."""
+    try:
+        return pickle.dumps(call())
+    except ANSWERS as error:
+        return pickle.dumps(error)
+
+
+def _taken(answer: bytes) -> Any:
+    """Return or raise, as if the call had been made here."""
+    found = pickle.loads(answer)  # noqa: S301  # of our own actors
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _probe(opening: Opening, inputs: Inputs, options: Options, form: Form) -> bytes:
+    def made() -> Sink:
+        with opening.open() as embedder:
+            return make_sink(embedder, inputs, options, form)
+
+    return _answer(made)
+
+
+class _Worker:
+    """The actor: does one shard at a call."""
+
+    def __init__(self, job: Job, opening: Opening, folder: str) -> None:
+        self._job = job
+        self._opening = opening
+        os.chdir(folder)  # relative names mean the same here as there
+
+    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, list[bytes]]:
+        return {"answer": [_answer(partial(self._write, _taken(batch["task"][0])))]}
+
+    def _write(self, task: Task) -> Done:
+        job = self._job
+        with Reader(job.inputs, task.start) as reader:
+            rows = _counted(read_shard(reader, task.shard, job.options.rows_per_shard), task)
+            return write_shard(job, task.shard, encode(rows, self._embedder, job.options))
+
+    @cached_property
+    def _embedder(self) -> Embedder:
+        """Opened by the first shard, so that what is wrong with it can be answered."""
+        embedder = self._opening.open()
+        found = make_sink(embedder, self._job.inputs, self._job.options, self._job.sink.form)
+        differences = [
+            f"{name} {found.about[name]} instead of {value}"
+            for name, value in self._job.sink.about.items()
+            if found.about[name] != value
+        ]
+        if differences:
+            raise ValueError(f"{platform.node()} would give other vectors: {', '.join(differences)}")
+        return embedder
+
+
+def _counted(portions: Iterator[Rows], task: Task) -> Iterator[Rows]:
+    """Refuse a shard of another size than planned: this machine sees other files."""
+    found = 0
+    for rows in portions:
+        found += len(rows.texts)
+        yield rows
+    if found != task.rows:
+        raise ValueError(
+            f"shard {task.shard} has {found} rows on {platform.node()} and {task.rows} where the job began; "
+            "do both see the same files?"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OnRay:
+    """The engine: a pool of actors with as many CPUs each as the Embedder has threads."""
+
+    opening: Opening
+    cpus: int
+    actors: int | None
+
+    def sink(self, inputs: Inputs, options: Options, form: Form) -> Sink:
+        """Ask a machine that will work what its vectors are like."""
+        import ray
+
+        if not inputs.resumable:
+            raise ValueError("other machines do not see this stdin; write it to a file first")
+        largest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
+        if largest < self.cpus:
+            raise ValueError(f"an actor needs {self.cpus} CPUs; the largest machine has {largest:.0f}")
+        probe = ray.remote(num_cpus=self.cpus)(_probe)
+        found: Sink = _taken(ray.get(probe.remote(self.opening, inputs, options, form)))
+        return found
+
+    def work(self, job: Job, journal: Journal, meter: Meter) -> None:
+        """Have every shard done that is not, and note it as it comes."""
+        import ray
+        from ray.data import ActorPoolStrategy, DataContext
+
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        planned = plan(job.inputs, job.options.rows_per_shard, journal.done)
+        tasks = [{"task": pickle.dumps(task)} for task in planned]
+        if not tasks:
+            return
+        room = max(1, int(ray.cluster_resources().get("CPU", 1)) // self.cpus)
+        most = min(self.actors or room, len(tasks))
+        answers = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
+            _Worker,
+            batch_size=1,
+            compute=ActorPoolStrategy(min_size=1, max_size=most),
+            num_cpus=self.cpus,
+            fn_constructor_args=(job, self.opening, str(Path.cwd())),
+        )
+        total = job.inputs.size() or 0
+        try:
+            for number, row in enumerate(answers.iter_rows(), 1):
+                done = _taken(row["answer"])
+                journal.add(done)
+                meter.advance(done.rows, done.tokens, total * number // len(tasks))
+        except ray.exceptions.RayError as error:
+            raise RuntimeError(f"Ray gave up: {str(error).splitlines()[-1]}") from error
+
+
+@contextmanager
+def on_ray(opening: Opening, *, cpus: int = 1, actors: int | None = None) -> Iterator[OnRay]:
+    """Join the cluster of RAY_ADDRESS, or the one that this process is in, else start one on this machine."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import, which reads it
+    import ray
+    import ray.data  # sets up its log, which we then quieten: errors are raised, and the rest is in its files
+
+    mine = not ray.is_initialized()
+    if mine:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield OnRay(opening, cpus, actors)
+    finally:
+        if mine:
+            ray.shutdown()

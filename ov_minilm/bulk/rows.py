@@ -1,0 +1,72 @@
+"""What moves through a job: rows as they were read, and what is done about the bad ones.
+
+A row is bad when it holds no text: a null, a number, broken UTF-8, a line that is no JSON object, the point
+from which a damaged file cannot be read further.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from ov_minilm.errors import BadRow
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS, CHARS = 2048, 1 << 22  # most rows, and about most characters, read at a time: memory stays bounded
+
+OnError = Literal["stop", "skip", "null"]
+
+
+class Position(NamedTuple):
+    """Where a row starts, so that reading can go on there."""
+
+    file: int = 0  # index into the inputs
+    row: int = 0  # rows before it in that file
+    byte: int = 0  # its first byte in a file of lines, after decompression; 0 in parquet
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Consecutive rows of one file."""
+
+    file: str
+    unit: str  # what a row of this file is called: line or row
+    start: int  # number of the first one in its file, from 1
+    texts: list[str | None]  # [N]; None where the row is bad
+    columns: pa.RecordBatch | None  # [N, …] the columns to keep; None if there are none
+    bad: Mapping[int, str]  # index into texts -> reason
+    end: Position  # where the row after the last one starts
+    done: int = 0  # bytes of all inputs that were read before `end`
+    shard: int = 0
+
+    def errors(self) -> list[BadRow]:
+        """Name each bad row."""
+        return [
+            BadRow(self.file, self.unit, self.start + index, reason)
+            for index, reason in sorted(self.bad.items())
+        ]
+
+
+def settle(rows: Rows, on_error: OnError) -> Rows:
+    """Leave out the bad rows with "skip"; keep them, without a text, with "null".
+
+    Raises:
+        BadRow: with "stop", for the first of them.
+    """
+    if not rows.bad or on_error == "null":
+        return rows
+    if on_error == "stop":
+        raise rows.errors()[0]
+    kept = [index for index in range(len(rows.texts)) if index not in rows.bad]
+    columns = None if rows.columns is None else rows.columns.take(kept)
+    return replace(rows, texts=[rows.texts[index] for index in kept], columns=columns)
+
+
+def damaged(error: OSError | ValueError) -> bool:
+    """Tell Arrow's "this file is broken" from what the system (with an errno) and our own code say."""
+    if isinstance(error, OSError):
+        return error.errno is None
+    return type(error).__module__ == "pyarrow.lib"

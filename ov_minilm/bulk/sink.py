@@ -1,0 +1,139 @@
+"""Vectors into files of one form: Parquet, .npy or JSON lines.
+
+The bytes depend on the rows alone: not on how many came at a time, nor on the clock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from ov_minilm.tokens import has_surrogates
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Form = Literal["parquet", "npy", "jsonl"]
+VECTOR = "embedding"
+FORMS: tuple[Form, ...] = ("parquet", "npy", "jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows with their vectors, ready to be written."""
+
+    texts: Sequence[str | None]  # [N]
+    columns: pa.RecordBatch | None  # [N, …]; None: the text stands beside the vector
+    vectors: NDArray[Any]  # [N, D]; without meaning in rows that have no text
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """How to write: the form, what a vector looks like, and what the file says of itself."""
+
+    form: Form
+    empty: NDArray[Any]  # [0, D] of the vectors' type
+    schema: pa.Schema | None  # of the kept columns
+    about: Mapping[str, str]  # model, fingerprint and the like, for Parquet's metadata
+
+    def write(self, file: IO[bytes], blocks: Iterable[Block]) -> int:
+        """Write one whole file; return the number of rows in it."""
+        if self.form == "jsonl":
+            return _write_jsonl(file, blocks)
+        if self.form == "npy":
+            return _write_npy(self.empty, file, blocks)
+        from ov_minilm.bulk.parquet import write
+
+        return write(self, file, blocks)
+
+    def join(self, file: IO[bytes], parts: Sequence[Path]) -> None:
+        """Write one file of what is in several."""
+        if self.form == "jsonl":
+            for part in parts:
+                with part.open("rb") as source:
+                    _copy(source, file)
+        elif self.form == "npy":
+            _join_npy(self.empty, file, parts)
+        else:
+            from ov_minilm.bulk.parquet import join
+
+            join(self, file, parts)
+
+
+def json_lines(block: Block) -> Iterator[str]:
+    """Yield one object a row; each number is the shortest that reads back exactly."""
+    for text, head, vector in zip(block.texts, _heads(block), block.vectors, strict=True):
+        numbers = "null" if text is None else f"[{', '.join(map(str, vector))}]"
+        yield f'{{{head}, "{VECTOR}": {numbers}}}\n'
+
+
+def _heads(block: Block) -> Iterator[str]:
+    """Yield what stands before the vector: the kept columns, else the text."""
+    if block.columns is not None:
+        for row in block.columns.to_pylist():
+            yield json.dumps(row, ensure_ascii=False, default=str)[1:-1]
+        return
+    for text in block.texts:
+        # A lone surrogate has no UTF-8 form, but JSON has an escape for it.
+        yield f'"text": {json.dumps(text, ensure_ascii=has_surrogates(text or ""))}'
+
+
+def _write_jsonl(file: IO[bytes], blocks: Iterable[Block]) -> int:
+    rows = 0
+    for block in blocks:
+        file.writelines(line.encode("utf-8") for line in json_lines(block))
+        rows += len(block.texts)
+    return rows
+
+
+def _write_npy(empty: NDArray[Any], file: IO[bytes], blocks: Iterable[Block]) -> int:
+    start = _header(file, empty, 0)
+    rows = 0
+    for block in blocks:
+        vectors = np.array(block.vectors, empty.dtype, order="C")
+        lost = [row for row, text in enumerate(block.texts) if text is None]
+        if lost:
+            vectors[lost] = np.nan
+        file.write(vectors.data)
+        rows += len(vectors)
+    _close_header(file, empty, rows, start)
+    return rows
+
+
+def _join_npy(empty: NDArray[Any], file: IO[bytes], parts: Sequence[Path]) -> None:
+    start = _header(file, empty, 0)
+    rows = 0
+    for part in parts:
+        with part.open("rb") as source:
+            npy.read_magic(source)
+            rows += npy.read_array_header_1_0(source)[0][0]
+            _copy(source, file)
+    _close_header(file, empty, rows, start)
+
+
+def _header(file: IO[bytes], empty: NDArray[Any], rows: int) -> int:
+    """Write the header of an array [rows, D]; return its length."""
+    shape = (rows, empty.shape[1])
+    kind = npy.dtype_to_descr(empty.dtype)
+    npy.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
+    return file.tell()
+
+
+def _close_header(file: IO[bytes], empty: NDArray[Any], rows: int, start: int) -> None:
+    """Write it again, now that the rows are known; numpy pads it so that its length stays."""
+    file.seek(0)
+    if _header(file, empty, rows) != start:
+        raise RuntimeError(f"the header of {rows} rows is not as long as that of none")
+    file.seek(0, 2)
+
+
+def _copy(source: IO[bytes], target: IO[bytes]) -> None:
+    while block := source.read(1 << 20):
+        target.write(block)
