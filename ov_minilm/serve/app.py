@@ -315,13 +315,16 @@ class Application:
             await self._router(scope, receive, named)
         except ClientDisconnect:
             pass
+        except asyncio.CancelledError:  # the time to end is over
+            if not self._service.draining:
+                raise
+            late = ApiError(503, "this server ended before the answer came; ask again", code="draining")
+            await _refuse(late)(scope, receive, named)
         except Exception as error:
             refused = _as_api_error(error, scope)
             if refused.status == 500:
                 self._service.ready = False  # until an inference is right again
-            await Response(refused.body(), refused.status, refused.headers, "application/json")(
-                scope, receive, named
-            )
+            await _refuse(refused)(scope, receive, named)
         seconds = time.perf_counter() - started
         if scope["path"] in COUNTED:
             self._service.metrics.count(scope["path"], status, seconds)
@@ -364,6 +367,10 @@ def _as_api_error(error: Exception, scope: Scope) -> ApiError:
         return ApiError(405, message, code="method_not_allowed", headers=error.headers)
     log.error("a request failed", exc_info=error)
     return ApiError(500, "the server failed; its log says why", code="internal_error")
+
+
+def _refuse(error: ApiError) -> Response:
+    return Response(error.body(), error.status, error.headers, "application/json")
 
 
 async def _here_or_aside(small: bool, work: Callable[[], T]) -> T:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from asgi import JSON, Answer, Waiting, ask, embed, send
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from ov_minilm import Embedder
@@ -292,6 +294,29 @@ def test_a_server_that_ends_is_alive_but_not_ready(shipped: Embedder) -> None:
     assert "close" == embedded.headers["connection"]
 
 
+def test_who_waits_when_the_time_is_over_hears_so(shipped: Embedder) -> None:
+    """A server that must end now answers 503 in its own shape: the client may ask another."""
+    waiting = Waiting(shipped)
+    service = Service(waiting, Settings())
+    service.draining = True
+
+    async def end() -> Answer:
+        request = asyncio.ensure_future(send(application(service), "POST", "/v1/embeddings", BODY))
+        while not waiting.futures:
+            await asyncio.sleep(0)
+        request.cancel()
+        return await request
+
+    answer = asyncio.run(end())
+
+    assert (503, "draining", "1") == (
+        answer.status,
+        answer.json["error"]["code"],
+        answer.headers["retry-after"],
+    )
+    assert waiting.futures[0].cancelled()
+
+
 def test_cross_origin_only_where_it_is_allowed(shipped: Embedder) -> None:
     """Off by default; with an origin, its pages may ask and read errors, others may not."""
     asks = {
@@ -315,6 +340,17 @@ def test_cross_origin_only_where_it_is_allowed(shipped: Embedder) -> None:
         refused.status,
         refused.headers["access-control-allow-origin"],
     )
+
+
+def test_it_can_be_a_part_of_another_application(shipped: Embedder) -> None:
+    """Mounted under a path of somebody else's application, every URL works there."""
+    outer = Starlette(routes=[Mount("/embed", app=create_app(shipped))])
+
+    answer = ask(outer, "POST", "/embed/v1/embeddings", {"input": "a"})
+
+    assert np.array_equal(shipped.encode("a"), answer.vectors[0])
+    assert 200 == ask(outer, "GET", "/embed/readyz").status
+    assert "unknown_url" == ask(outer, "GET", "/embed/nothing").json["error"]["code"]
 
 
 def test_everybody_gets_their_own_bits_in_a_crowd(app: ASGIApp, shipped: Embedder) -> None:
