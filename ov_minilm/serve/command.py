@@ -117,7 +117,7 @@ def command(
     log_level: str,
     **rest: Any,
 ) -> None:
-    r"""Serve OpenAI's embeddings API until SIGTERM or Ctrl-C.
+    """Serve OpenAI's embeddings API until SIGTERM or Ctrl-C.
 
     \b
         curl http://127.0.0.1:8000/v1/embeddings -H 'Content-Type: application/json' \\
