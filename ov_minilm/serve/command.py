@@ -124,7 +124,7 @@ def command(
              -d '{"input": "one text"}'
 
     http://127.0.0.1:8000/ is a page to try it, /docs describes it.
-    """
+    """  # noqa: D301  # the backspace is meant: click keeps the lines after it
     if truncate and auto_truncate is not None:
         raise click.UsageError("--truncate and --auto-truncate say the same thing; pass one")
     if auto_truncate is not None:
