@@ -302,6 +302,45 @@ def rivals() -> str:
     return _table(["how many times faster than", *columns], rows)
 
 
+def output_kinds() -> str:
+    """Bytes of a vector and what it still finds, for each number of components and each type."""
+    result = json.loads((RESULTS / "output_kinds.json").read_text(encoding="utf-8"))
+    rows = [
+        [
+            str(row["dimensions"]),
+            row["dtype"],
+            str(row["bytes"]),
+            f"{row['spearman']:.2f}",
+            f"{row['overlap']:.3f}",
+        ]
+        for row in result["rows"]
+    ]
+    header = ["components", "type", "bytes", "Spearman, STS-B test", "neighbour overlap@10, passages"]
+    clipped = result["clipped"]
+    note = (
+        f"Of a million components {clipped['components_per_million']:.0f} lie beyond the fixed ranges of "
+        f"int8 and are clipped; {clipped['vectors_percent']} % of the vectors have one.\n"
+    )
+    return f"{_table(header, rows)}\n{note}"
+
+
+def soak() -> str:
+    """Say what the last soak saw; nothing where there was none yet."""
+    path = RESULTS / "soak.json"
+    if not path.exists():
+        return ""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    samples = [row for row in result["samples"] if "p50_ms" in row]
+    waits = [sorted(row[name] for row in samples)[len(samples) // 2] for name in ("p50_ms", "p95_ms")]
+    return (
+        f"The last one, {result['minutes']:.0f} minutes: {result['texts']:,} texts from {result['callers']} "
+        f"callers, {result['wrong']} wrong, {len(result['errors'])} errors, {result['opened_and_closed']} "
+        f"more Embedders opened and closed; {result['rss_mb']['last']:.0f} MB at the end, "
+        f"{result['growth_mb']:+.1f} MB since the warm-up; a call with one text among the others took "
+        f"{waits[0]:.1f} ms (p95 {waits[1]:.1f}).\n"
+    )
+
+
 def _against(path: str, who: str, bars: tuple[float, ...]) -> list[str]:
     contender = _race(path)["contenders"].get(who)
     if contender is None:
