@@ -198,6 +198,8 @@ def encode(
 
     What was interrupted, by kill -9 too, goes on with the same command, and ends with the same bytes.
     """
+    # Arrow's own allocator keeps what is freed, a hundred MB and more; it is chosen when pyarrow is imported.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from ov_minilm.bulk import job, reader
     from ov_minilm.bulk.pipeline import Options
     from ov_minilm.embedder import SHIPPED, Embedder
