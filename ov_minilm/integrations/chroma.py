@@ -13,7 +13,6 @@ with extra("chroma"):
     from chromadb.utils.embedding_functions import register_embedding_function
 
 
-@register_embedding_function
 class MiniLMEmbeddingFunction(Adapter, EmbeddingFunction[Documents]):
     """Embeds documents and queries alike; a collection remembers it with the artefact's fingerprint.
 
@@ -52,3 +51,6 @@ class MiniLMEmbeddingFunction(Adapter, EmbeddingFunction[Documents]):
         old, new = old_config["fingerprint"], new_config["fingerprint"]
         if old != new:
             raise ValueError(f"the collection was made with artefact {old}, this is {new}: embed it again")
+
+
+register_embedding_function(MiniLMEmbeddingFunction)  # type: ignore[no-untyped-call]

@@ -28,7 +28,7 @@ SETTINGS = Settings(anonymized_telemetry=False)
 
 def fill(folder: Path, model: str | None = None) -> chromadb.Collection:
     """Make a collection of TEXTS on disk."""
-    client = chromadb.PersistentClient(folder, settings=SETTINGS)
+    client = chromadb.PersistentClient(str(folder), settings=SETTINGS)
     function = MiniLMEmbeddingFunction(model)
     collection = client.create_collection("texts", embedding_function=function)  # type: ignore[arg-type]
     collection.add(ids=["0", "1"], documents=TEXTS)

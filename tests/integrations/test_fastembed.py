@@ -41,7 +41,7 @@ def test_vectors_come_while_texts_are_read() -> None:
 @pytest.mark.parametrize("method", ["embed", "query_embed", "passage_embed"])
 def test_calls_written_for_fastembed_still_fit(method: str) -> None:
     """Each argument that fastembed's method names has the same place, name and default here."""
-    theirs = pytest.importorskip("fastembed", reason="pip install fastembed").TextEmbedding
+    theirs = pytest.importorskip("fastembed", reason="pip install -e '.[guests]'").TextEmbedding
 
     named = [
         (argument.name, argument.default)

@@ -99,7 +99,7 @@ def test_mteb_evaluates_it(model: SentenceTransformer) -> None:
     from mteb.abstasks import AbsTaskSTS
     from mteb.abstasks.task_metadata import TaskMetadata
 
-    class Pairs(AbsTaskSTS):
+    class Pairs(AbsTaskSTS):  # type: ignore[misc]  # untyped where it is not installed
         metadata = TaskMetadata(
             name="Pairs",
             description="Four pairs made by hand.",
