@@ -38,6 +38,9 @@ RIVALS = (
 # They run on MLAS, which nothing holds to an instruction set: beside an AVX2 limit they use AVX-512 VNNI.
 UNHELD = ("onnxruntime", "transformers_js", "fastembed", "chromadb")
 
+BULK = ("throughput", "memory", "ray", "kills")
+NOT_YET = "Not measured yet: `python bench/bulk.py`.\n"
+
 Read = Callable[[dict[str, Any]], tuple[str, bool]]
 
 # What the server must reach: its scenario in serve.json, in words, the bar, and how to read it.
@@ -156,6 +159,99 @@ def speed() -> str:
     )
 
 
+def bulk() -> str:
+    """Every bar of bulk jobs, with what was reached; figures that miss it are in bold."""
+    if (result := _bulk()) is None:
+        return NOT_YET
+    loads, memory, ray, kills = (result[name] for name in BULK)
+    share = loads["workloads"]["short"]["share_of_in_memory"]
+    rates = [
+        [
+            f"{name} texts of {load['mean_tokens']} tokens, Parquet to Parquet",
+            f"{load['texts_per_s']['median']:,.0f}/s",
+        ]
+        for name, load in loads["workloads"].items()
+    ]
+    rates += [
+        [f"{name}, texts of {ray['mean_tokens']} tokens", f"{rate['median']:,.0f}/s"]
+        for name, rate in ray["texts_per_s"].items()
+    ]
+    size = memory["text_bytes"] / 1e9
+    bars = [
+        (
+            "a job against `Embedder.encode` in memory",
+            "≥ 92 %",
+            f"{share['median']:.1%}",
+            share["median"] >= 0.92,
+        ),
+        (
+            f"peak memory on {size:.1f} GB of text, {memory['minutes']:.0f} minutes",
+            "≤ 600 MB",
+            f"{memory['peak_mb']} MB",
+            memory["peak_mb"] <= 600,
+        ),
+        (
+            "its growth from the first half of them to the second",
+            "flat: ≤ 10 MB",
+            f"{memory['growth_mb']} MB",
+            memory["growth_mb"] <= 10,
+        ),
+        (
+            "Ray with 2 actors of a thread, against this process with 2 threads",
+            "≥ 80 %",
+            f"{ray['two_actors_of_local']['median']:.0%}",
+            ray["two_actors_of_local"]["median"] >= 0.8,
+        ),
+        (
+            f"`kill -9` at {kills['kills']} random moments, then resumed: the same bytes",
+            f"{kills['kills']}",
+            f"{kills['equal']}",
+            kills["equal"] == kills["kills"],
+        ),
+    ]
+    reached = [[what, bar, text if met else f"**{text}**"] for what, bar, text, met in bars]
+    how = f"{result['machine']['threads_granted']} threads"
+    return (
+        f"{_table(['what', 'bar', 'reached'], reached)}\n"
+        f"{_table(['median rate', ''], rates)}\n{_measured_on(result, how)}.\n"
+    )
+
+
+def billion() -> str:
+    """What 10^9 texts cost: cores for how many hours, and bytes of vectors."""
+    if (result := _bulk()) is None:
+        return NOT_YET
+    cores = result["machine"]["threads_granted"]
+    rows = []
+    for name, load in result["throughput"]["workloads"].items():
+        rate = load["texts_per_s"]["median"] / cores
+        hours = 1e9 / rate / 3600
+        rows.append(
+            [
+                f"{name}, {load['mean_tokens']} tokens",
+                f"{rate:,.0f}",
+                f"{hours:,.0f}",
+                f"{hours / 64:,.1f}",
+                f"{hours / 1000:,.2f}",
+            ]
+        )
+    sizes = [
+        [dtype, f"{1e9 * 384 * bits / 8 / 1e12:.2f}", f"{1e9 * 128 * bits / 8 / 1e12:.2f}"]
+        for dtype, bits in (("float32", 32), ("float16", 16), ("int8", 8), ("binary", 1))
+    ]
+    return (
+        _table(["texts", "a second and core", "core hours", "hours on 64 cores", "on 1,000"], rows)
+        + "\n"
+        + _table(["`--dtype`", "TB of vectors", "`--dimensions 128`"], sizes)
+    )
+
+
+def _bulk() -> dict[str, Any] | None:
+    path = RESULTS / "bulk.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found if found.keys() >= set(BULK) else None
+
+
 def race(path: str) -> str:
     """Everybody on one CPU path: rates, one text, how many times faster ours is, cosine, memory."""
     result = _race(path)
@@ -204,6 +300,45 @@ def rivals() -> str:
         for who, fast, slow in RIVALS
     ]
     return _table(["how many times faster than", *columns], rows)
+
+
+def output_kinds() -> str:
+    """Bytes of a vector and what it still finds, for each number of components and each type."""
+    result = json.loads((RESULTS / "output_kinds.json").read_text(encoding="utf-8"))
+    rows = [
+        [
+            str(row["dimensions"]),
+            row["dtype"],
+            str(row["bytes"]),
+            f"{row['spearman']:.2f}",
+            f"{row['overlap']:.3f}",
+        ]
+        for row in result["rows"]
+    ]
+    header = ["components", "type", "bytes", "Spearman, STS-B test", "neighbour overlap@10, passages"]
+    clipped = result["clipped"]
+    note = (
+        f"Of a million components {clipped['components_per_million']:.0f} lie beyond the fixed ranges of "
+        f"int8 and are clipped; {clipped['vectors_percent']} % of the vectors have one.\n"
+    )
+    return f"{_table(header, rows)}\n{note}"
+
+
+def soak() -> str:
+    """Say what the last soak saw; nothing where there was none yet."""
+    path = RESULTS / "soak.json"
+    if not path.exists():
+        return ""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    samples = [row for row in result["samples"] if "p50_ms" in row]
+    waits = [sorted(row[name] for row in samples)[len(samples) // 2] for name in ("p50_ms", "p95_ms")]
+    return (
+        f"The last one, {result['minutes']:.0f} minutes: {result['texts']:,} texts from {result['callers']} "
+        f"callers, {result['wrong']} wrong, {len(result['errors'])} errors, {result['opened_and_closed']} "
+        f"more Embedders opened and closed; {result['rss_mb']['last']:.0f} MB at the end, "
+        f"{result['growth_mb']:+.1f} MB since the warm-up; a call with one text among the others took "
+        f"{waits[0]:.1f} ms (p95 {waits[1]:.1f}).\n"
+    )
 
 
 def _against(path: str, who: str, bars: tuple[float, ...]) -> list[str]:

@@ -34,21 +34,12 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
-# Which extra brings a module; any other is of `convert`.
-EXTRAS = {
-    "cpuinfo": "bench",
-    "jinja2": "bench",
-    "matplotlib": "bench",
-    "rich": "bench",
-    "pyarrow": "bulk",
-    "ray": "ray",
-    "httptools": "serve",
-    "msgspec": "serve",
-    "prometheus_client": "serve",
-    "starlette": "serve",
-    "tiktoken": "serve",
-    "uvicorn": "serve",
-    "uvloop": "serve",
+EXTRAS = {  # whose packages are missing; those of `convert` are the many others
+    "bench": ("cpuinfo", "jinja2", "matplotlib", "rich"),
+    "bulk": ("pyarrow",),
+    "ray": ("ray",),
+    "serve": ("httptools", "msgspec", "prometheus_client", "starlette", "tiktoken", "uvicorn", "uvloop"),
+    "tracing": ("opentelemetry",),
 }
 
 
@@ -81,7 +72,8 @@ def main() -> None:
 
 def _explain(error: Exception) -> str:
     if isinstance(error, ImportError):
-        extra = EXTRAS.get((error.name or "").split(".")[0], "convert")
+        name = (error.name or "").partition(".")[0]
+        extra = next((extra for extra, modules in EXTRAS.items() if name in modules), "convert")
         return f'{error}; this command needs more: pip install "ov-minilm[{extra}]"'
     return str(error)
 
@@ -229,7 +221,8 @@ def encode(
                 from ov_minilm.bulk.ray import Opening, Shipped, on_ray
 
                 cpus, model = options.pop("threads") or 1, options.pop("model")
-                opening = Opening(Shipped.read(model or SHIPPED) if ship else model, **options)
+                there = Shipped.read(model or SHIPPED) if ship else model and model.resolve()
+                opening = Opening(there, **options)
                 worker: job.Engine = stack.enter_context(on_ray(opening, cpus=cpus, actors=actors))
             else:
                 worker = job.Local(stack.enter_context(Embedder.open(**options)))

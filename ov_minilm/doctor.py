@@ -65,11 +65,15 @@ def _threads(asked: int | None) -> Finding:
     """Compare the threads that will run with the CPUs that the affinity mask and the quota leave."""
     granted, there = cpus.granted(), os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    facts = {"granted": granted, "cpus": there, "asked": asked, "load": round(load, 2)}
-    text = f"{asked or granted} of {there} CPUs"
-    if asked and asked > granted:
-        fix = f"open with threads={granted}, or grant the container more"
-        return Finding("threads", "wrong", f"{asked} asked for, {granted} granted", fix, facts)
+    try:
+        running = cpus.threads(asked)
+    except ValueError as error:
+        return Finding("threads", "wrong", str(error), f"unset {cpus.VARIABLE}, or pass a number")
+    facts = {"granted": granted, "cpus": there, "running": running, "load": round(load, 2)}
+    text = f"{running} of {there} CPUs"
+    if running > granted:
+        fix = f"ask for threads={granted}, or grant the container more"
+        return Finding("threads", "wrong", f"{running} asked for, {granted} granted", fix, facts)
     if granted < there:
         text += "; the affinity mask or the cgroup quota grants no more"
     if load > there:

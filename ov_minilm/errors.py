@@ -146,8 +146,9 @@ class JobRefused(OvMiniLMError):
     def __init__(self, output: Path, differences: Sequence[str]) -> None:
         self.output = output
         self.differences = tuple(differences)
+        several = [*self.differences[:3], *([f"{len(differences) - 3} more"] if len(differences) > 3 else [])]
         self.message = (
-            f"{output} was begun by another job ({'; '.join(self.differences)}); "
+            f"{output} was begun by another job ({'; '.join(several)}); "
             "give the same command to go on with it, --overwrite to begin anew, or another output"
         )
 

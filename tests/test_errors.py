@@ -19,6 +19,8 @@ EVERY = [
     errors.TextTooLong(3, 302, 256),
     errors.DriftTooLarge(["one limit", "another"]),
     errors.ForkedProcess(1, 2),
+    errors.BadRow("texts.csv", "row", 7, "no column 'text'"),
+    errors.JobRefused(Path("out"), ["other inputs"]),
 ]
 
 

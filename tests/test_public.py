@@ -108,7 +108,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
         "import sys, ov_minilm; early = set(sys.modules)\n"
         "ov_minilm.encode('a')\n"
         "heavy = {'torch', 'nncf', 'transformers', 'optimum', 'sentence_transformers', 'starlette', "
-        "'fastapi', 'huggingface_hub', 'scipy', 'pandas'}\n"
+        "'fastapi', 'huggingface_hub', 'scipy', 'pandas', 'pyarrow', 'ray'}\n"
         "print(sorted(heavy & {m.split('.')[0] for m in sys.modules}), 'openvino' in early, 'numpy' in early)"
     )
 

@@ -25,6 +25,7 @@ class Meter:
         self._silent = sys.stderr is None or show is False or (show is None and not terminal)
         self._started = time.monotonic()
         self._next = self._started + (0.0 if show else PATIENCE)
+        self._spoke = False
         self._first: int | None = None  # bytes that were done before
         self._bytes = self._texts = self._tokens = 0
 
@@ -56,6 +57,7 @@ class Meter:
         return f"{bar}, ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
 
     def _say(self, line: str) -> None:
+        self._spoke = True
         sys.stderr.write(f"\r{line}\x1b[K" if self._terminal else f"{line}\n")
         sys.stderr.flush()
 
@@ -65,6 +67,6 @@ class Meter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._terminal and not self._silent and self._texts:
+        if self._terminal and self._spoke:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

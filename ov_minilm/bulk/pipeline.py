@@ -117,8 +117,17 @@ def read_shard(reader: Reader, shard: int, rows_per_shard: int) -> Iterator[Rows
         left -= len(rows.texts)
 
 
-def plan(inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]) -> Iterator[tuple[int, Position]]:
-    """Yield every shard that is not done, and where it starts: the shards of `unread`, without their rows.
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A shard to be done."""
+
+    shard: int
+    start: Position
+    rows: int
+
+
+def plan(inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]) -> Iterator[Task]:
+    """Yield every shard that is not done: those of `unread`, without their rows.
 
     Parquet says how many rows it has; files of lines are read for it.
     """
@@ -130,9 +139,10 @@ def plan(inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]) -> Itera
         with Reader(inputs, at) as reader:
             while shard not in done:
                 start = reader.at
-                if not reader.skip(rows_per_shard):
+                rows = reader.skip(rows_per_shard)
+                if not rows:
                     return
-                yield shard, start
+                yield Task(shard, start, rows)
                 shard += 1
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import platform
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,9 +25,9 @@ from numpy.typing import NDArray
 from ov_minilm.bulk.inputs import Inputs
 from ov_minilm.bulk.journal import Done, Journal
 from ov_minilm.bulk.meter import Meter
-from ov_minilm.bulk.pipeline import Job, Options, encode, make_sink, plan, read_shard, write_shard
+from ov_minilm.bulk.pipeline import Job, Options, Task, encode, make_sink, plan, read_shard, write_shard
 from ov_minilm.bulk.reader import Reader
-from ov_minilm.bulk.rows import Position
+from ov_minilm.bulk.rows import Rows
 from ov_minilm.bulk.sink import Form, Sink
 from ov_minilm.embedder import Embedder, Truncate
 from ov_minilm.errors import OvMiniLMError
@@ -154,38 +155,73 @@ class RayEmbedder:
         return partial(RayEmbedder, **self._options), ()
 
 
+def _answer(call: Callable[[], Any]) -> bytes:
+    """Return what the call does, or the error that a user can do something about."""
+    try:
+        return pickle.dumps(call())
+    except ANSWERS as error:
+        return pickle.dumps(error)
+
+
+def _taken(answer: bytes) -> Any:
+    """Return or raise, as if the call had been made here."""
+    found = pickle.loads(answer)  # noqa: S301  # of our own actors
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _probe(opening: Opening, inputs: Inputs, options: Options, form: Form) -> bytes:
+    def made() -> Sink:
+        with opening.open() as embedder:
+            return make_sink(embedder, inputs, options, form)
+
+    return _answer(made)
+
+
 class _Worker:
     """The actor: does one shard at a call."""
 
     def __init__(self, job: Job, opening: Opening, folder: str) -> None:
-        os.chdir(folder)  # relative names mean the same here as there
         self._job = job
-        self._embedder = opening.open()
-        found = make_sink(self._embedder, job.inputs, job.options, job.sink.form)
-        self._differs = _differences(job.sink, found)
+        self._opening = opening
+        os.chdir(folder)  # relative names mean the same here as there
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, list[bytes]]:
-        shard, *at = (int(batch[name][0]) for name in ("shard", "file", "row", "byte"))
-        try:
-            return {"answer": [pickle.dumps(self._write(shard, Position(*at)))]}
-        except ANSWERS as error:
-            return {"answer": [pickle.dumps(error)]}
+        return {"answer": [_answer(partial(self._write, _taken(batch["task"][0])))]}
 
-    def _write(self, shard: int, at: Position) -> Done:
-        if self._differs:
-            raise ValueError(f"{os.uname().nodename} would give other vectors: {self._differs}")
+    def _write(self, task: Task) -> Done:
         job = self._job
-        with Reader(job.inputs, at) as reader:
-            rows = read_shard(reader, shard, job.options.rows_per_shard)
-            return write_shard(job, shard, encode(rows, self._embedder, job.options))
+        with Reader(job.inputs, task.start) as reader:
+            rows = _counted(read_shard(reader, task.shard, job.options.rows_per_shard), task)
+            return write_shard(job, task.shard, encode(rows, self._embedder, job.options))
+
+    @cached_property
+    def _embedder(self) -> Embedder:
+        """Opened by the first shard, so that what is wrong with it can be answered."""
+        embedder = self._opening.open()
+        found = make_sink(embedder, self._job.inputs, self._job.options, self._job.sink.form)
+        differences = [
+            f"{name} {found.about[name]} instead of {value}"
+            for name, value in self._job.sink.about.items()
+            if found.about[name] != value
+        ]
+        if differences:
+            raise ValueError(f"{platform.node()} would give other vectors: {', '.join(differences)}")
+        return embedder
 
 
-def _differences(sink: Sink, found: Sink) -> str:
-    return ", ".join(
-        f"{name} {found.about[name]} instead of {value}"
-        for name, value in sink.about.items()
-        if found.about[name] != value
-    )
+def _counted(portions: Iterator[Rows], task: Task) -> Iterator[Rows]:
+    """Refuse a shard of another size than planned: this machine sees other files."""
+    found = 0
+    for rows in portions:
+        found += len(rows.texts)
+        yield rows
+    if found != task.rows:
+        raise ValueError(
+            f"shard {task.shard} has {found} rows on {platform.node()} and {task.rows} where the job began; "
+            "do both see the same files?"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +236,13 @@ class OnRay:
         """Ask a machine that will work what its vectors are like."""
         import ray
 
+        if not inputs.resumable:
+            raise ValueError("other machines do not see this stdin; write it to a file first")
+        largest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
+        if largest < self.cpus:
+            raise ValueError(f"an actor needs {self.cpus} CPUs; the largest machine has {largest:.0f}")
         probe = ray.remote(num_cpus=self.cpus)(_probe)
-        found: Sink = ray.get(probe.remote(self.opening, inputs, options, form))
+        found: Sink = _taken(ray.get(probe.remote(self.opening, inputs, options, form)))
         return found
 
     def work(self, job: Job, journal: Journal, meter: Meter) -> None:
@@ -211,10 +252,8 @@ class OnRay:
 
         context = DataContext.get_current()
         context.enable_progress_bars = False
-        tasks = [
-            {"shard": shard, **at._asdict()}
-            for shard, at in plan(job.inputs, job.options.rows_per_shard, journal.done)
-        ]
+        planned = plan(job.inputs, job.options.rows_per_shard, journal.done)
+        tasks = [{"task": pickle.dumps(task)} for task in planned]
         if not tasks:
             return
         room = max(1, int(ray.cluster_resources().get("CPU", 1)) // self.cpus)
@@ -227,17 +266,13 @@ class OnRay:
             fn_constructor_args=(job, self.opening, str(Path.cwd())),
         )
         total = job.inputs.size() or 0
-        for number, row in enumerate(answers.iter_rows(), 1):
-            answer = pickle.loads(row["answer"])  # noqa: S301  # of our own actors
-            if isinstance(answer, Exception):
-                raise answer
-            journal.add(answer)
-            meter.advance(answer.rows, answer.tokens, total * number // len(tasks))
-
-
-def _probe(opening: Opening, inputs: Inputs, options: Options, form: Form) -> Sink:
-    with opening.open() as embedder:
-        return make_sink(embedder, inputs, options, form)
+        try:
+            for number, row in enumerate(answers.iter_rows(), 1):
+                done = _taken(row["answer"])
+                journal.add(done)
+                meter.advance(done.rows, done.tokens, total * number // len(tasks))
+        except ray.exceptions.RayError as error:
+            raise RuntimeError(f"Ray gave up: {str(error).splitlines()[-1]}") from error
 
 
 @contextmanager

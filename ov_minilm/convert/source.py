@@ -33,6 +33,8 @@ ARCHITECTURE = {  # what the graph surgery is for; layers, heads and widths are 
     "add_cross_attention": False,
 }
 
+WIDEST = 512  # terms that OpenVINO's brgemm_avx2_f32 adds in one go; of more, how many depends on the rows
+
 SHAPE = (
     "hidden_size",
     "num_hidden_layers",
@@ -153,6 +155,11 @@ def read_spec(folder: Path, name: str, *, pooling: Pooling, words: int) -> Model
         raise SourceRefused(f"{path}: no {', '.join(missing)}")
     if "auto_map" in config:
         raise SourceRefused(f"{path}: auto_map: the model is code of its own, which is not run")
+    if config["hidden_size"] > WIDEST:
+        raise SourceRefused(
+            f"{path}: hidden_size is {config['hidden_size']}; above {WIDEST}, FP32 layers on CPUs with AVX2 "
+            "give a text other bits in other batches"
+        )
     for key in ("hidden_size", "intermediate_size"):
         if config[key] % 2:
             raise SourceRefused(f"{path}: {key} is {config[key]}; INT8 weights go in pairs")

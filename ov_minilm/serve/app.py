@@ -22,9 +22,9 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ov_minilm.embedder import Embedder
-from ov_minilm.errors import TextTooLong
+from ov_minilm.errors import SelfCheckFailed, TextTooLong
 from ov_minilm.output import shrink
-from ov_minilm.serve import golden, openapi, wire
+from ov_minilm.serve import openapi, wire
 from ov_minilm.serve.access import AccessLog, Outcome
 from ov_minilm.serve.limits import Admission, Keys, read_body
 from ov_minilm.serve.metrics import CONTENT_TYPE, Metrics
@@ -67,7 +67,10 @@ class Service:
         self.ready = False  # an inference gave the right vector
         self.draining = False  # told to end: answers what has come, and no more
         self._embedder = embedder
-        self._ids = TokenIdReader(settings.token_ids)
+        self._ids = TokenIdReader(
+            settings.token_ids, embedder.tokenize(["hello world"]).windows[0][0].tolist()
+        )
+        self._dim = embedder.encode([]).shape[1]
         self._keys = Keys(settings.api_keys)
         self._started = int(time.time())
         info = embedder.info
@@ -126,6 +129,9 @@ class Service:
         """Parse a request and return its texts, or its lists of token ids."""
         asked = wire.read_embedding_request(body)
         self._check_model(asked.model)
+        if asked.dimensions is not None and asked.dimensions > self._dim:
+            message = f"dimensions is {asked.dimensions}, this model has {self._dim}"
+            raise ApiError(400, message, param="dimensions")
         return asked, wire.items(asked.input, self.settings.max_client_batch_size)
 
     def _truncate(self, asked: wire.EmbeddingRequest, header: str | None) -> Truncate:
@@ -140,6 +146,8 @@ class Service:
             found = self._ids.read(found, model)
         try:
             return self._embedder.tokenize(found, truncate=truncate)
+        except ValueError as error:  # an id that the vocabulary does not have
+            raise ApiError(400, str(error), param="input") from error
         except TextTooLong as error:
             raise ApiError(
                 400,
@@ -213,21 +221,16 @@ class Service:
 
     async def check(self) -> None:
         """Run a real inference and compare it with the golden vector; ApiError 503 if it is another."""
-        tokenized = self._embedder.tokenize([golden.TEXT])
-        vectors = await asyncio.wrap_future(self._embedder.submit(tokenized))
-        cosine = golden.cosine(vectors[0])
-        self.ready = cosine >= golden.LEAST
-        if not self.ready:
-            raise ApiError(
-                503,
-                f"a text has a cosine of {cosine:.4f} to the vector it must have, less than {golden.LEAST}",
-                code="wrong_vectors",
-            )
+        try:
+            await asyncio.to_thread(self._embedder.self_check)
+        except SelfCheckFailed as error:
+            raise ApiError(503, str(error), code="wrong_vectors") from error
+        self.ready = True
 
     async def warm_up(self) -> None:
         """Have every grid compiled, for texts alone and for many: a few seconds that no client waits."""
         for words, times in WARM_UP:
-            tokenized = self._embedder.tokenize(["word " * words] * times)
+            tokenized = self._embedder.tokenize(["word " * words] * times, truncate="mean")
             await asyncio.wrap_future(self._embedder.submit(tokenized))
 
     async def figures(self, _: Request) -> Response:
@@ -236,7 +239,9 @@ class Service:
 
     async def openapi(self, _: Request) -> Response:
         """GET /openapi.json: made from the types that read and write."""
-        return Response(openapi.document(self.settings.max_client_batch_size), media_type="application/json")
+        return Response(
+            openapi.document(self.settings.max_client_batch_size, self._dim), media_type="application/json"
+        )
 
     async def docs(self, _: Request) -> Response:
         """GET /docs."""
@@ -310,13 +315,16 @@ class Application:
             await self._router(scope, receive, named)
         except ClientDisconnect:
             pass
+        except asyncio.CancelledError:  # the time to end is over
+            if not self._service.draining:
+                raise
+            late = ApiError(503, "this server ended before the answer came; ask again", code="draining")
+            await _refuse(late)(scope, receive, named)
         except Exception as error:
             refused = _as_api_error(error, scope)
             if refused.status == 500:
                 self._service.ready = False  # until an inference is right again
-            await Response(refused.body(), refused.status, refused.headers, "application/json")(
-                scope, receive, named
-            )
+            await _refuse(refused)(scope, receive, named)
         seconds = time.perf_counter() - started
         if scope["path"] in COUNTED:
             self._service.metrics.count(scope["path"], status, seconds)
@@ -359,6 +367,10 @@ def _as_api_error(error: Exception, scope: Scope) -> ApiError:
         return ApiError(405, message, code="method_not_allowed", headers=error.headers)
     log.error("a request failed", exc_info=error)
     return ApiError(500, "the server failed; its log says why", code="internal_error")
+
+
+def _refuse(error: ApiError) -> Response:
+    return Response(error.body(), error.status, error.headers, "application/json")
 
 
 async def _here_or_aside(small: bool, work: Callable[[], T]) -> T:

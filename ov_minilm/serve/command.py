@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -114,27 +115,25 @@ def command(
     api_key_file: Path | None,
     drain_seconds: int,
     log_level: str,
-    model: Path | None,
-    device: str,
-    precision: Any,
-    lowering: Any,
-    threads: int | None,
-    **settings: Any,
+    **rest: Any,
 ) -> None:
-    r"""Serve OpenAI's embeddings API until SIGTERM or Ctrl-C.
+    """Serve OpenAI's embeddings API until SIGTERM or Ctrl-C.
 
     \b
         curl http://127.0.0.1:8000/v1/embeddings -H 'Content-Type: application/json' \\
              -d '{"input": "one text"}'
 
     http://127.0.0.1:8000/ is a page to try it, /docs describes it.
-    """
+    """  # noqa: D301  # the backspace is meant: click keeps the lines after it
     if truncate and auto_truncate is not None:
         raise click.UsageError("--truncate and --auto-truncate say the same thing; pass one")
     if auto_truncate is not None:
         truncate = "end" if auto_truncate else "error"
+    known = {one.name for one in fields(Settings)}
     chosen = Settings(
-        truncate=truncate or DEFAULT.truncate, api_keys=_keys(api_key, api_key_file), **settings
+        truncate=truncate or DEFAULT.truncate,
+        api_keys=_keys(api_key, api_key_file),
+        **{name: value for name, value in rest.items() if name in known},
     )
     from ov_minilm.embedder import Embedder
     from ov_minilm.errors import TruncationWarning
@@ -149,9 +148,8 @@ def command(
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
     warnings.simplefilter("ignore", TruncationWarning)  # every answer has the count, and so have the metrics
     listener = listen(host, port)
-    with Embedder.open(
-        model, device=device, precision=precision, lowering=lowering, threads=threads
-    ) as embedder:
+    with Embedder.open(**{name: value for name, value in rest.items() if name not in known}) as embedder:
+        embedder.self_check()  # what is wrong is a clear line here, and a trace within the server
         service = Service(embedder, chosen)
         if not serve(application(service), service, listener, drain_seconds):
             raise click.ClickException("the server did not start")

@@ -23,7 +23,7 @@ MEANINGS = {
 
 
 @cache
-def document(most_texts: int) -> bytes:
+def document(most_texts: int, dim: int) -> bytes:
     """Return openapi.json."""
     kinds = (
         wire.EmbeddingRequest,
@@ -37,6 +37,8 @@ def document(most_texts: int) -> bytes:
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     for kind in ("EmbeddingRequest", "TokenizeRequest"):
         _say_what_lists_hold(schemas[kind]["properties"]["input"], most_texts)
+    number, _ = schemas["EmbeddingRequest"]["properties"]["dimensions"]["anyOf"]
+    number["maximum"] = dim
     truncate = {
         "name": "x-truncate",
         "in": "header",

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ov_minilm.serve.settings import Truncate
-from ov_minilm.spec import MINILM, FloatArray
+from ov_minilm.spec import FloatArray
 
 MAX_ID = 100_255  # the last of cl100k that stands for text; the model's own vocabulary is smaller
 MAX_CHARACTERS = 1_000_000  # of one text
@@ -40,13 +40,13 @@ class EmbeddingRequest(Struct):
         Meta(description="Numbers, the default, or base64 of little-endian float32."),
     ] = None
     dimensions: Annotated[
-        Annotated[int, Meta(ge=1, le=MINILM.dim)] | None,
+        Annotated[int, Meta(ge=1)] | None,
         Meta(description="Keep so many components, of unit length again."),
     ] = None
     user: Annotated[str | None, Meta(description="Ignored.")] = None
     truncate: Annotated[
         Truncate | None,
-        Meta(description="Of texts over 256 tokens: cut the end, refuse, or average the windows."),
+        Meta(description="Of texts that are too long for the model: cut, refuse, or average windows."),
     ] = None
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 RACES = sorted((ROOT / "bench/results").glob("race-*.json"))
 
 
-@pytest.mark.parametrize("page", ["README.md", "bench/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "bench/README.md", "docs/scaling.md"])
 def test_tables_are_those_of_the_results(page: str) -> None:
     """Rendered anew they are the same, letter by letter."""
     done = subprocess.run(

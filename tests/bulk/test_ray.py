@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -195,14 +196,18 @@ def test_the_plan_is_what_reading_finds(tmp_path: Path, every: int) -> None:
     (tmp_path / "d.parquet").write_bytes(b"PAR1 no more")
     inputs = Inputs(tuple(str(tmp_path / name) for name in names))
     expected: dict[int, tuple[str, int, str | None]] = {}
+    rows_of: Counter[int] = Counter()
     for rows in unread(inputs, every, {}):
+        rows_of[rows.shard] += len(rows.texts)
         expected.setdefault(rows.shard, (rows.file, rows.start, rows.texts[0]))
 
-    found = {}
-    for shard, at in plan(inputs, every, {}):
-        with Reader(inputs, at) as reader:
+    found, sizes = {}, {}
+    for task in plan(inputs, every, {}):
+        with Reader(inputs, task.start) as reader:
             first = reader.take(1)
         assert first is not None
-        found[shard] = (first.file, first.start, first.texts[0])
+        found[task.shard] = (first.file, first.start, first.texts[0])
+        sizes[task.shard] = task.rows
 
     assert expected == found
+    assert rows_of == sizes

@@ -100,6 +100,7 @@ def test_layers_width_length_pooling_and_prompts_are_the_checkpoints(tmp_path: P
         ("config.json", {"is_decoder": True}, "is_decoder is True"),
         ("config.json", {"add_cross_attention": True}, "add_cross_attention is True"),
         ("config.json", {"auto_map": {"AutoModel": "modeling.Model"}}, "auto_map: the model is code"),
+        ("config.json", {"hidden_size": 768}, "hidden_size is 768; above 512, FP32 layers on CPUs with AVX2"),
         ("config.json", {"hidden_size": 47}, "hidden_size is 47; INT8 weights go in pairs"),
         ("config.json", {"vocab_size": 50}, f"vocab_size is 50, the tokenizer has {len(WORDS)} words"),
         ("config.json", {"num_hidden_layers": 3}, "encoder.layer.2.attention.output.LayerNorm.weight and 15"),

@@ -68,7 +68,7 @@ def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
 
 def test_keybert_takes_it(model: SentenceTransformer) -> None:
     """KeyBERT, which asks isinstance, finds the words that a text is about."""
-    keybert = pytest.importorskip("keybert", reason="pip install -e '.[guests]'")
+    keybert = pytest.importorskip("keybert", reason="pip install keybert")
 
     words = keybert.KeyBERT(model).extract_keywords(" ".join(MONEY), top_n=3)
     assert {"bank", "banks", "money", "stock", "interest"} & {word for word, _ in words}
@@ -78,7 +78,7 @@ def test_keybert_takes_it(model: SentenceTransformer) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # it imports by a name that the library gave up
 def test_bertopic_takes_it(model: SentenceTransformer) -> None:
     """BERTopic, which asks isinstance, embeds with it and parts animals from money."""
-    bertopic = pytest.importorskip("bertopic", reason="pip install -e '.[guests]'")
+    bertopic = pytest.importorskip("bertopic", reason="pip install bertopic")
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
 
@@ -94,12 +94,12 @@ def test_bertopic_takes_it(model: SentenceTransformer) -> None:
 @pytest.mark.filterwarnings("ignore")  # imports of dozens of libraries
 def test_mteb_evaluates_it(model: SentenceTransformer) -> None:
     """MTEB, which asks isinstance, scores it on a task made here: pairs in the order of their likeness."""
-    mteb = pytest.importorskip("mteb", reason="pip install -e '.[guests]'")
+    mteb = pytest.importorskip("mteb", reason="pip install mteb")
     from datasets import Dataset
     from mteb.abstasks import AbsTaskSTS
     from mteb.abstasks.task_metadata import TaskMetadata
 
-    class Pairs(AbsTaskSTS):  # type: ignore[misc]
+    class Pairs(AbsTaskSTS):  # type: ignore[misc]  # untyped where it is not installed
         metadata = TaskMetadata(
             name="Pairs",
             description="Four pairs made by hand.",

@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Message
 
 from ov_minilm import Embedder
 from ov_minilm.embedder import Info
+from ov_minilm.errors import SelfCheckFailed
+from ov_minilm.golden import LEAST_COSINE
 from ov_minilm.scheduler import Stats
 from ov_minilm.spec import FloatArray
 
@@ -106,6 +108,7 @@ class Waiting(Embedder):
 
     def __init__(self, real: Embedder) -> None:
         self._real = real
+        self.cosine = 1.0  # of its self-check
         self.futures: list[Future[FloatArray]] = []
 
     @property
@@ -121,6 +124,16 @@ class Waiting(Embedder):
     def tokenize(self, texts: Any, *, truncate: Any = "end") -> Any:
         """As the real one."""
         return self._real.tokenize(texts, truncate=truncate)
+
+    def encode(self, texts: Any, **options: Any) -> Any:
+        """As the real one."""
+        return self._real.encode(texts, **options)
+
+    def self_check(self) -> float:
+        """Give the cosine that the test wants."""
+        if self.cosine < LEAST_COSINE:
+            raise SelfCheckFailed("CPU", self.cosine, LEAST_COSINE)
+        return self.cosine
 
     def submit(self, tokenized: Any) -> Future[FloatArray]:
         """Return a future that the test ends."""

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from asgi import JSON, Answer, Waiting, ask, embed, send
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from ov_minilm import Embedder
@@ -63,7 +65,7 @@ def test_dimensions_are_the_first_ones_of_unit_length(app: ASGIApp, shipped: Emb
 
     assert np.array_equal(shrink(shipped.encode("a"), 8), answer.vectors[0])
     assert (400, "dimensions") == (refused.status, refused.json["error"]["param"])
-    assert "<= 384" in refused.json["error"]["message"]
+    assert "dimensions is 385, this model has 384" == refused.json["error"]["message"]
 
 
 def test_native_ids_give_the_vectors_of_their_text(app: ASGIApp, shipped: Embedder) -> None:
@@ -188,6 +190,7 @@ def test_a_failure_is_ours_and_says_nothing(shipped: Embedder, caplog: pytest.Lo
     )
     assert b"secret" not in answer.body
     assert "secret path" in caplog.text
+    assert not service.ready  # until an inference is right again
     assert (0, 0) == (service.admission.requests, service.admission.tokens)
 
 
@@ -253,23 +256,28 @@ def test_who_leaves_gives_up_the_place(shipped: Embedder) -> None:
     assert 'te_request_failure_total{err="dropped"} 1.0' in service.metrics.render().decode()
 
 
+def test_ids_that_do_not_exist_are_refused(shipped: Embedder) -> None:
+    """An id over the vocabulary is a 400 that names it, not a failure."""
+    settings = Settings(token_ids="native")  # noqa: S106  # no password
+
+    answer = embed(create_app(shipped, settings), {"input": [[7592], [40_000]]})
+
+    assert (400, "input") == (answer.status, answer.json["error"]["param"])
+    assert "text 1 is 40000" in answer.json["error"]["message"]
+
+
 def test_readiness_is_a_right_vector(shipped: Embedder) -> None:
     """Ready after an inference that matched the golden vector; a wrong one, or none, is a 503."""
     right = ask(create_app(shipped), "GET", "/readyz")
-    waiting = Waiting(shipped)
-    app = create_app(waiting)
+    broken = Waiting(shipped)
+    broken.cosine = 0.5
+    app = create_app(broken)
 
-    async def wrong() -> Answer:
-        request = asyncio.ensure_future(send(app, "GET", "/health"))
-        while not waiting.futures:
-            await asyncio.sleep(0)
-        waiting.futures[0].set_result(shipped.encode(["another text"]))
-        return await request
-
-    answer = asyncio.run(wrong())
+    answer = ask(app, "GET", "/health")
 
     assert 200 == right.status
     assert (503, "wrong_vectors") == (answer.status, answer.json["error"]["code"])
+    assert "cosine 0.5000" in answer.json["error"]["message"]
     assert 200 == ask(app, "GET", "/livez").status
 
 
@@ -284,6 +292,29 @@ def test_a_server_that_ends_is_alive_but_not_ready(shipped: Embedder) -> None:
     assert (503, "1") == (ready.status, ready.headers["retry-after"])
     assert (200, 200) == (alive.status, embedded.status)
     assert "close" == embedded.headers["connection"]
+
+
+def test_who_waits_when_the_time_is_over_hears_so(shipped: Embedder) -> None:
+    """A server that must end now answers 503 in its own shape: the client may ask another."""
+    waiting = Waiting(shipped)
+    service = Service(waiting, Settings())
+    service.draining = True
+
+    async def end() -> Answer:
+        request = asyncio.ensure_future(send(application(service), "POST", "/v1/embeddings", BODY))
+        while not waiting.futures:
+            await asyncio.sleep(0)
+        request.cancel()
+        return await request
+
+    answer = asyncio.run(end())
+
+    assert (503, "draining", "1") == (
+        answer.status,
+        answer.json["error"]["code"],
+        answer.headers["retry-after"],
+    )
+    assert waiting.futures[0].cancelled()
 
 
 def test_cross_origin_only_where_it_is_allowed(shipped: Embedder) -> None:
@@ -309,6 +340,17 @@ def test_cross_origin_only_where_it_is_allowed(shipped: Embedder) -> None:
         refused.status,
         refused.headers["access-control-allow-origin"],
     )
+
+
+def test_it_can_be_a_part_of_another_application(shipped: Embedder) -> None:
+    """Mounted under a path of somebody else's application, every URL works there."""
+    outer = Starlette(routes=[Mount("/embed", app=create_app(shipped))])
+
+    answer = ask(outer, "POST", "/embed/v1/embeddings", {"input": "a"})
+
+    assert np.array_equal(shipped.encode("a"), answer.vectors[0])
+    assert 200 == ask(outer, "GET", "/embed/readyz").status
+    assert "unknown_url" == ask(outer, "GET", "/embed/nothing").json["error"]["code"]
 
 
 def test_everybody_gets_their_own_bits_in_a_crowd(app: ASGIApp, shipped: Embedder) -> None:

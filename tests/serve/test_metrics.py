@@ -41,6 +41,16 @@ def test_figures_tell_what_happened(shipped: Embedder) -> None:
     assert found["te_embed_inference_duration_sum"] > 0
 
 
+def test_unknown_urls_make_no_figures(shipped: Embedder) -> None:
+    """Whoever tries a thousand URLs does not fill the registry with labels."""
+    app = create_app(shipped)
+    before = len(_figures(ask(app, "GET", "/metrics").body.decode()))
+    for i in range(50):
+        ask(app, "POST", f"/v1/{i}")
+
+    assert before == len(_figures(ask(app, "GET", "/metrics").body.decode()))
+
+
 def test_two_servers_in_a_process_do_not_mix(shipped: Embedder) -> None:
     """Each application counts its own."""
     one, other = create_app(shipped), create_app(shipped)

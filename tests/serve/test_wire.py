@@ -47,7 +47,6 @@ def test_null_is_absent_and_unknown_fields_are_ignored() -> None:
         (b'{"input": "a", "dimensions": 0}', "dimensions", ">= 1"),
         (b'{"input": "a", "dimensions": "8"}', "dimensions", "got `str`"),
         (b'{"input": "a", "truncate": true}', "truncate", "got `bool`"),
-        (b'{"input": "a", "dimensions": 385}', "dimensions", "<= 384"),
         (b'{"input": [1e400]}', "input", "out of range"),
         (b'{"input": [1' + b"0" * 500 + b"]}", "input", "`$.input[0]`"),
         (b'{"input": [-1]}', "input", ">= 0"),
