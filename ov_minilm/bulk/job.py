@@ -192,13 +192,14 @@ def _stamp(path: Path) -> str:
 @contextmanager
 def begin(job: Job, *, overwrite: bool, say: Callable[[str], None]) -> Iterator[Journal]:
     """Hold the journal while the job is worked on; afterwards nothing half written is left."""
-    again = job.inputs.resumable and not overwrite
     job.folder.mkdir(exist_ok=True)
     with Journal.open(job.folder) as journal:
-        if not again:
+        if not overwrite:
+            journal.resume(identity(job))
+        if overwrite or not job.inputs.resumable:  # what stdin gave before is gone
             journal.clear()
             _remove(job.folder, WRITTEN)
-        journal.resume(identity(job))
+            journal.resume(identity(job))
         journal.forget(lambda done: not job.part(done.shard).exists())
         _remove(job.folder, UNFINISHED)
         if journal.done:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -267,8 +268,10 @@ class OnRay:
         )
         total = job.inputs.size() or 0
         try:
-            for number, row in enumerate(answers.iter_rows(), 1):
-                done = _taken(row["answer"])
+            # As they come: a shard that waited for the next one would be done again after a kill.
+            batches = answers.iter_batches(batch_size=None, prefetch_batches=0)
+            for number, answer in enumerate(chain.from_iterable(batch["answer"] for batch in batches), 1):
+                done = _taken(answer)
                 journal.add(done)
                 meter.advance(done.rows, done.tokens, total * number // len(tasks))
         except ray.exceptions.RayError as error:
