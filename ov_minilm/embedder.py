@@ -26,7 +26,7 @@ from ov_minilm.manifest import TOKENIZER, Manifest
 from ov_minilm.output import Dtype, Vectors, formed
 from ov_minilm.progress import Progress, report
 from ov_minilm.scheduler import Job, Scheduler, Stats
-from ov_minilm.spec import FloatArray, IntArray
+from ov_minilm.spec import FloatArray, IntArray, ModelSpec
 from ov_minilm.tokens import Tokenized, Tokens, check_texts
 
 if TYPE_CHECKING:
@@ -298,6 +298,11 @@ class Embedder:
             raise ValueError(f"vectors of {left.shape[1]} and {right.shape[1]} components")
         cosines: FloatArray = left @ right.T
         return cosines
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The facts of the checkpoint: its name, components of a vector, tokens that it reads, prompts."""
+        return self._spec
 
     @property
     def prompts(self) -> dict[str, str]:

@@ -186,7 +186,7 @@ class Engine:
         batch = self._golden.batch(grid, self.plan.align)
         request = Request(compiled, grid)
         request.start(batch)
-        cosine = self._golden.worst(request.finish()[batch.owner >= 0])
+        cosine = self._golden.worst(request.finish()[:, : grid.slots][batch.owner >= 0])
         if not cosine >= LEAST_COSINE:
             raise SelfCheckFailed(f"{grid} on {self.plan.device}", cosine, LEAST_COSINE)
         return cosine

@@ -513,7 +513,7 @@ def test_encode_iter_counts_through_the_stream(shipped: Embedder) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_smaller_vectors_are_those_of_the_float_ones(shipped: Embedder, dtype: Dtype) -> None:
-    """Dimensions and dtype are the last step of every way in: encode, encode_iter and the module's encode."""
+    """Dimensions and dtype are the last step of encode, encode_iter, aencode and the module's encode."""
     texts = [f"text number {i}" for i in range(70)]
     expected = cast(shrink(shipped.encode(texts), 100), dtype)
 
@@ -521,6 +521,7 @@ def test_smaller_vectors_are_those_of_the_float_ones(shipped: Embedder, dtype: D
 
     assert np.array_equal(expected, shipped.encode(texts, dimensions=100, dtype=dtype))
     assert np.array_equal(expected, np.concatenate(list(iterated)))
+    assert np.array_equal(expected, asyncio.run(shipped.aencode(texts, dimensions=100, dtype=dtype)))
     assert np.array_equal(expected[0], encode(texts[0], dimensions=100, dtype=dtype))
     assert expected.dtype == shipped.encode([], dimensions=100, dtype=dtype).dtype
 

@@ -22,7 +22,7 @@ from ov_minilm.spec import SLOTS, ModelSpec
 MASK_BIAS = -1e4  # finite: INT8 calibration must not see -inf; exp() underflows to 0 in float32 all the same
 EPSILON = 1e-12  # torch.nn.functional.normalize's, under "max"
 
-_AUTOMATIC_NAME = re.compile(r"^[A-Za-z0-9]+_\d+(?=$|/)")
+_AUTOMATIC_NAME = re.compile(r"^[A-Za-z0-9]+_\d+(?:_\d+)*(?=$|/)")  # Gelu_104901, Gelu_104901_0_0/nncf_…
 
 
 def export(folder: Path) -> ov.Model:
@@ -89,7 +89,7 @@ def save(model: ov.Model, path: Path) -> None:
         name = node.get_friendly_name()
         automatic = _AUTOMATIC_NAME.match(name)
         if automatic:
-            kind = node.get_type_name() if automatic.end() == len(name) else automatic[0].rsplit("_", 1)[0]
+            kind = node.get_type_name() if automatic.end() == len(name) else automatic[0].split("_", 1)[0]
             if automatic[0] not in renamed:
                 renamed[automatic[0]] = f"{kind}_{counts[kind]}"
                 counts[kind] += 1

@@ -7,13 +7,18 @@ elsewhere. The Embedder behind them is opened once a process for each artefact, 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import cast
 
 from ov_minilm.embedder import Embedder, Truncate
+from ov_minilm.spec import FloatArray
+
+# Names of prompts, in the order in which sentence-transformers looks for them.
+QUERY = ("query",)
+DOCUMENT = ("document", "passage", "corpus")
 
 _opening = threading.Lock()
 _open = cache(Embedder.open)
@@ -53,12 +58,26 @@ class Adapter:
         with _opening:
             return _open(self.model, device=self.device, threads=self.threads)
 
-    def _lists(self, texts: Sequence[str]) -> list[list[float]]:
-        """Return the vectors of texts as lists of Python floats, each exactly its float32."""
-        vectors = self.embedder.encode(texts, progress=False, truncate=self.truncate)
-        return cast("list[list[float]]", vectors.tolist())
+    @property
+    def prompts(self) -> dict[str, str]:
+        """What the artefact wants before a text, by kind of text. MiniLM wants nothing."""
+        return {"query": "", "document": ""} | self.embedder.spec.prompts
 
-    async def _alists(self, texts: Sequence[str]) -> list[list[float]]:
+    def _prompted(self, texts: Iterable[str], names: Sequence[str]) -> Iterable[str]:
+        """Put before each text the prompt of the first of these names."""
+        prompt = next((self.prompts[name] for name in names if self.prompts.get(name)), "")
+        return (prompt + text for text in texts) if prompt else texts
+
+    def _vectors(self, texts: Iterable[str], names: Sequence[str]) -> FloatArray:
+        """Return the vectors (N, D) of texts after their prompt."""
+        texts = self._prompted(texts, names)
+        return cast(FloatArray, self.embedder.encode(texts, progress=False, truncate=self.truncate))
+
+    def _lists(self, texts: Iterable[str], names: Sequence[str]) -> list[list[float]]:
+        """Return them as lists of Python floats, each exactly its float32."""
+        return cast("list[list[float]]", self._vectors(texts, names).tolist())
+
+    async def _alists(self, texts: Iterable[str], names: Sequence[str]) -> list[list[float]]:
         """Return the same without holding up the event loop; calls that wait together are packed together."""
-        vectors = await self.embedder.aencode(texts, truncate=self.truncate)
+        vectors = await self.embedder.aencode(self._prompted(texts, names), truncate=self.truncate)
         return cast("list[list[float]]", vectors.tolist())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ov_minilm.integrations import Adapter, extra
+from ov_minilm.integrations import DOCUMENT, QUERY, Adapter, extra
 
 with extra("chroma"):
     from chromadb import Documents, EmbeddingFunction, Embeddings
@@ -14,7 +14,7 @@ with extra("chroma"):
 
 
 class MiniLMEmbeddingFunction(Adapter, EmbeddingFunction[Documents]):
-    """Embeds documents and queries alike; a collection remembers it with the artefact's fingerprint.
+    """Embeds documents and queries; a collection remembers it with the artefact's fingerprint.
 
     A collection that is opened without naming an embedding function is given this one, if this file was
     imported, and refuses to embed with another artefact than it was made with. Chroma asks no such question
@@ -22,8 +22,12 @@ class MiniLMEmbeddingFunction(Adapter, EmbeddingFunction[Documents]):
     """
 
     def __call__(self, input: Documents) -> Embeddings:
-        """Return a float32 (384,) for each document."""
-        return list(self.embedder.encode(input, progress=False, truncate=self.truncate))
+        """Return a float32 (D,) for each document."""
+        return list(self._vectors(input, DOCUMENT))
+
+    def embed_query(self, input: Documents) -> Embeddings:
+        """Return the same for queries."""
+        return list(self._vectors(input, QUERY))
 
     @staticmethod
     def name() -> str:

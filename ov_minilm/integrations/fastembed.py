@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from ov_minilm.integrations import Adapter
-from ov_minilm.spec import MINILM, FloatArray
+from ov_minilm.integrations import DOCUMENT, QUERY, Adapter
+from ov_minilm.spec import FloatArray
 
 
 class TextEmbedding(Adapter):
     """Yields one vector after another while it reads texts, as fastembed's TextEmbedding does."""
 
-    embedding_size = MINILM.dim
+    @property
+    def embedding_size(self) -> int:
+        """How many components a vector has."""
+        return self.embedder.spec.dim
 
     def embed(
         self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
@@ -25,9 +28,9 @@ class TextEmbedding(Adapter):
         return chain.from_iterable(self.embedder.encode_iter(texts, truncate=self.truncate))
 
     def query_embed(self, query: str | Iterable[str]) -> Iterator[FloatArray]:
-        """Yield the vectors of queries: the model was trained without prompts."""
-        return self.embed(query)
+        """Yield the vectors of queries, after their prompt where the artefact has one."""
+        return self.embed(self._prompted([query] if isinstance(query, str) else query, QUERY))
 
     def passage_embed(self, texts: Iterable[str]) -> Iterator[FloatArray]:
-        """Yield the vectors of passages: the model was trained without prompts."""
-        return self.embed(texts)
+        """Yield the vectors of passages, after theirs."""
+        return self.embed(self._prompted(texts, DOCUMENT))

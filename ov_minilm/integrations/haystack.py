@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ov_minilm.integrations import Adapter, extra
+from ov_minilm.integrations import DOCUMENT, QUERY, Adapter, extra
 
 with extra("haystack"):
     from haystack import Document, component
@@ -21,12 +21,12 @@ class MiniLMTextEmbedder(Adapter):
     @component.output_types(embedding=list[float])
     def run(self, text: str) -> dict[str, list[float]]:
         """Return {"embedding": 384 floats}."""
-        return {"embedding": self._lists([text])[0]}
+        return {"embedding": self._lists([text], QUERY)[0]}
 
     @component.output_types(embedding=list[float])
     async def run_async(self, text: str) -> dict[str, list[float]]:
         """Return the same for asyncio."""
-        return {"embedding": (await self._alists([text]))[0]}
+        return {"embedding": (await self._alists([text], QUERY))[0]}
 
 
 @component
@@ -39,12 +39,12 @@ class MiniLMDocumentEmbedder(Adapter):
     @component.output_types(documents=list[Document])
     def run(self, documents: list[Document]) -> dict[str, list[Document]]:
         """Return {"documents": copies of the documents, with their embeddings}."""
-        return _with_vectors(documents, self._lists(self._texts(documents)))
+        return _with_vectors(documents, self._lists(self._texts(documents), DOCUMENT))
 
     @component.output_types(documents=list[Document])
     async def run_async(self, documents: list[Document]) -> dict[str, list[Document]]:
         """Return the same for asyncio."""
-        return _with_vectors(documents, await self._alists(self._texts(documents)))
+        return _with_vectors(documents, await self._alists(self._texts(documents), DOCUMENT))
 
     def _texts(self, documents: list[Document]) -> list[str]:
         fields = [[d.meta[name] for name in self.meta_fields_to_embed if d.meta.get(name)] for d in documents]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ov_minilm.integrations import Adapter, extra
-from ov_minilm.spec import MINILM
+from ov_minilm.integrations import DOCUMENT, QUERY, Adapter, extra
 
 with extra("llama-index"):
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -13,20 +12,21 @@ with extra("llama-index"):
 
 
 class MiniLMEmbedding(BaseEmbedding, Adapter):
-    """Embeds nodes and queries alike. LlamaIndex cuts nodes at 1,024 tokens, the model reads 256.
+    """Embeds nodes and queries. LlamaIndex cuts nodes at 1,024 tokens, MiniLM reads 256.
 
     Either split smaller (SentenceSplitter(chunk_size=256)) or ask for truncate="mean".
     """
 
     model_config = ConfigDict(extra="forbid")  # a typo fails here as everywhere
 
-    model_name: str = MINILM.name
     embed_batch_size: int = 512  # fills whole grids; the library's default, ten a call, does not
 
     def model_post_init(self, context: Any, /) -> None:
         """Say now what is wrong with the folder, the device or an option."""
         super().model_post_init(context)
         self.__post_init__()
+        if "model_name" not in self.model_fields_set:
+            self.model_name = self.embedder.spec.name
 
     @classmethod
     def class_name(cls) -> str:
@@ -34,19 +34,19 @@ class MiniLMEmbedding(BaseEmbedding, Adapter):
         return "MiniLMEmbedding"
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._lists([query])[0]
+        return self._lists([query], QUERY)[0]
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        return self._lists([text])[0]
+        return self._lists([text], DOCUMENT)[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._lists(texts)
+        return self._lists(texts, DOCUMENT)
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return (await self._alists([query]))[0]
+        return (await self._alists([query], QUERY))[0]
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
-        return (await self._alists([text]))[0]
+        return (await self._alists([text], DOCUMENT))[0]
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return await self._alists(texts)
+        return await self._alists(texts, DOCUMENT)

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ov_minilm.integrations import Adapter, extra
-from ov_minilm.spec import MINILM
 
 with extra("sentence-transformers"):
     import torch
+    from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import InputModule
 
 
@@ -30,25 +30,29 @@ class MiniLMModule(Adapter, InputModule):  # type: ignore[misc]  # mypy does not
     """
 
     config_keys = ("model", "device", "threads", "truncate")  # what save_pretrained stores
-    max_seq_length = MINILM.max_tokens
 
     def __post_init__(self) -> None:
         """Become a torch module, then open the model."""
         InputModule.__init__(self)
         super().__post_init__()
 
-    def preprocess(self, inputs: Sequence[str], prompt: str | None = None) -> dict[str, list[str]]:
+    def preprocess(self, inputs: Sequence[str], prompt: str = "", **_task: object) -> dict[str, list[str]]:
         """Hand the texts on, after their prompt: tokenization belongs to the Embedder."""
         return {"texts": [(prompt or "") + text for text in inputs]}
 
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:
-        """Add "sentence_embedding", float32 (N, 384)."""
+        """Add "sentence_embedding", float32 (N, D)."""
         vectors = self.embedder.encode(features["texts"], progress=False, truncate=self.truncate)
         return _Features(features, sentence_embedding=torch.from_numpy(vectors))
 
+    def on_model_ready(self, model: SentenceTransformer) -> None:
+        """Give the model the artefact's facts: prompts for those that it has none for, and the length."""
+        model.prompts |= {name: text for name, text in self.embedder.spec.prompts.items() if text}
+        self.max_seq_length = self.embedder.spec.max_tokens
+
     def get_embedding_dimension(self) -> int:
-        """Return 384."""
-        return MINILM.dim
+        """Return how many components a vector has."""
+        return self.embedder.spec.dim
 
     def save(self, output_path: str, safe_serialization: bool = True) -> None:
         """Write what this module was made of, so that SentenceTransformer(folder) makes it again."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ov_minilm.integrations import Adapter, extra
-from ov_minilm.spec import MINILM, FloatArray
+from ov_minilm.spec import FloatArray
 
 with extra("scikit-learn"):
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -22,8 +22,6 @@ class MiniLMVectorizer(
 ):
     """Turns texts into unit vectors. There is nothing to fit."""
 
-    _n_features_out = MINILM.dim
-
     def __post_init__(self) -> None:
         """Open nothing: scikit-learn makes, clones and sends estimators that it never runs."""
 
@@ -32,10 +30,14 @@ class MiniLMVectorizer(
         return self
 
     def transform(self, X: Iterable[str]) -> FloatArray:
-        """Return float32 (N, 384) for N texts."""
+        """Return float32 (N, D) for N texts."""
         if isinstance(X, str):
             raise TypeError("X is one str; a list of texts was expected")
         return self.embedder.encode(X, truncate=self.truncate)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.embedder.spec.dim
 
     def __sklearn_is_fitted__(self) -> bool:
         return True

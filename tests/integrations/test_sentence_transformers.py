@@ -88,8 +88,8 @@ def test_what_it_cannot_do_is_refused() -> None:
     for options, reason in (
         ({"output_value": "token_embeddings"}, "the graph pools"),
         ({"output_value": None}, "the graph pools"),
-        ({"device": "cuda"}, "runs on CPU"),
-        ({"prompt_name": "passage"}, "give the text as prompt"),
+        ({"device": "cuda"}, "choose one of CPU"),
+        ({"prompt_name": "passage"}, "choose one of query, document"),
         ({"precision": "int4"}, "choose one of float32"),
         ({"truncate_dim": 385}, "1 to 384"),
     ):
