@@ -28,7 +28,7 @@ from ov_minilm.spec import FloatArray, IntArray
 News = Callable[[int | BaseException], None]
 
 FEW = 32  # texts of a call that need not wait for its turn
-TAKEN = 4096  # tokens of small calls that are packed at once: eight batches; more would reorder them too much
+TAKEN = 4096  # tokens of calls that are packed at once: eight batches; more would reorder them too much
 STREAK = 3  # batches of small calls after which a long one runs, if there is one
 NUMBERS = 2**31  # owners are int32; texts are numbered modulo this
 
@@ -268,17 +268,21 @@ class Scheduler:
         self._first.extend(self._plan.pack(ids, numbers, last=True)[0])
 
     def _take_turn(self) -> None:
-        """Pack the next window of the long call whose turn it is, with what others left loose.
+        """Pack a window of each long call in turn, up to so many tokens, with what others left loose.
 
         A call that has no further window waits for none: its last texts are run now.
         """
         ids, numbers = self._loose
-        if self._turns:
+        tokens = 0
+        for _turn in range(len(self._turns)):
             job = self._turns.popleft()
             window, mine = self._draw(job)
             ids, numbers = ids + window, numbers + mine
+            tokens += sum(map(len, window))
             if not job.drawn:
                 self._turns.append(job)
+            if tokens >= TAKEN:
+                break
         batches, left = self._plan.pack(ids, numbers, last=not self._turns)
         now = [i for i in left if self._owners[numbers[i]][0].drawn]
         later = [i for i in left if not self._owners[numbers[i]][0].drawn]

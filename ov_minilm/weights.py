@@ -63,7 +63,7 @@ def look_up_first(model: ov.Model) -> int:
     table in every compiled model, 47 MB for 30,522 words. After: Gather of INT8 rows -> Convert -> Multiply
     by the Gather of their scales, and the table is the one of the file.
     """
-    lookups = [node for node in model.get_ordered_ops() if _is_compressed(node)]
+    lookups = [node for node in model.get_ordered_ops() if is_compressed(node)]
     for lookup in lookups:
         dequantized = lookup.input_value(0).get_node()
         table = dequantized.input_value(0).get_node().input_value(0)
@@ -76,7 +76,7 @@ def look_up_first(model: ov.Model) -> int:
     return len(lookups)
 
 
-def _is_compressed(node: ov.Node) -> bool:
+def is_compressed(node: ov.Node) -> bool:
     """Tell whether this is a lookup into constant -> Convert -> Multiply."""
     for kind in ("Gather", "Multiply", "Convert"):
         if node.get_type_name() != kind:

@@ -110,8 +110,9 @@ def build(
         with step("quantize with NNCF") as note, quiet.silence():
             quantized = calibrate.quantize(plain, samples)
             note(f"{len(samples)} calibration texts")
-        with step("pair-safe weight scales") as note:
-            note(f"{scales.apply(quantized, plain)} layers")
+        with step("scales: pair-safe, and exact in BF16") as note:
+            layers, tables = scales.apply(quantized, plain), scales.apply_to_tables(quantized, plain)
+            note(f"{layers} layers, {tables} tables")
             graph.save(quantized, int8 / GRAPH)
         recipe = calibrate.recipe(calibration, len(texts), sum(map(len, channels)), scales.PAIR_LIMIT)
         _manifest(checkpoint, int8, recipe, limits, (), golden).write(int8)

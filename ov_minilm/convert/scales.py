@@ -1,8 +1,11 @@
-"""Weight scales that no kernel can saturate, so that every kind of CPU computes the same sums.
+"""Scales of INT8 weights: for linear layers such that no kernel saturates, for tables such that BF16 holds them.
 
 AVX2 kernels add two neighbouring u8 x i8 products in int16 (vpmaddubsw) and saturate there. If no two
 neighbouring weights (2k, 2k+1) of one sign sum to more than 128, the sum stays under 255 * 128 < 2**15.
 NNCF's own way out, 7-bit weights for all, costs twice the error; most channels need no such cut.
+
+Where float layers run in BF16, a row of an embedding table is multiplied by its scale in BF16. A scale that
+needs more than BF16's eight bits would be rounded there, and every word with it.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 
 from ov_minilm.backend import ops, ov
 from ov_minilm.lowering import linear_layers
+from ov_minilm.weights import is_compressed
 
 PAIR_LIMIT = 128
 LEVELS = 127
@@ -67,6 +71,32 @@ def apply(quantized: ov.Model, source: ov.Model) -> int:
         node.input(1).replace_source_output(dequantized.output(0))
         count += 1
     return count
+
+
+def exact_in_bf16(
+    W: NDArray[np.float32],
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Quantize a table [V, D] to int8 [V, D] and scales [V, 1] that are BF16 numbers: the next one up."""
+    scale = np.abs(W).max(1, keepdims=True) / np.float32(LEVELS)
+    scale[scale == 0] = 1
+    bits = np.ascontiguousarray(scale, np.float32).view(np.uint32)
+    scale = ((bits + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)
+    return np.rint(W / scale).astype(np.int8), scale
+
+
+def apply_to_tables(quantized: ov.Model, source: ov.Model) -> int:
+    """Give every INT8 embedding table scales that BF16 holds, in place; return how many there were."""
+    tables = {
+        node.get_friendly_name(): node.input_value(0).get_node()
+        for node in source.get_ordered_ops()
+        if node.get_type_name() == "Gather"
+    }
+    lookups = [node for node in quantized.get_ordered_ops() if is_compressed(node)]
+    for lookup in lookups:
+        q, scale = exact_in_bf16(tables[lookup.get_friendly_name()].data)
+        dequantized = ops.multiply(ops.convert(ops.constant(q), "f32"), ops.constant(scale))
+        lookup.input(0).replace_source_output(dequantized.output(0))
+    return len(lookups)
 
 
 def _pair_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ov_minilm.backend import ov
-from ov_minilm.convert.scales import pair_safe
+from ov_minilm.convert.scales import exact_in_bf16, pair_safe
 from ov_minilm.embedder import SHIPPED
 from ov_minilm.lowering import linear_layers
+from ov_minilm.weights import is_compressed
 
 
 def largest_pair(q: NDArray[np.int8]) -> int:  # [O, C]
@@ -35,6 +36,33 @@ def test_no_pair_exceeds_the_limit(seed: int, spread: float, channels: int) -> N
     assert largest_pair(q) <= 128
     assert np.abs(q.astype(np.int32)).max() <= 127
     assert np.abs(q * scale - W).max(1) == pytest.approx(np.zeros(16), abs=1.51 * float(scale.max()))
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), spread=st.floats(1e-3, 10))
+def test_scales_of_tables_are_bf16_numbers(seed: int, spread: float) -> None:
+    """The lower half of their bits is empty, no row is clipped, and half a step is the most that is lost."""
+    W = (np.random.default_rng(seed).standard_normal((50, 16)) * spread).astype(np.float32)
+    W[7] = 0
+
+    q, scale = exact_in_bf16(W)
+
+    assert 0 == int((scale.view(np.uint32) & 0xFFFF).max())
+    assert np.abs(q.astype(np.int32)).max() <= 127
+    assert (np.abs(q * scale - W) <= 0.501 * scale).all()
+
+
+def test_the_tables_that_ship_have_such_scales() -> None:
+    """The model in the package was built so: a word is the same number in BF16 as in FP32, but for one rounding."""
+    model = ov.Core().read_model(SHIPPED / "model.xml")
+    scales = [
+        lookup.input_value(0).get_node().input_value(1).get_node().data
+        for lookup in model.get_ordered_ops()
+        if is_compressed(lookup)
+    ]
+
+    assert 2 == len(scales)
+    assert all(0 == int((scale.view(np.uint32) & 0xFFFF).max()) for scale in scales)
 
 
 def test_a_lone_large_weight_keeps_eight_bits() -> None:
