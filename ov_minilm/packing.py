@@ -165,7 +165,9 @@ def pack(
 
     batches: list[Batch] = []
     left: list[int] = []
-    rows = place(lengths, wide, align=align)
+    rows = sorted(
+        place(lengths, wide, align=align), key=lambda row: min(row.texts)
+    )  # what came first is not left
     for grid in wide:
         mine = [row for row in rows if row.grid == grid]
         whole = len(mine) - len(mine) % grid.rows

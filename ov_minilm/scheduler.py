@@ -26,10 +26,11 @@ from ov_minilm.packing import Batch
 from ov_minilm.spec import FloatArray, IntArray
 
 News = Callable[[int | BaseException], None]
+Texts = tuple[list[IntArray], list[int]]  # ids, and the numbers of the texts
 
 FEW = 32  # texts of a call that need not wait for its turn
 TAKEN = 4096  # tokens of calls that are packed at once: eight batches; more would reorder them too much
-STREAK = 3  # batches of small calls after which a long one runs, if there is one
+STREAK = 8  # batches of small calls after which one of long calls runs, if there is one
 NUMBERS = 2**31  # owners are int32; texts are numbered modulo this
 
 
@@ -115,10 +116,8 @@ class Scheduler:
         self._first: deque[Batch] = deque()  # of small calls
         self._then: deque[Batch] = deque()  # of long ones
         self._streak = 0
-        self._loose: tuple[list[IntArray], list[int]] = (
-            [],
-            [],
-        )  # of long ones, in no batch yet
+        self._drawn: Texts = ([], [])  # of long calls, in no batch yet
+        self._left: set[int] = set()  # numbers of those that were in no whole batch the last time
         self._number = 0
 
     @property
@@ -207,7 +206,12 @@ class Scheduler:
         """Make batches and start them, while there are places."""
         while True:
             self._places.acquire()
-            batch = self._next()
+            try:
+                batch = self._next()
+            except Exception as error:  # no batch could be made: nobody may wait for one for ever
+                self._lose_all(error)
+                self._places.release()
+                continue
             if batch is None:
                 self._flights.put(None)
                 return
@@ -238,58 +242,74 @@ class Scheduler:
         """Return the next batch, waiting until there is one; None when the end was asked for."""
         while True:
             with self._changed:
-                while not (self._small or self._turns or self._first or self._then or self._loose[0]):
+                while not (self._small or self._turns or self._first or self._then or self._drawn[0]):
                     if self._closed:
                         return None
                     self._changed.wait()
-            if not self._first and self._small:
-                self._take_small()
-            if not self._then:
-                self._take_turn()
-            if self._first and not (self._then and self._streak >= STREAK):
+            due = self._streak >= STREAK and bool(self._then or self._turns or self._drawn[0])
+            if self._small and not self._first and not due:
+                ids, numbers = self._draw_from(self._small, whole=True)
+                self._form(ids, numbers)
+            elif not self._then and (due or not self._first):
+                self._form([], [])
+            if self._first and not (due and self._then):
                 self._streak += 1
                 return self._first.popleft()
             if self._then:
                 self._streak = 0
                 return self._then.popleft()
 
-    def _take_small(self) -> None:
-        """Pack small calls together, as they came, up to so many tokens."""
+    def _form(self, ids: list[IntArray], numbers: list[int]) -> None:
+        """Make batches of these texts of small calls, or of long calls if there are none.
+
+        The former are filled up with texts drawn of the latter, of which one batch is kept for that. A text that is in no whole batch for the second time, and whose call has no more to draw, waits no
+        longer: nor do those of small calls.
+        """
+        if sum(map(len, self._drawn[0])) < TAKEN:
+            more = self._draw_from(self._turns, whole=False)
+            self._drawn = (self._drawn[0] + more[0], self._drawn[1] + more[1])
+        small = set(numbers)
+        ids, numbers = ids + self._drawn[0], numbers + self._drawn[1]
+        batches, left = self._plan.pack(ids, numbers, last=not self._turns)
+        now = [
+            i for i in left if numbers[i] in small or (numbers[i] in self._left and self._is_last(numbers[i]))
+        ]
+        late = self._plan.pack([ids[i] for i in now], [numbers[i] for i in now], last=True)[0]
+        self._left = {numbers[i] for i in left}
+        owners = [batch.owner[batch.owner >= 0].tolist() for batch in batches]
+        if small:
+            urgent = [at for at, theirs in enumerate(owners) if not small.isdisjoint(theirs)]
+        else:
+            order = {number: place for place, number in enumerate(numbers)}
+            oldest = [min(order[number] for number in theirs) for theirs in owners]
+            urgent = sorted(range(len(batches)), key=oldest.__getitem__)
+            if self._turns and len(urgent) > 1:
+                urgent.pop()
+        (self._first if small else self._then).extend([batches[at] for at in urgent] + late)
+        taken = {number for at in urgent for number in owners[at]} | {numbers[i] for i in now}
+        rest = [i for i, number in enumerate(numbers) if number not in taken]
+        self._drawn = ([ids[i] for i in rest], [numbers[i] for i in rest])
+
+    def _is_last(self, number: int) -> bool:
+        """Tell whether the call of a text has no more to draw."""
+        return self._owners[number][0].drawn
+
+    def _draw_from(self, jobs: deque[Job], *, whole: bool) -> Texts:
+        """Draw up to so many tokens: whole calls one after the other, or a window of each in turn."""
         ids: list[IntArray] = []
         numbers: list[int] = []
-        tokens = 0
-        while self._small and tokens < TAKEN:
-            job = self._small.popleft()
+        for _turn in range(len(jobs)):
+            job = jobs.popleft()
             while not job.drawn:
                 window, mine = self._draw(job)
-                ids += window
-                numbers += mine
-                tokens += sum(map(len, window))
-        self._first.extend(self._plan.pack(ids, numbers, last=True)[0])
-
-    def _take_turn(self) -> None:
-        """Pack a window of each long call in turn, up to so many tokens, with what others left loose.
-
-        A call that has no further window waits for none: its last texts are run now.
-        """
-        ids, numbers = self._loose
-        tokens = 0
-        for _turn in range(len(self._turns)):
-            job = self._turns.popleft()
-            window, mine = self._draw(job)
-            ids, numbers = ids + window, numbers + mine
-            tokens += sum(map(len, window))
+                ids, numbers = ids + window, numbers + mine
+                if not whole:
+                    break
             if not job.drawn:
-                self._turns.append(job)
-            if tokens >= TAKEN:
+                jobs.append(job)
+            if sum(map(len, ids)) >= TAKEN:
                 break
-        batches, left = self._plan.pack(ids, numbers, last=not self._turns)
-        now = [i for i in left if self._owners[numbers[i]][0].drawn]
-        later = [i for i in left if not self._owners[numbers[i]][0].drawn]
-        if now:
-            batches += self._plan.pack([ids[i] for i in now], [numbers[i] for i in now], last=True)[0]
-        self._loose = ([ids[i] for i in later], [numbers[i] for i in later])
-        self._then.extend(batches)
+        return ids, numbers
 
     def _draw(self, job: Job) -> tuple[list[IntArray], list[int]]:
         """Return a job's next window, and new numbers for its texts."""
@@ -318,6 +338,15 @@ class Scheduler:
         for number in batch.owner[batch.owner >= 0].tolist():
             if number in self._owners:
                 self._owners.pop(number)[0].fail(error)
+
+    def _lose_all(self, error: Exception) -> None:
+        """End every job there is, and forget what was made of them."""
+        jobs = {job for job, _ in self._owners.values()} | {*self._small, *self._turns}
+        for queue in (self._small, self._turns, self._first, self._then):
+            queue.clear()
+        self._drawn = ([], [])
+        for job in jobs:
+            job.fail(error)
 
     def _count(self, batch: Batch, texts: int) -> None:
         self._texts += texts

@@ -1,4 +1,4 @@
-"""Scales of INT8 weights: for linear layers such that no kernel saturates, for tables such that BF16 holds them.
+"""Scales of INT8 weights: no kernel saturates on those of linear layers, BF16 holds those of tables.
 
 AVX2 kernels add two neighbouring u8 x i8 products in int16 (vpmaddubsw) and saturate there. If no two
 neighbouring weights (2k, 2k+1) of one sign sum to more than 128, the sum stays under 255 * 128 < 2**15.

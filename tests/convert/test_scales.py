@@ -53,7 +53,7 @@ def test_scales_of_tables_are_bf16_numbers(seed: int, spread: float) -> None:
 
 
 def test_the_tables_that_ship_have_such_scales() -> None:
-    """The model in the package was built so: a word is the same number in BF16 as in FP32, but for one rounding."""
+    """The model in the package was built so: in BF16 a word is rounded once, not twice."""
     model = ov.Core().read_model(SHIPPED / "model.xml")
     scales = [
         lookup.input_value(0).get_node().input_value(1).get_node().data
