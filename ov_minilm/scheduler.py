@@ -262,8 +262,9 @@ class Scheduler:
     def _form(self, ids: list[IntArray], numbers: list[int]) -> None:
         """Make batches of these texts of small calls, or of long calls if there are none.
 
-        The former are filled up with texts drawn of the latter, of which one batch is kept for that. A text that is in no whole batch for the second time, and whose call has no more to draw, waits no
-        longer: nor do those of small calls.
+        The former are filled up with texts drawn of the latter, of which one batch is kept for that. A text
+        that is in no whole batch for the second time, and whose call has no more to draw, waits no longer;
+        nor do those of small calls.
         """
         if sum(map(len, self._drawn[0])) < TAKEN:
             more = self._draw_from(self._turns, whole=False)
