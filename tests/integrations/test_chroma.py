@@ -48,7 +48,7 @@ def query(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_vectors_are_those_of_the_embedder(tmp_path: Path, shipped: Embedder) -> None:
-    """The collection holds what Embedder.encode gives; for cosines Chroma brings its length to 1 once more."""
+    """It holds what Embedder.encode gives; for cosines Chroma brings its length to 1 once more."""
     collection = fill(tmp_path)
 
     stored = collection.get(include=["embeddings"])["embeddings"]
