@@ -85,9 +85,9 @@ def peak(_: int) -> dict[str, Any]:
 
 
 def growth(count: int) -> dict[str, Any]:
-    """MB that a process grows by while it encodes many texts of random lengths, after a tenth of them."""
+    """MB that a process grows by while it encodes many texts of random lengths, after a quarter as many."""
     with Embedder.open() as embedder:
-        stream = mixed(count // 10)
+        stream = mixed(count // 4)
         for _block in embedder.encode_iter(stream):
             pass
         before = memory("VmRSS")
