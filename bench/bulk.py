@@ -118,10 +118,10 @@ def memory(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     with subprocess.Popen([sys.executable, *command], stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and time.monotonic() - started < 60 * arguments.minutes:
             time.sleep(0.5)
-            seen.append((time.monotonic() - started, resident(process.pid, "VmRSS")))
+            seen.append((time.monotonic() - started, machine.kilobytes("VmRSS", process.pid) / 1000))
         if process.poll() is not None:
             raise SystemExit("the job ended before its memory was measured")
-        peak = resident(process.pid, "VmHWM")
+        peak = machine.kilobytes("VmHWM", process.pid) / 1000
         process.kill()
     late = [size for at, size in seen if at > SETTLED * seen[-1][0]]
     half = len(late) // 2
@@ -146,12 +146,6 @@ with Reader(find([sys.argv[1]], keep=["id"])) as reader:
         pass
 print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1000)
 """
-
-
-def resident(pid: int, what: str) -> float:
-    """Read MB of memory of a process."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(what)) / 1000
 
 
 def large(path: Path) -> tuple[int, int]:

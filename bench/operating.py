@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import random
-import re
 import statistics
 import subprocess
 import sys
@@ -199,8 +198,7 @@ def mixed(count: int) -> Iterator[str]:
 
 def memory(name: str) -> float:
     """Read a figure of this process, in MB: VmRSS now, VmHWM at the peak."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return round(int(re.search(rf"{name}:\s+(\d+)", status)[1]) / MB, 1)  # type: ignore[index]
+    return round(machine.kilobytes(name) / MB, 1)
 
 
 def in_turn(base: Callable[[], object], mine: Callable[[], object]) -> dict[str, float]:

@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import uvloop
+from main_path import spread
 
 from ov_minilm import Embedder, TruncationWarning
 from ov_minilm.bench import machine
@@ -254,7 +255,7 @@ class Bench:
         probe = self._target.request([self._one])
         before = uvloop.run(closed_loop(self._target, [probe], 1, 1.0)).waits()
         capacity = uvloop.run(closed_loop(self._target, requests, 4, 2.0)).rate
-        memory = [resident(self._target.pid)]
+        memory = [1024 * machine.kilobytes("VmRSS", self._target.pid)]
         load = Load()
         offered = 0
 
@@ -286,7 +287,7 @@ class Bench:
                         tasks.add(task)
                         task.add_done_callback(tasks.discard)
                     offered = max(offered, due)
-                    memory.append(resident(self._target.pid))
+                    memory.append(1024 * machine.kilobytes("VmRSS", self._target.pid))
                     await asyncio.sleep(0.01)
             calm = time.perf_counter()
             single = Client(self._target)
@@ -385,23 +386,6 @@ def timed(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median and the extremes."""
-    return {
-        "median": round(statistics.median(values), 4),
-        "min": round(min(values), 4),
-        "max": round(max(values), 4),
-    }
-
-
-def resident(pid: int) -> int:
-    """Return the bytes that a process holds."""
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    found = re.search(r"VmRSS:\s+(\d+) kB", lines)
-    assert found is not None
-    return 1024 * int(found[1])
 
 
 def main() -> None:

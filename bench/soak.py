@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
 import statistics
 import sys
@@ -176,17 +175,15 @@ def sample(soak: Soak, seconds: float) -> dict[str, float]:
         latencies, soak.latencies = soak.latencies, []
         encoded = soak.encoded
     with soak.only_one:
-        row = {"s": round(seconds, 1), "rss_mb": round(resident_bytes() / 1e6, 1), "texts": encoded}
+        row = {
+            "s": round(seconds, 1),
+            "rss_mb": round(machine.kilobytes("VmRSS") * 1024e-6, 1),
+            "texts": encoded,
+        }
     if latencies:
         for name, percent in (("p50_ms", 50), ("p95_ms", 95), ("max_ms", 100)):
             row[name] = round(1000 * float(np.percentile(latencies, percent)), 2)
     return row
-
-
-def resident_bytes() -> int:
-    """Memory of this process that is in RAM now."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

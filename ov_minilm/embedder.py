@@ -250,7 +250,7 @@ class Embedder:
         from concurrent.futures import Future, InvalidStateError  # imports logging, which `encode` need not
 
         self._check_usable()
-        flat = [ids for windows in tokenized.windows for ids in windows]
+        flat = tokenized.flat
         out = np.empty((len(flat), self._spec.dim), np.float32)
         future: Future[FloatArray] = Future()
         left = len(flat)
@@ -380,7 +380,7 @@ class Embedder:
         self._check_usable()
         if truncate == "mean":  # how many windows there are is known when all are tokenized
             tokenized = self._tokenize(items, start, truncate)
-            flat = [ids for windows in tokenized.windows for ids in windows]
+            flat = tokenized.flat
             return self._join(tokenized, self._run(_slices(flat), len(flat), progress))
         parts = (
             self._tokenize(items[done : done + WINDOW], start + done, truncate)

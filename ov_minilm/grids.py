@@ -173,7 +173,7 @@ class CompiledGrids:
 def limit(plan: Plan) -> int:
     """How many streams are kept compiled: those of all wide grids and of two lone rows, and at least 6.
 
-    With MiniLM's two wide grids and two threads that is 200 MB, and about 320 MB for the whole process.
+    With MiniLM's two wide grids and two threads that is 200 MB, and about 340 MB for the whole process.
     """
     wide = sum(grid.rows > 1 for grid in plan.grids)
     return max(6, wide * plan.threads + 2)

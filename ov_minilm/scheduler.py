@@ -176,7 +176,7 @@ class Scheduler:
             self._closed = True
             if drop:
                 for job in (*self._small, *self._turns):
-                    job.over = True
+                    job.give_up()
             self._changed.notify()
         for thread in self._threads:
             if thread is not threading.current_thread():
@@ -299,16 +299,19 @@ class Scheduler:
         """Draw up to so many tokens: whole calls one after the other, or a window of each in turn."""
         ids: list[IntArray] = []
         numbers: list[int] = []
+        tokens = 0
         for _turn in range(len(jobs)):
             job = jobs.popleft()
             while not job.drawn:
                 window, mine = self._draw(job)
-                ids, numbers = ids + window, numbers + mine
+                ids += window
+                numbers += mine
+                tokens += sum(map(len, window))
                 if not whole:
                     break
             if not job.drawn:
                 jobs.append(job)
-            if sum(map(len, ids)) >= TAKEN:
+            if tokens >= TAKEN:
                 break
         return ids, numbers
 
@@ -326,6 +329,8 @@ class Scheduler:
         found = vectors[rows, slots]  # a copy: the request's memory is used again
         places: dict[Job, tuple[list[int], list[int]]] = {}
         for at, number in enumerate(batch.owner[rows, slots].tolist()):
+            if number not in self._owners:  # its job was lost with all others
+                continue
             job, row = self._owners.pop(number)
             theirs = places.setdefault(job, ([], []))
             theirs[0].append(row)
@@ -346,6 +351,8 @@ class Scheduler:
         for queue in (self._small, self._turns, self._first, self._then):
             queue.clear()
         self._drawn = ([], [])
+        self._left = set()
+        self._owners.clear()  # of batches in flight too: what lands finds nobody
         for job in jobs:
             job.fail(error)
 

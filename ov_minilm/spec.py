@@ -44,9 +44,7 @@ class ModelSpec:
 
     name: str
     dim: int
-    max_tokens: (
-        int  # of MiniLM: sentence_bert_config.json, the truth; tokenizer.json says 128, config.json 512
-    )
+    max_tokens: int  # by sentence_bert_config.json; of MiniLM tokenizer.json says 128, config.json 512
     vocab_size: int
     layers: int
     heads: int

@@ -53,6 +53,11 @@ class Tokenized:
     truncated: list[int]  # which texts were cut at their end
 
     @property
+    def flat(self) -> list[IntArray]:
+        """The windows of all texts, one after the other."""
+        return [ids for windows in self.windows for ids in windows]
+
+    @property
     def tokens(self) -> list[int]:
         """Tokens of each text that the model will read."""
         return [sum(map(len, windows)) for windows in self.windows]

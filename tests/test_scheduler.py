@@ -274,6 +274,28 @@ def test_an_engine_that_breaks_ends_its_jobs_and_serves_the_next() -> None:
     scheduler.close()
 
 
+def test_batches_that_cannot_be_made_end_every_job_and_leave_nothing() -> None:
+    """Where packing itself breaks, callers hear so, nothing is counted as running, and the next call runs."""
+
+    class Unpackable(Plan):
+        def pack(self, ids: object, names: object, *, last: object) -> Any:
+            raise RuntimeError(f"no batch of {ids}, {names}, {last}")
+
+    scheduler = Scheduler(GatedEngine())  # type: ignore[arg-type]
+    plan = scheduler._plan
+    scheduler._plan = Unpackable("CPU", "f32", "f32", "native", 2, "", 1, 1, GRIDS)
+
+    with pytest.raises(RuntimeError, match="no batch of"):
+        scheduler.run(windows(texts(600)), np.empty((600, 1), np.float32), lambda _: None)
+    until(lambda: not scheduler.stats.running)
+    scheduler._plan = plan
+    out = np.empty((600, 1), np.float32)
+    scheduler.run(windows(texts(600)), out, lambda _: None)
+
+    assert expected(texts(600)) == out[:, 0].tolist()
+    scheduler.close()
+
+
 def test_close_finishes_what_was_accepted(gated: tuple[Scheduler, GatedEngine]) -> None:
     """And takes nothing more."""
     scheduler, engine = gated

@@ -6,7 +6,8 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import cpuinfo
 
@@ -58,3 +59,9 @@ def facts() -> dict[str, Any]:
         | {name: version(name) for name in ("openvino", "tokenizers", "numpy")}
         | {"python": platform.python_version()},
     }
+
+
+def kilobytes(what: str, pid: int | Literal["self"] = "self") -> int:
+    """Read a figure of a process's memory, in kB, from Linux: VmRSS now, VmHWM at the peak."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{what}:"))
