@@ -179,7 +179,7 @@ def latency(fp32: Embedder, int8: Embedder) -> dict[str, Any]:
 def packing(int8: Embedder, texts: list[str]) -> dict[str, Any]:
     """Fill of the grids, and end to end against the engine alone on the same batches, in turn."""
     ids, _ = int8._tokens.encode(texts)
-    batches, _ = int8._plan.pack(ids, range(len(ids)), last=True)
+    batches = int8._plan.pack(ids)
     cells = sum(batch.grid.cells for batch in batches)
 
     def engine() -> None:

@@ -183,7 +183,7 @@ class Engine:
         return compiled
 
     def _cosine(self, compiled: ov.CompiledModel, grid: Grid) -> float:
-        batch = self._golden.batch(grid, self.plan.align)
+        batch = self._golden.batch(grid, self.plan.align_of(grid))
         request = Request(compiled, grid)
         request.start(batch)
         cosine = self._golden.worst(request.finish()[:, : grid.slots][batch.owner >= 0])

@@ -49,9 +49,9 @@ class Golden:
     def batch(self, grid: Grid, align: int) -> Batch:
         """Fill a grid with the text, as often as it fits: what is wrong in any row is seen."""
         each = min(grid.slots, max(1, grid.width // cells(len(self.ids), align)))
-        ids = [np.array(self.ids, np.int32)] * (each * grid.rows)
-        rows = [Row(grid, 0, list(range(row * each, (row + 1) * each))) for row in range(grid.rows)]
-        return fill(grid, rows, ids, range(len(ids)), align=align)
+        ids = dict.fromkeys(range(each * grid.rows), np.array(self.ids, np.int32))
+        rows = [Row(grid, 0, texts=list(range(row * each, (row + 1) * each))) for row in range(grid.rows)]
+        return fill(grid, rows, ids, align=align)
 
     def worst(self, vectors: FloatArray) -> float:  # [N, D]
         """Return the least cosine of any vector to the golden one; NaN if any is.

@@ -4,6 +4,9 @@ Placement is best-fit decreasing: longest first, each into the fullest row that 
 (Johnson et al., "Worst-case performance bounds for simple one-dimensional packing algorithms", 1974).
 A padded bucket is only a row with one text, so there is one kind of batch and one way back.
 
+Rows stay in a pool until a batch takes them, and later texts still find their gaps. A batch is any rows of
+one width: those of a caller in a hurry go first, and full rows of others make up the number.
+
 `align` is the multiple of cells at which texts start. It is 1 for FP32, whose kernels add a row's terms one
 by one, so that zeros before a text change nothing. BF16 kernels add them in groups; a text has the same bits
 everywhere only if its tokens always fall into the same groups.
@@ -11,13 +14,15 @@ everywhere only if its tokens always fall into the same groups.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 
 from ov_minilm.spec import LONG, Grid, IntArray
+
+PATIENCE = 32  # batches that may pass a row over for lack of others to make a whole one with it
+HURRY = 1  # the same, for a row with an urgent text
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +41,25 @@ class Batch:
         return int(np.count_nonzero(self.segments))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Row:
     """One row being filled: the texts in it, in slot order, and the cells still free."""
 
     grid: Grid
     free: int
+    since: int = 0  # batches that had been taken when it was opened, or became urgent
+    urgent: bool = False
     texts: list[int] = field(default_factory=list)
+
+    @property
+    def used(self) -> int:
+        """Cells that texts take."""
+        return self.grid.width - self.free
+
+    @property
+    def open(self) -> bool:
+        """Whether a text may still come."""
+        return self.free > 0 and len(self.texts) < self.grid.slots
 
 
 def narrowest(grids: Sequence[Grid], tokens: int) -> Grid:
@@ -58,41 +75,8 @@ def cells(tokens: int, align: int) -> int:
     return -(-tokens // align) * align
 
 
-def place(lengths: Sequence[int], grids: Sequence[Grid], *, align: int = 1) -> list[Row]:
-    """Put every text into a row; a row opens in the narrowest grid that holds the text it is opened for.
-
-    Ties go by index, so equal input gives equal rows. Rows by free cells, with a bit per non-empty list,
-    make the search for the fullest fitting row one shift instead of a scan.
-    """
-    rows: list[Row] = []
-    open_rows: list[list[Row]] = [[] for _ in range(max(grid.width for grid in grids) + 1)]
-    holes = 0  # bit f set: some open row has f free cells
-    for text in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if lengths[text] < 1:
-            raise ValueError(f"text {text} has {lengths[text]} tokens; a row holds 1 or more")
-        needed = cells(lengths[text], align)
-        fits = holes >> needed
-        if fits:
-            free = needed + (fits & -fits).bit_length() - 1
-            row = open_rows[free].pop()
-            if not open_rows[free]:
-                holes ^= 1 << free
-        else:
-            grid = narrowest(grids, lengths[text])
-            row = Row(grid, grid.width)
-            rows.append(row)
-        row.texts.append(text)
-        row.free -= needed
-        if row.free and len(row.texts) < row.grid.slots:
-            open_rows[row.free].append(row)
-            holes |= 1 << row.free
-    return rows
-
-
-def fill(
-    grid: Grid, rows: Sequence[Row], ids: Sequence[IntArray], names: Sequence[int], *, align: int = 1
-) -> Batch:
-    """Write rows of texts into the arrays of one batch; `names[i]` is what `owner` calls text i."""
+def fill(grid: Grid, rows: Sequence[Row], ids: Mapping[int, IntArray], *, align: int = 1) -> Batch:
+    """Write rows of texts into the arrays of one batch; `owner` calls each text what `ids` does."""
     shape = (grid.rows, grid.width)
     batch = Batch(
         grid,
@@ -108,76 +92,165 @@ def fill(
             batch.ids[r, start:end] = ids[text]
             batch.positions[r, start:end] = np.arange(end - start)
             batch.segments[r, start:end] = slot + 1
-            batch.owner[r, slot] = names[text]
+            batch.owner[r, slot] = text
             start = cells(end, align)
     return batch
 
 
-def pack_apart(
-    ids: Sequence[IntArray],
-    names: Sequence[int],
-    grids: Sequence[Grid],
-    *,
-    last: bool,
-    align: int = 1,
-    long_align: int = 1,
-) -> tuple[list[Batch], list[int]]:
-    """Pack as `pack` does, with texts of more than LONG tokens in rows, and with an alignment, of their own.
+class Lane:
+    """The rows of grids whose texts may share rows, oldest first, and where each still has room.
 
-    For widths that run in another precision: which one a text gets must not depend on who is with it.
+    Open rows by free cells, with a bit per non-empty list, make the search for the fullest fitting row one
+    shift instead of a scan.
     """
-    batches: list[Batch] = []
-    left: list[int] = []
-    for long in (False, True):
-        mine = [i for i, text in enumerate(ids) if (len(text) > LONG) == long]
-        theirs = [grid for grid in grids if (grid.width > LONG) == long]
-        found, rest = pack(
-            [ids[i] for i in mine],
-            [names[i] for i in mine],
-            theirs,
-            last=last,
-            align=long_align if long else align,
-        )
-        batches += found
-        left += [mine[i] for i in rest]
-    return batches, left
 
+    def __init__(self, grids: Sequence[Grid], align: int) -> None:
+        self.align = align
+        self.single = [grid for grid in grids if grid.rows == 1]
+        self.wide = [grid for grid in grids if grid.rows > 1] or self.single  # an NPU has no others
+        self.rows: dict[Grid, list[Row]] = {grid: [] for grid in self.wide}
+        self._open: list[list[Row]] = [[] for _ in range(max(grid.width for grid in grids) + 1)]
+        self._holes = 0  # bit f set: some open row has f free cells
 
-def pack(
-    ids: Sequence[IntArray], names: Sequence[int], grids: Sequence[Grid], *, last: bool, align: int = 1
-) -> tuple[list[Batch], list[int]]:
-    """Cut texts into full batches; return them and the indices of the texts that fill none yet.
-
-    With `last` nothing is left over: what fits one row runs as a single row, and so do the last few rows
-    of a width when they are at most half a batch, because all threads then work on each.
-    """
-    if not ids:
-        return [], []
-    write = partial(fill, ids=ids, names=names, align=align)
-    wide = [grid for grid in grids if grid.rows > 1]
-    single = [grid for grid in grids if grid.rows == 1]
-    lengths = [len(text) for text in ids]
-    total = sum(cells(length, align) for length in lengths)
-    if last and ids and min(lengths) > 0 and total <= max(grid.width for grid in single):
-        grid = narrowest(single, total)
-        if len(ids) <= grid.slots:
-            return [write(grid, [Row(grid, 0, list(range(len(ids))))])], []
-
-    batches: list[Batch] = []
-    left: list[int] = []
-    rows = sorted(
-        place(lengths, wide, align=align), key=lambda row: min(row.texts)
-    )  # what came first is not left
-    for grid in wide:
-        mine = [row for row in rows if row.grid == grid]
-        whole = len(mine) - len(mine) % grid.rows
-        batches += [write(grid, mine[k : k + grid.rows]) for k in range(0, whole, grid.rows)]
-        rest = mine[whole:]
-        if not last:
-            left += [text for row in rest for text in row.texts]
-        elif len(rest) > grid.rows // 2:
-            batches.append(write(grid, rest))
+    def put(self, text: int, tokens: int, now: int) -> Row:
+        """Put a text into the fullest row that holds it, else into a new one of the narrowest grid."""
+        needed = cells(tokens, self.align)
+        fits = self._holes >> needed
+        if fits:
+            row = self._open[needed + (fits & -fits).bit_length() - 1][0]
+            self._close(row)
         else:
-            for row in rest:
-                batches.append(write(narrowest(single, row.grid.width - row.free), [row]))
-    return batches, left
+            grid = narrowest(self.wide, tokens)
+            row = Row(grid, grid.width, now)
+            self.rows[grid].append(row)
+        row.texts.append(text)
+        row.free -= needed
+        if row.open:
+            self._open[row.free].append(row)
+            self._holes |= 1 << row.free
+        return row
+
+    def take(self, rows: Sequence[Row]) -> None:
+        """Remove rows: they are full, whatever they hold."""
+        for row in rows:
+            self.rows[row.grid].remove(row)
+            if row.open:
+                self._close(row)
+
+    @property
+    def all(self) -> list[Row]:
+        """Every row."""
+        return [row for rows in self.rows.values() for row in rows]
+
+    def merged(self) -> Row | None:
+        """Return all texts as one row if there is a grid of one row that holds them."""
+        texts = [text for row in self.all for text in row.texts]
+        used = sum(row.used for row in self.all)
+        fitting = [grid for grid in self.single if grid.width >= used and grid.slots >= len(texts)]
+        if not fitting:
+            return None
+        grid = narrowest(fitting, used)
+        return Row(grid, grid.width - used, texts=texts)
+
+    def _close(self, row: Row) -> None:
+        self._open[row.free].remove(row)
+        if not self._open[row.free]:
+            self._holes ^= 1 << row.free
+
+
+class Pool:
+    """Texts in rows, until batches take them. A text has a number, which `owner` of its batch tells."""
+
+    def __init__(self, grids: Sequence[Grid], *, align: int = 1, long_align: int | None = None) -> None:
+        """With `long_align`, texts of more than LONG tokens have rows, and an alignment, of their own.
+
+        For widths that run in another precision: which one a text gets must not depend on who is with it.
+        """
+        self._apart = long_align is not None
+        if long_align is None:
+            self._lanes = [Lane(grids, align)]
+        else:
+            self._lanes = [
+                Lane([grid for grid in grids if grid.width <= LONG], align),
+                Lane([grid for grid in grids if grid.width > LONG], long_align),
+            ]
+        self._ids: dict[int, IntArray] = {}
+        self._taken = 0  # batches
+        self.tokens = 0  # of the texts that are here
+        self.urgent = 0  # rows with an urgent text
+
+    def __len__(self) -> int:
+        """Count the texts that are here."""
+        return len(self._ids)
+
+    @property
+    def whole(self) -> bool:
+        """Whether there are rows for a batch without an empty one."""
+        return any(len(rows) >= grid.rows for lane in self._lanes for grid, rows in lane.rows.items())
+
+    def add(self, ids: Mapping[int, IntArray], *, urgent: bool = False) -> None:
+        """Place texts, by number; ties of length go by number, so that equal input gives equal rows."""
+        for text in sorted(ids, key=lambda text: (-len(ids[text]), text)):
+            tokens = len(ids[text])
+            if tokens < 1:
+                raise ValueError(f"text {text} has {tokens} tokens; a row holds 1 or more")
+            row = self._lanes[self._apart and tokens > LONG].put(text, tokens, self._taken)
+            if urgent and not row.urgent:
+                row.urgent, row.since = True, self._taken
+                self.urgent += 1
+            self.tokens += tokens
+        self._ids.update(ids)
+
+    def take(self, *, in_turn: bool = False) -> Batch | None:
+        """Return a whole batch, or one with a row that was passed over too often; None: there is neither.
+
+        The oldest rows go first; before them, unless it is their turn, those with an urgent text.
+        """
+        return self._take([
+            (lane, grid)
+            for lane in self._lanes
+            for grid, rows in lane.rows.items()
+            if len(rows) >= grid.rows or any(map(self._overdue, rows))
+        ], in_turn)
+
+    def take_rest(self) -> Batch | None:
+        """Return a batch of what there is; None: nothing is.
+
+        What fits one row runs as one. So do rows that are at most half a batch, because all threads then
+        work on each.
+        """
+        return self._take(
+            [(lane, grid) for lane in self._lanes for grid, rows in lane.rows.items() if rows], False
+        )
+
+    def take_all(self) -> Iterator[Batch]:
+        """Yield batches until nothing is left."""
+        while batch := self.take() or self.take_rest():
+            yield batch
+
+    def _overdue(self, row: Row) -> bool:
+        return self._taken - row.since >= (HURRY if row.urgent else PATIENCE)
+
+    def _take(self, ready: Sequence[tuple[Lane, Grid]], in_turn: bool) -> Batch | None:
+        if not ready:
+            return None
+
+        def order(row: Row) -> tuple[bool, int]:
+            return (not (row.urgent or in_turn), row.since)
+
+        lane, grid = min(ready, key=lambda at: min(map(order, at[0].rows[at[1]])))
+        taken = rows = sorted(lane.rows[grid], key=order)[: grid.rows]
+        if len(rows) < grid.rows:
+            one = lane.merged()
+            if one is not None:
+                taken, rows, grid = lane.all, [one], one.grid
+            elif len(rows) <= grid.rows // 2:
+                taken = rows = rows[:1]
+                grid = narrowest(lane.single, rows[0].used)
+        batch = fill(grid, rows, self._ids, align=lane.align)
+        lane.take(taken)
+        for text in (text for row in rows for text in row.texts):
+            self.tokens -= len(self._ids.pop(text))
+        self.urgent -= sum(row.urgent for row in taken)
+        self._taken += 1
+        return batch

@@ -16,7 +16,7 @@ from ov_minilm.backend import ops, ov
 from ov_minilm.drift import Gate, gate
 from ov_minilm.errors import DeviceUnavailable, PrecisionUnavailable
 from ov_minilm.manifest import Manifest
-from ov_minilm.packing import Batch, pack, pack_apart
+from ov_minilm.packing import Batch, Pool
 from ov_minilm.spec import LONG, Grid, IntArray
 
 Precision = Literal["f32", "bf16", "f16"]
@@ -87,6 +87,10 @@ class Plan:
         """Return what a grid runs in."""
         return self.long if grid.width > LONG else self.precision
 
+    def align_of(self, grid: Grid) -> int:
+        """Return where texts may start in a grid's rows."""
+        return self.long_align if grid.width > LONG else self.align
+
     def streams(self, grid: Grid) -> int:
         """How many batches of a grid run side by side: a lone row is served by all threads together."""
         return 1 if grid.rows == 1 else self.threads
@@ -99,13 +103,16 @@ class Plan:
         tiles = self.lowering == "conv" and "amx" in self.kernel
         return 1 if tiles and grid.rows == 1 and grid.width <= NARROW else self.threads
 
-    def pack(
-        self, ids: Sequence[IntArray], names: Sequence[int], *, last: bool
-    ) -> tuple[list[Batch], list[int]]:
-        """Cut texts into batches that suit this plan; see packing.pack."""
-        if self.apart:
-            return pack_apart(ids, names, self.grids, last=last, align=self.align, long_align=self.long_align)
-        return pack(ids, names, self.grids, last=last, align=self.align)
+    def pool(self) -> Pool:
+        """Return a pool that packs texts in rows that suit this plan."""
+        long_align = self.long_align if self.apart else None
+        return Pool(self.grids, align=self.align, long_align=long_align)
+
+    def pack(self, ids: Sequence[IntArray]) -> list[Batch]:
+        """Pack texts that are all there; `owner` calls them by their index."""
+        pool = self.pool()
+        pool.add(dict(enumerate(ids)))
+        return list(pool.take_all())
 
     def config(self, grid: Grid) -> dict[str, Any]:
         """Return what OpenVINO is told when it compiles a grid."""

@@ -4,6 +4,9 @@ Two threads. One makes batches and starts them as soon as a place in the engine 
 packed as late, and as full, as can be. The other waits for the oldest to land and hands its vectors out. An
 interrupt reaches the caller's thread only, and cannot leave the work of others half done.
 
+There is a place for each stream of the engine, and one more, so that no stream waits for Python. That one is
+for whole batches: what would be run half empty is better run when a stream is free, for others may come.
+
 Texts of small calls that wait at the same time share grids, and go before long calls, which are drawn a
 window at a time, in turn: a single text waits for the batches in flight, not for a million texts. A lone
 small call needs no queue and runs in its own thread.
@@ -26,11 +29,9 @@ from ov_minilm.packing import Batch
 from ov_minilm.spec import FloatArray, IntArray
 
 News = Callable[[int | BaseException], None]
-Texts = tuple[list[IntArray], list[int]]  # ids, and the numbers of the texts
-
 FEW = 32  # texts of a call that need not wait for its turn
-TAKEN = 4096  # tokens of calls that are packed at once: eight batches; more would reorder them too much
-STREAK = 8  # batches of small calls after which one of long calls runs, if there is one
+TAKEN = 4096  # tokens in rows from which on no more are drawn: eight batches; more would reorder them too much
+STREAK = 8  # batches in which small calls go first, until one in which the oldest texts do
 NUMBERS = 2**31  # owners are int32; texts are numbered modulo this
 
 
@@ -108,16 +109,13 @@ class Scheduler:
         self._turns: deque[Job] = deque()  # that have windows to draw
         self._closed = False
         self._threads: list[threading.Thread] = []
-        self._places = threading.Semaphore(engine.plan.threads + 1)  # one more than there are streams
+        self._flying = 0  # batches
         self._flights: SimpleQueue[Flight | None] = SimpleQueue()
         self._owners: dict[int, tuple[Job, int]] = {}  # number of a text under way -> its job and row
         self._texts = self._tokens = self._batches = self._cells = 0
         # The rest belongs to the thread that makes batches.
-        self._first: deque[Batch] = deque()  # of small calls
-        self._then: deque[Batch] = deque()  # of long ones
+        self._pool = self._plan.pool()
         self._streak = 0
-        self._drawn: Texts = ([], [])  # of long calls, in no batch yet
-        self._left: set[int] = set()  # numbers of those that were in no whole batch the last time
         self._number = 0
 
     @property
@@ -168,7 +166,8 @@ class Scheduler:
                 for thread in self._threads:
                     thread.start()
             (self._small if len(job.out) <= FEW else self._turns).append(job)
-            self._changed.notify()
+            if self._ready:  # else whoever lands next wakes it, and it finds more
+                self._changed.notify()
 
     def close(self, *, drop: bool = False) -> None:
         """Take no more jobs, finish those there are, or drop what is not in flight, and end the threads."""
@@ -192,9 +191,7 @@ class Scheduler:
         try:
             if self._closed:
                 raise ValueError("this Embedder is closed")
-            for batch, vectors in self._engine.stream(
-                self._plan.pack(window, range(len(window)), last=True)[0]
-            ):
+            for batch, vectors in self._engine.stream(self._plan.pack(window)):
                 used = batch.owner >= 0
                 out[batch.owner[used]] = vectors[used]
                 self._count(batch, int(np.count_nonzero(used)))
@@ -205,26 +202,29 @@ class Scheduler:
     def _start(self) -> None:
         """Make batches and start them, while there are places."""
         while True:
-            self._places.acquire()
             try:
                 batch = self._next()
             except Exception as error:  # no batch could be made: nobody may wait for one for ever
                 self._lose_all(error)
-                self._places.release()
                 continue
             if batch is None:
                 self._flights.put(None)
                 return
             try:
-                self._flights.put(self._engine.start(batch))
+                flight = self._engine.start(batch)
             except Exception as error:  # it did not compile: its jobs are lost, others may run
                 self._lose(batch, error)
-                self._places.release()
+                continue
+            with self._changed:
+                self._flying += 1
+            self._flights.put(flight)
 
     def _land(self) -> None:
         """Wait for each batch in turn and hand its vectors out."""
         while self._land_one(self._flights.get()):
-            self._places.release()
+            with self._changed:
+                self._flying -= 1
+                self._changed.notify()
 
     def _land_one(self, flight: Flight | None) -> bool:
         """Hand out the vectors of one; of its grid, which may be given up, nothing is kept here."""
@@ -238,90 +238,44 @@ class Scheduler:
             flight.release()
         return True
 
+    @property
+    def _ready(self) -> bool:
+        """Whether there is a place, and something to run in it."""
+        places = self._plan.threads + 1 - self._flying
+        if places == 1:
+            return self._pool.whole or bool(self._turns) or sum(len(job.out) for job in self._small) >= FEW
+        return places > 1 and bool(self._turns or self._small or self._pool)
+
     def _next(self) -> Batch | None:
         """Return the next batch, waiting until there is one; None when the end was asked for."""
         while True:
             with self._changed:
-                while not (self._small or self._turns or self._first or self._then or self._drawn[0]):
-                    if self._closed:
+                while not self._ready:
+                    if self._closed and not (self._turns or self._small or self._pool):
                         return None
                     self._changed.wait()
-            due = self._streak >= STREAK and bool(self._then or self._turns or self._drawn[0])
-            if self._small and not self._first and not due:
-                ids, numbers = self._draw_from(self._small, whole=True)
-                self._form(ids, numbers)
-            elif not self._then and (due or not self._first):
-                self._form([], [])
-            if self._first and not (due and self._then):
-                self._streak += 1
-                return self._first.popleft()
-            if self._then:
-                self._streak = 0
-                return self._then.popleft()
+            while self._small and self._pool.tokens < 2 * TAKEN:
+                self._draw(self._small, urgent=True)
+            while self._turns and self._pool.tokens < TAKEN:
+                self._draw(self._turns, urgent=False)
+            in_turn, urgent = self._streak == STREAK, self._pool.urgent
+            batch = self._pool.take(in_turn=in_turn)
+            if batch is None and (self._flying < self._plan.threads or self._pool.tokens >= TAKEN):
+                batch = self._pool.take_rest()
+            if batch is not None:
+                self._streak = self._streak + 1 if urgent and not in_turn else 0
+                return batch
 
-    def _form(self, ids: list[IntArray], numbers: list[int]) -> None:
-        """Make batches of these texts of small calls, or of long calls if there are none.
-
-        The former are filled up with texts drawn of the latter, of which one batch is kept for that. A text
-        that is in no whole batch for the second time, and whose call has no more to draw, waits no longer;
-        nor do those of small calls.
-        """
-        if sum(map(len, self._drawn[0])) < TAKEN:
-            more = self._draw_from(self._turns, whole=False)
-            self._drawn = (self._drawn[0] + more[0], self._drawn[1] + more[1])
-        small = set(numbers)
-        ids, numbers = ids + self._drawn[0], numbers + self._drawn[1]
-        batches, left = self._plan.pack(ids, numbers, last=not self._turns)
-        now = [
-            i for i in left if numbers[i] in small or (numbers[i] in self._left and self._is_last(numbers[i]))
-        ]
-        late = self._plan.pack([ids[i] for i in now], [numbers[i] for i in now], last=True)[0]
-        self._left = {numbers[i] for i in left}
-        owners = [batch.owner[batch.owner >= 0].tolist() for batch in batches]
-        if small:
-            urgent = [at for at, theirs in enumerate(owners) if not small.isdisjoint(theirs)]
-        else:
-            order = {number: place for place, number in enumerate(numbers)}
-            oldest = [min(order[number] for number in theirs) for theirs in owners]
-            urgent = sorted(range(len(batches)), key=oldest.__getitem__)
-            if self._turns and len(urgent) > 1:
-                urgent.pop()
-        (self._first if small else self._then).extend([batches[at] for at in urgent] + late)
-        taken = {number for at in urgent for number in owners[at]} | {numbers[i] for i in now}
-        rest = [i for i, number in enumerate(numbers) if number not in taken]
-        self._drawn = ([ids[i] for i in rest], [numbers[i] for i in rest])
-
-    def _is_last(self, number: int) -> bool:
-        """Tell whether the call of a text has no more to draw."""
-        return self._owners[number][0].drawn
-
-    def _draw_from(self, jobs: deque[Job], *, whole: bool) -> Texts:
-        """Draw up to so many tokens: whole calls one after the other, or a window of each in turn."""
-        ids: list[IntArray] = []
-        numbers: list[int] = []
-        tokens = 0
-        for _turn in range(len(jobs)):
-            job = jobs.popleft()
-            while not job.drawn:
-                window, mine = self._draw(job)
-                ids += window
-                numbers += mine
-                tokens += sum(map(len, window))
-                if not whole:
-                    break
-            if not job.drawn:
-                jobs.append(job)
-            if tokens >= TAKEN:
-                break
-        return ids, numbers
-
-    def _draw(self, job: Job) -> tuple[list[IntArray], list[int]]:
-        """Return a job's next window, and new numbers for its texts."""
+    def _draw(self, jobs: deque[Job], *, urgent: bool) -> None:
+        """Put the next window of the first call into rows; the call goes to the end of its queue."""
+        job = jobs.popleft()
         window, rows = job.draw()
-        numbers = [(self._number + i) % NUMBERS for i in range(len(window))]
+        if not job.drawn:
+            jobs.append(job)
+        ids = {(self._number + i) % NUMBERS: text for i, text in enumerate(window)}
         self._number = (self._number + len(window)) % NUMBERS
-        self._owners.update((number, (job, row)) for number, row in zip(numbers, rows, strict=True))
-        return window, numbers
+        self._owners.update((number, (job, row)) for number, row in zip(ids, rows, strict=True))
+        self._pool.add(ids, urgent=urgent)
 
     def _scatter(self, batch: Batch, vectors: FloatArray) -> None:
         """Give every job the vectors [R, S, D] of its texts."""
@@ -348,10 +302,9 @@ class Scheduler:
     def _lose_all(self, error: Exception) -> None:
         """End every job there is, and forget what was made of them."""
         jobs = {job for job, _ in self._owners.values()} | {*self._small, *self._turns}
-        for queue in (self._small, self._turns, self._first, self._then):
-            queue.clear()
-        self._drawn = ([], [])
-        self._left = set()
+        self._small.clear()
+        self._turns.clear()
+        self._pool = self._plan.pool()
         self._owners.clear()  # of batches in flight too: what lands finds nobody
         for job in jobs:
             job.fail(error)

@@ -104,7 +104,7 @@ def test_same_bits_in_every_grid(lowering: Literal["native", "conv"]) -> None:
             for grid in sorted(GRIDS, key=lambda grid: grid.cells):  # upwards, so that none lodges in another
                 for row in {0, grid.rows - 1} if grid.width >= len(ids[0]) else ():
                     rows = [Row(grid, 0, [])] * row + [Row(grid, 0, [0])]
-                    vectors.add(embedder._engine.run(fill(grid, rows, ids, [0]))[row, 0].tobytes())
+                    vectors.add(embedder._engine.run(fill(grid, rows, {0: ids[0]}))[row, 0].tobytes())
 
             assert 1 == len(vectors)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from fakes import FakeEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ov_minilm.packing import Batch, Row, cells, fill, narrowest, pack, pack_apart, place
+from ov_minilm.packing import HURRY, PATIENCE, Batch, Lane, Pool, Row, cells, fill, narrowest
 from ov_minilm.spec import GRIDS, LONG, FloatArray, Grid, IntArray, grids
 
 WIDE = [grid for grid in GRIDS if grid.rows > 1]
@@ -29,9 +30,26 @@ def numbered(lengths: list[int]) -> list[IntArray]:
     return [np.arange(start + 1, end + 1, dtype=np.int32) for start, end in pairwise(ends)]
 
 
-def names_of(count: int) -> list[int]:
+def place(lengths: list[int], grids: Sequence[Grid], align: int = 1) -> list[Row]:
+    """Put texts into the rows of one lane, longest first, as a pool does; return the rows."""
+    lane = Lane(grids, align)
+    for text in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        lane.put(text, lengths[text], now=0)
+    return lane.all
+
+
+def named(ids: list[IntArray]) -> dict[int, IntArray]:
     """Name texts by other numbers than their indices, so that one taken for the other shows."""
-    return [1000 + index for index in range(count)]
+    return {1000 + index: text for index, text in enumerate(ids)}
+
+
+def packed(
+    lengths: list[int], grids: Sequence[Grid] = GRIDS, align: int = 1, long_align: int | None = None
+) -> list[Batch]:
+    """Pack numbered texts that are all there."""
+    pool = Pool(grids, align=align, long_align=long_align)
+    pool.add(named(numbered(lengths)))
+    return list(pool.take_all())
 
 
 def owners(batches: list[Batch]) -> list[int]:
@@ -66,7 +84,8 @@ def test_every_text_is_placed_once(lengths: list[int], grids: tuple[Grid, ...]) 
 @given(lengths_of_texts, grids_of_models, aligns)
 def test_a_row_holds_no_more_than_its_grid(lengths: list[int], grids: tuple[Grid, ...], align: int) -> None:
     """No row is over its width or its slots, and `free` is what is left of the width."""
-    for row in place(lengths, [grid for grid in grids if grid.rows > 1], align=align):
+    for row in place(lengths, grids, align):
+        assert row.used == row.grid.width - row.free
         assert row.grid.width - sum(cells(lengths[text], align) for text in row.texts) == row.free >= 0
         assert 1 <= len(row.texts) <= row.grid.slots
 
@@ -78,7 +97,7 @@ def test_a_row_opens_in_the_narrowest_grid(lengths: list[int], grids: tuple[Grid
     for row in place(lengths, grids):
         longest = max(lengths[text] for text in row.texts)
 
-        assert min(grid.width for grid in grids if grid.width >= longest) == row.grid.width
+        assert min(grid.width for grid in WIDE if grid.width >= longest) == row.grid.width
 
 
 @many
@@ -87,7 +106,7 @@ def test_placing_is_deterministic(lengths: list[int]) -> None:
     """Equal lengths give equal rows, and texts of one length are taken by index."""
     rows = place(lengths, WIDE)
 
-    assert rows == place(list(lengths), WIDE)
+    assert [row.texts for row in rows] == [row.texts for row in place(list(lengths), WIDE)]
     for length in set(lengths):
         firsts = [row.texts[0] for row in rows if lengths[row.texts[0]] == length]
         assert sorted(firsts) == firsts
@@ -97,7 +116,7 @@ def test_a_text_goes_into_the_fullest_row_that_holds_it() -> None:
     """4 tokens close the row of 30 + 30, not the older row of 40, which has more room."""
     rows = place([4, 30, 40, 30], [Grid(8, 64)])
 
-    assert [Row(Grid(8, 64), 24, [2]), Row(Grid(8, 64), 0, [1, 3, 0])] == rows
+    assert [(24, [2]), (0, [1, 3, 0])] == [(row.free, row.texts) for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -122,14 +141,8 @@ def test_a_text_wider_than_every_grid_is_refused() -> None:
 
 def test_a_text_without_tokens_is_refused() -> None:
     """Nothing to pool would be a division by zero in the graph; the error names the text."""
-    with pytest.raises(ValueError, match=r"^text 1 has 0 tokens; a row holds 1 or more$"):
-        place([3, 0], GRIDS)
-
-
-def test_a_text_without_tokens_is_refused_in_a_single_row_too() -> None:
-    """The short cut for a few texts refuses what the long way refuses."""
-    with pytest.raises(ValueError, match="text 1 has 0 tokens"):
-        pack(numbered([3, 0]), names_of(2), GRIDS, last=True)
+    with pytest.raises(ValueError, match=r"^text 1001 has 0 tokens; a row holds 1 or more$"):
+        packed([3, 0])
 
 
 def test_fill_writes_what_the_graph_reads() -> None:
@@ -137,7 +150,8 @@ def test_fill_writes_what_the_graph_reads() -> None:
     grid = Grid(2, 8, 3)
     ids = [np.array([7, 8, 9], np.int32), np.array([5, 6], np.int32), np.array([4], np.int32)]
 
-    batch = fill(grid, [Row(grid, 3, [0, 1]), Row(grid, 7, [2])], ids, [70, 50, 40])
+    rows = [Row(grid, 3, texts=[70, 50]), Row(grid, 7, texts=[40])]
+    batch = fill(grid, rows, dict(zip([70, 50, 40], ids, strict=True)))
 
     assert batch.ids.tolist() == [[7, 8, 9, 5, 6, 0, 0, 0], [4, 0, 0, 0, 0, 0, 0, 0]]
     assert batch.positions.tolist() == [[0, 1, 2, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0]]
@@ -152,10 +166,9 @@ def test_every_result_returns_to_its_text(lengths: list[int], grids: tuple[Grid,
     """Packed, run and scattered, each text has the sum of its own ids and of no other's."""
     ids = numbered(lengths)
 
-    batches, left = pack(ids, names_of(len(ids)), grids, last=True, align=align)
+    batches = packed(lengths, grids, align)
 
-    assert [] == left
-    assert names_of(len(ids)) == sorted(owners(batches))
+    assert list(named(ids)) == sorted(owners(batches))
     assert [[text.sum()] for text in ids] == scatter(batches, len(ids)).tolist()
 
 
@@ -165,7 +178,7 @@ def test_a_text_is_written_in_one_piece(lengths: list[int], grids: tuple[Grid, .
     """Every text has its own ids side by side, from a multiple of `align`, at positions that count from 0."""
     ids = numbered(lengths)
 
-    batches, _ = pack(ids, names_of(len(ids)), grids, last=True, align=align)
+    batches = packed(lengths, grids, align)
 
     for batch in batches:
         for r, slot in np.argwhere(batch.owner >= 0):
@@ -179,19 +192,25 @@ def test_a_text_is_written_in_one_piece(lengths: list[int], grids: tuple[Grid, .
 
 @many
 @given(lengths_of_texts, grids_of_models)
-def test_only_full_batches_run_before_the_last_texts(lengths: list[int], grids: tuple[Grid, ...]) -> None:
-    """Without `last` every row of every batch is taken; batches and left-overs are all texts once."""
-    batches, left = pack(numbered(lengths), names_of(len(lengths)), grids, last=False)
+def test_only_whole_batches_are_taken_before_the_rest(lengths: list[int], grids: tuple[Grid, ...]) -> None:
+    """Every row of every batch is used; batches and what stays in the pool are all texts once."""
+    pool = Pool(grids)
+    pool.add(named(numbered(lengths)))
+
+    batches = []
+    while pool.whole:
+        batches += [pool.take()]
 
     assert all((batch.owner[:, 0] >= 0).all() and batch.grid.rows > 1 for batch in batches)
-    assert names_of(len(lengths)) == sorted(owners(batches) + [1000 + text for text in left])
+    assert len(lengths) == len(owners(batches)) + len(pool)
+    assert sum(lengths) == sum(batch.used for batch in batches) + pool.tokens
 
 
 @many
 @given(lengths_of_texts, grids_of_models)
 def test_a_single_row_takes_the_narrowest_grid(lengths: list[int], grids: tuple[Grid, ...]) -> None:
     """Whatever runs as one row runs in the least width that holds its tokens."""
-    batches, _ = pack(numbered(lengths), names_of(len(lengths)), grids, last=True)
+    batches = packed(lengths, grids)
 
     for batch in batches:
         if batch.grid.rows == 1:
@@ -206,7 +225,7 @@ def test_a_single_row_takes_the_narrowest_grid(lengths: list[int], grids: tuple[
 )
 def test_a_lone_text_runs_alone(lengths: list[int], grid: Grid) -> None:
     """One text waits for no batch: it is one row as wide as it needs."""
-    batches, _ = pack(numbered(lengths), names_of(1), GRIDS, last=True)
+    batches = packed(lengths)
 
     assert [grid] == [batch.grid for batch in batches]
 
@@ -218,15 +237,15 @@ def test_a_lone_text_runs_alone(lengths: list[int], grid: Grid) -> None:
 )
 def test_texts_that_fit_one_row_run_as_one(lengths: list[int], grid: Grid) -> None:
     """A handful of short texts costs one run, not one each."""
-    batches, _ = pack(numbered(lengths), names_of(len(lengths)), GRIDS, last=True)
+    batches = packed(lengths)
 
     assert [grid] == [batch.grid for batch in batches]
-    assert names_of(len(lengths)) == batches[0].owner[0, : len(lengths)].tolist()
+    assert list(named(numbered(lengths))) == sorted(owners(batches))
 
 
 def test_more_texts_than_slots_are_no_single_row() -> None:
     """33 texts of 2 tokens would fit 128 cells, but a row has 32 slots."""
-    batches, _ = pack(numbered([2] * 33), names_of(33), GRIDS, last=True)
+    batches = packed([2] * 33)
 
     assert [len(owners([batch])) for batch in batches] == [32, 1]
 
@@ -237,23 +256,20 @@ def test_more_texts_than_slots_are_no_single_row() -> None:
 )
 def test_the_last_rows_run_singly_up_to_half_a_batch(rows: int, shapes: list[str]) -> None:
     """A batch that would be mostly empty is run row by row instead."""
-    lengths = [64] * rows + [256, 256]  # the pair keeps everything from fitting one row
+    batches = packed([64] * rows, long_align=1)  # apart, so that wider rows cannot take them
 
-    batches, _ = pack(numbered(lengths), names_of(len(lengths)), GRIDS, last=True)
-
-    assert [*shapes, "2x256"] == [str(batch.grid) for batch in batches]
+    assert shapes == [str(batch.grid) for batch in batches]
 
 
 @many
-@given(st.data(), st.sampled_from([128, 256, 512]), st.booleans())
-def test_apart_means_that_long_texts_have_their_rows(data: st.DataObject, most: int, last: bool) -> None:
+@given(st.data(), st.sampled_from([128, 256, 512]))
+def test_apart_means_that_long_texts_have_their_rows(data: st.DataObject, most: int) -> None:
     """Which width and alignment a text gets depends on its length alone, and none is lost or doubled."""
     lengths = data.draw(st.lists(st.integers(1, most), max_size=80))
-    ids, names = numbered(lengths), names_of(len(lengths))
 
-    batches, left = pack_apart(ids, names, grids(most), last=last, align=1, long_align=32)
+    batches = packed(lengths, grids(most), 1, 32)
 
-    assert sorted(owners(batches) + [names[i] for i in left]) == names
+    assert sorted(owners(batches)) == list(named(numbered(lengths)))
     for batch in batches:
         for row in batch.owner:
             sizes = [lengths[name - 1000] for name in row[row >= 0].tolist()]
@@ -263,12 +279,96 @@ def test_apart_means_that_long_texts_have_their_rows(data: st.DataObject, most: 
             assert [0] * len(starts) == (starts % 32).tolist()
 
 
+def test_grids_of_lone_rows_pack_too() -> None:
+    """On an NPU every batch is one row; texts still share it, and none is refused for lack of a wide grid."""
+    batches = packed([250, 40, 40, 20, 20], SINGLE)
+
+    assert ["1x64", "1x64", "1x256"] == [str(batch.grid) for batch in batches]
+
+
+@many
+@given(st.lists(st.tuples(lengths_of_texts, st.booleans(), st.integers(0, 3)), max_size=8), aligns)
+def test_texts_that_come_later_are_neither_lost_nor_doubled(
+    arrivals: list[tuple[list[int], bool, int]], align: int
+) -> None:
+    """However adding and taking alternate, every text is written once, whole, and a full row is never over."""
+    pool = Pool(GRIDS, align=align)
+    ids = named(numbered([length for lengths, _, _ in arrivals for length in lengths]))
+    names = iter(ids)
+    batches = []
+    for lengths, urgent, takes in arrivals:
+        pool.add({name: ids[name] for name in islice(names, len(lengths))}, urgent=urgent)
+        batches += [batch for _ in range(takes) if (batch := pool.take())]
+    batches += pool.take_all()
+
+    assert list(ids) == sorted(owners(batches))
+    assert (0, 0) == (len(pool), pool.tokens)
+    for batch in batches:
+        for r, slot in np.argwhere(batch.owner >= 0):
+            written = batch.ids[r, batch.segments[r] == slot + 1]
+            assert ids[batch.owner[r, slot]].tolist() == written.tolist()
+
+
+def test_later_texts_fill_the_gaps_of_earlier_ones() -> None:
+    """Rows of 40 tokens wait for texts of 24, and no cell is left empty."""
+    pool = Pool(GRIDS)
+    pool.add({i: np.ones(40, np.int32) for i in range(8)})
+    pool.add({i: np.ones(24, np.int32) for i in range(8, 16)})
+
+    batch = pool.take()
+
+    assert batch is not None
+    assert batch.used == 8 * 64
+
+
+def test_urgent_texts_go_first_and_others_make_up_the_number() -> None:
+    """One urgent row leaves in the next batch, with the seven oldest of the rows that wait."""
+    pool = Pool(GRIDS)
+    pool.add({i: np.ones(64, np.int32) for i in range(16)})
+    pool.add({100: np.ones(64, np.int32)}, urgent=True)
+
+    first, then = pool.take(), pool.take()
+
+    assert first is not None
+    assert then is not None
+    assert [100, 0, 1, 2, 3, 4, 5, 6] == first.owner[:, 0].tolist()
+    assert list(range(7, 15)) == then.owner[:, 0].tolist()
+
+
+def test_in_turn_the_oldest_go_first() -> None:
+    """A batch in turn leaves urgent texts aside while older ones wait."""
+    pool = Pool(GRIDS)
+    pool.add({i: np.ones(64, np.int32) for i in range(8)})
+    pool.add({100: np.ones(64, np.int32)}, urgent=True)
+
+    batch = pool.take(in_turn=True)
+
+    assert batch is not None
+    assert list(range(8)) == batch.owner[:, 0].tolist()
+
+
+@pytest.mark.parametrize(("urgent", "passed"), [(False, PATIENCE), (True, HURRY)])
+def test_no_row_waits_for_ever(urgent: bool, passed: int) -> None:
+    """A lone long text among endless short ones goes after so many batches, though its own is not whole."""
+    pool = Pool(GRIDS)
+    pool.add({0: np.ones(256, np.int32)}, urgent=urgent)
+
+    shapes = []
+    for k in range(passed + 1):
+        pool.add({1 + 8 * k + i: np.ones(64, np.int32) for i in range(8)})
+        batch = pool.take()
+        assert batch is not None
+        shapes.append(str(batch.grid))
+
+    assert ["8x64"] * passed + ["1x256"] == shapes
+
+
 def test_short_texts_fill_their_batches() -> None:
     """2,758 short texts, about 14 tokens each, leave less than 3 % of the cells empty."""
     drawn = np.random.default_rng(20240607).lognormal(np.log(12.7), 0.45, 2758)
     lengths = np.clip(np.rint(drawn), 4, 256).astype(int).tolist()
 
-    batches, _ = pack(numbered(lengths), names_of(len(lengths)), GRIDS, last=True)
+    batches = packed(lengths)
 
     assert 13.5 < np.mean(lengths) < 14.5
     assert fill_rate(batches) >= 0.97

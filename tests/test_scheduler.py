@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fakes import FakeEngine
 
-from ov_minilm.packing import Batch
+from ov_minilm.packing import Batch, Pool
 from ov_minilm.plan import Plan
 from ov_minilm.scheduler import NUMBERS, Job, Scheduler
 from ov_minilm.spec import GRIDS, FloatArray, IntArray
@@ -138,16 +138,16 @@ def test_a_lone_small_call_starts_no_thread() -> None:
 def test_calls_that_wait_share_grids(gated: tuple[Scheduler, GatedEngine]) -> None:
     """Forty callers of one text each need two batches, not forty."""
     scheduler, engine = gated
-    first = [start(scheduler, texts(1, start=i)) for i in range(1, 4)]
-    until(lambda: not scheduler._small)  # these are under way, and fill the engine's places
-    jobs = [start(scheduler, texts(1, start=i)) for i in range(4, 44)]
+    first = [start(scheduler, texts(1, start=i)) for i in range(1, PLACES)]
+    until(lambda: not scheduler._small)  # these are under way, and leave only the place for a whole batch
+    jobs = [start(scheduler, texts(1, start=i)) for i in range(PLACES, 44)]
 
     engine.gate.release(10)
     for out, news in (*first, *jobs):
         wait(news, len(out))
 
     assert [10.0 * i for i in range(1, 44)] == [float(out[0, 0]) for out, _ in (*first, *jobs)]
-    assert len(engine.ran) <= 3 + 2
+    assert len(engine.ran) <= 2 + 2
 
 
 def test_a_single_text_overtakes_a_long_call(gated: tuple[Scheduler, GatedEngine]) -> None:
@@ -277,18 +277,16 @@ def test_an_engine_that_breaks_ends_its_jobs_and_serves_the_next() -> None:
 def test_batches_that_cannot_be_made_end_every_job_and_leave_nothing() -> None:
     """Where packing itself breaks, callers hear so, nothing is counted as running, and the next call runs."""
 
-    class Unpackable(Plan):
-        def pack(self, ids: object, names: object, *, last: object) -> Any:
-            raise RuntimeError(f"no batch of {ids}, {names}, {last}")
+    class BrokenPool(Pool):
+        def take(self, *, in_turn: bool = False) -> Batch | None:
+            raise RuntimeError(f"no batch, {in_turn=}")
 
     scheduler = Scheduler(GatedEngine())  # type: ignore[arg-type]
-    plan = scheduler._plan
-    scheduler._plan = Unpackable("CPU", "f32", "f32", "native", 2, "", 1, 1, GRIDS)
+    scheduler._pool = BrokenPool(GRIDS)
 
-    with pytest.raises(RuntimeError, match="no batch of"):
+    with pytest.raises(RuntimeError, match="no batch, in_turn"):
         scheduler.run(windows(texts(600)), np.empty((600, 1), np.float32), lambda _: None)
     until(lambda: not scheduler.stats.running)
-    scheduler._plan = plan
     out = np.empty((600, 1), np.float32)
     scheduler.run(windows(texts(600)), out, lambda _: None)
 

@@ -12,7 +12,7 @@ import numpy as np
 from ov_minilm.embedder import SHIPPED, Embedder
 from ov_minilm.engine import Engine
 from ov_minilm.manifest import TOKENIZER, Manifest
-from ov_minilm.packing import pack
+from ov_minilm.packing import Pool
 from ov_minilm.spec import FloatArray, Grid
 from ov_minilm.tokens import Tokens
 
@@ -90,8 +90,9 @@ def facts(_: str) -> dict[str, str]:
 def _padded(tokens: Tokens, engine: Engine, texts: list[str], out: FloatArray) -> FloatArray:  # [N, D]
     """Encode with one text a row: the same graph, whose slots after the first stay empty."""
     first, _ = tokens.encode(texts)
-    batches, _ = pack(first, range(len(first)), PADDED, last=True)
-    for batch, vectors in engine.stream(batches):
+    pool = Pool(PADDED)
+    pool.add(dict(enumerate(first)))
+    for batch, vectors in engine.stream(pool.take_all()):
         used = batch.owner[:, 0] >= 0
         out[batch.owner[used, 0]] = vectors[used, 0]
     return out

@@ -29,7 +29,7 @@ from ov_minilm.embedder import Embedder
 from ov_minilm.engine import Engine
 from ov_minilm.grids import INPUTS
 from ov_minilm.lowering import linear_layers
-from ov_minilm.packing import Batch, fill, place
+from ov_minilm.packing import Batch, Pool
 from ov_minilm.plan import Kernels
 from ov_minilm.spec import Grid, ModelSpec
 
@@ -337,10 +337,9 @@ def _layer_of(name: str) -> str:
 def _batch(embedder: Embedder, grid: Grid, texts: Sequence[str]) -> Batch:
     """Fill a grid with the first texts, cut to its width."""
     first, _ = embedder._tokens.encode(list(texts[: grid.rows * grid.slots]))
-    ids = [text[: grid.width] for text in first]
-    align = embedder._plan.align
-    rows = place([len(text) for text in ids], [grid], align=align)[: grid.rows]
-    return fill(grid, rows, ids, range(len(ids)), align=align)
+    pool = Pool([grid], align=embedder._plan.align_of(grid))
+    pool.add({i: text[: grid.width] for i, text in enumerate(first)})
+    return next(pool.take_all())
 
 
 def _run(requests: Sequence[ov.InferRequest], seconds: float) -> tuple[dict[str, float], float]:
@@ -482,7 +481,7 @@ def end_to_end(
 
     def prepare() -> list[Batch]:
         ids, _ = embedder._tokens.encode(items)
-        return embedder._plan.pack(ids, range(len(ids)), last=True)[0]
+        return embedder._plan.pack(ids)
 
     batches = prepare()
 
