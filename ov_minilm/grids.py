@@ -171,9 +171,9 @@ class CompiledGrids:
 
 
 def limit(plan: Plan) -> int:
-    """How many streams are kept compiled: those of all wide grids and of two lone rows, and at least 6.
+    """How many streams are kept compiled: of each width of many rows those of one grid, and two; at least 6.
 
-    With MiniLM's two wide grids and two threads that is 200 MB, and about 340 MB for the whole process.
+    With MiniLM's two such widths and two threads that is 200 MB, and about 340 MB for the whole process.
     """
-    wide = sum(grid.rows > 1 for grid in plan.grids)
+    wide = len({grid.width for grid in plan.grids if grid.rows > 1})
     return max(6, wide * plan.threads + 2)

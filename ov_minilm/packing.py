@@ -22,7 +22,7 @@ import numpy as np
 from ov_minilm.spec import LONG, Grid, IntArray
 
 PATIENCE = 32  # batches that may pass a row over for lack of others to make a whole one with it
-HURRY = 1  # the same, for a row with an urgent text
+HURRY = 4  # the same, for a row with an urgent text
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,11 @@ class Batch:
     def used(self) -> int:
         """Cells that hold a token."""
         return int(np.count_nonzero(self.segments))
+
+    @property
+    def texts(self) -> int:
+        """Slots that hold a text."""
+        return int(np.count_nonzero(self.owner >= 0))
 
 
 @dataclass(slots=True, eq=False)
@@ -107,7 +112,9 @@ class Lane:
     def __init__(self, grids: Sequence[Grid], align: int) -> None:
         self.align = align
         self.single = [grid for grid in grids if grid.rows == 1]
-        self.wide = [grid for grid in grids if grid.rows > 1] or self.single  # an NPU has no others
+        self._grids = sorted((grid for grid in grids if grid.rows > 1), key=lambda grid: grid.rows)
+        self._grids = self._grids or self.single  # an NPU has no others
+        self.wide = list({grid.width: grid for grid in self._grids}.values())  # of each width the tallest
         self.rows: dict[Grid, list[Row]] = {grid: [] for grid in self.wide}
         self._open: list[list[Row]] = [[] for _ in range(max(grid.width for grid in grids) + 1)]
         self._holes = 0  # bit f set: some open row has f free cells
@@ -136,6 +143,17 @@ class Lane:
             self.rows[row.grid].remove(row)
             if row.open:
                 self._close(row)
+
+    def filled(self, width: int, rows: int) -> Grid | None:
+        """Return the tallest grid of a width that so many rows fill to three quarters.
+
+        None: they had better run one by one; where they cannot, it is the lowest.
+        """
+        grids = [grid for grid in self._grids if grid.width == width]
+        found = [grid for grid in grids if 4 * rows >= 3 * grid.rows]
+        if not found and not self.single:
+            found = grids[:1]
+        return found[-1] if found else None
 
     @property
     def all(self) -> list[Row]:
@@ -184,9 +202,9 @@ class Pool:
         return len(self._ids)
 
     @property
-    def whole(self) -> bool:
-        """Whether there are rows for a batch without an empty one."""
-        return any(len(rows) >= grid.rows for lane in self._lanes for grid, rows in lane.rows.items())
+    def fullness(self) -> float:
+        """How full the fullest batch would be: rows there are to rows it has, 1 and more is whole."""
+        return max(len(rows) / grid.rows for lane in self._lanes for grid, rows in lane.rows.items())
 
     def add(self, ids: Mapping[int, IntArray], *, urgent: bool = False) -> None:
         """Place texts, by number; ties of length go by number, so that equal input gives equal rows."""
@@ -201,37 +219,40 @@ class Pool:
             self.tokens += tokens
         self._ids.update(ids)
 
-    def take(self, *, in_turn: bool = False) -> Batch | None:
+    def take(self, *, streams: int = 1, in_turn: bool = False) -> Batch | None:
         """Return a whole batch, or one with a row that was passed over too often; None: there is neither.
 
-        The oldest rows go first; before them, unless it is their turn, those with an urgent text.
+        The oldest rows go first; before them, unless it is their turn, those with an urgent text. With more
+        than one idle stream, the last rows are not taken as a whole batch if halves keep more streams busy.
         """
-        return self._take([
+        if streams > 1 and self.fullness <= streams / 2:
+            return None
+        ready = [
             (lane, grid)
             for lane in self._lanes
             for grid, rows in lane.rows.items()
             if len(rows) >= grid.rows or any(map(self._overdue, rows))
-        ], in_turn)
+        ]
+        return self._take(ready, 1, in_turn)
 
-    def take_rest(self) -> Batch | None:
-        """Return a batch of what there is; None: nothing is.
+    def take_rest(self, *, streams: int = 1) -> Batch | None:
+        """Return a batch of what there is, for idle streams to share; None: there is nothing.
 
-        What fits one row runs as one. So do rows that are at most half a batch, because all threads then
-        work on each.
+        Texts that fit one row run as one. Rows that do not fill a batch well run one by one, because all
+        threads then work on each.
         """
-        return self._take(
-            [(lane, grid) for lane in self._lanes for grid, rows in lane.rows.items() if rows], False
-        )
+        ready = [(lane, grid) for lane in self._lanes for grid, rows in lane.rows.items() if rows]
+        return self._take(ready, streams, in_turn=False)
 
-    def take_all(self) -> Iterator[Batch]:
-        """Yield batches until nothing is left."""
-        while batch := self.take() or self.take_rest():
+    def take_all(self, *, streams: int = 1) -> Iterator[Batch]:
+        """Yield batches until nothing is left; with more than one stream, the last are shared out."""
+        while batch := self.take(streams=streams) or self.take_rest(streams=streams):
             yield batch
 
     def _overdue(self, row: Row) -> bool:
         return self._taken - row.since >= (HURRY if row.urgent else PATIENCE)
 
-    def _take(self, ready: Sequence[tuple[Lane, Grid]], in_turn: bool) -> Batch | None:
+    def _take(self, ready: Sequence[tuple[Lane, Grid]], streams: int, in_turn: bool) -> Batch | None:
         if not ready:
             return None
 
@@ -239,14 +260,15 @@ class Pool:
             return (not (row.urgent or in_turn), row.since)
 
         lane, grid = min(ready, key=lambda at: min(map(order, at[0].rows[at[1]])))
-        taken = rows = sorted(lane.rows[grid], key=order)[: grid.rows]
-        if len(rows) < grid.rows:
-            one = lane.merged()
-            if one is not None:
-                taken, rows, grid = lane.all, [one], one.grid
-            elif len(rows) <= grid.rows // 2:
-                taken = rows = rows[:1]
-                grid = narrowest(lane.single, rows[0].used)
+        rows = lane.rows[grid]
+        one = lane.merged() if len(rows) < grid.rows else None
+        if one is not None:
+            taken, rows, grid = lane.all, [one], one.grid
+        else:
+            share = -(-len(rows) // streams)
+            found = lane.filled(grid.width, share) or lane.filled(grid.width, len(rows))
+            taken = rows = sorted(rows, key=order)[: found.rows if found else 1]
+            grid = found or narrowest(lane.single, rows[0].used)
         batch = fill(grid, rows, self._ids, align=lane.align)
         lane.take(taken)
         for text in (text for row in rows for text in row.texts):

@@ -112,7 +112,7 @@ class Plan:
         """Pack texts that are all there; `owner` calls them by their index."""
         pool = self.pool()
         pool.add(dict(enumerate(ids)))
-        return list(pool.take_all())
+        return list(pool.take_all(streams=self.threads))
 
     def config(self, grid: Grid) -> dict[str, Any]:
         """Return what OpenVINO is told when it compiles a grid."""

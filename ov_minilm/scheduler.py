@@ -1,11 +1,11 @@
 """One queue under all callers: takes what waits, packs it together, runs it. No timer.
 
-Two threads. One makes batches and starts them as soon as a place in the engine is free, so that what waits is
-packed as late, and as full, as can be. The other waits for the oldest to land and hands its vectors out. An
-interrupt reaches the caller's thread only, and cannot leave the work of others half done.
+One thread makes batches and starts them as soon as a place in the engine is free, so that what waits is
+packed as late, and as full, as can be. Others, one for each place, wait for a batch to land and hand its
+vectors out. An interrupt reaches the caller's thread only, and cannot leave the work of others half done.
 
-There is a place for each stream of the engine, and one more, so that no stream waits for Python. That one is
-for whole batches: what would be run half empty is better run when a stream is free, for others may come.
+There is a place for each stream of the engine, and one more, so that no stream waits for Python: that one is
+for whole batches. The busier the engine is, the more must have come before the next batch is made.
 
 Texts of small calls that wait at the same time share grids, and go before long calls, which are drawn a
 window at a time, in turn: a single text waits for the batches in flight, not for a million texts. A lone
@@ -30,7 +30,10 @@ from ov_minilm.spec import FloatArray, IntArray
 
 News = Callable[[int | BaseException], None]
 FEW = 32  # texts of a call that need not wait for its turn
-TAKEN = 4096  # tokens in rows from which on no more are drawn: eight batches; more would reorder them too much
+TAKEN = (
+    4096  # tokens in rows from which on no more are drawn: eight batches; more would reorder them too much
+)
+HALF = 0.375  # of the rows of a batch: three quarters of one with half the rows
 STREAK = 8  # batches in which small calls go first, until one in which the oldest texts do
 NUMBERS = 2**31  # owners are int32; texts are numbered modulo this
 
@@ -106,10 +109,13 @@ class Scheduler:
         self._alone = threading.Lock()  # held by a small call that runs in its caller's thread
         self._changed = threading.Condition()  # something arrived, or the end was asked for
         self._small: deque[Job] = deque()  # that wait to be packed, first come, first served
+        self._few = 0  # texts of them
         self._turns: deque[Job] = deque()  # that have windows to draw
         self._closed = False
         self._threads: list[threading.Thread] = []
         self._flying = 0  # batches
+        self._aboard = 0  # texts in them
+        self._handing = threading.Lock()  # held by the thread that hands vectors out
         self._flights: SimpleQueue[Flight | None] = SimpleQueue()
         self._owners: dict[int, tuple[Job, int]] = {}  # number of a text under way -> its job and row
         self._texts = self._tokens = self._batches = self._cells = 0
@@ -161,11 +167,15 @@ class Scheduler:
             if not self._threads:
                 self._threads = [
                     threading.Thread(target=work, name=f"ov_minilm {work.__name__}", daemon=True)
-                    for work in (self._start, self._land)
+                    for work in (self._start, *[self._land] * (self._plan.threads + 1))
                 ]
                 for thread in self._threads:
                     thread.start()
-            (self._small if len(job.out) <= FEW else self._turns).append(job)
+            if len(job.out) <= FEW:
+                self._small.append(job)
+                self._few += len(job.out)
+            else:
+                self._turns.append(job)
             if self._ready:  # else whoever lands next wakes it, and it finds more
                 self._changed.notify()
 
@@ -194,7 +204,7 @@ class Scheduler:
             for batch, vectors in self._engine.stream(self._plan.pack(window)):
                 used = batch.owner >= 0
                 out[batch.owner[used]] = vectors[used]
-                self._count(batch, int(np.count_nonzero(used)))
+                self._count(batch, batch.texts)
         finally:
             self._alone.release()
         return True
@@ -208,43 +218,64 @@ class Scheduler:
                 self._lose_all(error)
                 continue
             if batch is None:
-                self._flights.put(None)
+                for _ in self._threads:
+                    self._flights.put(None)
                 return
             try:
                 flight = self._engine.start(batch)
             except Exception as error:  # it did not compile: its jobs are lost, others may run
-                self._lose(batch, error)
+                with self._handing:
+                    self._lose(batch, error)
                 continue
             with self._changed:
                 self._flying += 1
+                self._aboard += batch.texts
             self._flights.put(flight)
 
     def _land(self) -> None:
-        """Wait for each batch in turn and hand its vectors out."""
+        """Wait for one batch after the other and hand its vectors out."""
         while self._land_one(self._flights.get()):
-            with self._changed:
-                self._flying -= 1
-                self._changed.notify()
+            pass
 
     def _land_one(self, flight: Flight | None) -> bool:
         """Hand out the vectors of one; of its grid, which may be given up, nothing is kept here."""
         if flight is None:
             return False
+        error = None
         try:
-            self._scatter(flight.batch, flight.land())
-        except Exception as error:  # the request may still run, and is not used again
-            self._lose(flight.batch, error)
-        else:
-            flight.release()
+            vectors = flight.land()
+        except Exception as failure:  # the request may still run, and is not used again
+            error = failure
+        with self._changed:
+            self._flying -= 1
+            self._aboard -= flight.batch.texts
+            self._changed.notify()
+        with self._handing:
+            if error is not None:
+                self._lose(flight.batch, error)
+            else:
+                self._scatter(flight.batch, vectors)
+                flight.release()
         return True
 
     @property
     def _ready(self) -> bool:
-        """Whether there is a place, and something to run in it."""
-        places = self._plan.threads + 1 - self._flying
-        if places == 1:
-            return self._pool.whole or bool(self._turns) or sum(len(job.out) for job in self._small) >= FEW
-        return places > 1 and bool(self._turns or self._small or self._pool)
+        """Whether there is a place, and enough to run in it."""
+        return self._enough or (self._flying <= self._plan.threads and bool(self._turns))
+
+    @property
+    def _enough(self) -> bool:
+        """Whether what waits is worth a batch: any text when nothing runs, a whole batch when all streams do.
+
+        Between these, small calls are worth one with as many texts as a batch in flight has, or with rows that
+        fill half a batch well: others like them may come, and should not fall into many small groups.
+        """
+        full = max(self._pool.fullness, self._few / FEW)
+        waiting = self._few + len(self._pool)
+        if self._flying >= self._plan.threads:
+            return full >= 1 and self._flying == self._plan.threads
+        small = self._few > 0 or self._pool.urgent > 0
+        return waiting > 0 and (not small or full >= HALF or waiting * self._flying >= self._aboard)
 
     def _next(self) -> Batch | None:
         """Return the next batch, waiting until there is one; None when the end was asked for."""
@@ -254,28 +285,33 @@ class Scheduler:
                     if self._closed and not (self._turns or self._small or self._pool):
                         return None
                     self._changed.wait()
-            while self._small and self._pool.tokens < 2 * TAKEN:
-                self._draw(self._small, urgent=True)
-            while self._turns and self._pool.tokens < TAKEN:
-                self._draw(self._turns, urgent=False)
+            self._pool.add(self._draw(self._small, 2 * TAKEN - self._pool.tokens), urgent=True)
+            self._pool.add(self._draw(self._turns, TAKEN - self._pool.tokens))
+            with self._changed:
+                self._few = sum(len(job.out) for job in self._small)
             in_turn, urgent = self._streak == STREAK, self._pool.urgent
-            batch = self._pool.take(in_turn=in_turn)
-            if batch is None and (self._flying < self._plan.threads or self._pool.tokens >= TAKEN):
-                batch = self._pool.take_rest()
+            streams = 1 if self._small or self._turns else max(1, self._plan.threads - self._flying)
+            batch = self._pool.take(streams=streams, in_turn=in_turn)
+            if batch is None and (self._enough or self._pool.tokens >= TAKEN):
+                batch = self._pool.take_rest(streams=streams)
             if batch is not None:
                 self._streak = self._streak + 1 if urgent and not in_turn else 0
                 return batch
 
-    def _draw(self, jobs: deque[Job], *, urgent: bool) -> None:
-        """Put the next window of the first call into rows; the call goes to the end of its queue."""
-        job = jobs.popleft()
-        window, rows = job.draw()
-        if not job.drawn:
-            jobs.append(job)
-        ids = {(self._number + i) % NUMBERS: text for i, text in enumerate(window)}
-        self._number = (self._number + len(window)) % NUMBERS
-        self._owners.update((number, (job, row)) for number, row in zip(ids, rows, strict=True))
-        self._pool.add(ids, urgent=urgent)
+    def _draw(self, jobs: deque[Job], tokens: int) -> dict[int, IntArray]:
+        """Return the next windows, one of each call in turn, until there are so many tokens."""
+        found: dict[int, IntArray] = {}
+        while jobs and tokens > 0:
+            job = jobs.popleft()
+            window, rows = job.draw()
+            if not job.drawn:
+                jobs.append(job)
+            ids = {(self._number + i) % NUMBERS: text for i, text in enumerate(window)}
+            self._number = (self._number + len(window)) % NUMBERS
+            self._owners.update((number, (job, row)) for number, row in zip(ids, rows, strict=True))
+            tokens -= sum(map(len, window))
+            found |= ids
+        return found
 
     def _scatter(self, batch: Batch, vectors: FloatArray) -> None:
         """Give every job the vectors [R, S, D] of its texts."""
@@ -301,9 +337,11 @@ class Scheduler:
 
     def _lose_all(self, error: Exception) -> None:
         """End every job there is, and forget what was made of them."""
-        jobs = {job for job, _ in self._owners.values()} | {*self._small, *self._turns}
-        self._small.clear()
-        self._turns.clear()
+        with self._handing, self._changed:
+            jobs = {job for job, _ in self._owners.values()} | {*self._small, *self._turns}
+            self._small.clear()
+            self._turns.clear()
+            self._few = 0
         self._pool = self._plan.pool()
         self._owners.clear()  # of batches in flight too: what lands finds nobody
         for job in jobs:

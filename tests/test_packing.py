@@ -198,8 +198,10 @@ def test_only_whole_batches_are_taken_before_the_rest(lengths: list[int], grids:
     pool.add(named(numbered(lengths)))
 
     batches = []
-    while pool.whole:
-        batches += [pool.take()]
+    while pool.fullness >= 1:
+        batch = pool.take()
+        assert batch is not None
+        batches.append(batch)
 
     assert all((batch.owner[:, 0] >= 0).all() and batch.grid.rows > 1 for batch in batches)
     assert len(lengths) == len(owners(batches)) + len(pool)
@@ -252,13 +254,45 @@ def test_more_texts_than_slots_are_no_single_row() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "shapes"),
-    [(4, ["1x64"] * 4), (5, ["8x64"]), (8, ["8x64"]), (12, ["8x64"] + ["1x64"] * 4), (13, ["8x64"] * 2)],
+    [
+        (2, ["1x64"] * 2),
+        (3, ["4x64"]),
+        (5, ["4x64", "1x64"]),
+        (6, ["8x64"]),
+        (12, ["8x64", "4x64"]),
+        (13, ["8x64", "4x64", "1x64"]),
+    ],
 )
-def test_the_last_rows_run_singly_up_to_half_a_batch(rows: int, shapes: list[str]) -> None:
-    """A batch that would be mostly empty is run row by row instead."""
+def test_the_last_rows_fill_their_grids_to_three_quarters(rows: int, shapes: list[str]) -> None:
+    """A batch that would be emptier is run in a grid of fewer rows, or row by row."""
     batches = packed([64] * rows, long_align=1)  # apart, so that wider rows cannot take them
 
     assert shapes == [str(batch.grid) for batch in batches]
+
+
+@pytest.mark.parametrize(
+    ("rows", "shapes"),
+    [
+        (4, ["4x64"]),
+        (7, ["4x64"] * 2),
+        (8, ["4x64"] * 2),
+        (9, ["8x64", "1x64"]),
+        (24, ["8x64"] * 2 + ["4x64"] * 2),
+    ],
+)
+def test_idle_streams_share_the_last_rows(rows: int, shapes: list[str]) -> None:
+    """Where another stream has nothing to do, two halves are done sooner than one batch."""
+    pool = Pool(GRIDS, long_align=1)
+    pool.add(dict(enumerate(numbered([64] * rows))))
+
+    assert shapes == [str(batch.grid) for batch in pool.take_all(streams=2)]
+
+
+def test_without_lone_rows_a_batch_may_be_mostly_empty() -> None:
+    """A grid that has no smaller one beside it takes what there is."""
+    batches = packed([64], [Grid(8, 64)])
+
+    assert [Grid(8, 64)] == [batch.grid for batch in batches]
 
 
 @many
@@ -291,7 +325,7 @@ def test_grids_of_lone_rows_pack_too() -> None:
 def test_texts_that_come_later_are_neither_lost_nor_doubled(
     arrivals: list[tuple[list[int], bool, int]], align: int
 ) -> None:
-    """However adding and taking alternate, every text is written once, whole, and a full row is never over."""
+    """However adding and taking alternate, every text is written once and whole."""
     pool = Pool(GRIDS, align=align)
     ids = named(numbered([length for lengths, _, _ in arrivals for length in lengths]))
     names = iter(ids)

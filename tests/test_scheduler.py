@@ -150,6 +150,51 @@ def test_calls_that_wait_share_grids(gated: tuple[Scheduler, GatedEngine]) -> No
     assert len(engine.ran) <= 2 + 2
 
 
+def test_who_is_done_first_is_served_first() -> None:
+    """A batch that takes long holds up nobody whose own has landed."""
+    held = threading.Event()
+
+    class Held(GatedFlight):
+        def land(self) -> FloatArray:
+            if 77 in self.batch.ids:
+                held.wait(10)
+            return super().land()
+
+    class HoldingEngine(GatedEngine):
+        def start(self, batch: Batch) -> GatedFlight:
+            return Held(batch, self)
+
+    scheduler = Scheduler(HoldingEngine())  # type: ignore[arg-type]
+    slow, slow_news = start(scheduler, texts(1, start=77))
+    until(lambda: scheduler._flying == 1)
+    out, news = start(scheduler, texts(1))
+
+    wait(news, 1)
+
+    assert 10.0 == out[0, 0]
+    assert slow_news.empty()
+    held.set()
+    wait(slow_news, 1)
+    assert 770.0 == slow[0, 0]
+    scheduler.close()
+
+
+def test_few_texts_wait_for_more_while_many_run(gated: tuple[Scheduler, GatedEngine]) -> None:
+    """Beside a batch of twenty texts one is not started alone; ten are, together, when it has landed."""
+    scheduler, engine = gated
+    first = start(scheduler, texts(20))
+    until(lambda: scheduler._flying == 1)
+    jobs = [start(scheduler, texts(1, tokens=4, start=i)) for i in range(1, 11)]
+    time.sleep(0.05)
+
+    assert 10 == scheduler.stats.waiting
+    engine.gate.release(10)
+    for out, news in (first, *jobs):
+        wait(news, len(out))
+    assert [4.0 * i for i in range(1, 11)] == [float(out[0, 0]) for out, _ in jobs]
+    assert [20, 10] == [batch.texts for batch in engine.ran]
+
+
 def test_a_single_text_overtakes_a_long_call(gated: tuple[Scheduler, GatedEngine]) -> None:
     """It waits for the batches in flight, not for a hundred thousand texts."""
     scheduler, engine = gated
@@ -278,13 +323,13 @@ def test_batches_that_cannot_be_made_end_every_job_and_leave_nothing() -> None:
     """Where packing itself breaks, callers hear so, nothing is counted as running, and the next call runs."""
 
     class BrokenPool(Pool):
-        def take(self, *, in_turn: bool = False) -> Batch | None:
-            raise RuntimeError(f"no batch, {in_turn=}")
+        def take(self, *, streams: int = 1, in_turn: bool = False) -> Batch | None:
+            raise RuntimeError(f"no batch, {streams=}, {in_turn=}")
 
     scheduler = Scheduler(GatedEngine())  # type: ignore[arg-type]
     scheduler._pool = BrokenPool(GRIDS)
 
-    with pytest.raises(RuntimeError, match="no batch, in_turn"):
+    with pytest.raises(RuntimeError, match="no batch, streams"):
         scheduler.run(windows(texts(600)), np.empty((600, 1), np.float32), lambda _: None)
     until(lambda: not scheduler.stats.running)
     out = np.empty((600, 1), np.float32)
