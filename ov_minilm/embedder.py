@@ -7,7 +7,7 @@ import platform
 import threading
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -242,10 +242,13 @@ class Embedder:
             self._account(first, further, 0, truncate, warn=False)
         return _tokenized(first, further, truncate)
 
-    def submit(self, tokenized: Tokenized) -> Future[FloatArray]:
+    def submit(
+        self, tokenized: Tokenized, *, started: Callable[[], object] | None = None
+    ) -> Future[FloatArray]:
         """Put texts into the queue and return at once; the result are their unit vectors (N, 384), float32.
 
         For servers: many calls that wait at the same time are packed together. Cancelling leaves the queue.
+        `started` is called, from another thread, when the first text runs.
         """
         from concurrent.futures import Future, InvalidStateError  # imports logging, which `encode` need not
 
@@ -268,7 +271,7 @@ class Embedder:
         if not flat:
             future.set_result(out)
             return future
-        job = Job(_slices(flat), out, news)
+        job = Job(_slices(flat), out, news, started)
         future.add_done_callback(lambda done: job.give_up() if done.cancelled() else None)
         self._scheduler.submit(job)
         return future

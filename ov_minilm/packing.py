@@ -116,7 +116,7 @@ class Lane:
         self._grids = self._grids or self.single  # an NPU has no others
         self.wide = list({grid.width: grid for grid in self._grids}.values())  # of each width the tallest
         self.rows: dict[Grid, list[Row]] = {grid: [] for grid in self.wide}
-        self._open: list[list[Row]] = [[] for _ in range(max(grid.width for grid in grids) + 1)]
+        self._open: list[list[Row]] = [[] for _ in range(max((grid.width for grid in grids), default=0) + 1)]
         self._holes = 0  # bit f set: some open row has f free cells
 
     def put(self, text: int, tokens: int, now: int) -> Row:

@@ -41,17 +41,24 @@ NUMBERS = 2**31  # owners are int32; texts are numbered modulo this
 class Job:
     """One call: windows of token ids, and the array that its vectors go to."""
 
-    def __init__(self, windows: Iterator[list[IntArray]], out: FloatArray, news: News) -> None:
+    def __init__(
+        self,
+        windows: Iterator[list[IntArray]],
+        out: FloatArray,
+        news: News,
+        started: Callable[[], object] | None = None,
+    ) -> None:
         """Take windows of as many texts in all as `out` [N, D] has rows.
 
-        `news` is called from the scheduler's threads: with the texts that are done since it was last called,
-        or with the error that ended the job.
+        Both are called from the scheduler's threads: `started` when the first text runs; `news` with the
+        texts that are done since it was last called, or with the error that ended the job.
         """
         self.out = out
         self.over = False  # failed, or given up by its caller: what is still in flight is dropped
         self._windows = windows
         self._drawn = 0
         self._news = news
+        self._started = started
 
     @property
     def drawn(self) -> bool:
@@ -70,6 +77,12 @@ class Job:
         rows = range(self._drawn, self._drawn + len(window))
         self._drawn = rows.stop
         return window, rows
+
+    def begin(self) -> None:
+        """Say that a text runs, if it is the first."""
+        if self._started is not None:
+            self._started()
+            self._started = None
 
     def give(self, rows: list[int], vectors: FloatArray) -> None:
         """Take the vectors of some texts, and say so."""
@@ -230,6 +243,8 @@ class Scheduler:
             with self._changed:
                 self._flying += 1
                 self._aboard += batch.texts
+            for job in {self._owners[number][0] for number in batch.owner[batch.owner >= 0].tolist()}:
+                job.begin()
             self._flights.put(flight)
 
     def _land(self) -> None:
@@ -265,10 +280,10 @@ class Scheduler:
 
     @property
     def _enough(self) -> bool:
-        """Whether what waits is worth a batch: any text when nothing runs, a whole batch when all streams do.
+        """Whether what waits is worth a batch: any text when nothing runs, a whole one when all streams do.
 
-        Between these, small calls are worth one with as many texts as a batch in flight has, or with rows that
-        fill half a batch well: others like them may come, and should not fall into many small groups.
+        Between these, small calls are worth one with as many texts as a batch in flight has, or with rows
+        that fill half a batch well: others like them may come, and should not fall into many small groups.
         """
         full = max(self._pool.fullness, self._few / FEW)
         waiting = self._few + len(self._pool)

@@ -296,7 +296,7 @@ def test_without_lone_rows_a_batch_may_be_mostly_empty() -> None:
 
 
 @many
-@given(st.data(), st.sampled_from([128, 256, 512]))
+@given(st.data(), st.sampled_from([30, 128, 256, 512]))
 def test_apart_means_that_long_texts_have_their_rows(data: st.DataObject, most: int) -> None:
     """Which width and alignment a text gets depends on its length alone, and none is lost or doubled."""
     lengths = data.draw(st.lists(st.integers(1, most), max_size=80))

@@ -109,12 +109,20 @@ class Service:
             outcome.tokens = tokens = sum(tokenized.tokens)
             queued = time.perf_counter()
             with self.admission.lane(sum(map(len, tokenized.windows))).queued(tokens):
-                vectors = await _unless_gone(self._embedder.submit(tokenized), request)
+                began: list[float] = []
+                submitted = self._embedder.submit(
+                    tokenized, started=lambda: began.append(time.perf_counter())
+                )
+                vectors = await _unless_gone(submitted, request)
             embedded = time.perf_counter()
             answer = await _here_or_aside(
                 len(vectors) <= ANSWER_HERE, lambda: self._answer(asked, vectors, tokens)
             )
-        outcome.phases = {"tokenize": (came, queued), "embed": (queued, embedded)}
+        outcome.phases = {
+            "tokenize": (came, queued),
+            "queue": (queued, began[0]),
+            "inference": (began[0], embedded),
+        }
         self.metrics.embedded(outcome)
         headers = {
             "x-truncated": str(outcome.truncated),

@@ -58,9 +58,8 @@ class Metrics:
         self._truncated = counter("te_truncated", "Texts cut at their end")
         self._phases = {
             "tokenize": histogram("te_embed_tokenization_duration", "Seconds to read and tokenize a request"),
-            "embed": histogram(
-                "te_embed_inference_duration", "Seconds from the queue to vectors, the wait in it included"
-            ),
+            "queue": histogram("te_embed_queue_duration", "Seconds until the first text of a request runs"),
+            "inference": histogram("te_embed_inference_duration", "Seconds from then to its last vector"),
         }
 
     def count(self, method: str, status: int, seconds: float) -> None:

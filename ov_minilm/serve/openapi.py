@@ -65,7 +65,7 @@ def document(most_texts: int, dim: int) -> bytes:
                         parameters=[truncate],
                         headers={
                             "x-truncated": "Texts that were cut at their end",
-                            "server-timing": "Milliseconds to tokenize and to embed",
+                            "server-timing": "Milliseconds to tokenize, in the queue, and of inference",
                             "x-model-fingerprint": "What decides the vectors: store it beside an index",
                         },
                     )

@@ -34,11 +34,11 @@ def test_figures_tell_what_happened(shipped: Embedder) -> None:
     assert 3 + 3 + 256 == found["te_request_input_length_sum"]
     assert 1 == found["te_truncated_total"]
     assert 4 == found["te_request_duration_count"]
-    assert 2 == found["te_embed_inference_duration_count"]
+    assert 2 == found["te_embed_inference_duration_count"] == found["te_embed_queue_duration_count"]
     assert 0 == found["te_queue_size"] == found["te_queue_tokens"] == found["te_batch_running"]
     assert 3 <= found["te_batch_texts_total"]
     assert 3 + 3 + 256 <= found["te_batch_tokens_total"] <= found["te_batch_cells_total"]
-    assert found["te_embed_inference_duration_sum"] > 0
+    assert found["te_embed_inference_duration_sum"] > found["te_embed_queue_duration_sum"] > 0
 
 
 def test_unknown_urls_make_no_figures(shipped: Embedder) -> None:

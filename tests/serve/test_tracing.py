@@ -39,7 +39,7 @@ def collector() -> Iterator[tuple[str, list[bytes]]]:
 
 
 def test_a_request_is_a_span_with_its_phases(collector: tuple[str, list[bytes]]) -> None:
-    """A span for the request, under the client's own, and in it one to tokenize and one to embed."""
+    """A span for the request, under the client's own, and in it one each to tokenize, wait and infer."""
     endpoint, bodies = collector
     with running("--otlp-endpoint", endpoint) as server:
         headers = {"content-type": "application/json", "traceparent": f"00-{PARENT}-b7ad6b7169203331-01"}
@@ -55,14 +55,14 @@ def test_a_request_is_a_span_with_its_phases(collector: tuple[str, list[bytes]])
     spans = {span.name: span for span in message.resource_spans[0].scope_spans[0].spans}
     whole = spans["POST /v1/embeddings"]
     facts = {one.key: one.value.int_value for one in whole.attributes}
-    assert {"tokenize", "embed", "POST /v1/embeddings"} == spans.keys()
+    assert {"tokenize", "queue", "inference", "POST /v1/embeddings"} == spans.keys()
     assert PARENT == whole.trace_id.hex()
     assert (200, 2, 6) == (
         facts["http.response.status_code"],
         facts["embeddings.texts"],
         facts["embeddings.tokens"],
     )
-    for name in ("tokenize", "embed"):
+    for name in ("tokenize", "queue", "inference"):
         assert whole.span_id == spans[name].parent_span_id
         assert (
             whole.start_time_unix_nano
