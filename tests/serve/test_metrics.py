@@ -38,7 +38,8 @@ def test_figures_tell_what_happened(shipped: Embedder) -> None:
     assert 0 == found["te_queue_size"] == found["te_queue_tokens"] == found["te_batch_running"]
     assert 3 <= found["te_batch_texts_total"]
     assert 3 + 3 + 256 <= found["te_batch_tokens_total"] <= found["te_batch_cells_total"]
-    assert found["te_embed_inference_duration_sum"] > found["te_embed_queue_duration_sum"] > 0
+    assert found["te_embed_inference_duration_sum"] > 0
+    assert found["te_embed_queue_duration_sum"] > 0
 
 
 def test_unknown_urls_make_no_figures(shipped: Embedder) -> None:
