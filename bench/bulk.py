@@ -76,7 +76,7 @@ def throughput(folder: Path, _: argparse.Namespace) -> dict[str, Any]:
             source = table(folder / f"{workload.name}.parquet", workload.texts)
             inputs, output = (
                 Inputs((str(source),)),
-                Output.parse(str(folder / f"{workload.name}.out")),
+                Output.parse(f"{folder / workload.name}/"),
             )
 
             def in_memory(texts: list[str] = workload.texts) -> object:
