@@ -7,6 +7,7 @@ would start as many threads as the host has and be throttled for it.
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 VARIABLE = "OV_MINILM_THREADS"
@@ -34,6 +35,36 @@ def granted(root: Path = Path("/")) -> int:
     mask = len(os.sched_getaffinity(0)) if has_mask else os.cpu_count() or 1
     quota = _quota(root)
     return mask if quota is None else max(1, min(mask, int(quota)))
+
+
+def hold(count: int, folder: Path | None = None) -> set[int]:
+    """Keep this thread, and those that it starts, to CPUs that no other process holds; return them.
+
+    For processes that share a machine: OpenVINO runs fewer threads than there are CPUs on the first of these,
+    in every process, whatever ENABLE_CPU_PINNING says, but it honours a mask set before its first Core. Where
+    there are too few CPUs, or no masks, nothing is changed. A CPU is free again when the process ends.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return set()
+    import fcntl  # Linux has it where it has masks
+
+    allowed = os.sched_getaffinity(0)
+    held: dict[int, int] = {}  # CPU -> its locked file, which stays open
+    for cpu in sorted(allowed):
+        name = (folder or Path(tempfile.gettempdir())) / f"ov_minilm-{os.getuid()}-cpu{cpu}.lock"
+        file = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held[cpu] = file
+        except BlockingIOError:
+            os.close(file)
+        if len(held) == count:
+            os.sched_setaffinity(0, held)
+            os.sched_setaffinity(os.getpid(), held)  # the main thread, whose mask OpenVINO asks for
+            return set(held)
+    for file in held.values():
+        os.close(file)
+    return allowed
 
 
 def _quota(root: Path) -> float | None:

@@ -144,16 +144,17 @@ class Lane:
             if row.open:
                 self._close(row)
 
-    def filled(self, width: int, rows: int) -> Grid | None:
-        """Return the tallest grid of a width that so many rows fill to three quarters.
+    def grid_for(self, width: int, rows: int, streams: int) -> Grid | None:
+        """Return the tallest grid of a width that a stream's share of the rows fills to three quarters.
 
-        None: they had better run one by one; where they cannot, it is the lowest.
+        Where a share is less, it is the lowest that all rows fill so. None: they had better run one by one.
         """
         grids = [grid for grid in self._grids if grid.width == width]
-        found = [grid for grid in grids if 4 * rows >= 3 * grid.rows]
-        if not found and not self.single:
-            found = grids[:1]
-        return found[-1] if found else None
+        filled = [grid for grid in grids if 4 * rows >= 3 * grid.rows]
+        if not filled:
+            return None if self.single else grids[0]
+        share = -(-rows // streams)
+        return next((grid for grid in reversed(filled) if 4 * share >= 3 * grid.rows), filled[0])
 
     @property
     def all(self) -> list[Row]:
@@ -194,8 +195,8 @@ class Pool:
             ]
         self._ids: dict[int, IntArray] = {}
         self._taken = 0  # batches
-        self.tokens = 0  # of the texts that are here
-        self.urgent = 0  # rows with an urgent text
+        self.cells = 0  # that texts take
+        self.urgent = 0  # of these, in rows with an urgent text
 
     def __len__(self) -> int:
         """Count the texts that are here."""
@@ -212,18 +213,22 @@ class Pool:
             tokens = len(ids[text])
             if tokens < 1:
                 raise ValueError(f"text {text} has {tokens} tokens; a row holds 1 or more")
-            row = self._lanes[self._apart and tokens > LONG].put(text, tokens, self._taken)
-            if urgent and not row.urgent:
+            lane = self._lanes[self._apart and tokens > LONG]
+            row = lane.put(text, tokens, self._taken)
+            taken = cells(tokens, lane.align)
+            self.cells += taken
+            if row.urgent:
+                self.urgent += taken
+            elif urgent:
                 row.urgent, row.since = True, self._taken
-                self.urgent += 1
-            self.tokens += tokens
+                self.urgent += row.used
         self._ids.update(ids)
 
     def take(self, *, streams: int = 1, in_turn: bool = False) -> Batch | None:
         """Return a whole batch, or one with a row that was passed over too often; None: there is neither.
 
-        The oldest rows go first; before them, unless it is their turn, those with an urgent text. With more
-        than one idle stream, the last rows are not taken as a whole batch if halves keep more streams busy.
+        The oldest rows go first; before them, unless it is their turn, the urgent ones and those passed over.
+        With more than one idle stream, the last rows are no whole batch if halves keep more streams busy.
         """
         if streams > 1 and self.fullness <= streams / 2:
             return None
@@ -235,14 +240,14 @@ class Pool:
         ]
         return self._take(ready, 1, in_turn)
 
-    def take_rest(self, *, streams: int = 1) -> Batch | None:
+    def take_rest(self, *, streams: int = 1, in_turn: bool = False) -> Batch | None:
         """Return a batch of what there is, for idle streams to share; None: there is nothing.
 
         Texts that fit one row run as one. Rows that do not fill a batch well run one by one, because all
         threads then work on each.
         """
         ready = [(lane, grid) for lane in self._lanes for grid, rows in lane.rows.items() if rows]
-        return self._take(ready, streams, in_turn=False)
+        return self._take(ready, streams, in_turn)
 
     def take_all(self, *, streams: int = 1) -> Iterator[Batch]:
         """Yield batches until nothing is left; with more than one stream, the last are shared out."""
@@ -257,7 +262,7 @@ class Pool:
             return None
 
         def order(row: Row) -> tuple[bool, int]:
-            return (not (row.urgent or in_turn), row.since)
+            return (not (in_turn or row.urgent or self._overdue(row)), row.since)
 
         lane, grid = min(ready, key=lambda at: min(map(order, at[0].rows[at[1]])))
         rows = lane.rows[grid]
@@ -265,14 +270,15 @@ class Pool:
         if one is not None:
             taken, rows, grid = lane.all, [one], one.grid
         else:
-            share = -(-len(rows) // streams)
-            found = lane.filled(grid.width, share) or lane.filled(grid.width, len(rows))
+            found = lane.grid_for(grid.width, len(rows), streams)
             taken = rows = sorted(rows, key=order)[: found.rows if found else 1]
             grid = found or narrowest(lane.single, rows[0].used)
         batch = fill(grid, rows, self._ids, align=lane.align)
         lane.take(taken)
-        for text in (text for row in rows for text in row.texts):
-            self.tokens -= len(self._ids.pop(text))
-        self.urgent -= sum(row.urgent for row in taken)
+        for row in taken:
+            self.cells -= row.used
+            self.urgent -= row.used if row.urgent else 0
+            for text in row.texts:
+                del self._ids[text]
         self._taken += 1
         return batch

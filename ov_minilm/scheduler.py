@@ -17,6 +17,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from queue import SimpleQueue
@@ -30,9 +31,7 @@ from ov_minilm.spec import FloatArray, IntArray
 
 News = Callable[[int | BaseException], None]
 FEW = 32  # texts of a call that need not wait for its turn
-TAKEN = (
-    4096  # tokens in rows from which on no more are drawn: eight batches; more would reorder them too much
-)
+TAKEN = 4096  # cells from which on no more is drawn, of small calls and of long ones: eight batches of each
 HALF = 0.375  # of the rows of a batch: three quarters of one with half the rows
 STREAK = 8  # batches in which small calls go first, until one in which the oldest texts do
 NUMBERS = 2**31  # owners are int32; texts are numbered modulo this
@@ -80,15 +79,21 @@ class Job:
 
     def begin(self) -> None:
         """Say that a text runs, if it is the first."""
-        if self._started is not None:
-            self._started()
-            self._started = None
+        started, self._started = self._started, None
+        if started is not None:
+            try:
+                started()
+            except Exception as error:  # what the caller's functions raise belongs to the caller
+                self.fail(error)
 
     def give(self, rows: list[int], vectors: FloatArray) -> None:
         """Take the vectors of some texts, and say so."""
         if not self.over:
             self.out[rows] = vectors
-            self._news(len(rows))
+            try:
+                self._news(len(rows))
+            except Exception as error:
+                self.fail(error)
 
     def give_up(self) -> None:
         """Leave the queue: the caller does not wait any more."""
@@ -98,7 +103,8 @@ class Job:
         """End with an error, if the job is not over."""
         if not self.over:
             self.over = True
-            self._news(error)
+            with suppress(Exception):  # who cannot hear of it must not end the work of others
+                self._news(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,7 @@ class Stats:
     tokens: int
     batches: int
     cells: int  # of those batches: tokens / cells is how full they were
-    waiting: int  # calls not begun yet
+    waiting: int  # calls with texts that are in no row yet
     running: int  # texts packed or in flight
 
 
@@ -178,12 +184,13 @@ class Scheduler:
             if self._closed:
                 raise ValueError("this Embedder is closed")
             if not self._threads:
-                self._threads = [
+                threads = [
                     threading.Thread(target=work, name=f"ov_minilm {work.__name__}", daemon=True)
                     for work in (self._start, *[self._land] * (self._plan.threads + 1))
                 ]
-                for thread in self._threads:
+                for thread in threads:
                     thread.start()
+                self._threads = threads
             if len(job.out) <= FEW:
                 self._small.append(job)
                 self._few += len(job.out)
@@ -193,16 +200,20 @@ class Scheduler:
                 self._changed.notify()
 
     def close(self, *, drop: bool = False) -> None:
-        """Take no more jobs, finish those there are, or drop what is not in flight, and end the threads."""
+        """Take no more jobs, finish those there are, or drop what is in no row yet, and end the threads.
+
+        Called from one of these, as a Future's callback is, it does not wait for them.
+        """
         with self._changed:
             self._closed = True
             if drop:
                 for job in (*self._small, *self._turns):
                     job.give_up()
             self._changed.notify()
+        if threading.current_thread() in self._threads:
+            return
         for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join()
+            thread.join()
         with self._alone:
             pass
 
@@ -234,18 +245,23 @@ class Scheduler:
                 for _ in self._threads:
                     self._flights.put(None)
                 return
-            try:
-                flight = self._engine.start(batch)
-            except Exception as error:  # it did not compile: its jobs are lost, others may run
-                with self._handing:
-                    self._lose(batch, error)
-                continue
-            with self._changed:
-                self._flying += 1
-                self._aboard += batch.texts
-            for job in {self._owners[number][0] for number in batch.owner[batch.owner >= 0].tolist()}:
-                job.begin()
-            self._flights.put(flight)
+            self._launch(batch)
+            del batch  # while it waits for the next, this thread keeps nothing of a call that is done
+
+    def _launch(self, batch: Batch) -> None:
+        """Start a batch, and tell those whose first text is in it."""
+        try:
+            flight = self._engine.start(batch)
+        except Exception as error:  # it did not compile: its jobs are lost, others may run
+            with self._handing:
+                self._lose(batch, error)
+            return
+        with self._changed:
+            self._flying += 1
+            self._aboard += batch.texts
+        for job in {self._owners[number][0] for number in batch.owner[batch.owner >= 0].tolist()}:
+            job.begin()
+        self._flights.put(flight)
 
     def _land(self) -> None:
         """Wait for one batch after the other and hand its vectors out."""
@@ -256,21 +272,20 @@ class Scheduler:
         """Hand out the vectors of one; of its grid, which may be given up, nothing is kept here."""
         if flight is None:
             return False
-        error = None
         try:
-            vectors = flight.land()
-        except Exception as failure:  # the request may still run, and is not used again
-            error = failure
-        with self._changed:
-            self._flying -= 1
-            self._aboard -= flight.batch.texts
-            self._changed.notify()
-        with self._handing:
-            if error is not None:
-                self._lose(flight.batch, error)
-            else:
+            try:
+                vectors = flight.land()
+            finally:
+                with self._changed:
+                    self._flying -= 1
+                    self._aboard -= flight.batch.texts
+                    self._changed.notify()
+            with self._handing:
                 self._scatter(flight.batch, vectors)
-                flight.release()
+            flight.release()
+        except Exception as error:  # the request may still run, and is not used again
+            with self._handing:
+                self._lose(flight.batch, error)
         return True
 
     @property
@@ -300,23 +315,23 @@ class Scheduler:
                     if self._closed and not (self._turns or self._small or self._pool):
                         return None
                     self._changed.wait()
-            self._pool.add(self._draw(self._small, 2 * TAKEN - self._pool.tokens), urgent=True)
-            self._pool.add(self._draw(self._turns, TAKEN - self._pool.tokens))
+            self._pool.add(self._draw(self._small, TAKEN - self._pool.urgent), urgent=True)
+            self._pool.add(self._draw(self._turns, TAKEN + self._pool.urgent - self._pool.cells))
             with self._changed:
                 self._few = sum(len(job.out) for job in self._small)
             in_turn, urgent = self._streak == STREAK, self._pool.urgent
             streams = 1 if self._small or self._turns else max(1, self._plan.threads - self._flying)
             batch = self._pool.take(streams=streams, in_turn=in_turn)
-            if batch is None and (self._enough or self._pool.tokens >= TAKEN):
-                batch = self._pool.take_rest(streams=streams)
+            if batch is None and (self._enough or self._pool.cells >= TAKEN):
+                batch = self._pool.take_rest(streams=streams, in_turn=in_turn)
             if batch is not None:
                 self._streak = self._streak + 1 if urgent and not in_turn else 0
                 return batch
 
-    def _draw(self, jobs: deque[Job], tokens: int) -> dict[int, IntArray]:
-        """Return the next windows, one of each call in turn, until there are so many tokens."""
+    def _draw(self, jobs: deque[Job], cells: int) -> dict[int, IntArray]:
+        """Return the next windows, one of each call in turn, until they need about so many cells."""
         found: dict[int, IntArray] = {}
-        while jobs and tokens > 0:
+        while jobs and cells > 0:
             job = jobs.popleft()
             window, rows = job.draw()
             if not job.drawn:
@@ -324,7 +339,7 @@ class Scheduler:
             ids = {(self._number + i) % NUMBERS: text for i, text in enumerate(window)}
             self._number = (self._number + len(window)) % NUMBERS
             self._owners.update((number, (job, row)) for number, row in zip(ids, rows, strict=True))
-            tokens -= sum(map(len, window))
+            cells -= sum(map(len, window))
             found |= ids
         return found
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ov_minilm.cpus import VARIABLE, granted, threads
+from ov_minilm.cpus import VARIABLE, granted, hold, threads
 
 Machine = Callable[[str, dict[str, str]], Path]
 
@@ -169,3 +171,47 @@ def test_threads_that_are_no_number_are_refused(
 
     with pytest.raises(ValueError, match=f"{VARIABLE}={said!r}" if asked is None else f"threads={asked}"):
         threads(asked)
+
+
+HOLD = """
+import os, sys
+from pathlib import Path
+from ov_minilm.cpus import hold
+print(sorted(hold(1, Path(sys.argv[1]))), sorted(os.sched_getaffinity(0)), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no masks")
+def test_processes_hold_cpus_of_their_own(tmp_path: Path) -> None:
+    """Each gets another one while there are any, the next is left as it was, and who ends gives his back."""
+    cpus = sorted(os.sched_getaffinity(0))
+
+    def holder() -> tuple[subprocess.Popen[str], str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        return process, process.stdout.readline().strip()
+
+    holders = [holder() for _ in cpus]
+    late, left = holder()
+    first = holders[0][0]
+    first.kill()
+    first.communicate()
+    again, freed = holder()
+
+    assert [f"[{cpu}] [{cpu}]" for cpu in cpus] == [said for _, said in holders]
+    assert f"{cpus} {cpus}" == left
+    assert holders[0][1] == freed
+    for process in (late, again, *(process for process, _ in holders[1:])):
+        process.communicate()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no masks")
+def test_more_than_there_are_changes_nothing(tmp_path: Path) -> None:
+    """A thread that asks for too many keeps its mask, and the CPUs it had locked are free again."""
+    before = os.sched_getaffinity(0)
+
+    assert before == hold(len(before) + 1, tmp_path) == hold(len(before) + 1, tmp_path)
+    assert before == os.sched_getaffinity(0)

@@ -205,7 +205,7 @@ def test_only_whole_batches_are_taken_before_the_rest(lengths: list[int], grids:
 
     assert all((batch.owner[:, 0] >= 0).all() and batch.grid.rows > 1 for batch in batches)
     assert len(lengths) == len(owners(batches)) + len(pool)
-    assert sum(lengths) == sum(batch.used for batch in batches) + pool.tokens
+    assert sum(lengths) == sum(batch.used for batch in batches) + pool.cells
 
 
 @many
@@ -288,6 +288,15 @@ def test_idle_streams_share_the_last_rows(rows: int, shapes: list[str]) -> None:
     assert shapes == [str(batch.grid) for batch in pool.take_all(streams=2)]
 
 
+@pytest.mark.parametrize("streams", [2, 4, 16])
+def test_more_streams_than_rows_take_halves_too(streams: int) -> None:
+    """Where a share would fill no grid, the lowest is taken, so that as many streams as can be are busy."""
+    pool = Pool(GRIDS, long_align=1)
+    pool.add(dict(enumerate(numbered([64] * 7))))
+
+    assert ["4x64", "4x64"] == [str(batch.grid) for batch in pool.take_all(streams=streams)]
+
+
 def test_without_lone_rows_a_batch_may_be_mostly_empty() -> None:
     """A grid that has no smaller one beside it takes what there is."""
     batches = packed([64], [Grid(8, 64)])
@@ -321,22 +330,29 @@ def test_grids_of_lone_rows_pack_too() -> None:
 
 
 @many
-@given(st.lists(st.tuples(lengths_of_texts, st.booleans(), st.integers(0, 3)), max_size=8), aligns)
+@given(
+    st.lists(st.tuples(lengths_of_texts, st.booleans(), st.integers(0, 3), st.booleans()), max_size=8),
+    aligns,
+    st.sampled_from([None, 32]),
+    st.integers(1, 4),
+)
 def test_texts_that_come_later_are_neither_lost_nor_doubled(
-    arrivals: list[tuple[list[int], bool, int]], align: int
+    arrivals: list[tuple[list[int], bool, int, bool]], align: int, long_align: int | None, streams: int
 ) -> None:
     """However adding and taking alternate, every text is written once and whole."""
-    pool = Pool(GRIDS, align=align)
-    ids = named(numbered([length for lengths, _, _ in arrivals for length in lengths]))
+    pool = Pool(GRIDS, align=align, long_align=long_align)
+    ids = named(numbered([length for lengths, *_ in arrivals for length in lengths]))
     names = iter(ids)
     batches = []
-    for lengths, urgent, takes in arrivals:
+    for lengths, urgent, takes, in_turn in arrivals:
         pool.add({name: ids[name] for name in islice(names, len(lengths))}, urgent=urgent)
-        batches += [batch for _ in range(takes) if (batch := pool.take())]
-    batches += pool.take_all()
+        for _ in range(takes):
+            batch = pool.take(streams=streams, in_turn=in_turn) or pool.take_rest(streams=streams)
+            batches += [batch] if batch else []
+    batches += pool.take_all(streams=streams)
 
     assert list(ids) == sorted(owners(batches))
-    assert (0, 0) == (len(pool), pool.tokens)
+    assert (0, 0, 0) == (len(pool), pool.cells, pool.urgent)
     for batch in batches:
         for r, slot in np.argwhere(batch.owner >= 0):
             written = batch.ids[r, batch.segments[r] == slot + 1]

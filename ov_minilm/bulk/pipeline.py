@@ -10,6 +10,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,8 +92,11 @@ class Portion:
     truncated: int  # texts that lost their ends
 
 
-def unread(inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]) -> Generator[Rows, None, None]:
-    """Yield the rows of every shard that is not done, in order; none crosses a shard's border."""
+def _shards(inputs: Inputs, done: Mapping[int, Done]) -> Generator[tuple[int, Reader], None, None]:
+    """Yield every shard that is not done, and a reader at its first row, which is to take or skip its rows.
+
+    The last one has none.
+    """
     shard, at = 0, Position()
     while True:
         while shard in done:
@@ -100,13 +104,18 @@ def unread(inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]) -> Gen
             shard += 1
         with Reader(inputs, at) as reader:
             while shard not in done:
-                rows = 0
-                for portion in read_shard(reader, shard, rows_per_shard):
-                    rows += len(portion.texts)
-                    yield portion
-                if rows < rows_per_shard:
+                start = reader.at
+                yield shard, reader
+                if reader.at == start:
                     return
                 shard += 1
+
+
+def unread(inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]) -> Generator[Rows, None, None]:
+    """Yield the rows of every shard that is not done, in order; none crosses a shard's border."""
+    with closing(_shards(inputs, done)) as shards:
+        for shard, reader in shards:
+            yield from read_shard(reader, shard, rows_per_shard)
 
 
 def read_shard(reader: Reader, shard: int, rows_per_shard: int) -> Iterator[Rows]:
@@ -131,19 +140,11 @@ def plan(inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]) -> Itera
 
     Parquet says how many rows it has; files of lines are read for it.
     """
-    shard, at = 0, Position()
-    while True:
-        while shard in done:
-            at = done[shard].end
-            shard += 1
-        with Reader(inputs, at) as reader:
-            while shard not in done:
-                start = reader.at
-                rows = reader.skip(rows_per_shard)
-                if not rows:
-                    return
+    with closing(_shards(inputs, done)) as shards:
+        for shard, reader in shards:
+            start = reader.at
+            if rows := reader.skip(rows_per_shard):
                 yield Task(shard, start, rows)
-                shard += 1
 
 
 def encode(rows: Iterable[Rows], embedder: Embedder, options: Options) -> Iterator[Portion]:

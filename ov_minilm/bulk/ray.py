@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from ov_minilm import cpus
 from ov_minilm.bulk.inputs import Inputs
 from ov_minilm.bulk.journal import Done, Journal
 from ov_minilm.bulk.meter import Meter
@@ -73,6 +74,8 @@ class Opening:
     def open(self) -> Embedder:
         """Open it in this process."""
         threads = self.threads or _assigned()
+        if threads is not None and _in_actor():
+            cpus.hold(threads)
         if threads is not None:
             os.environ["RAYON_NUM_THREADS"] = str(threads)  # the tokenizer's, read at its first use
         if isinstance(self.model, Shipped):
@@ -97,6 +100,12 @@ def _assigned() -> int | None:
     if context.get_actor_id() is None and context.get_task_id() is None:
         return None
     return max(1, int(context.get_assigned_resources().get("CPU", 1)))
+
+
+def _in_actor() -> bool:
+    """Tell whether this process is an actor's: a task's serves others after it."""
+    ray = sys.modules.get("ray")
+    return bool(ray and ray.is_initialized() and ray.get_runtime_context().get_actor_id())
 
 
 class RayEmbedder:

@@ -236,7 +236,7 @@ class Service:
         self.ready = True
 
     async def warm_up(self) -> None:
-        """Have every grid compiled, for texts alone and for many: a few seconds that no client waits."""
+        """Have grids compiled, for texts alone and for many, as far as they are kept: no client waits."""
         for words, times in WARM_UP:
             tokenized = self._embedder.tokenize(["word " * words] * times, truncate="mean")
             await asyncio.wrap_future(self._embedder.submit(tokenized))

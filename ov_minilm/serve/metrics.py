@@ -58,7 +58,7 @@ class Metrics:
         self._truncated = counter("te_truncated", "Texts cut at their end")
         self._phases = {
             "tokenize": histogram("te_embed_tokenization_duration", "Seconds to read and tokenize a request"),
-            "queue": histogram("te_embed_queue_duration", "Seconds until the first text of a request runs"),
+            "queue": histogram("te_embed_queue_duration", "Seconds until a request's first text runs"),
             "inference": histogram("te_embed_inference_duration", "Seconds from then to its last vector"),
         }
 
