@@ -74,10 +74,8 @@ def throughput(folder: Path, _: argparse.Namespace) -> dict[str, Any]:
         texts = workloads(embedder.count_tokens, short=SHORT, long=LONG)
         for workload in (texts.bulk["short"], texts.bulk["long"]):
             source = table(folder / f"{workload.name}.parquet", workload.texts)
-            inputs, output = (
-                Inputs((str(source),)),
-                Output.parse(f"{folder / workload.name}/"),
-            )
+            inputs = Inputs((str(source),))
+            output = Output.parse(f"{folder / workload.name}/")
 
             def in_memory(texts: list[str] = workload.texts) -> object:
                 return embedder.encode(texts, progress=False)

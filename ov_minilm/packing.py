@@ -41,6 +41,12 @@ class Batch:
         return int(np.count_nonzero(self.segments))
 
     @property
+    def names(self) -> list[int]:
+        """What `owner` calls the texts, row by row."""
+        names: list[int] = self.owner[self.owner >= 0].tolist()
+        return names
+
+    @property
     def texts(self) -> int:
         """Slots that hold a text."""
         return int(np.count_nonzero(self.owner >= 0))

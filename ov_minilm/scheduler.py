@@ -228,7 +228,7 @@ class Scheduler:
             for batch, vectors in self._engine.stream(self._plan.pack(window)):
                 used = batch.owner >= 0
                 out[batch.owner[used]] = vectors[used]
-                self._count(batch, batch.texts)
+                self._count(batch)
         finally:
             self._alone.release()
         return True
@@ -259,7 +259,7 @@ class Scheduler:
         with self._changed:
             self._flying += 1
             self._aboard += batch.texts
-        for job in {self._owners[number][0] for number in batch.owner[batch.owner >= 0].tolist()}:
+        for job in {self._owners[number][0] for number in batch.names}:
             job.begin()
         self._flights.put(flight)
 
@@ -355,13 +355,13 @@ class Scheduler:
             theirs = places.setdefault(job, ([], []))
             theirs[0].append(row)
             theirs[1].append(at)
-        self._count(batch, len(rows))
+        self._count(batch)
         for job, (of_job, of_batch) in places.items():
             job.give(of_job, found[of_batch])
 
     def _lose(self, batch: Batch, error: Exception) -> None:
         """End every job that has a text in a batch."""
-        for number in batch.owner[batch.owner >= 0].tolist():
+        for number in batch.names:
             if number in self._owners:
                 self._owners.pop(number)[0].fail(error)
 
@@ -377,8 +377,8 @@ class Scheduler:
         for job in jobs:
             job.fail(error)
 
-    def _count(self, batch: Batch, texts: int) -> None:
-        self._texts += texts
+    def _count(self, batch: Batch) -> None:
+        self._texts += batch.texts
         self._tokens += batch.used
         self._batches += 1
         self._cells += batch.segments.size

@@ -185,7 +185,7 @@ def test_few_texts_wait_for_more_while_many_run(gated: tuple[Scheduler, GatedEng
     first = start(scheduler, texts(20))
     until(lambda: scheduler._flying == 1)
     jobs = [start(scheduler, texts(1, tokens=4, start=i)) for i in range(1, 11)]
-    time.sleep(0.05)
+    time.sleep(0.05)  # in which it would start one, if it did; nothing tells that it will not
 
     assert 10 == scheduler.stats.waiting
     engine.gate.release(10)

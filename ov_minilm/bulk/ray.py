@@ -74,9 +74,9 @@ class Opening:
     def open(self) -> Embedder:
         """Open it in this process."""
         threads = self.threads or _assigned()
-        if threads is not None and _in_actor():
-            cpus.hold(threads)
         if threads is not None:
+            if _in_actor():
+                cpus.hold(threads)
             os.environ["RAYON_NUM_THREADS"] = str(threads)  # the tokenizer's, read at its first use
         if isinstance(self.model, Shipped):
             with self.model.unpacked() as folder:
