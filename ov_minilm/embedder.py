@@ -30,6 +30,7 @@ from ov_minilm.spec import FloatArray, IntArray, ModelSpec
 from ov_minilm.tokens import Tokenized, Tokens, check_texts
 
 if TYPE_CHECKING:
+    import asyncio
     from concurrent.futures import Future
 
 Truncate = Literal["end", "error", "mean"]
@@ -213,7 +214,7 @@ class Embedder:
         for start in range(0, len(items), BLOCKS[1]):
             block = items[start : start + BLOCKS[1]]
             tokenized = await asyncio.to_thread(self._tokenize, block, start, truncate)
-            blocks.append(await asyncio.wrap_future(self.submit(tokenized)))
+            blocks.append(await self.asubmit(tokenized))
         vectors = formed(np.concatenate(blocks), dimensions, dtype)
         return vectors[0] if isinstance(texts, str) else vectors
 
@@ -252,29 +253,70 @@ class Embedder:
         """
         from concurrent.futures import Future, InvalidStateError  # imports logging, which `encode` need not
 
+        future: Future[FloatArray] = Future()
+
+        def settle(found: FloatArray | BaseException) -> None:
+            with suppress(InvalidStateError):  # cancelled at this moment
+                if isinstance(found, BaseException):
+                    future.set_exception(found)
+                else:
+                    future.set_result(found)
+
+        job = self._queue(tokenized, settle, started)
+        future.add_done_callback(lambda _: job.give_up())
+        return future
+
+    def asubmit(
+        self, tokenized: Tokenized, *, started: Callable[[], object] | None = None
+    ) -> asyncio.Future[FloatArray]:
+        """Do as `submit` does, for the event loop that runs here: the future is one of the loop's."""
+        import asyncio  # whoever awaits this has it; others need not
+
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[FloatArray] = loop.create_future()
+
+        def settle(found: FloatArray | BaseException) -> None:
+            if future.done():  # cancelled
+                return
+            if isinstance(found, BaseException):
+                future.set_exception(found)
+            else:
+                future.set_result(found)
+
+        job = self._queue(tokenized, lambda found: loop.call_soon_threadsafe(settle, found), started)
+        future.add_done_callback(lambda _: job.give_up())
+        return future
+
+    def _queue(
+        self,
+        tokenized: Tokenized,
+        settle: Callable[[FloatArray | BaseException], object],
+        started: Callable[[], object] | None,
+    ) -> Job:
+        """Put texts into the queue; `settle` is called once, from another thread, with vectors or an error.
+
+        Whoever waits ends the wait with the job's `give_up`: job and waiter hold each other until then.
+        """
         self._check_usable()
         flat = tokenized.flat
         out = np.empty((len(flat), self._spec.dim), np.float32)
-        future: Future[FloatArray] = Future()
         left = len(flat)
 
         def news(found: int | BaseException) -> None:
             nonlocal left
-            with suppress(InvalidStateError):  # cancelled at this moment
-                if isinstance(found, BaseException):
-                    future.set_exception(found)
-                    return
-                left -= found
-                if not left:
-                    future.set_result(self._join(tokenized, out))
+            if isinstance(found, BaseException):
+                settle(found)
+                return
+            left -= found
+            if not left:
+                settle(self._join(tokenized, out))
 
-        if not flat:
-            future.set_result(out)
-            return future
         job = Job(_slices(flat), out, news, started)
-        future.add_done_callback(lambda done: job.give_up() if done.cancelled() else None)
-        self._scheduler.submit(job)
-        return future
+        if flat:
+            self._scheduler.submit(job)
+        else:
+            settle(out)
+        return job
 
     @overload
     def count_tokens(self, texts: str) -> int: ...  # type: ignore[overload-overlap]  # str is iterable too

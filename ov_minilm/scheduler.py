@@ -32,7 +32,8 @@ from ov_minilm.spec import FloatArray, IntArray
 News = Callable[[int | BaseException], None]
 FEW = 32  # texts of a call that need not wait for its turn
 TAKEN = 4096  # cells from which on no more is drawn, of small calls and of long ones: eight batches of each
-HALF = 0.375  # of the rows of a batch: three quarters of one with half the rows
+SEVERAL = 9  # short texts that fill three quarters of the lowest grid of several rows
+SEVERAL_ROWS = 3 / 16  # the same, in rows of the tallest
 STREAK = 8  # batches in which small calls go first, until one in which the oldest texts do
 NUMBERS = 2**31  # owners are int32; texts are numbered modulo this
 
@@ -96,8 +97,10 @@ class Job:
                 self.fail(error)
 
     def give_up(self) -> None:
-        """Leave the queue: the caller does not wait any more."""
+        """Leave the queue: the caller does not wait any more, and is not heard of again."""
         self.over = True
+        self._news = _unheard
+        self._started = None
 
     def fail(self, error: BaseException) -> None:
         """End with an error, if the job is not over."""
@@ -133,7 +136,6 @@ class Scheduler:
         self._closed = False
         self._threads: list[threading.Thread] = []
         self._flying = 0  # batches
-        self._aboard = 0  # texts in them
         self._handing = threading.Lock()  # held by the thread that hands vectors out
         self._flights: SimpleQueue[Flight | None] = SimpleQueue()
         self._owners: dict[int, tuple[Job, int]] = {}  # number of a text under way -> its job and row
@@ -258,7 +260,6 @@ class Scheduler:
             return
         with self._changed:
             self._flying += 1
-            self._aboard += batch.texts
         for job in {self._owners[number][0] for number in batch.names}:
             job.begin()
         self._flights.put(flight)
@@ -278,7 +279,6 @@ class Scheduler:
             finally:
                 with self._changed:
                     self._flying -= 1
-                    self._aboard -= flight.batch.texts
                     self._changed.notify()
             with self._handing:
                 self._scatter(flight.batch, vectors)
@@ -297,15 +297,15 @@ class Scheduler:
     def _enough(self) -> bool:
         """Whether what waits is worth a batch: any text when nothing runs, a whole one when all streams do.
 
-        Between these, small calls are worth one with as many texts as a batch in flight has, or with rows
-        that fill half a batch well: others like them may come, and should not fall into many small groups.
+        Between these, small calls are worth one of several rows. A lone row is run by all threads: beside
+        another batch it gains nothing, and the texts that come until that one lands can share it.
         """
-        full = max(self._pool.fullness, self._few / FEW)
-        waiting = self._few + len(self._pool)
+        rows = self._pool.fullness
         if self._flying >= self._plan.threads:
-            return full >= 1 and self._flying == self._plan.threads
-        small = self._few > 0 or self._pool.urgent > 0
-        return waiting > 0 and (not small or full >= HALF or waiting * self._flying >= self._aboard)
+            return self._flying == self._plan.threads and (rows >= 1 or self._few >= FEW)
+        if self._flying == 0 or not (self._few or self._pool.urgent):
+            return self._few + len(self._pool) > 0
+        return rows >= SEVERAL_ROWS or self._few >= SEVERAL
 
     def _next(self) -> Batch | None:
         """Return the next batch, waiting until there is one; None when the end was asked for."""
@@ -320,13 +320,22 @@ class Scheduler:
             with self._changed:
                 self._few = sum(len(job.out) for job in self._small)
             in_turn, urgent = self._streak == STREAK, self._pool.urgent
-            streams = 1 if self._small or self._turns else max(1, self._plan.threads - self._flying)
+            streams = self._streams()
             batch = self._pool.take(streams=streams, in_turn=in_turn)
             if batch is None and (self._enough or self._pool.cells >= TAKEN):
                 batch = self._pool.take_rest(streams=streams, in_turn=in_turn)
             if batch is not None:
                 self._streak = self._streak + 1 if urgent and not in_turn else 0
                 return batch
+
+    def _streams(self) -> int:
+        """Return how many streams are to share what is in the pool.
+
+        Small calls are shared among all: a busy one is free again before another would be done with all.
+        """
+        if self._small or self._turns:
+            return 1
+        return self._plan.threads if self._pool.urgent else max(1, self._plan.threads - self._flying)
 
     def _draw(self, jobs: deque[Job], cells: int) -> dict[int, IntArray]:
         """Return the next windows, one of each call in turn, until they need about so many cells."""
@@ -382,3 +391,7 @@ class Scheduler:
         self._tokens += batch.used
         self._batches += 1
         self._cells += batch.segments.size
+
+
+def _unheard(_: int | BaseException) -> None:
+    pass

@@ -334,6 +334,45 @@ def test_what_is_tokenized_can_be_submitted(shipped: Embedder, alone: FloatArray
         assert alone.tobytes() == shipped.submit(shipped.tokenize(texts)).result().tobytes()
 
 
+def test_an_event_loop_can_wait_for_what_is_submitted(shipped: Embedder, alone: FloatArray) -> None:
+    """The vectors come into the loop, for no texts too; who cancels leaves the queue, and others do not."""
+
+    async def scenario() -> tuple[FloatArray, FloatArray, bool]:
+        tokenized = shipped.tokenize(POOL)
+        left = shipped.asubmit(tokenized)
+        left.cancel()
+        found = await shipped.asubmit(tokenized)
+        return found, await shipped.asubmit(shipped.tokenize([])), left.cancelled()
+
+    vectors, none, cancelled = asyncio.run(scenario())
+
+    assert alone.tobytes() == vectors.tobytes()
+    assert (0, 384) == none.shape
+    assert cancelled
+
+
+def test_a_call_that_is_over_leaves_no_cycles(shipped: Embedder) -> None:
+    """What was submitted and answered is freed at once: nothing is left for the garbage collector."""
+
+    async def one() -> FloatArray:
+        return await shipped.asubmit(shipped.tokenize(["one text"]))
+
+    async def scenario() -> int:
+        await one()
+        gc.collect()
+        for _ in range(20):
+            await one()
+            shipped.submit(shipped.tokenize(["one text"])).result()
+        await asyncio.sleep(0.05)  # the scheduler's thread lets go of the last batch
+        return gc.collect()
+
+    gc.disable()
+    try:
+        assert asyncio.run(scenario()) < 20
+    finally:
+        gc.enable()
+
+
 def test_tokenize_says_what_it_cut(shipped: Embedder) -> None:
     """The indices of texts that lose their ends, and the tokens that are left; with "mean" none does."""
     long = "word " * 400

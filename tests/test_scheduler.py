@@ -136,18 +136,48 @@ def test_a_lone_small_call_starts_no_thread() -> None:
 
 
 def test_calls_that_wait_share_grids(gated: tuple[Scheduler, GatedEngine]) -> None:
-    """Forty callers of one text each need two batches, not forty."""
+    """Beside one text under way, forty callers of one text each need a few batches, not forty."""
     scheduler, engine = gated
-    first = [start(scheduler, texts(1, start=i)) for i in range(1, PLACES)]
-    until(lambda: not scheduler._small)  # these are under way, and leave only the place for a whole batch
-    jobs = [start(scheduler, texts(1, start=i)) for i in range(PLACES, 44)]
+    first = start(scheduler, texts(1))
+    until(lambda: not scheduler._small)
+    jobs = [start(scheduler, texts(1, start=i)) for i in range(2, 42)]
 
     engine.gate.release(10)
-    for out, news in (*first, *jobs):
+    for out, news in (first, *jobs):
         wait(news, len(out))
 
-    assert [10.0 * i for i in range(1, 44)] == [float(out[0, 0]) for out, _ in (*first, *jobs)]
-    assert len(engine.ran) <= 2 + 2
+    assert [10.0 * i for i in range(1, 42)] == [float(out[0, 0]) for out, _ in (first, *jobs)]
+    assert len(engine.ran) <= 1 + 4
+
+
+def test_a_lone_row_is_not_run_beside_another_batch(gated: tuple[Scheduler, GatedEngine]) -> None:
+    """All threads run a lone row: eight short texts wait until what runs has landed, and then go together."""
+    scheduler, engine = gated
+    first = start(scheduler, texts(1))
+    until(lambda: scheduler._flying == 1)
+    jobs = [start(scheduler, texts(1, tokens=4, start=i)) for i in range(1, 9)]
+    time.sleep(0.05)  # in which it would start them, if it did; nothing tells that it will not
+
+    engine.gate.release(10)
+    for out, news in (first, *jobs):
+        wait(news, len(out))
+
+    assert [1, 8] == [batch.texts for batch in engine.ran]
+
+
+def test_rows_of_waiting_calls_are_shared_among_the_streams(gated: tuple[Scheduler, GatedEngine]) -> None:
+    """Thirty texts that come together are two batches, one for each stream: none idles beside a large one."""
+    scheduler, engine = gated
+    first = start(scheduler, texts(1))
+    until(lambda: scheduler._flying == 1)
+    with scheduler._changed:  # all come at once
+        jobs = [start(scheduler, texts(1, tokens=16, start=i)) for i in range(1, 31)]
+    until(lambda: scheduler._flying == 2)
+    engine.gate.release(10)
+    for out, news in (first, *jobs):
+        wait(news, len(out))
+
+    assert [1, 14, 16] == sorted(batch.texts for batch in engine.ran)
 
 
 def test_who_is_done_first_is_served_first() -> None:
@@ -167,32 +197,16 @@ def test_who_is_done_first_is_served_first() -> None:
     scheduler = Scheduler(HoldingEngine())  # type: ignore[arg-type]
     slow, slow_news = start(scheduler, texts(1, start=77))
     until(lambda: scheduler._flying == 1)
-    out, news = start(scheduler, texts(1))
+    out, news = start(scheduler, texts(12, tokens=16))
 
-    wait(news, 1)
+    wait(news, 12)
 
-    assert 10.0 == out[0, 0]
+    assert expected(texts(12, tokens=16)) == out[:, 0].tolist()
     assert slow_news.empty()
     held.set()
     wait(slow_news, 1)
     assert 770.0 == slow[0, 0]
     scheduler.close()
-
-
-def test_few_texts_wait_for_more_while_many_run(gated: tuple[Scheduler, GatedEngine]) -> None:
-    """Beside a batch of twenty texts one is not started alone; ten are, together, when it has landed."""
-    scheduler, engine = gated
-    first = start(scheduler, texts(20))
-    until(lambda: scheduler._flying == 1)
-    jobs = [start(scheduler, texts(1, tokens=4, start=i)) for i in range(1, 11)]
-    time.sleep(0.05)  # in which it would start one, if it did; nothing tells that it will not
-
-    assert 10 == scheduler.stats.waiting
-    engine.gate.release(10)
-    for out, news in (first, *jobs):
-        wait(news, len(out))
-    assert [4.0 * i for i in range(1, 11)] == [float(out[0, 0]) for out, _ in jobs]
-    assert [20, 10] == [batch.texts for batch in engine.ran]
 
 
 @pytest.mark.parametrize("tokens", [10, 60])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
+import sys
 import time
 from types import FrameType
 from typing import Any
@@ -21,6 +23,8 @@ BODY_SECONDS = 30.0  # and for the rest
 HEAD_BYTES = 65_536
 STALL_SECONDS = 60.0  # for a client to go on reading its answer
 KEEP_ALIVE_SECONDS = 75  # longer than the pools of clients keep a connection, so that they close it
+TURN_SECONDS = 0.0003  # of Python for one thread while others wait: the loop must not hold up a batch
+GARBAGE = 20_000  # objects made and not freed, after which cycles are looked for: a request leaves none
 QUIET_SECONDS = 0.5  # without a request, after which open connections are taken to be idle
 
 log = logging.getLogger("ov_minilm.serve")
@@ -52,6 +56,8 @@ class Protocol(HttpToolsProtocol):
         """Take bytes; those of a request's head must end in time and somewhere."""
         self._ended = False
         super().data_received(data)
+        if self._in_body and self._patience is None:
+            self._expect(BODY_SECONDS)
         answered = self.cycle is None or self.cycle.response_complete
         if self.transport.is_closing() or self._in_body or self._ended or not answered:
             return
@@ -62,10 +68,9 @@ class Protocol(HttpToolsProtocol):
             self._expect(HEAD_SECONDS)
 
     def on_headers_complete(self) -> None:
-        """Start the request; its body has a time of its own."""
+        """Start the request; a body that did not come with its head has a time of its own."""
         self._in_body = True
         self._came()
-        self._expect(BODY_SECONDS)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -196,5 +201,8 @@ def serve(app: ASGIApp, service: Service, listener: socket.socket, drain_seconds
         timeout_graceful_shutdown=drain_seconds,
     )
     server = Server(config, service, ready)
+    gc.freeze()  # what is loaded stays; going through it again and again took 8 % of the loop's time
+    gc.set_threshold(GARBAGE)
+    sys.setswitchinterval(TURN_SECONDS)
     server.run(sockets=[listener])
     return server.started

@@ -135,10 +135,12 @@ class Waiting(Embedder):
             raise SelfCheckFailed("CPU", self.cosine, LEAST_COSINE)
         return self.cosine
 
-    def submit(self, tokenized: Any, *, started: Callable[[], object] | None = None) -> Future[FloatArray]:
+    def asubmit(
+        self, tokenized: Any, *, started: Callable[[], object] | None = None
+    ) -> asyncio.Future[FloatArray]:
         """Return a future that the test ends; it runs at once."""
         del tokenized
         if started is not None:
             started()
         self.futures.append(Future())
-        return self.futures[-1]
+        return asyncio.wrap_future(self.futures[-1])
