@@ -32,8 +32,8 @@ from ov_minilm.spec import FloatArray, IntArray
 News = Callable[[int | BaseException], None]
 FEW = 32  # texts of a call that need not wait for its turn
 TAKEN = 4096  # cells from which on no more is drawn, of small calls and of long ones: eight batches of each
-SEVERAL = 9  # short texts that fill three quarters of the lowest grid of several rows
-SEVERAL_ROWS = 3 / 16  # the same, in rows of the tallest
+SEVERAL = 9  # short texts that fill three quarters of the lowest grid of several rows, of four
+SEVERAL_ROWS = 3 / 8  # the same, to the rows of the tallest
 STREAK = 8  # batches in which small calls go first, until one in which the oldest texts do
 NUMBERS = 2**31  # owners are int32; texts are numbered modulo this
 
