@@ -96,6 +96,10 @@ class Engine:
         """The grids that are compiled now."""
         return self._grids.kept
 
+    def warm_up(self) -> None:
+        """Compile the grids that most loads need, as many as are kept."""
+        self._grids.prepare(self.plan.usual)
+
     def start(self, batch: Batch) -> Flight:
         """Begin to run a batch; `land` on what is returned waits for its vectors [R, S, D].
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,6 +130,13 @@ class CompiledGrids:
         """Free what is compiled."""
         with self._choosing:
             self._kept.clear()
+
+    def prepare(self, grids: Iterable[Grid]) -> None:
+        """Compile grids before a batch asks for them, in this order, while there is room."""
+        for grid in grids:
+            with self._choosing:
+                if grid not in self._kept and self._excess(grid) <= 0:
+                    self._add(grid)
 
     def host(self, grid: Grid) -> CompiledGrid:
         """Return the compiled grid in which the next batch of a grid is to run."""

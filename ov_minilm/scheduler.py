@@ -4,8 +4,9 @@ One thread makes batches and starts them as soon as a place in the engine is fre
 packed as late, and as full, as can be. Others, one for each place, wait for a batch to land and hand its
 vectors out. An interrupt reaches the caller's thread only, and cannot leave the work of others half done.
 
-There is a place for each stream of the engine, and one more, so that no stream waits for Python: that one is
-for whole batches. The busier the engine is, the more must have come before the next batch is made.
+There is a place for each stream of the engine, and one more, so that no stream waits for Python: that one
+waits for as much as fills a whole batch. The busier the engine is, the more must have come before the next
+batch is made.
 
 Texts of small calls that wait at the same time share grids, and go before long calls, which are drawn a
 window at a time, in turn: a single text waits for the batches in flight, not for a million texts. A lone
@@ -32,8 +33,7 @@ from ov_minilm.spec import FloatArray, IntArray
 News = Callable[[int | BaseException], None]
 FEW = 32  # texts of a call that need not wait for its turn
 TAKEN = 4096  # cells from which on no more is drawn, of small calls and of long ones: eight batches of each
-SEVERAL = 9  # short texts that fill three quarters of the lowest grid of several rows, of four
-SEVERAL_ROWS = 3 / 8  # the same, to the rows of the tallest
+SEVERAL = 0.6  # of the cells of the lowest grid of several rows: so many tokens take three of its four rows
 STREAK = 8  # batches in which small calls go first, until one in which the oldest texts do
 NUMBERS = 2**31  # owners are int32; texts are numbered modulo this
 
@@ -57,6 +57,8 @@ class Job:
         self.over = False  # failed, or given up by its caller: what is still in flight is dropped
         self._windows = windows
         self._drawn = 0
+        self._ahead: tuple[list[IntArray], range] | None = None  # drawn, and to be drawn next
+        self.tokens = 0  # of it
         self._news = news
         self._started = started
 
@@ -65,10 +67,18 @@ class Job:
         """Whether no window is left to draw."""
         return self.over or self._drawn == len(self.out)
 
+    def weigh(self) -> None:
+        """Draw the next window already, to know its tokens."""
+        self._ahead = self.draw()
+        self.tokens = sum(map(len, self._ahead[0]))
+
     def draw(self) -> tuple[list[IntArray], range]:
         """Return the next window and the rows of its texts; a failure ends this job alone."""
         if self.over:
             return [], range(0)
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            return ahead
         try:
             window = next(self._windows)
         except Exception as error:  # whatever the caller's windows raise belongs to the caller
@@ -128,10 +138,13 @@ class Scheduler:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._plan = engine.plan
+        several = [grid.cells for grid in self._plan.grids if grid.rows > 1]
+        self._several = SEVERAL * min(several, default=0)  # cells
+        self._whole = max(several, default=0)
         self._alone = threading.Lock()  # held by a small call that runs in its caller's thread
         self._changed = threading.Condition()  # something arrived, or the end was asked for
         self._small: deque[Job] = deque()  # that wait to be packed, first come, first served
-        self._few = 0  # texts of them
+        self._few = 0  # tokens of them
         self._turns: deque[Job] = deque()  # that have windows to draw
         self._closed = False
         self._threads: list[threading.Thread] = []
@@ -194,8 +207,11 @@ class Scheduler:
                     thread.start()
                 self._threads = threads
             if len(job.out) <= FEW:
+                job.weigh()
+                if job.over:  # its windows failed
+                    return
                 self._small.append(job)
-                self._few += len(job.out)
+                self._few += job.tokens
             else:
                 self._turns.append(job)
             if self._ready:  # else whoever lands next wakes it, and it finds more
@@ -297,15 +313,15 @@ class Scheduler:
     def _enough(self) -> bool:
         """Whether what waits is worth a batch: any text when nothing runs, a whole one when all streams do.
 
-        Between these, small calls are worth one of several rows. A lone row is run by all threads: beside
-        another batch it gains nothing, and the texts that come until that one lands can share it.
+        Between these, small calls are worth one of several short rows. Less would be a lone row, which all
+        threads run: beside another batch that gains nothing, and until it lands others may come to share it.
         """
-        rows = self._pool.fullness
         if self._flying >= self._plan.threads:
-            return self._flying == self._plan.threads and (rows >= 1 or self._few >= FEW)
+            full = self._pool.fullness >= 1 or self._few >= self._whole
+            return full and self._flying == self._plan.threads
         if self._flying == 0 or not (self._few or self._pool.urgent):
-            return self._few + len(self._pool) > 0
-        return rows >= SEVERAL_ROWS or self._few >= SEVERAL
+            return bool(self._few or self._pool)
+        return self._few + self._pool.cells >= self._several
 
     def _next(self) -> Batch | None:
         """Return the next batch, waiting until there is one; None when the end was asked for."""
@@ -318,7 +334,7 @@ class Scheduler:
             self._pool.add(self._draw(self._small, TAKEN - self._pool.urgent), urgent=True)
             self._pool.add(self._draw(self._turns, TAKEN + self._pool.urgent - self._pool.cells))
             with self._changed:
-                self._few = sum(len(job.out) for job in self._small)
+                self._few = sum(job.tokens for job in self._small)
             in_turn, urgent = self._streak == STREAK, self._pool.urgent
             streams = self._streams()
             batch = self._pool.take(streams=streams, in_turn=in_turn)

@@ -165,6 +165,35 @@ def test_a_lone_row_is_not_run_beside_another_batch(gated: tuple[Scheduler, Gate
     assert [1, 8] == [batch.texts for batch in engine.ran]
 
 
+def test_a_long_text_of_a_small_call_needs_no_company(gated: tuple[Scheduler, GatedEngine]) -> None:
+    """It is counted by its tokens: beside another batch it starts on a stream that is idle."""
+    scheduler, engine = gated
+    first = start(scheduler, texts(1))
+    until(lambda: scheduler._flying == 1)
+    long = start(scheduler, texts(1, tokens=200))
+
+    until(lambda: scheduler._flying == 2)
+
+    engine.gate.release(2)
+    for out, news in (first, long):
+        wait(news, len(out))
+
+
+def test_a_small_call_whose_windows_fail_hears_it_and_is_gone(gated: tuple[Scheduler, GatedEngine]) -> None:
+    """The error is the caller's, and the scheduler closes as if it had never come."""
+    scheduler, _ = gated
+
+    def broken() -> Iterator[list[IntArray]]:
+        raise OSError("the windows broke")
+        yield []
+
+    news = SimpleQueue[Any]()
+    scheduler.submit(Job(broken(), np.empty((3, 1), np.float32), news.put))
+
+    assert isinstance(news.get(timeout=10), OSError)
+    scheduler.close()
+
+
 def test_rows_of_waiting_calls_are_shared_among_the_streams(gated: tuple[Scheduler, GatedEngine]) -> None:
     """Thirty texts that come together are two batches, one for each stream: none idles beside a large one."""
     scheduler, engine = gated

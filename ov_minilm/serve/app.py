@@ -47,8 +47,6 @@ OPEN = {"/", "/docs", "/openapi.json"}  # say nothing about texts or traffic: no
 EMBEDDINGS = "/v1/embeddings"
 COUNTED = {EMBEDDINGS, "/tokenize"}
 HEALTH = {"/health", "/livez", "/readyz"}
-# Words and number of texts: each has a grid compiled, the smaller first, as many as are kept.
-WARM_UP = ((55, 1), (14, 12), (14, 64), (250, 1))
 PAGE_HEADERS = {  # our pages load nothing from elsewhere, and nobody frames them
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -108,12 +106,14 @@ class Service:
             )
             outcome.texts, outcome.truncated = len(items), len(tokenized.truncated)
             outcome.tokens = tokens = sum(tokenized.tokens)
-            await asyncio.sleep(0)  # all that came in the same turn of the loop are submitted together
             queued = time.perf_counter()
+            await asyncio.sleep(0)  # all that came in the same turn of the loop are submitted together
             with self.admission.lane(sum(map(len, tokenized.windows))).queued(tokens):
                 began: list[float] = []
-                found = self._embedder.asubmit(tokenized, started=lambda: began.append(time.perf_counter()))
-                vectors = await _unless_gone(found, request)
+                vectors = await _unless_gone(
+                    self._embedder.asubmit(tokenized, started=lambda: began.append(time.perf_counter())),
+                    request,
+                )
             embedded = time.perf_counter()
             answer = await _here_or_aside(
                 len(vectors) <= ANSWER_HERE, lambda: self._answer(asked, vectors, tokens)
@@ -236,10 +236,8 @@ class Service:
         self.ready = True
 
     async def warm_up(self) -> None:
-        """Have grids compiled, for texts alone and for many, as far as they are kept: no client waits."""
-        for words, times in WARM_UP:
-            tokenized = self._embedder.tokenize(["word " * words] * times, truncate="mean")
-            await self._embedder.asubmit(tokenized)
+        """Have the grids of usual loads compiled."""
+        await asyncio.to_thread(self._embedder.warm_up)
 
     async def figures(self, _: Request) -> Response:
         """GET /metrics."""
@@ -320,7 +318,8 @@ class Application:
         try:
             key = headers.get(b"authorization")
             self._service.check_key(scope["path"], None if key is None else key.decode("latin-1"))
-            if scope["path"] == EMBEDDINGS and scope["method"] == "POST":  # the router costs 7 microseconds
+            if scope["path"] == EMBEDDINGS and scope["method"] == "POST" and not scope.get("root_path"):
+                # Past the router, which takes 7 microseconds.
                 response = await self._service.embeddings(Request(scope, receive))
                 await response(scope, receive, named)
             else:
@@ -333,16 +332,24 @@ class Application:
             late = ApiError(503, "this server ended before the answer came; ask again", code="draining")
             await _refuse(late)(scope, receive, named)
         except Exception as error:
-            refused = _as_api_error(error, scope)
-            if refused.status == 500:
-                self._service.ready = False  # until an inference is right again
-            await _refuse(refused)(scope, receive, named)
+            await self._answer_error(error, scope, receive, named)
         seconds = time.perf_counter() - started
         if scope["path"] in COUNTED:
             self._service.metrics.count(scope["path"], status, seconds)
         self._access.write(scope, status, seconds, request_id, outcome)
         if self._tracing is not None:
             self._tracing.write(scope, started, status, request_id, outcome)
+
+    async def _answer_error(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with an error.
+
+        Not where it is caught: under a second name there, it and its traceback would hold each other, and the
+        request's body, until the next garbage collection.
+        """
+        refused = _as_api_error(error, scope)
+        if refused.status == 500:
+            self._service.ready = False  # until an inference is right again
+        await _refuse(refused)(scope, receive, send)
 
 
 def create_app(embedder: Embedder, settings: Settings | None = None) -> ASGIApp:

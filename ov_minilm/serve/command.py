@@ -92,7 +92,7 @@ def _default(name: str) -> dict[str, Any]:
 @click.option(
     "--warm-up/--no-warm-up",
     **_default("warm_up"),
-    help="Compile for texts of all lengths before the first request.",
+    help="Compile what usual loads need before the first request.",
 )
 @click.option("--access-log", type=click.Choice(get_args(AccessLog)), **_default("access_log"))
 @click.option(

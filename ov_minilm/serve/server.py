@@ -24,7 +24,7 @@ HEAD_BYTES = 65_536
 STALL_SECONDS = 60.0  # for a client to go on reading its answer
 KEEP_ALIVE_SECONDS = 75  # longer than the pools of clients keep a connection, so that they close it
 TURN_SECONDS = 0.0003  # of Python for one thread while others wait: the loop must not hold up a batch
-GARBAGE = 20_000  # objects made and not freed, after which cycles are looked for: a request leaves none
+GARBAGE = 20_000  # objects made and not freed, after which cycles are looked for: requests leave none
 QUIET_SECONDS = 0.5  # without a request, after which open connections are taken to be idle
 
 log = logging.getLogger("ov_minilm.serve")
@@ -201,6 +201,7 @@ def serve(app: ASGIApp, service: Service, listener: socket.socket, drain_seconds
         timeout_graceful_shutdown=drain_seconds,
     )
     server = Server(config, service, ready)
+    gc.collect()
     gc.freeze()  # what is loaded stays; going through it again and again took 8 % of the loop's time
     gc.set_threshold(GARBAGE)
     sys.setswitchinterval(TURN_SECONDS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 import random
 import threading
 from typing import Any
@@ -315,6 +317,40 @@ def test_who_waits_when_the_time_is_over_hears_so(shipped: Embedder) -> None:
         answer.headers["retry-after"],
     )
     assert waiting.futures[0].cancelled()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"input": "a"}, {"input": []}, {"input": 5}, {"input": "a", "dimensions": 5000}, b"{"],
+    ids=["answered", "empty", "type", "dimensions", "torn"],
+)
+def test_a_request_leaves_no_cycles(app: ASGIApp, body: Any) -> None:
+    """Answered or refused, what it held is freed at once: no large body waits for a garbage collection."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+    async def scenario() -> int:
+        await send(app, "POST", "/v1/embeddings", content)
+        gc.collect()
+        for _ in range(20):
+            await send(app, "POST", "/v1/embeddings", content)
+        await asyncio.sleep(0.05)  # the scheduler's thread lets go of the last batch
+        return gc.collect()
+
+    gc.disable()
+    try:
+        assert asyncio.run(scenario()) < 20
+    finally:
+        gc.enable()
+
+
+def test_warming_up_compiles_what_usual_loads_need() -> None:
+    """Before the first request there are grids for short texts alone, for many, and for a long one."""
+    with Embedder.open() as embedder:
+        asyncio.run(Service(embedder, Settings()).warm_up())
+
+        assert {"1x64", "4x64", "8x64"} <= set(map(str, embedder._engine.compiled))
+        if embedder.info.threads <= 2:
+            assert "1x256" in map(str, embedder._engine.compiled)
 
 
 def test_cross_origin_only_where_it_is_allowed(shipped: Embedder) -> None:
