@@ -86,14 +86,16 @@ def exact_in_bf16(
 
 def apply_to_tables(quantized: ov.Model, source: ov.Model) -> int:
     """Give every INT8 embedding table scales that BF16 holds, in place; return how many there were."""
-    tables = {
-        node.get_friendly_name(): node.input_value(0).get_node()
-        for node in source.get_ordered_ops()
-        if node.get_type_name() == "Gather"
-    }
+    tables = {}
+    for node in source.get_ordered_ops():
+        if node.get_type_name() == "Gather":
+            table = node.input_value(0).get_node()
+            if table.get_type_name() == "Convert":  # of a checkpoint in FP16
+                table = table.input_value(0).get_node()
+            tables[node.get_friendly_name()] = table
     lookups = [node for node in quantized.get_ordered_ops() if is_compressed(node)]
     for lookup in lookups:
-        q, scale = exact_in_bf16(tables[lookup.get_friendly_name()].data)
+        q, scale = exact_in_bf16(tables[lookup.get_friendly_name()].data.astype(np.float32))
         dequantized = ops.multiply(ops.convert(ops.constant(q), "f32"), ops.constant(scale))
         lookup.input(0).replace_source_output(dequantized.output(0))
     return len(lookups)

@@ -18,7 +18,7 @@ from ov_minilm.manifest import Manifest
 
 pytestmark = [pytest.mark.convert, pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")]
 
-SOON = ("paraphrase-MiniLM", "Xenova", "arctic")  # both poolings, 100 to 512 tokens, prompts, ONNX
+SOON = ("paraphrase-MiniLM", "Xenova", "arctic", "gte")  # poolings, 100 to 512 tokens, prompts, ONNX, FP16
 kinds = pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=[] if kind in SOON else pytest.mark.slow) for kind in KINDS]
 )
