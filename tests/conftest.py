@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import importlib.util
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +88,21 @@ def evaluation() -> Evaluation:
     if not os.environ.get(FOLDER_VARIABLE):
         pytest.skip(f"{FOLDER_VARIABLE} names no folder with stsb_dev.tsv, stsb_test.tsv and passages.txt")
     return find([], [])
+
+
+def left_by_twenty(call: Callable[[], Awaitable[object]]) -> int:
+    """Await a call twenty times and return how many objects are left to the garbage collector."""
+
+    async def scenario() -> int:
+        await call()
+        gc.collect()
+        for _ in range(20):
+            await call()
+        await asyncio.sleep(0.05)  # the scheduler's thread lets go of the last batch
+        return gc.collect()
+
+    gc.disable()
+    try:
+        return asyncio.run(scenario())
+    finally:
+        gc.enable()
