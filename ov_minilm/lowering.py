@@ -63,11 +63,16 @@ def _source(matmul: ov.Node) -> ov.Node:
     return matmul.input_value(0).get_node()
 
 
-def _weight(matmul: ov.Node) -> ov.Node | None:
-    """Follow the second input up through its dequantization to a constant [O, C]; None if there is none."""
-    node = matmul.input_value(1).get_node()
+def stored(node: ov.Node) -> ov.Node:
+    """Follow a value up through its dequantization, or the Convert of a checkpoint in FP16, to its origin."""
     while node.get_type_name() in ("FakeQuantize", "Convert", "Multiply", "Subtract"):
         node = node.input_value(0).get_node()
+    return node
+
+
+def _weight(matmul: ov.Node) -> ov.Node | None:
+    """Follow the second input up through its dequantization to a constant [O, C]; None if there is none."""
+    node = stored(matmul.input_value(1).get_node())
     return node if node.get_type_name() == "Constant" and len(node.shape) == 2 else None
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_minilm.backend import ops, ov
-from ov_minilm.lowering import linear_layers
+from ov_minilm.lowering import linear_layers, stored
 from ov_minilm.weights import is_compressed
 
 PAIR_LIMIT = 128
@@ -86,13 +86,11 @@ def exact_in_bf16(
 
 def apply_to_tables(quantized: ov.Model, source: ov.Model) -> int:
     """Give every INT8 embedding table scales that BF16 holds, in place; return how many there were."""
-    tables = {}
-    for node in source.get_ordered_ops():
-        if node.get_type_name() == "Gather":
-            table = node.input_value(0).get_node()
-            if table.get_type_name() == "Convert":  # of a checkpoint in FP16
-                table = table.input_value(0).get_node()
-            tables[node.get_friendly_name()] = table
+    tables = {
+        node.get_friendly_name(): stored(node.input_value(0).get_node())
+        for node in source.get_ordered_ops()
+        if node.get_type_name() == "Gather"
+    }
     lookups = [node for node in quantized.get_ordered_ops() if is_compressed(node)]
     for lookup in lookups:
         q, scale = exact_in_bf16(tables[lookup.get_friendly_name()].data.astype(np.float32))
