@@ -132,7 +132,7 @@ def test_lowering_an_artefact_that_is_not_int8_is_refused() -> None:
         choose_lowering("conv", replace(Manifest.read(SHIPPED), weights="f32"), "CPU", AVX2)
 
 
-def test_the_other_cpu_path_agrees(tmp_path: Path, shipped: Embedder) -> None:
+def test_the_other_cpu_path_agrees(tmp_path: Path) -> None:
     """A CPU without VNNI takes the convolution by itself and gives nearly the vectors that others give."""
     path = str(tmp_path / "vectors.npy")
 
@@ -142,7 +142,8 @@ def test_the_other_cpu_path_agrees(tmp_path: Path, shipped: Embedder) -> None:
 
     assert 0 == done.returncode, done.stderr
     assert ["conv", "f32"] == done.stdout.split()
-    cosines = (np.load(path) * shipped.encode(TEXTS)).sum(1)
+    with Embedder.open(precision="f32") as here:  # BF16, where a CPU has it, differs by its own rounding
+        cosines = (np.load(path) * here.encode(TEXTS)).sum(1)
     assert cosines.mean() > 0.9995
     assert cosines.min() > 0.99
 
