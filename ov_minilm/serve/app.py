@@ -61,7 +61,7 @@ class Service:
 
     def __init__(self, embedder: Embedder, settings: Settings) -> None:
         self.settings = settings
-        self.admission = Admission(settings.max_concurrent_requests, settings.max_queued_tokens)
+        self.admission = Admission(settings.max_concurrent_requests, settings.max_queue_seconds)
         self.metrics = Metrics(self.admission, embedder)
         self.ready = False  # an inference gave the right vector
         self.draining = False  # told to end: answers what has come, and no more

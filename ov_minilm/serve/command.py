@@ -76,10 +76,11 @@ def _default(name: str) -> dict[str, Any]:
     help="Requests accepted and not answered; one more is told to come back (429).",
 )
 @click.option(
-    "--max-queued-tokens",
-    type=click.IntRange(256),
-    **_default("max_queued_tokens"),
-    help="Likewise, when so many tokens wait; eight times as many of requests of over 32 texts.",
+    "--max-queue-seconds",
+    type=click.FloatRange(0, min_open=True),
+    **_default("max_queue_seconds"),
+    help="Likewise, when so much work waits, as fast as this machine is; eight times as much of requests "
+    "of over 32 texts.",
 )
 @click.option("--payload-limit", type=click.IntRange(1), **_default("payload_limit"), help="Bytes of a body.")
 @click.option(

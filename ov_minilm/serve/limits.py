@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -14,6 +16,9 @@ from ov_minilm.serve.wire import ApiError
 
 MOST_TOKENS = 2048 * 256  # of a request: OpenAI's number of texts, each at the model's length
 LONGER = 8  # times: how much longer the queue of requests of many texts may be
+GUESS = 65_536  # tokens a second, of a fast machine with two cores, until it is known how fast this one is
+FULL = 2048  # tokens that must wait for a machine to show how fast it is: four batches
+MEMORY = 2.0  # seconds of work after which what was measured before counts e times less
 DRAIN = 4  # times the limit: how much of a body that is too large is read, so that the client hears why
 
 
@@ -40,22 +45,51 @@ class Keys:
             )
 
 
-class Lane:
-    """Tokens that wait for their turn in one of the embedder's queues."""
+class Pace:
+    """How many tokens a second a machine embeds when it has enough to do: a mean that forgets."""
 
-    def __init__(self, most: int, seconds: int) -> None:
-        self._most = most
-        self._seconds = seconds
+    def __init__(self) -> None:
+        self._seconds = 0.1
+        self._tokens = GUESS * self._seconds
+        self._since: float | None = None  # when enough began to wait, or the last of it was done
+
+    @property
+    def tokens_per_s(self) -> float:
+        """The estimate."""
+        return self._tokens / self._seconds
+
+    def measure(self, waiting: int, done: int = 0) -> None:
+        """Take note of how much waits from now on, and how much of what had waited is done."""
+        now = time.perf_counter()
+        if self._since is not None:
+            seconds = now - self._since
+            kept = math.exp(-seconds / MEMORY)
+            self._seconds = kept * self._seconds + seconds
+            self._tokens = kept * self._tokens + done
+        self._since = now if waiting >= FULL else None
+
+
+class Lane:
+    """Tokens that wait for their turn in one of the embedder's queues, bounded by the time they need.
+
+    A bound in tokens would be an instant on one machine and many seconds on another.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._most = seconds
+        self._pace = Pace()
         self.tokens = 0
 
     def check(self) -> None:
         """Refuse the next request while so much waits. ApiError 429."""
-        if self.tokens >= self._most:
+        seconds = self.tokens / self._pace.tokens_per_s
+        if seconds >= self._most:
             raise ApiError(
                 429,
-                f"{self.tokens} tokens are waiting, {self._most} may; try again later",
+                f"{self.tokens} tokens are waiting, about {seconds:.1f} s of work, and {self._most:g} s may; "
+                "try again later",
                 code="rate_limit_exceeded",
-                headers={"retry-after": str(self._seconds)},
+                headers={"retry-after": str(math.ceil(self._most))},
             )
 
     @contextmanager
@@ -70,24 +104,28 @@ class Lane:
             )
         self.check()
         self.tokens += tokens
+        self._pace.measure(self.tokens)
+        done = 0
         try:
             yield
+            done = tokens
         finally:
             self.tokens -= tokens
+            self._pace.measure(self.tokens, done)
 
 
 class Admission:
     """Bounds what is accepted and not answered yet.
 
     The embedder runs small calls before long ones, so each kind has a bound of its own: what waits before a
-    small request is a second or two of work, while indexers may fill a longer queue that holds up nobody
-    else. What counts is what waits already: a large request is not starved by many small ones.
+    small request is a second of work, while indexers may fill a longer queue that holds up nobody else. What
+    counts is what waits already: a large request is not starved by many small ones.
     """
 
-    def __init__(self, most_requests: int, most_tokens: int) -> None:
+    def __init__(self, most_requests: int, most_seconds: float) -> None:
         self._most_requests = most_requests
-        self._small = Lane(most_tokens, 1)
-        self._long = Lane(LONGER * most_tokens, LONGER)
+        self._small = Lane(most_seconds)
+        self._long = Lane(LONGER * most_seconds)
         self.requests = 0
 
     @property

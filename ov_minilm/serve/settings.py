@@ -26,7 +26,7 @@ class Settings:
     cors_origins: tuple[str, ...] = ()
     max_client_batch_size: int = 2048  # texts a request: OpenAI's limit
     max_concurrent_requests: int = 512  # waiting and running; one more is a 429
-    max_queued_tokens: int = 65_536  # with so many waiting, one more is a 429; see limits.Admission
+    max_queue_seconds: float = 1.0  # with so much work waiting, one more is a 429; see limits.Admission
     payload_limit: int = 8_000_000  # bytes of a body; OpenAI's 300,000 tokens are about 2 MB
     access_log: AccessLog = "plain"
     otlp_endpoint: str = ""  # where traces go, if anywhere: http://127.0.0.1:4318

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from asgi import JSON, ask, embed, send
 
 from ov_minilm import Embedder
-from ov_minilm.serve import Settings, create_app
-from ov_minilm.serve.limits import Admission, Keys
+from ov_minilm.serve import Settings, create_app, limits
+from ov_minilm.serve.limits import FULL, GUESS, Admission, Keys, Lane
 from ov_minilm.serve.wire import ApiError
 
 
@@ -64,7 +65,7 @@ def test_the_key_guards_what_says_something(shipped: Embedder) -> None:
 
 def test_a_full_house_says_so_at_once() -> None:
     """One request over the bound is a 429; a place that is given back is free again."""
-    admission = Admission(1, 100)
+    admission = Admission(1, 1.0)
 
     with admission.request():
         assert 1 == admission.requests
@@ -79,10 +80,10 @@ def test_a_full_house_says_so_at_once() -> None:
 
 def test_tokens_are_bounded_too() -> None:
     """With enough waiting the next one is a 429, however small; what is too large for ever is a 400."""
-    lane = Admission(10, 100).lane(1)
+    lane = Admission(10, 1.0).lane(1)
 
-    with lane.queued(99), lane.queued(500):
-        assert 599 == lane.tokens
+    with lane.queued(GUESS - 1), lane.queued(500):
+        assert GUESS + 499 == lane.tokens
         with pytest.raises(ApiError) as later, lane.queued(1):
             pass
     with pytest.raises(ApiError) as never, lane.queued(2048 * 256 + 1):
@@ -95,15 +96,48 @@ def test_tokens_are_bounded_too() -> None:
 
 def test_indexers_do_not_lock_out_small_requests() -> None:
     """Requests of many texts wait in a longer queue of their own, and are told to come back later."""
-    admission = Admission(10, 100)
+    admission = Admission(10, 1.0)
 
-    with admission.lane(33).queued(800):
+    with admission.lane(33).queued(8 * GUESS):
         admission.lane(32).check()
-        with pytest.raises(ApiError) as refused:
+        with pytest.raises(ApiError, match=r"about 8\.0 s of work, and 8 s may") as refused:
             admission.lane(33).check()
-        assert 800 == admission.tokens
+        assert 8 * GUESS == admission.tokens
 
     assert (429, "8") == (refused.value.status, refused.value.headers["retry-after"])
+
+
+@pytest.mark.parametrize("tokens_per_s", [4_000, 400_000])
+def test_the_queue_is_as_long_as_the_machine_is_fast(
+    monkeypatch: pytest.MonkeyPatch, tokens_per_s: int
+) -> None:
+    """After some seconds of load what may wait is a second of work, on slow machines and on fast ones."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(limits, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    lane = Lane(1.0)
+
+    with lane.queued(FULL):  # something always waits
+        for _ in range(10):
+            with lane.queued(tokens_per_s):
+                clock.now += 1.0
+
+        with lane.queued(int(0.95 * tokens_per_s) - FULL):
+            lane.check()
+            with lane.queued(int(0.1 * tokens_per_s)), pytest.raises(ApiError):
+                lane.check()
+
+
+def test_a_little_now_and_then_says_nothing_about_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that find no company, and those that fail, leave room for the burst that may come."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(limits, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    lane = Lane(1.0)
+
+    for _ in range(100):
+        with lane.queued(14):
+            clock.now += 1.0
+    with lane.queued(GUESS - 1):
+        lane.check()
 
 
 @pytest.mark.parametrize(
