@@ -3,7 +3,7 @@
 INT8 and FP32 run in turn in one process, so a machine that slows down slows both; ratios are of pairs.
 Each CPU path is a process of its own, because ONEDNN_MAX_CPU_ISA is read once.
 
-    python bench/main_path.py            all paths, into bench/results/main_path.json
+    python bench/main_path.py            all paths, into bench/results/main_path-*.json
     python bench/main_path.py --path amx one path, to stdout
 """
 
@@ -39,7 +39,7 @@ from ov_minilm.plan import Kernels
 from ov_minilm.spec import FloatArray
 
 ROOT = Path(__file__).parents[1]
-RESULT = ROOT / "bench/results/main_path.json"
+RESULTS = ROOT / "bench/results"
 GOLDEN = ROOT / "tests/golden"
 SINGLE = "A man in a red hat is playing a guitar on stage"  # 14 tokens
 ROUNDS = 7
@@ -80,8 +80,9 @@ def main() -> None:
         cosines = (mine * vectors["avx2"]).sum(1, dtype=np.float64)
         paths[name]["cosine_to_avx2"] = {"mean": round(cosines.mean(), 6), "min": round(cosines.min(), 5)}
     result = {"machine": machine.facts(), "artefact": Manifest.read(SHIPPED).fingerprint, "paths": paths}
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(RESULT.relative_to(ROOT), file=sys.stderr)
+    output = RESULTS / f"main_path-{machine.own_path(flags)}.json"
+    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(output.relative_to(ROOT), file=sys.stderr)
 
 
 def measure_path(fp32_folder: Path, vectors: Path | None) -> dict[str, Any]:

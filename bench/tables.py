@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ov_minilm.bench.machine import own_path
+
 RESULTS = Path(__file__).parent / "results"
-NAMES = {"amx": "AMX", "vnni": "AVX-512 VNNI", "avx2": "AVX2"}
+NAMES = {"amx": "AMX", "bf16": "AVX-512 BF16", "vnni": "AVX-512 VNNI", "avx2": "AVX2"}
 
 # The ladder: one change a row.
 RUNGS = {
@@ -115,8 +117,12 @@ SERVING: tuple[tuple[str, str, str, Read], ...] = (
 
 
 def main_path() -> str:
-    """Every bar of the main path, with what each CPU path reached; figures that miss it are in bold."""
-    result = json.loads((RESULTS / "main_path.json").read_text(encoding="utf-8"))
+    """Every bar of the main path, with what each CPU path of a machine reached; what misses it is in bold."""
+    found = [RESULTS / f"main_path-{own}.json" for own in NAMES]
+    return "\n".join(_main_path(json.loads(one.read_text(encoding="utf-8"))) for one in found if one.exists())
+
+
+def _main_path(result: dict[str, Any]) -> str:
     paths = result["paths"]
     header = ["what", "bar", *(NAMES[name] for name in paths)]
     rows = []
@@ -138,11 +144,17 @@ def speed() -> str:
         _, _, single = _three(contender)
         return f"{single['p50']:.2f} ({single['p95']:.2f})"
 
+    def where(path: str) -> str:
+        facts = _race(path)["machine"]
+        own = own_path(facts["isa"])
+        return f"{facts['cpu']} {facts['family_model']}" + ("" if path == own else f", held to {NAMES[path]}")
+
     facts = [int8["facts"] for _, int8 in pairs]
     tokens = {name: f"{found['mean_tokens']:.0f}" for name, found in _race(raced()[0])["workloads"].items()}
     return _table(
         ["", *(NAMES[path] for path in raced())],
         [
+            ["measured on", *map(where, raced())],
             ["how INT8 runs", *(_way(found) for found in facts)],
             ["kernel of an INT8 layer", *(f"`{found['kernel']}`" for found in facts)],
             row(

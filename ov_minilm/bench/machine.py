@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +29,10 @@ class Limit:
 # of the kind: it asks the processor.
 PATHS = {
     "amx": Limit("amx_int8", {"ONEDNN_MAX_CPU_ISA": "ALL"}),
+    "bf16": Limit(
+        "avx512_bf16",
+        {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16", "MKL_ENABLE_INSTRUCTIONS": "AVX512_E2"},  # E2: with BF16
+    ),
     "vnni": Limit(
         "avx512_vnni",
         {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI", "MKL_ENABLE_INSTRUCTIONS": "AVX512_E1"},  # E1: with VNNI
@@ -59,6 +64,11 @@ def facts() -> dict[str, Any]:
         | {name: version(name) for name in ("openvino", "tokenizers", "numpy")}
         | {"python": platform.python_version()},
     }
+
+
+def own_path(isa: Collection[str]) -> str:
+    """Return which of PATHS a machine with these instruction sets takes when nothing holds it to less."""
+    return next(name for name, limit in PATHS.items() if limit.flag in isa)
 
 
 def kilobytes(what: str, pid: int | Literal["self"] = "self") -> int:
