@@ -85,9 +85,13 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.convert
-def test_the_suite_runs_and_checks_what_it_times(built: Path) -> None:
+@pytest.mark.parametrize(
+    "chosen",
+    ["test_one_text and 16 or test_texts and 32 and short", pytest.param("not 1000", marks=pytest.mark.slow)],
+)
+def test_the_suite_runs_and_checks_what_it_times(built: Path, chosen: str) -> None:
     """Every rung once, without timing: its vectors agree with FP32."""
-    done = _suite(built, "--benchmark-disable", "-k", "not 1000")
+    done = _suite(built, "--benchmark-disable", "-k", chosen)
 
     assert 0 == done.returncode, done.stdout[-3000:]
     assert "passed" in done.stdout

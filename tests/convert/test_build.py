@@ -10,15 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
+from checkpoints import KINDS, write
 from conftest import run
 
 from ov_minilm import Embedder
 from ov_minilm.convert import build
 from ov_minilm.convert.build import publish
-from ov_minilm.convert.source import PACKAGE, SHA256
+from ov_minilm.convert.source import PACKAGE, SHA256, WEIGHTS
 from ov_minilm.drift import Gate, gate
 from ov_minilm.evaluation import FOLDER_VARIABLE
-from ov_minilm.manifest import Manifest
+from ov_minilm.manifest import Manifest, file_facts
 
 pytestmark = pytest.mark.convert
 
@@ -80,24 +81,33 @@ def test_two_builds_give_the_same_bytes_and_neither_phones_home(built: Path, tmp
     assert {"out", "network.log"} == {path.name for path in tmp_path.iterdir()}
 
 
-def test_a_build_over_the_gate_leaves_the_old_one(built: Path) -> None:
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_build_over_the_gate_leaves_the_old_one(tmp_path: Path, real: bool) -> None:
     """Drift over the gate is an error with both numbers; the destination keeps what it had."""
-    before = listing(built)
+    name, sha256 = PACKAGE, None
+    if not real:
+        name = str(tmp_path / "checkpoint")
+        write(KINDS["paraphrase-MiniLM"], Path(name))
+        sha256 = file_facts(Path(name) / WEIGHTS).sha256
+    out = tmp_path / "out"
+    (out / "int8").mkdir(parents=True)
+    (out / "int8/manifest.json").write_text("the old one")
+    before = listing(out)
     code = (
         "import sys; from pathlib import Path\n"
         "from ov_minilm.convert import build, source\n"
         "from ov_minilm.drift import Gate; from ov_minilm.evaluation import Evaluation\n"
-        f"build.build(source.find({PACKAGE!r}, None, None), Path(sys.argv[1]), evaluation=Evaluation(),\n"
-        "            limits=Gate(cosine_mean=0.9999), say=print)"
+        f"build.build(source.find({name!r}, None, {sha256!r}), Path(sys.argv[1]), evaluation=Evaluation(),\n"
+        "            limits=Gate(cosine_mean=1.1), say=print)"
     )
 
-    done = subprocess.run([sys.executable, "-c", code, built], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code, out], capture_output=True, text=True, check=False)
 
     assert 1 == done.returncode
     assert "DriftTooLarge" in done.stderr
-    assert "< 0.9999" in done.stderr
-    assert before == listing(built)
-    assert [] == unfinished(built)
+    assert "< 1.1" in done.stderr
+    assert before == listing(out)
+    assert [] == unfinished(out)
 
 
 @pytest.mark.slow
