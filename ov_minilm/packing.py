@@ -150,17 +150,21 @@ class Lane:
             if row.open:
                 self._close(row)
 
-    def grid_for(self, width: int, rows: int, streams: int) -> Grid | None:
+    def grid_for(self, width: int, rows: int, streams: int, alone: bool) -> Grid | None:
         """Return the tallest grid of a width that a stream's share of the rows fills to three quarters.
 
-        Where a share is less, it is the lowest that all rows fill so. None: they had better run one by one.
+        Where a share is less, it is the lowest that all rows fill so, if more than one stream is busy then.
+        None: they had better run one by one, on all threads.
         """
         grids = [grid for grid in self._grids if grid.width == width]
         filled = [grid for grid in grids if 4 * rows >= 3 * grid.rows]
         if not filled:
             return None if self.single else grids[0]
         share = -(-rows // streams)
-        return next((grid for grid in reversed(filled) if 4 * share >= 3 * grid.rows), filled[0])
+        shared = next((grid for grid in reversed(filled) if 4 * share >= 3 * grid.rows), None)
+        if shared is None and not (alone and self.single and rows <= filled[0].rows):
+            return filled[0]
+        return shared
 
     @property
     def all(self) -> list[Row]:
@@ -234,7 +238,7 @@ class Pool:
         """Return a whole batch, or one with a row that was passed over too often; None: there is neither.
 
         The oldest rows go first; before them, unless it is their turn, the urgent ones and those passed over.
-        With more than one idle stream, the last rows are no whole batch if halves keep more streams busy.
+        With more than one idle stream, the last rows are no whole batch if parts keep more streams busy.
         """
         if streams > 1 and self.fullness <= streams / 2:
             return None
@@ -244,26 +248,30 @@ class Pool:
             for grid, rows in lane.rows.items()
             if len(rows) >= grid.rows or any(map(self._overdue, rows))
         ]
-        return self._take(ready, 1, in_turn)
+        return self._take(ready, 1, in_turn, alone=False)
 
-    def take_rest(self, *, streams: int = 1, in_turn: bool = False) -> Batch | None:
+    def take_rest(self, *, streams: int = 1, in_turn: bool = False, alone: bool = True) -> Batch | None:
         """Return a batch of what there is, for idle streams to share; None: there is nothing.
 
-        Texts that fit one row run as one. Rows that do not fill a batch well run one by one, because all
-        threads then work on each.
+        Alone, texts that fit one row run as one, on all threads; beside other batches these would be in each
+        other's way. Rows that do not fill a batch well run one by one, because all threads then work on each.
         """
         ready = [(lane, grid) for lane in self._lanes for grid, rows in lane.rows.items() if rows]
-        return self._take(ready, streams, in_turn)
+        return self._take(ready, streams, in_turn, alone)
 
     def take_all(self, *, streams: int = 1) -> Iterator[Batch]:
         """Yield batches until nothing is left; with more than one stream, the last are shared out."""
-        while batch := self.take(streams=streams) or self.take_rest(streams=streams):
+        alone = True
+        while batch := self.take(streams=streams) or self.take_rest(streams=streams, alone=alone):
             yield batch
+            alone = False
 
     def _overdue(self, row: Row) -> bool:
         return self._taken - row.since >= (HURRY if row.urgent else PATIENCE)
 
-    def _take(self, ready: Sequence[tuple[Lane, Grid]], streams: int, in_turn: bool) -> Batch | None:
+    def _take(
+        self, ready: Sequence[tuple[Lane, Grid]], streams: int, in_turn: bool, alone: bool
+    ) -> Batch | None:
         if not ready:
             return None
 
@@ -272,11 +280,11 @@ class Pool:
 
         lane, grid = min(ready, key=lambda at: min(map(order, at[0].rows[at[1]])))
         rows = lane.rows[grid]
-        one = lane.merged() if len(rows) < grid.rows else None
+        one = lane.merged() if alone and len(rows) < grid.rows else None
         if one is not None:
             taken, rows, grid = lane.all, [one], one.grid
         else:
-            found = lane.grid_for(grid.width, len(rows), streams)
+            found = lane.grid_for(grid.width, len(rows), streams, alone)
             taken = rows = sorted(rows, key=order)[: found.rows if found else 1]
             grid = found or narrowest(lane.single, rows[0].used)
         batch = fill(grid, rows, self._ids, align=lane.align)

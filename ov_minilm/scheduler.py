@@ -33,7 +33,7 @@ from ov_minilm.spec import FloatArray, IntArray
 News = Callable[[int | BaseException], None]
 FEW = 32  # texts of a call that need not wait for its turn
 TAKEN = 4096  # cells from which on no more is drawn, of small calls and of long ones: eight batches of each
-SEVERAL = 0.6  # of the cells of the lowest grid of several rows: so many tokens take three of its four rows
+SEVERAL = 0.6  # of the cells of the lowest grid of several rows: so many tokens take both of its rows
 STREAK = 8  # batches in which small calls go first, until one in which the oldest texts do
 NUMBERS = 2**31  # owners are int32; texts are numbered modulo this
 
@@ -339,7 +339,7 @@ class Scheduler:
             streams = self._streams()
             batch = self._pool.take(streams=streams, in_turn=in_turn)
             if batch is None and (self._enough or self._pool.cells >= TAKEN):
-                batch = self._pool.take_rest(streams=streams, in_turn=in_turn)
+                batch = self._pool.take_rest(streams=streams, in_turn=in_turn, alone=self._flying == 0)
             if batch is not None:
                 self._streak = self._streak + 1 if urgent and not in_turn else 0
                 return batch

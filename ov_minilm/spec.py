@@ -69,14 +69,14 @@ LONG = 64  # tokens; the widest row that short texts share
 def grids(max_tokens: int) -> tuple[Grid, ...]:
     """Return the grids for texts of up to this many tokens: widths double up to the first that holds them.
 
-    About 512 tokens a batch keep activations in cache; half a batch of short rows is for a few texts, which
-    streams then share; single rows serve a lone text with all threads.
+    About 512 tokens a batch keep activations in cache; two short rows are for a few texts, which streams then
+    share; single rows serve a lone text with all threads.
     """
     widths = [16, 32, 64]
     while widths[-1] < max_tokens:
         widths.append(2 * widths[-1])
     wide = sorted({LONG, min(256, widths[-1]), widths[-1]})
-    many = [Grid(max(2, 512 // width), width) for width in wide] + [Grid(256 // LONG, LONG)]
+    many = [Grid(max(2, 512 // width), width) for width in wide] + [Grid(2, LONG)]
     return (*many, *(Grid(1, width) for width in widths))
 
 

@@ -247,20 +247,22 @@ def test_texts_that_fit_one_row_run_as_one(lengths: list[int], grid: Grid) -> No
 
 def test_more_texts_than_slots_are_no_single_row() -> None:
     """33 texts of 2 tokens would fit 128 cells, but a row has 32 slots."""
-    batches = packed([2] * 33)
+    (batch,) = packed([2] * 33)
 
-    assert [len(owners([batch])) for batch in batches] == [32, 1]
+    assert "2x64" == str(batch.grid)
+    assert [32, 1] == (batch.owner >= 0).sum(1).tolist()
 
 
 @pytest.mark.parametrize(
     ("rows", "shapes"),
     [
-        (2, ["1x64"] * 2),
-        (3, ["4x64"]),
-        (5, ["4x64", "1x64"]),
+        (1, ["1x64"]),
+        (2, ["2x64"]),
+        (3, ["2x64", "1x64"]),
+        (5, ["2x64", "2x64", "1x64"]),
         (6, ["8x64"]),
-        (12, ["8x64", "4x64"]),
-        (13, ["8x64", "4x64", "1x64"]),
+        (10, ["8x64", "2x64"]),
+        (13, ["8x64", "2x64", "2x64", "1x64"]),
     ],
 )
 def test_the_last_rows_fill_their_grids_to_three_quarters(rows: int, shapes: list[str]) -> None:
@@ -273,15 +275,15 @@ def test_the_last_rows_fill_their_grids_to_three_quarters(rows: int, shapes: lis
 @pytest.mark.parametrize(
     ("rows", "shapes"),
     [
-        (4, ["4x64"]),
-        (7, ["4x64"] * 2),
-        (8, ["4x64"] * 2),
+        (3, ["2x64", "1x64"]),
+        (4, ["2x64"] * 2),
+        (8, ["2x64"] * 4),
         (9, ["8x64", "1x64"]),
-        (24, ["8x64"] * 2 + ["4x64"] * 2),
+        (24, ["8x64"] * 2 + ["2x64"] * 4),
     ],
 )
 def test_idle_streams_share_the_last_rows(rows: int, shapes: list[str]) -> None:
-    """Where another stream has nothing to do, two halves are done sooner than one batch."""
+    """Where another stream has nothing to do, parts of a batch are done sooner than the whole."""
     pool = Pool(GRIDS, long_align=1)
     pool.add(dict(enumerate(numbered([64] * rows))))
 
@@ -289,12 +291,32 @@ def test_idle_streams_share_the_last_rows(rows: int, shapes: list[str]) -> None:
 
 
 @pytest.mark.parametrize("streams", [2, 4, 16])
-def test_more_streams_than_rows_take_halves_too(streams: int) -> None:
+def test_more_streams_than_rows_share_them_too(streams: int) -> None:
     """Where a share would fill no grid, the lowest is taken, so that as many streams as can be are busy."""
     pool = Pool(GRIDS, long_align=1)
-    pool.add(dict(enumerate(numbered([64] * 7))))
+    pool.add(dict(enumerate(numbered([64] * 4))))
 
-    assert ["4x64", "4x64"] == [str(batch.grid) for batch in pool.take_all(streams=streams)]
+    assert ["2x64", "2x64"] == [str(batch.grid) for batch in pool.take_all(streams=streams)]
+
+
+def test_two_rows_alone_run_one_by_one() -> None:
+    """One batch of both would leave all streams but its own idle; beside others that is what each does."""
+    pool = Pool(GRIDS, long_align=1)
+    pool.add(dict(enumerate(numbered([64] * 4))))
+
+    batches = [pool.take_rest(streams=2, alone=alone) for alone in (False, True)]
+
+    assert ["2x64", "1x64"] == [str(batch.grid) for batch in batches if batch]
+
+
+def test_texts_that_fit_one_row_share_it_alone_only() -> None:
+    """All threads run that row; beside other batches each stream has rows of its own."""
+    pool = Pool(GRIDS)
+    pool.add(dict(enumerate(numbered([60] * 6))))
+
+    batches = [pool.take_rest(streams=2, alone=alone) for alone in (False, True)]
+
+    assert ["2x64", "1x256"] == [str(batch.grid) for batch in batches if batch]
 
 
 def test_without_lone_rows_a_batch_may_be_mostly_empty() -> None:
