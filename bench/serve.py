@@ -1,8 +1,8 @@
 """The server under load, paired with `encode` in this process; or another server under the same load.
 
-    python bench/serve.py                            into bench/results/serve.json
+    python bench/serve.py                            into bench/results/serve-*.json of this kind of machine
     python bench/serve.py --overload 60 --drain 20   with the long scenarios: seconds, and times
-    python bench/serve.py --peer http://127.0.0.1:7997/v1 --model NAME     into serve-NAME.json
+    python bench/serve.py --peer http://127.0.0.1:7997/v1 --model NAME     into serve-*-NAME.json
 
 Clients are coroutines on raw streams, one connection each: a client library would take more of the machine
 than the server does. They share the machine with it, so what they use is measured and said. Server and
@@ -408,8 +408,11 @@ def main() -> None:
     if options.peer and (options.overload or options.drain):
         parser.error("--overload and --drain are for our own server")
     name = (options.name or options.model or "").replace("/", "_")
-    output = options.output or RESULTS / (f"serve-{name}.json" if options.peer else "serve.json")
     result: dict[str, Any] = {"machine": machine.facts()}
+    path = machine.own_path(result["machine"]["isa"])
+    output = options.output or RESULTS / (
+        f"serve-{path}-{name}.json" if options.peer else f"serve-{path}.json"
+    )
     with Embedder.open() as embedder:
         result |= {"artefact": embedder.info.fingerprint, "threads": embedder.info.threads}
         if options.peer:

@@ -45,7 +45,7 @@ NOT_YET = "Not measured yet: `python bench/bulk.py`.\n"
 
 Read = Callable[[dict[str, Any]], tuple[str, bool]]
 
-# What the server must reach: its scenario in serve.json, in words, the bar, and how to read it.
+# What the server must reach: its scenario in serve-*.json, in words, the bar, and how to read it.
 SERVING: tuple[tuple[str, str, str, Read], ...] = (
     (
         "single",
@@ -61,7 +61,7 @@ SERVING: tuple[tuple[str, str, str, Read], ...] = (
         "32 clients, one short text each: texts/s against one `encode` of all, on the cores clients left",
         "≥ 60 %",
         lambda one: (
-            f"{one['share_of_cores_left']['median']:.0%} ({one['texts_per_s']['median']:.0f} texts/s)",
+            f"{one['share_of_cores_left']['median']:.2%} ({one['texts_per_s']['median']:.0f} texts/s)",
             one["share_of_cores_left"]["median"] >= 0.6,
         ),
     ),
@@ -570,20 +570,26 @@ def _bars() -> list[tuple[str, str, Read]]:
 
 
 def serving() -> str:
-    """Every bar of the server, with what it reached; figures that miss it are in bold. Then other servers."""
-    ours = json.loads((RESULTS / "serve.json").read_text(encoding="utf-8"))
+    """Every bar of the server, by kind of machine; figures that miss it are in bold. Then other servers."""
+    found = {path: RESULTS / f"serve-{path}.json" for path in NAMES}
+    ours = {path: json.loads(at.read_text(encoding="utf-8")) for path, at in found.items() if at.exists()}
     rows = []
     for scenario, what, bar, read in SERVING:
-        if scenario in ours:
-            text, met = read(ours[scenario])
-            rows.append([what, bar, text if met else f"**{text}**"])
-    others = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("serve-*.json"))]
-    parts = [_table(["what", "bar", "reached"], rows), *(_beside(ours, other) for other in others)]
-    how = f"{ours['threads']} threads, clients on the same machine"
-    return "\n".join([*parts, f"{_measured_on(ours, how)}.\n"])
+        cells = [read(one[scenario]) if scenario in one else ("–", True) for one in ours.values()]
+        rows.append([what, bar, *(text if met else f"**{text}**" for text, met in cells)])
+    parts = [_table(["what", "bar", *(NAMES[path] for path in ours)], rows)]
+    parts += [
+        _beside(NAMES[path], one, json.loads(at.read_text(encoding="utf-8")))
+        for path, one in ours.items()
+        for at in sorted(RESULTS.glob(f"serve-{path}-*.json"))
+    ]
+    for path, one in ours.items():
+        how = f"{one['threads']} threads, clients on the same machine"
+        parts.append(f"{NAMES[path]}: {_measured_on(one, how)}.\n")
+    return "\n".join(parts)
 
 
-def _beside(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+def _beside(path: str, ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     """Return a table of our server and another under the same load."""
     rows = []
     for scenario, what, key, lower in (
@@ -596,7 +602,7 @@ def _beside(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
         ratio = other / mine if lower else mine / other
         rows.append([what, f"{mine:.4g}", f"{other:.4g}", f"{ratio:.2f}×"])
     rows.append(["cosine to ours, least", "1", f"{theirs['cosine_min']:.4f}", ""])
-    return _table(["", "ov_minilm", theirs["server"], "better"], rows)
+    return _table([path, "ov_minilm", theirs["server"], "better"], rows)
 
 
 def _measured_on(result: dict[str, Any], how: str) -> str:
