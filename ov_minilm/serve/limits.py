@@ -49,30 +49,24 @@ class Pace:
     """How many tokens a second a machine embeds when it has enough to do: a mean that forgets."""
 
     def __init__(self) -> None:
-        self._seconds = 0.1
-        self._tokens = GUESS * self._seconds
+        self.tokens_per_s: float = GUESS
         self._since: float | None = None  # when enough began to wait, or the last of it was done
-
-    @property
-    def tokens_per_s(self) -> float:
-        """The estimate."""
-        return self._tokens / self._seconds
 
     def measure(self, waiting: int, done: int = 0) -> None:
         """Take note of how much waits from now on, and how much of what had waited is done."""
         now = time.perf_counter()
         if self._since is not None:
-            seconds = now - self._since
-            kept = math.exp(-seconds / MEMORY)
-            self._seconds = kept * self._seconds + seconds
-            self._tokens = kept * self._tokens + done
+            seconds = max(now - self._since, 1e-9)  # two may end at the same moment
+            new = -math.expm1(-seconds / MEMORY)
+            self.tokens_per_s += new * (done / seconds - self.tokens_per_s)
         self._since = now if waiting >= FULL else None
 
 
 class Lane:
     """Tokens that wait for their turn in one of the embedder's queues, bounded by the time they need.
 
-    A bound in tokens would be an instant on one machine and many seconds on another.
+    A bound in tokens would be an instant on one machine and many seconds on another. As much as shows the
+    speed may always wait, or a machine that stood still once would be taken for slow ever after.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -82,12 +76,11 @@ class Lane:
 
     def check(self) -> None:
         """Refuse the next request while so much waits. ApiError 429."""
-        seconds = self.tokens / self._pace.tokens_per_s
-        if seconds >= self._most:
+        most = max(FULL, self._most * self._pace.tokens_per_s)
+        if self.tokens >= most:
             raise ApiError(
                 429,
-                f"{self.tokens} tokens are waiting, about {seconds:.1f} s of work, and {self._most:g} s may; "
-                "try again later",
+                f"{self.tokens} tokens wait, {most:.0f} may: {self._most:g} s of work; try again later",
                 code="rate_limit_exceeded",
                 headers={"retry-after": str(math.ceil(self._most))},
             )
