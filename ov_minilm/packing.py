@@ -161,10 +161,9 @@ class Lane:
         if not filled:
             return None if self.single else grids[0]
         share = -(-rows // streams)
-        shared = next((grid for grid in reversed(filled) if 4 * share >= 3 * grid.rows), None)
-        if shared is None and not (alone and self.single and rows <= filled[0].rows):
-            return filled[0]
-        return shared
+        one_busy = alone and bool(self.single) and rows <= filled[0].rows
+        lowest = None if one_busy else filled[0]
+        return next((grid for grid in reversed(filled) if 4 * share >= 3 * grid.rows), lowest)
 
     @property
     def all(self) -> list[Row]:

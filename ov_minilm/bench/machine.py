@@ -67,8 +67,8 @@ def facts() -> dict[str, Any]:
 
 
 def own_path(isa: Collection[str]) -> str:
-    """Return which of PATHS a machine with these instruction sets takes when nothing holds it to less."""
-    return next(name for name, limit in PATHS.items() if limit.flag in isa)
+    """Return which of PATHS a machine with these instruction sets takes by itself; "other" if none."""
+    return next((name for name, limit in PATHS.items() if limit.flag in isa), "other")
 
 
 def kilobytes(what: str, pid: int | Literal["self"] = "self") -> int:

@@ -14,6 +14,14 @@ from ov_minilm.serve.limits import FULL, GUESS, Admission, Keys, Lane
 from ov_minilm.serve.wire import ApiError
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Time as the queue sees it: `now`, in seconds, moves only when a test moves it."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(limits, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    return clock
+
+
 @pytest.mark.parametrize("authorization", ["Bearer one", "bearer  two ", "Bearer two"])
 def test_any_of_the_keys_opens(authorization: str) -> None:
     """Several keys may be valid at once, so that they can be changed one after the other."""
@@ -108,12 +116,8 @@ def test_indexers_do_not_lock_out_small_requests() -> None:
 
 
 @pytest.mark.parametrize("tokens_per_s", [4_000, 400_000])
-def test_the_queue_is_as_long_as_the_machine_is_fast(
-    monkeypatch: pytest.MonkeyPatch, tokens_per_s: int
-) -> None:
+def test_the_queue_is_as_long_as_the_machine_is_fast(clock: SimpleNamespace, tokens_per_s: int) -> None:
     """After some seconds of load what may wait is a second of work, on slow machines and on fast ones."""
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(limits, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     lane = Lane(1.0)
 
     with lane.queued(FULL):  # something always waits
@@ -127,10 +131,8 @@ def test_the_queue_is_as_long_as_the_machine_is_fast(
                 lane.check()
 
 
-def test_a_machine_that_stood_still_is_not_slow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_stood_still_is_not_slow_for_ever(clock: SimpleNamespace) -> None:
     """After an hour in which nothing was done a few batches may wait, and soon a second of work again."""
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(limits, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     lane = Lane(1.0)
     with lane.queued(FULL):
         clock.now += 3600.0
@@ -143,10 +145,8 @@ def test_a_machine_that_stood_still_is_not_slow_for_ever(monkeypatch: pytest.Mon
         lane.check()
 
 
-def test_a_little_now_and_then_says_nothing_about_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests that find no company, and those that fail, leave room for the burst that may come."""
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(limits, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+def test_a_little_now_and_then_says_nothing_about_speed(clock: SimpleNamespace) -> None:
+    """Requests that find no company leave room for the burst that may come."""
     lane = Lane(1.0)
 
     for _ in range(100):
