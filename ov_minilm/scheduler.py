@@ -4,9 +4,8 @@ One thread makes batches and starts them as soon as a place in the engine is fre
 packed as late, and as full, as can be. Others, one for each place, wait for a batch to land and hand its
 vectors out. An interrupt reaches the caller's thread only, and cannot leave the work of others half done.
 
-There is a place for each stream of the engine, and one more, so that no stream waits for Python: that one
-waits for as much as fills a whole batch. The busier the engine is, the more must have come before the next
-batch is made.
+There is a place for each stream of the engine, and one more, so that no stream waits for Python. The busier
+the engine is, the more must have come before the next batch is made.
 
 Texts of small calls that wait at the same time share grids, and go before long calls, which are drawn a
 window at a time, in turn: a single text waits for the batches in flight, not for a million texts. A lone
@@ -139,8 +138,7 @@ class Scheduler:
         self._engine = engine
         self._plan = engine.plan
         several = [grid.cells for grid in self._plan.grids if grid.rows > 1]
-        self._several = SEVERAL * min(several, default=0)  # cells
-        self._whole = max(several, default=0)
+        self._least = min(several, default=0)  # cells of a whole batch, of the lowest grid
         self._alone = threading.Lock()  # held by a small call that runs in its caller's thread
         self._changed = threading.Condition()  # something arrived, or the end was asked for
         self._small: deque[Job] = deque()  # that wait to be packed, first come, first served
@@ -316,12 +314,15 @@ class Scheduler:
         Between these, small calls are worth one of several short rows. Less would be a lone row, which all
         threads run: beside another batch that gains nothing, and until it lands others may come to share it.
         """
-        if self._flying >= self._plan.threads:
-            full = self._pool.fullness >= 1 or self._few >= self._whole
-            return full and self._flying == self._plan.threads
-        if self._flying == 0 or not (self._few or self._pool.urgent):
-            return bool(self._few or self._pool)
-        return self._few + self._pool.cells >= self._several
+        waiting = self._few + self._pool.cells
+        urgent = bool(self._few or self._pool.urgent)
+        if self._flying > self._plan.threads:
+            return False
+        if self._flying == self._plan.threads:
+            return self._pool.fullness >= 1 or (urgent and waiting >= self._least)
+        if self._flying == 0 or not urgent:
+            return waiting > 0
+        return waiting >= SEVERAL * self._least
 
     def _next(self) -> Batch | None:
         """Return the next batch, waiting until there is one; None when the end was asked for."""

@@ -179,6 +179,24 @@ def test_a_long_text_of_a_small_call_needs_no_company(gated: tuple[Scheduler, Ga
         wait(news, len(out))
 
 
+def test_the_place_behind_busy_streams_is_for_a_whole_batch(gated: tuple[Scheduler, GatedEngine]) -> None:
+    """Small calls take it with as many tokens as the lowest grid of several rows has cells, not before."""
+    scheduler, engine = gated
+    jobs = [start(scheduler, texts(1, tokens=200)) for _ in range(2)]
+    until(lambda: scheduler._flying == 2)
+    jobs += [start(scheduler, texts(1, tokens=16, start=i)) for i in range(1, 8)]
+    time.sleep(0.05)  # in which it would start them, if it did; nothing tells that it will not
+    assert scheduler._flying == 2
+
+    jobs.append(start(scheduler, texts(1, tokens=16, start=8)))
+
+    until(lambda: scheduler._flying == PLACES)
+    engine.gate.release(10)
+    for out, news in jobs:
+        wait(news, len(out))
+    assert [1, 1, 8] == sorted(batch.texts for batch in engine.ran)
+
+
 def test_a_small_call_whose_windows_fail_hears_it_and_is_gone(gated: tuple[Scheduler, GatedEngine]) -> None:
     """The error is the caller's, and the scheduler closes as if it had never come."""
     scheduler, _ = gated
@@ -201,8 +219,8 @@ def test_rows_of_waiting_calls_are_shared_among_the_streams(gated: tuple[Schedul
     until(lambda: scheduler._flying == 1)
     with scheduler._changed:  # all come at once
         jobs = [start(scheduler, texts(1, tokens=16, start=i)) for i in range(1, 31)]
-    for landed in range(4):  # one after the other, so that one always flies
-        until(lambda landed=landed: (landed, 2) == (len(engine.ran), scheduler._flying))  # type: ignore[misc]
+    for state in enumerate((PLACES, PLACES, 2, 2)):  # landed, flying; the last six texts are no whole batch
+        until(lambda state=state: state == (len(engine.ran), scheduler._flying))  # type: ignore[misc]
         engine.gate.release()
     engine.gate.release()
     for out, news in (first, *jobs):
