@@ -97,8 +97,8 @@ class Engine:
         return self._grids.kept
 
     def warm_up(self) -> None:
-        """Compile the grids that most loads need, as many as are kept."""
-        self._grids.prepare(self.plan.usual)
+        """Compile every grid, and keep them all."""
+        self._grids.keep_all()
 
     def start(self, batch: Batch) -> Flight:
         """Begin to run a batch; `land` on what is returned waits for its vectors [R, S, D].

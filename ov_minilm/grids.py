@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,11 +131,12 @@ class CompiledGrids:
         with self._choosing:
             self._kept.clear()
 
-    def prepare(self, grids: Iterable[Grid]) -> None:
-        """Compile grids before a batch asks for them, in this order, while there is room."""
-        for grid in grids:
+    def keep_all(self) -> None:
+        """Compile every grid there is, and give none up: from then on no batch waits for a compiler."""
+        self.limit = sum(map(self._plan.streams, self._plan.grids))
+        for grid in self._plan.grids:
             with self._choosing:
-                if grid not in self._kept and self._excess(grid) <= 0:
+                if grid not in self._kept:
                     self._add(grid)
 
     def host(self, grid: Grid) -> CompiledGrid:

@@ -103,17 +103,6 @@ class Plan:
         tiles = self.lowering == "conv" and "amx" in self.kernel
         return 1 if tiles and grid.rows == 1 and grid.width <= NARROW else self.threads
 
-    @property
-    def usual(self) -> list[Grid]:
-        """The grids that most loads need: for short texts alone and together, then for long ones."""
-        widest = {
-            grid.width > LONG: grid
-            for grid in sorted(self.grids, key=lambda grid: grid.width)
-            if grid.rows == 1
-        }
-        several = (grid for grid in self.grids if grid.rows > 1)
-        return sorted([*widest.values(), *several], key=lambda grid: (grid.width > LONG, grid.cells))
-
     def pool(self) -> Pool:
         """Return a pool that packs texts in rows that suit this plan."""
         long_align = self.long_align if self.apart else None

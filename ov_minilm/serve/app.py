@@ -236,7 +236,7 @@ class Service:
         self.ready = True
 
     async def warm_up(self) -> None:
-        """Have the grids of usual loads compiled."""
+        """Have everything compiled."""
         await asyncio.to_thread(self._embedder.warm_up)
 
     async def figures(self, _: Request) -> Response:

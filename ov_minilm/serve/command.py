@@ -93,7 +93,7 @@ def _default(name: str) -> dict[str, Any]:
 @click.option(
     "--warm-up/--no-warm-up",
     **_default("warm_up"),
-    help="Compile what usual loads need before the first request.",
+    help="Compile everything before the first request, so that none waits for it. Without: less memory.",
 )
 @click.option("--access-log", type=click.Choice(get_args(AccessLog)), **_default("access_log"))
 @click.option(

@@ -30,7 +30,7 @@ class Settings:
     payload_limit: int = 8_000_000  # bytes of a body; OpenAI's 300,000 tokens are about 2 MB
     access_log: AccessLog = "plain"
     otlp_endpoint: str = ""  # where traces go, if anywhere: http://127.0.0.1:4318
-    warm_up: bool = True  # compile what usual loads need before the first request comes
+    warm_up: bool = True  # compile everything before the first request: none waits for it
 
     def __post_init__(self) -> None:
         for name, kind in (("truncate", Truncate), ("token_ids", TokenIds), ("access_log", AccessLog)):

@@ -20,6 +20,7 @@ from ov_minilm import Embedder
 from ov_minilm.output import shrink
 from ov_minilm.serve import Settings, create_app
 from ov_minilm.serve.app import Service, application
+from ov_minilm.spec import Grid
 
 pytestmark = pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")  # answers count instead
 
@@ -331,14 +332,22 @@ def test_a_request_leaves_no_cycles(app: ASGIApp, body: Any) -> None:
     assert left_by_twenty(lambda: send(app, "POST", "/v1/embeddings", content)) < 20
 
 
-def test_warming_up_compiles_what_usual_loads_need() -> None:
-    """Before the first request there are grids for short texts alone, for many, and for a long one."""
+def test_after_warming_up_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request waits for a compiler, whatever texts come."""
+    texts = ["short", "a text of some words", "of many words " * 15, "of very many words " * 60]
+
+    def refuse(grid: Grid) -> Any:
+        raise AssertionError(f"compiles {grid}")
+
     with Embedder.open() as embedder:
         asyncio.run(Service(embedder, Settings()).warm_up())
+        monkeypatch.setattr(embedder._engine._grids, "_compile", refuse)
 
-        assert {"1x64", "2x64", "8x64"} <= set(map(str, embedder._engine.compiled))
-        if embedder.info.threads <= 2:
-            assert "1x256" in map(str, embedder._engine.compiled)
+        for count in (1, 2, 9, 70):
+            for text in texts:
+                embedder.encode([text] * count, progress=False)
+
+        assert set(embedder.info.grids) == set(map(str, embedder._engine.compiled))
 
 
 def test_cross_origin_only_where_it_is_allowed(shipped: Embedder) -> None:
