@@ -14,15 +14,23 @@ def check_writable(path: Path) -> None:
     """Refuse an output that cannot be written, before the work for it is done."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file")
-    with tempfile.NamedTemporaryFile(dir=path.resolve().parent, prefix=f".{path.name}."):
+    with tempfile.TemporaryFile(dir=path.resolve().parent):
         pass
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path` that takes its name only when everything was written."""
+def whole(path: Path, *, locked: bool = False) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path` that takes its name only when everything was written.
+
+    A process that is killed leaves it there. For a caller whose lock keeps other writers away it always has
+    the same name, so that the next run takes it over.
+    """
     path = path.resolve()  # through a link, the file it points to is replaced, not the link
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    if locked:
+        name = str(path.with_name(f".{path.name}.unfinished"))
+        handle = os.open(name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | getattr(os, "O_BINARY", 0))
+    else:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
+from conftest import python
 
 from ov_minilm.files import check_writable, whole
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Read every file of a folder."""
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 @pytest.mark.parametrize("before", [{"v": b"old"}, {}], ids=["over a file", "new"])
@@ -23,7 +30,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, before: dict[str, bytes])
     with pytest.raises(OSError, match="disk full"):
         write()
 
-    assert before == {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert before == contents(tmp_path)
 
 
 def test_a_new_file_replaces_the_old(tmp_path: Path) -> None:
@@ -33,7 +40,24 @@ def test_a_new_file_replaces_the_old(tmp_path: Path) -> None:
     with whole(tmp_path / "v") as file:
         file.write(b"new")
 
-    assert {"v": b"new"} == {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert {"v": b"new"} == contents(tmp_path)
+
+
+def test_what_a_killed_process_left_is_taken_over(tmp_path: Path) -> None:
+    """Where a lock keeps other writers away: after kill -9 in the middle, the next run leaves one file."""
+    path = tmp_path / "v"
+    code = (
+        "import os, pathlib, signal; from ov_minilm.files import whole\n"
+        f"with whole(pathlib.Path({str(path)!r}), locked=True) as file:\n"
+        "    file.write(b'a long half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert -signal.SIGKILL == python(code).returncode
+    assert {".v.unfinished": b"a long half"} == contents(tmp_path)
+
+    with whole(path, locked=True) as file:
+        file.write(b"new")
+
+    assert {"v": b"new"} == contents(tmp_path)
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:

@@ -231,9 +231,9 @@ def finish(job: Job, output: Output, journal: Journal) -> Summary:
         errors = output.beside("errors.jsonl")
         _join_errors(job, errors, bad)
         if job.sink.form != "parquet":
-            with whole(output.beside("json")) as file:
+            with whole(output.beside("json"), locked=True) as file:
                 file.write(json.dumps(dict(job.sink.about), indent=1).encode() + b"\n")
-        with whole(output.path) as file:
+        with whole(output.path, locked=True) as file:
             job.sink.join(file, [job.part(one.shard) for one in done])
         shutil.rmtree(job.folder)
     return Summary(
@@ -250,7 +250,7 @@ def _join_errors(job: Job, errors: Path, bad: int) -> None:
     if not bad:
         errors.unlink(missing_ok=True)  # of an earlier job
         return
-    with whole(errors) as file:
+    with whole(errors, locked=True) as file:
         for path in sorted(job.folder.glob("_errors-*.log")):
             file.write(path.read_bytes())
 

@@ -311,6 +311,30 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path, kills: int, output: str
         assert content(tmp_path / "whole") == content(folder)
 
 
+def test_killed_while_one_file_is_put_together(tmp_path: Path) -> None:
+    """The half of it is not left beside the whole one, which comes with the next run."""
+    source = write(tmp_path / "in.parquet", sentences(20))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    command = ["encode", str(source), "--id-column", "id", "-o", str(folder / "v.parquet")]
+    killed = python(
+        "import os, signal, sys\n"
+        "from ov_minilm.bulk.sink import Sink\n"
+        "from ov_minilm.cli import main\n"
+        "def join(sink, file, parts):\n"
+        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Sink.join = join\n"
+        f"sys.argv[1:] = {command!r}\n"
+        "main()"
+    )
+    assert -signal.SIGKILL == killed.returncode, killed.stderr
+    assert b"half" in content(folder).values()
+
+    assert 0 == run(*command).returncode
+
+    assert ["v.parquet"] == sorted(content(folder))
+
+
 def test_resuming_does_not_begin_anew(tmp_path: Path, job: Callable[..., Summary]) -> None:
     """Finished shards are not touched again; one whose file is gone is made again, with the same bytes."""
     source = write(tmp_path / "in.txt.gz", sentences(500))
