@@ -181,7 +181,7 @@ class CompiledGrids:
 def limit(plan: Plan) -> int:
     """How many streams are kept compiled: of each width of many rows those of one grid, and two; at least 6.
 
-    With MiniLM's two such widths and two threads that is 200 MB, and about 340 MB for the whole process.
+    With MiniLM's two such widths and two threads that is 200 MB, and about 350 MB for the whole process.
     """
     wide = len({grid.width for grid in plan.grids if grid.rows > 1})
     return max(6, wide * plan.threads + 2)

@@ -80,7 +80,7 @@ class Lane:
         if self.tokens >= most:
             raise ApiError(
                 429,
-                f"{self.tokens} tokens wait, {most:.0f} may: {self._most:g} s of work; try again later",
+                f"{self.tokens} tokens wait, {most:.0f} may; try again later",
                 code="rate_limit_exceeded",
                 headers={"retry-after": str(math.ceil(self._most))},
             )

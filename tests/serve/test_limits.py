@@ -108,7 +108,7 @@ def test_indexers_do_not_lock_out_small_requests() -> None:
 
     with admission.lane(33).queued(8 * GUESS):
         admission.lane(32).check()
-        with pytest.raises(ApiError, match="524288 may: 8 s of work") as refused:
+        with pytest.raises(ApiError, match="524288 may") as refused:
             admission.lane(33).check()
         assert 8 * GUESS == admission.tokens
 
