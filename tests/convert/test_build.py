@@ -29,6 +29,14 @@ def listing(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.glob("[!.]*/*")}
 
 
+def old_one(folder: Path) -> Path:
+    """Make a destination with an artefact in it."""
+    out = folder / "out"
+    (out / "int8").mkdir(parents=True)
+    (out / "int8/manifest.json").write_text("the old one")
+    return out
+
+
 def unfinished(folder: Path) -> list[str]:
     """Name what builds left behind in a folder."""
     return [path.name for path in folder.iterdir() if path.name not in ("fp32", "int8")]
@@ -51,9 +59,31 @@ def test_both_artefacts_open_and_agree(built: Path, fp32: Embedder) -> None:
     )
 
 
-def test_two_builds_give_the_same_bytes_and_neither_phones_home(built: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of few layers, which builds in seconds."""
+    folder = tmp_path_factory.mktemp("small") / "checkpoint"
+    write(KINDS["paraphrase-MiniLM"], folder)
+    return folder
+
+
+def conversion(small: Path) -> list[str]:
+    """Return the arguments that convert it."""
+    return ["convert", str(small), "--sha256", file_facts(small / WEIGHTS).sha256]
+
+
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_builds_give_the_same_bytes_and_neither_phones_home(
+    small: Path, tmp_path: Path, request: pytest.FixtureRequest, real: bool
+) -> None:
     """A second build has the bytes of the first, and no tool in it looks up a host or opens a connection."""
-    log = tmp_path / "network.log"
+    command = ["convert", PACKAGE] if real else conversion(small)
+    first: Path = request.getfixturevalue("built") if real else tmp_path / "first"
+    if not real:
+        assert 0 == run(*command, "-o", first, environment={FOLDER_VARIABLE: ""}).returncode
+    work = tmp_path / "work"
+    work.mkdir()
+    log = work / "network.log"
     code = (
         "import sys\n"
         f"log = open({str(log)!r}, 'a')\n"
@@ -62,7 +92,7 @@ def test_two_builds_give_the_same_bytes_and_neither_phones_home(built: Path, tmp
         "        print(event, arguments, file=log, flush=True)\n"
         "        raise OSError('no network in this test')\n"
         "sys.addaudithook(hook)\n"
-        f"sys.argv = ['ov-minilm', 'convert', {PACKAGE!r}, '-o', {str(tmp_path / 'out')!r}]\n"
+        f"sys.argv = ['ov-minilm', *{command!r}, '-o', {str(work / 'out')!r}]\n"
         "from ov_minilm.cli import main\n"
         "main()"
     )
@@ -71,27 +101,23 @@ def test_two_builds_give_the_same_bytes_and_neither_phones_home(built: Path, tmp
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env={**os.environ, FOLDER_VARIABLE: "", "HOME": str(tmp_path / "home"), "CI": ""},
+        env={**os.environ, FOLDER_VARIABLE: "", "HOME": str(work / "home"), "CI": ""},
         check=False,
     )
 
     assert 0 == done.returncode, done.stderr
     assert "" == log.read_text()
-    assert listing(built) == listing(tmp_path / "out")
-    assert {"out", "network.log"} == {path.name for path in tmp_path.iterdir()}
+    assert listing(first) == listing(work / "out")
+    assert {"out", "network.log"} == {path.name for path in work.iterdir()}
 
 
 @pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_build_over_the_gate_leaves_the_old_one(tmp_path: Path, real: bool) -> None:
+def test_a_build_over_the_gate_leaves_the_old_one(small: Path, tmp_path: Path, real: bool) -> None:
     """Drift over the gate is an error with both numbers; the destination keeps what it had."""
     name, sha256 = PACKAGE, None
     if not real:
-        name = str(tmp_path / "checkpoint")
-        write(KINDS["paraphrase-MiniLM"], Path(name))
-        sha256 = file_facts(Path(name) / WEIGHTS).sha256
-    out = tmp_path / "out"
-    (out / "int8").mkdir(parents=True)
-    (out / "int8/manifest.json").write_text("the old one")
+        name, sha256 = str(small), file_facts(small / WEIGHTS).sha256
+    out = old_one(tmp_path)
     before = listing(out)
     code = (
         "import sys; from pathlib import Path\n"
@@ -131,25 +157,24 @@ def test_a_full_disk_leaves_the_old_one(built: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_killed_build_leaves_the_old_one(built: Path, how: signal.Signals) -> None:
+def test_a_killed_build_leaves_the_old_one(small: Path, tmp_path: Path, how: signal.Signals) -> None:
     """Stopped in the middle, nothing half-built stays; after kill -9 the next build tidies up."""
-    before = listing(built)
-    command: list[str | Path] = [sys.executable, "-m", "ov_minilm", "convert", PACKAGE, "-o", built]
+    out = old_one(tmp_path)
+    before = listing(out)
+    command = [sys.executable, "-m", "ov_minilm", *conversion(small), "-o", str(out)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        for line in process.stderr:
-            if "pack inputs" in line:  # the staging folder holds files now
-                break
+        assert any("pack inputs" in line for line in process.stderr)  # the staging folder holds files now
         process.send_signal(how)
         process.stderr.read()
 
     assert process.returncode != 0
-    assert before == listing(built)
+    assert before == listing(out)
     if how == signal.SIGKILL:
-        (left,) = unfinished(built)
+        (left,) = unfinished(out)
         assert left.startswith(f".building-{process.pid}-")
-        _build_nothing(built)
-    assert [] == unfinished(built)
+        _build_nothing(out)
+    assert [] == unfinished(out)
 
 
 def _build_nothing(out: Path) -> None:
