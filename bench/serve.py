@@ -1,4 +1,4 @@
-"""The server under load, paired with `encode` in this process; or another server under the same load.
+"""The server under load, paired with `encode` in this process; or another server, in turn with ours.
 
     python bench/serve.py                            into bench/results/serve-*.json of this kind of machine
     python bench/serve.py --overload 60 --drain 20   with the long scenarios: seconds, and times
@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,7 @@ from main_path import spread
 
 from ov_minilm import Embedder, TruncationWarning
 from ov_minilm.bench import machine
+from ov_minilm.bench.roofline import best, flop_per_token, peaks
 from ov_minilm.bench.workload import workloads
 from ov_minilm.files import whole
 from ov_minilm.spec import FloatArray
@@ -47,7 +48,7 @@ BATCH = 256
 SECONDS = 3.0  # of load in a round
 OFFERED = 10  # times its capacity, in an overload
 CROWD = 200  # connections that offer it
-PAIRED = ("single", "crowd", "batch")
+PAIRED = ("single", "crowd", "mixed", "batch")
 
 
 @dataclass(frozen=True)
@@ -189,63 +190,96 @@ def check(target: Target, embedder: Embedder, texts: list[str]) -> float:
 
 
 class Bench:
-    """The scenarios, for one server."""
+    """The scenarios, for one server and, in turn with it, for ours beside it."""
 
-    def __init__(self, target: Target, embedder: Embedder) -> None:
+    def __init__(self, target: Target, embedder: Embedder, beside: Target | None = None) -> None:
         texts = workloads(embedder.count_tokens, short=2048, long=256)
         self.source = texts.source
         self._short = texts.bulk["short"].texts
         self._long = texts.bulk["long"].texts
         self._one = texts.single[14]
         self._target = target
+        self._targets = [target, *([beside] if beside else [])]
         self._embedder = embedder
 
     def single(self) -> dict[str, Any]:
         """One client, one text of 14 tokens, a connection that stays open."""
-        request = [self._target.request([self._one])]
-        pairs = []
+        encode, loads = [], []
         for _ in range(ROUNDS):
-            ours = [timed(lambda: self._embedder.encode(self._one)) for _ in range(300)]
-            load = uvloop.run(closed_loop(self._target, request, 1, SECONDS / 3))
-            pairs.append((1000 * statistics.median(ours), load.waits()))
-        return {
-            "encode_p50_ms": spread([ours for ours, _ in pairs]),
-            "p50_ms": spread([waits["p50"] for _, waits in pairs]),
-            "p99_ms": spread([waits["p99"] for _, waits in pairs]),
-            "over_encode_ms": spread([waits["p50"] - ours for ours, waits in pairs]),
-        }
+            calls = [timed(lambda: self._embedder.encode(self._one)) for _ in range(300)]
+            encode.append(1000 * statistics.median(calls))
+            loads.append(self._loads([[self._one]], 1, SECONDS / 3))
+
+        def figures(ours: list[Load]) -> dict[str, list[float]]:
+            p50 = [load.waits()["p50"] for load in ours]
+            return {
+                "encode_p50_ms": encode,
+                "p50_ms": p50,
+                "p99_ms": [load.waits()["p99"] for load in ours],
+                "over_encode_ms": [served - alone for served, alone in zip(p50, encode, strict=True)],
+            }
+
+        return _summary([figures(list(of_one)) for of_one in zip(*loads, strict=True)])
 
     def crowd(self) -> dict[str, Any]:
         """Many clients, one short text each."""
-        requests = [self._target.request([text]) for text in self._short]
-        return self._against_encode(requests, CLIENTS, 1, self._short)
+        return self._against_encode([[text] for text in self._short], CLIENTS)
+
+    def mixed(self) -> dict[str, Any]:
+        """As many clients, whose every tenth text is a passage."""
+        long = self._long
+        texts = [long[i % len(long)] if i % 10 == 9 else text for i, text in enumerate(self._short)]
+        return self._against_encode([[text] for text in texts], CLIENTS)
 
     def batch(self) -> dict[str, Any]:
         """One client, 256 short texts a request."""
-        lists = [self._short[start : start + BATCH] for start in range(0, len(self._short), BATCH)]
-        return self._against_encode([self._target.request(one) for one in lists], 1, BATCH, self._short)
+        return self._against_encode(
+            [self._short[start : start + BATCH] for start in range(0, len(self._short), BATCH)], 1
+        )
 
-    def _against_encode(
-        self, requests: list[bytes], clients: int, texts: int, everything: list[str]
-    ) -> dict[str, Any]:
+    def roof(self) -> float:
+        """Return how many short texts a second there would be room for in their linear layers alone.
+
+        At the rate of the best INT8 kernel here: with no attention, no tokenizer and no server beside them.
+        """
+        tokens = sum(self._embedder.count_tokens(self._short)) / len(self._short)
+        peak = 1e9 * best(peaks(self._embedder.info.threads))["int8"]
+        return peak / (tokens * flop_per_token(self._embedder.spec))
+
+    def _against_encode(self, lists: list[list[str]], clients: int) -> dict[str, Any]:
         """Compare texts a second with one `encode` of them all, and with the cores that clients left."""
         cores = self._embedder.info.threads
-        rows = []
+        everything = [text for texts in lists for text in texts]
+        encode, loads = [], []
         for _ in range(ROUNDS):
-            rate = len(everything) / timed(lambda: self._embedder.encode(everything, progress=False))
-            load = uvloop.run(closed_loop(self._target, requests, clients, SECONDS))
-            left = (cores - load.cpu / load.wall) / cores
-            rows.append((rate, load.rate * texts, left, load.waits()))
-        return {
-            "encode_texts_per_s": spread([rate for rate, *_ in rows]),
-            "texts_per_s": spread([served for _, served, _, _ in rows]),
-            "share": spread([served / rate for rate, served, _, _ in rows]),
-            "share_of_cores_left": spread([served / (rate * left) for rate, served, left, _ in rows]),
-            "cores_left": spread([cores * left for *_, left, _ in rows]),
-            "p50_ms": spread([waits["p50"] for *_, waits in rows]),
-            "p99_ms": spread([waits["p99"] for *_, waits in rows]),
-            "p99_over_p50": spread([waits["p99"] / waits["p50"] for *_, waits in rows]),
-        }
+            seconds = timed(lambda: self._embedder.encode(everything, progress=False))
+            encode.append(len(everything) / seconds)
+            loads.append(self._loads(lists, clients, SECONDS))
+
+        def figures(ours: list[Load]) -> dict[str, list[float]]:
+            served = [load.rate * len(lists[0]) for load in ours]
+            left = [(cores - load.cpu / load.wall) / cores for load in ours]
+            waits = [load.waits() for load in ours]
+            share = [mine / alone for mine, alone in zip(served, encode, strict=True)]
+            return {
+                "encode_texts_per_s": encode,
+                "texts_per_s": served,
+                "share": share,
+                "share_of_cores_left": [one / part for one, part in zip(share, left, strict=True)],
+                "cores_left": [cores * part for part in left],
+                "p50_ms": [one["p50"] for one in waits],
+                "p99_ms": [one["p99"] for one in waits],
+                "p99_over_p50": [one["p99"] / one["p50"] for one in waits],
+            }
+
+        return _summary([figures(list(of_one)) for of_one in zip(*loads, strict=True)])
+
+    def _loads(self, lists: list[list[str]], clients: int, seconds: float) -> list[Load]:
+        """Put one server after the other under load."""
+        return [
+            uvloop.run(closed_loop(target, [target.request(texts) for texts in lists], clients, seconds))
+            for target in self._targets
+        ]
 
     def overload(self, seconds: float) -> dict[str, Any]:
         """Offer ten times what it can do, whether it answers or not; then see how soon all is as before."""
@@ -381,6 +415,20 @@ def drain(times: int, embedder: Embedder) -> dict[str, Any]:
     return {"times": times, "answered": answered, "lost": lost, "exit_codes": sorted(set(codes))}
 
 
+def _summary(found: list[dict[str, list[float]]]) -> dict[str, Any]:
+    """Return medians and extremes of a server's rounds; those of ours beside it; how often ours is better."""
+    theirs, *others = found
+    result: dict[str, Any] = {name: spread(values) for name, values in theirs.items()}
+    for ours in others:
+        result["ours"] = {name: spread(values) for name, values in ours.items()}
+        result["ours_times_better"] = {
+            name: spread([b / a if name.endswith("_ms") else a / b for a, b in zip(*both, strict=True)])
+            for name in ("p50_ms", "p99_ms", "texts_per_s")
+            if (both := (ours.get(name, []), theirs.get(name, [])))[0]
+        }
+    return result
+
+
 def timed(call: Callable[[], object]) -> float:
     """Return the seconds of a call."""
     started = time.perf_counter()
@@ -417,11 +465,13 @@ def main() -> None:
         result |= {"artefact": embedder.info.fingerprint, "threads": embedder.info.threads}
         if options.peer:
             target = Target(options.peer, options.model, options.key)
-            result |= {"server": name} | scenarios(target, embedder, options.only or PAIRED, None)
+            with running("--access-log", "off") as (beside, _):
+                result |= {"server": name}
+                result |= scenarios(target, embedder, options.only or PAIRED, beside=beside)
         else:
             with running("--access-log", "off") as (target, _):
                 result |= {"server": "ov_minilm"}
-                result |= scenarios(target, embedder, options.only or PAIRED, options.overload)
+                result |= scenarios(target, embedder, options.only or PAIRED, overload=options.overload)
         if options.drain:
             result["drain"] = drain(options.drain, embedder)
             print("drain", json.dumps(result["drain"]), flush=True)
@@ -431,14 +481,21 @@ def main() -> None:
 
 
 def scenarios(
-    target: Target, embedder: Embedder, names: list[str] | tuple[str, ...], overload: float | None
+    target: Target,
+    embedder: Embedder,
+    names: Sequence[str],
+    *,
+    overload: float | None = None,
+    beside: Target | None = None,
 ) -> dict[str, Any]:
     """Run scenarios by name, and say each when it is done."""
-    bench = Bench(target, embedder)
+    bench = Bench(target, embedder, beside)
     result: dict[str, Any] = {"texts": bench.source}
     result["cosine_min"] = round(
         check(target, embedder, ["one text", "another text", "a third, longer one"]), 5
     )
+    result["roof_texts_per_s"] = round(bench.roof(), 1)
+    embedder.warm_up()
     for name in names:
         result[name] = getattr(bench, name)()
         print(name, json.dumps(result[name]), flush=True)
