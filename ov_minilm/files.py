@@ -27,20 +27,22 @@ def whole(path: Path, *, locked: bool = False) -> Iterator[IO[bytes]]:
     """
     path = path.resolve()  # through a link, the file it points to is replaced, not the link
     if locked:
-        name = str(path.with_name(f".{path.name}.unfinished"))
-        handle = os.open(name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | getattr(os, "O_BINARY", 0))
+        temporary = path.with_name(f".{path.name}.unfinished")
+        temporary.unlink(missing_ok=True)
+        file = temporary.open("xb")
     else:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary, file = Path(name), os.fdopen(handle, "wb")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # noqa: PTH101  # mkstemp made it private
-        Path(name).replace(path)
+        temporary.chmod(0o666 & ~_umask())  # mkstemp made it private
+        temporary.replace(path)
         _sync(path.parent)
     except BaseException:
-        Path(name).unlink(missing_ok=True)  # an interrupt may come after the rename
+        temporary.unlink(missing_ok=True)  # an interrupt may come after the rename
         raise
 
 
