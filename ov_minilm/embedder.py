@@ -37,6 +37,7 @@ Truncate = Literal["end", "error", "mean"]
 
 SHIPPED = Path(__file__).parent / "model"
 WINDOW = 512  # texts tokenized at a time, while the batches before them run
+TURN = 16_384  # tokens of texts that are tokenized already, until other calls have their turn: some 0.5 s
 BLOCKS = (64, 8192)  # encode_iter starts with small blocks to answer soon and doubles them to pack well
 
 
@@ -522,7 +523,13 @@ def _tokenized(
 
 
 def _slices(ids: list[IntArray]) -> Iterator[list[IntArray]]:
-    return (ids[start : start + WINDOW] for start in range(0, len(ids), WINDOW))
+    """Cut texts into windows: turns in the queue, and what still runs of a call that is given up."""
+    start = tokens = 0
+    for end, text in enumerate(ids, 1):
+        tokens += len(text)
+        if end - start == WINDOW or tokens >= TURN or end == len(ids):
+            yield ids[start:end]
+            start, tokens = end, 0
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:

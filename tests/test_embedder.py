@@ -24,8 +24,10 @@ from ov_minilm import (
     TruncationWarning,
     encode,
 )
+from ov_minilm.embedder import TURN, WINDOW, _slices
 from ov_minilm.output import DTYPES, Dtype, cast, shrink
 from ov_minilm.packing import Row, fill
+from ov_minilm.scheduler import FEW
 from ov_minilm.spec import GRIDS, FloatArray
 
 POOL = [
@@ -332,6 +334,18 @@ def test_what_is_tokenized_can_be_submitted(shipped: Embedder, alone: FloatArray
     assert shipped.count_tokens(POOL) == tokenized.tokens
     for texts in (POOL, ids, [text[1:-1] for text in ids]):
         assert alone.tobytes() == shipped.submit(shipped.tokenize(texts)).result().tobytes()
+
+
+@given(st.lists(st.integers(2, 256), max_size=1200))
+def test_what_is_submitted_is_cut_into_turns(lengths: list[int]) -> None:
+    """In order, of bounded texts and tokens; what a small call may hold is one turn."""
+    texts = [np.full(tokens, i, np.int32) for i, tokens in enumerate(lengths)]
+
+    turns = list(_slices(texts))
+
+    assert lengths == [len(text) for turn in turns for text in turn]
+    assert all(0 < len(turn) <= WINDOW and sum(map(len, turn)) < TURN + 256 for turn in turns)
+    assert len(turns) <= 1 or len(texts) > FEW
 
 
 def test_an_event_loop_can_wait_for_what_is_submitted(shipped: Embedder, alone: FloatArray) -> None:

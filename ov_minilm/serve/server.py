@@ -157,6 +157,10 @@ class Server(uvicorn.Server):
                 break
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
+        if self.force_exit:  # else all have been answered, and the application has been told
+            for task in self.server_state.tasks:
+                task.cancel()
+            await self.lifespan.shutdown()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -296,6 +296,26 @@ def test_idle_connections_do_not_hold_up_the_end() -> None:
     assert time.monotonic() - started < 10
 
 
+def test_a_second_signal_hurries() -> None:
+    """A request that would take long is told 503; the server ends as asked, at once and without a trace."""
+    long = json.dumps({"input": ["of very many words " * 60] * 2000}).encode()
+    with running() as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as client:
+            client.sendall(_request(long))
+            until = time.monotonic() + 30
+            while not _figure(server, "te_batch_running") and time.monotonic() < until:
+                time.sleep(0.05)
+            started = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            assert 0 == server.stop()
+            assert time.monotonic() - started < 5
+            assert client.recv(100).startswith(b"HTTP/1.1 503")
+
+    assert "Traceback" not in "".join(server.lines)
+
+
 def test_a_missing_extra_is_named() -> None:
     """Without the extra's packages the command says what to install."""
     code = (
