@@ -416,15 +416,20 @@ def drain(times: int, embedder: Embedder) -> dict[str, Any]:
 
 
 def _summary(found: list[dict[str, list[float]]]) -> dict[str, Any]:
-    """Return medians and extremes of a server's rounds; those of ours beside it; how often ours is better."""
+    """Return medians and extremes of a server's rounds, and of ours beside it with how much better it is."""
     theirs, *others = found
     result: dict[str, Any] = {name: spread(values) for name, values in theirs.items()}
     for ours in others:
         result["ours"] = {name: spread(values) for name, values in ours.items()}
         result["ours_times_better"] = {
-            name: spread([b / a if name.endswith("_ms") else a / b for a, b in zip(*both, strict=True)])
+            name: spread(
+                [
+                    other / mine if name.endswith("_ms") else mine / other
+                    for mine, other in zip(ours[name], theirs[name], strict=True)
+                ]
+            )
             for name in ("p50_ms", "p99_ms", "texts_per_s")
-            if (both := (ours.get(name, []), theirs.get(name, [])))[0]
+            if name in ours
         }
     return result
 

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -88,6 +89,14 @@ def evaluation() -> Evaluation:
     if not os.environ.get(FOLDER_VARIABLE):
         pytest.skip(f"{FOLDER_VARIABLE} names no folder with stsb_dev.tsv, stsb_test.tsv and passages.txt")
     return find([], [])
+
+
+def until(true: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for something that other threads or processes bring about."""
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.005)
 
 
 def left_by_twenty(call: Callable[[], Awaitable[object]]) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import until
 from fakes import FakeEngine
 
 from ov_minilm.packing import Batch, Pool
@@ -90,14 +91,6 @@ def wait(news: SimpleQueue[Any], count: int) -> None:
         if isinstance(found, BaseException):
             raise found
         count -= found
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait for something that other threads bring about."""
-    ends = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < ends
-        time.sleep(0.005)
 
 
 @pytest.fixture
