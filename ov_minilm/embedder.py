@@ -92,6 +92,7 @@ class Embedder:
         precision: Literal["auto", "f32", "bf16", "f16"] = "auto",
         lowering: Literal["auto", "native", "conv"] = "auto",
         threads: int | None = None,
+        max_batch_tokens: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> Embedder:
         """Open an artefact: what is wrong with the folder, the device or an option is said here.
@@ -108,6 +109,9 @@ class Embedder:
             threads: for inference; None is OV_MINILM_THREADS, or what the affinity mask and the cgroup
                 quota really grant. The tokenizer uses rayon's own threads beside them
                 (RAYON_NUM_THREADS bounds those).
+            max_batch_tokens: tokens that run together, padding included: larger grids are not used. None is
+                512. With 256, the least, a small call waits less behind a long one, which runs slower, and
+                the process is smaller.
             cache_dir: where compiled models are kept between processes, about 24 MB a grid; None keeps
                 none. Whatever is wrong with the folder or a file in it is said once (CacheWarning), and
                 the model is compiled without. Hashes find damage, not malice: keep the folder private.
@@ -129,6 +133,7 @@ class Embedder:
             precision=precision,
             lowering=lowering,
             threads=cpus.threads(threads),
+            max_batch_tokens=max_batch_tokens,
             cache_dir=None if cache_dir is None else Path(cache_dir),
         )
         return cls(manifest, Tokens.open(folder / TOKENIZER, manifest.spec), engine)

@@ -60,6 +60,7 @@ class Engine:
         precision: Literal["auto", "f32", "bf16", "f16"],
         lowering: Literal["auto", "native", "conv"],
         threads: int,
+        max_batch_tokens: int | None,
         cache_dir: Path | None,
     ) -> Engine:
         """Read the graph and settle the plan.
@@ -73,7 +74,13 @@ class Engine:
         _started = os.getpid()
         core = ov.Core()
         plan = Plan.settle(
-            core, manifest, device=device, precision=precision, lowering=lowering, threads=threads
+            core,
+            manifest,
+            device=device,
+            precision=precision,
+            lowering=lowering,
+            threads=threads,
+            max_batch_tokens=max_batch_tokens,
         )
         model, weights = read(core, folder / GRAPH, folder / WEIGHTS)
         cache = None

@@ -50,13 +50,14 @@ class Plan:
         precision: Literal["auto", "f32", "bf16", "f16"],
         lowering: Literal["auto", "native", "conv"],
         threads: int,
+        max_batch_tokens: int | None,
     ) -> Plan:
         """Make every choice that was left open; refuse what this machine cannot do.
 
         Raises:
             DeviceUnavailable: this machine has no such device.
             PrecisionUnavailable: the device cannot run that precision reproducibly.
-            ValueError: the lowering does not fit the device or the artefact.
+            ValueError: the lowering does not fit the device or the artefact, or no long text fits a batch.
         """
         cpu = device == "CPU"
         if not cpu:  # to say what there is, OpenVINO loads every plugin that it has
@@ -75,7 +76,7 @@ class Plan:
             kernel=kernels.int8 if kernels else "",
             align=align.get(chosen, 1),
             long_align=align.get(long, 1),
-            grids=choose_grids(manifest.grids, device),
+            grids=choose_grids(manifest.grids, device, max_batch_tokens),
         )
 
     @property
@@ -271,7 +272,15 @@ def choose_lowering(
     return asked
 
 
-def choose_grids(grids: Sequence[Grid], device: str) -> tuple[Grid, ...]:
-    """Settle which grids are used: lone rows on an NPU, which serves one at a time, else all of them."""
+def choose_grids(grids: Sequence[Grid], device: str, max_batch_tokens: int | None = None) -> tuple[Grid, ...]:
+    """Settle which grids are used: lone rows on an NPU, which serves one at a time, else what is allowed.
+
+    Raises:
+        ValueError: `max_batch_tokens` leaves no room for the longest text.
+    """
     npu = any(name.startswith("NPU") for name in devices(device))
-    return tuple(grid for grid in grids if grid.rows == 1 or not npu)
+    longest = max(grid.width for grid in grids)
+    most = max(grid.cells for grid in grids) if max_batch_tokens is None else max_batch_tokens
+    if most < longest:
+        raise ValueError(f"max_batch_tokens is {most}, but one text may have {longest}: at least that many")
+    return tuple(grid for grid in grids if grid.cells <= most and (grid.rows == 1 or not npu))

@@ -70,6 +70,7 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
         precision=rung.precision,
         lowering=rung.lowering,
         threads=threads,
+        max_batch_tokens=None,
         cache_dir=None,
     )
     engine._grids.limit = 100  # streams: what memory the padded shapes take is not what this rung is about

@@ -191,6 +191,7 @@ def test_ready_is_one_line(server: Running) -> None:
         (["--api-key-file", "empty"], 2, "no key in it"),
         (["--token-ids", "gpt"], 2, "is not one of"),
         (["--device", "GPU.9"], 2, "this machine has"),
+        (["--max-batch-tokens", "100"], 2, "one text may have 256"),
         (["--no-such-option"], 2, "No such option"),
     ],
 )
