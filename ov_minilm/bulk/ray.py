@@ -73,9 +73,10 @@ class Opening:
 
     def open(self) -> Embedder:
         """Open it in this process."""
-        threads = self.threads or _assigned()
+        context = _context()
+        threads = self.threads or (context and max(1, int(context.get_assigned_resources().get("CPU", 1))))
         if threads is not None:
-            if _in_actor():
+            if context and context.get_actor_id():  # the process of a mere task serves others after it
                 cpus.hold(threads)
             os.environ["RAYON_NUM_THREADS"] = str(threads)  # the tokenizer's, read at its first use
         if isinstance(self.model, Shipped):
@@ -91,21 +92,13 @@ class Opening:
         )
 
 
-def _assigned() -> int | None:
-    """Return the CPUs that Ray has given to this actor; None elsewhere."""
+def _context() -> Any:
+    """Return what Ray knows of the actor or task that runs here; None elsewhere."""
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return None
     context = ray.get_runtime_context()
-    if context.get_actor_id() is None and context.get_task_id() is None:
-        return None
-    return max(1, int(context.get_assigned_resources().get("CPU", 1)))
-
-
-def _in_actor() -> bool:
-    """Tell whether this process is an actor's: a task's serves others after it."""
-    ray = sys.modules.get("ray")
-    return bool(ray and ray.is_initialized() and ray.get_runtime_context().get_actor_id())
+    return context if context.get_actor_id() or context.get_task_id() else None
 
 
 class RayEmbedder:
