@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from ov_minilm import Embedder
 from ov_minilm.convert.source import PACKAGE
@@ -64,9 +65,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for module in ("optimum", "nncf", "sentence_transformers", PACKAGE.replace("-", "_")):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: pip install -e '.[convert,dev]'")
-    out = tmp_path_factory.mktemp("artefacts") / "out"
-    done = run("convert", PACKAGE, "-o", out, environment={FOLDER_VARIABLE: ""})
-    assert done.returncode == 0, done.stderr.decode()
+    common = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent  # one build for all workers
+    out = common / "artefacts/out"
+    with FileLock(common / "artefacts.lock"):
+        if not (out / "int8").exists():
+            done = run("convert", PACKAGE, "-o", out, environment={FOLDER_VARIABLE: ""})
+            assert done.returncode == 0, done.stderr.decode()
     return out
 
 
