@@ -120,7 +120,7 @@ class Embedder:
             ArtefactError: the folder is not a complete, unchanged artefact.
             DeviceUnavailable: this machine has no such device.
             PrecisionUnavailable: the device cannot run that precision reproducibly.
-            ValueError: an option has a value that does not exist.
+            ValueError: an option has a value that does not exist, or the longest text fits no batch.
         """
         check_choice("precision", precision, ("auto", "f32", "bf16", "f16"))
         check_choice("lowering", lowering, ("auto", "native", "conv"))

@@ -66,7 +66,7 @@ class Engine:
         """Read the graph and settle the plan.
 
         On the CPU the plan comes from layers that were compiled. Other devices compile the smallest grid;
-        the CPU leaves that to the first text that needs it, for its 35 MB.
+        the CPU leaves that to the first text that needs it, for its 38 MB.
         """
         global _started
         if _started not in (None, os.getpid()):  # even if all is closed: OpenVINO's thread pools stay

@@ -1,6 +1,6 @@
 """The compiled grids of one Engine: made when they have earned it, and only so many kept.
 
-A grid takes 0.3 s to compile and 35 MB; a wide one 25 MB for each further stream. A text has the same bits
+A grid takes 0.3 s to compile and 38 MB; a wide one 19 MB for each further stream. A text has the same bits
 in every grid of one precision, so a batch may lodge in a larger grid that is there already. The few rows that
 a long list leaves over never earn a grid of their own. Where others would have to make room for it, a grid is
 compiled once its lodgings have cost as much as compiling does, the rule of the ski rental (Karlin et al.,
@@ -23,8 +23,9 @@ from ov_minilm.spec import FloatArray, Grid
 
 INPUTS = ("input_ids", "position_ids", "segment_ids")
 
+LONE = 2  # size of a lone row, which has one stream
 LODGINGS = 4  # batches that lodge before a grid is compiled where there is room; one call leaves no more
-PRICE = 16_384  # cells run for nothing while lodging that take as long as to compile two grids
+PRICE = 8192  # cells that a thread runs for nothing while lodging, for as long as it takes to compile a grid
 
 
 class Request:
@@ -111,10 +112,10 @@ class CompiledGrids:
         self._compile = compile_grid
         self._kept: dict[Grid, CompiledGrid] = {}
         self._lodged: Counter[Grid] = Counter()  # batches that ran elsewhere since the grid was last compiled
-        self._wasted: Counter[Grid] = Counter()  # cells that they ran for nothing
+        self._wasted: Counter[Grid] = Counter()  # cells that threads ran for nothing there
         self._batches = 0
         self._choosing = threading.Lock()
-        self.limit = limit(plan)  # streams
+        self.limit = limit(plan)
 
     @property
     def kept(self) -> tuple[Grid, ...]:
@@ -133,7 +134,7 @@ class CompiledGrids:
 
     def keep_all(self) -> None:
         """Compile every grid there is, and give none up: from then on no batch waits for a compiler."""
-        self.limit = sum(map(self._plan.streams, self._plan.grids))
+        self.limit = sum(size(self._plan, grid) for grid in self._plan.grids)
         for grid in self._plan.grids:
             with self._choosing:
                 if grid not in self._kept:
@@ -154,14 +155,21 @@ class CompiledGrids:
             return None
         host = min(larger, key=lambda compiled: compiled.grid.cells)
         self._lodged[grid] += 1
-        self._wasted[grid] += host.grid.cells - grid.cells
+        threads = self._plan.threads // self._plan.streams(host.grid)  # that run one batch
+        self._wasted[grid] += threads * (host.grid.cells - grid.cells)
         if self._excess(grid) > 0:
             return host if self._wasted[grid] <= PRICE else None
         return host if self._lodged[grid] <= LODGINGS else None
 
     def _add(self, grid: Grid) -> CompiledGrid:
-        """Compile a grid; others make room for it first: those it can host, then the longest unused."""
-        leaving = sorted(self._kept.values(), key=lambda kept: (not self._hosts(grid, kept.grid), kept.used))
+        """Compile a grid; to make room go those it can host, those another can, then the longest unused."""
+
+        def worth(kept: CompiledGrid) -> tuple[bool, bool, int]:
+            others = (at for at in self._kept if at != kept.grid)
+            alone = not any(self._hosts(at, kept.grid) for at in others)
+            return not self._hosts(grid, kept.grid), alone, kept.used
+
+        leaving = sorted(self._kept.values(), key=worth)
         while self._excess(grid) > 0 and leaving:
             del self._kept[leaving.pop(0).grid]
         self._kept[grid] = CompiledGrid(self._compile(grid), grid)
@@ -174,14 +182,20 @@ class CompiledGrids:
         return holds and self._plan.precision_of(large) == self._plan.precision_of(small)
 
     def _excess(self, grid: Grid) -> int:
-        """How many streams there would be too many with this grid."""
-        return sum(map(self._plan.streams, (*self._kept, grid))) - self.limit
+        """Return how much too much there would be with this grid."""
+        return sum(size(self._plan, at) for at in (*self._kept, grid)) - self.limit
+
+
+def size(plan: Plan, grid: Grid) -> int:
+    """Memory of a compiled grid in units of about 19 MB: one for each stream, and one that these share."""
+    return 1 + plan.streams(grid)
 
 
 def limit(plan: Plan) -> int:
-    """How many streams are kept compiled: of each width of many rows those of one grid, and two; at least 6.
+    """How much is kept compiled, in the same units: a grid of each width of several rows, and two lone rows.
 
-    With MiniLM's two such widths and two threads that is 200 MB, and about 350 MB for the whole process.
+    With MiniLM's two such widths and two threads that is 190 MB, and about 350 MB for the whole process. With
+    one thread it is as much.
     """
-    wide = len({grid.width for grid in plan.grids if grid.rows > 1})
-    return max(6, wide * plan.threads + 2)
+    wide = {grid.width: size(plan, grid) for grid in plan.grids if grid.rows > 1}
+    return max(10, sum(wide.values()) + 2 * LONE)

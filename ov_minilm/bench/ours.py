@@ -73,7 +73,7 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
         max_batch_tokens=None,
         cache_dir=None,
     )
-    engine._grids.limit = 100  # streams: what memory the padded shapes take is not what this rung is about
+    engine._grids.limit = 100  # all: what memory the padded shapes take is not what this rung is about
     tokens = Tokens.open(folder / TOKENIZER, manifest.spec)
     _opened.update(
         dataclasses.asdict(engine.plan), long_precision=engine.plan.long, fingerprint=manifest.fingerprint
