@@ -25,7 +25,7 @@ INPUTS = ("input_ids", "position_ids", "segment_ids")
 
 LONE = 2  # size of a lone row, which has one stream
 LODGINGS = 4  # batches that lodge before a grid is compiled where there is room; one call leaves no more
-PRICE = 8192  # cells that a thread runs for nothing while lodging, for as long as it takes to compile a grid
+PRICE = 16_384  # cells that threads run for nothing while lodging, in the time that two grids take to compile
 
 
 class Request:
@@ -162,14 +162,8 @@ class CompiledGrids:
         return host if self._lodged[grid] <= LODGINGS else None
 
     def _add(self, grid: Grid) -> CompiledGrid:
-        """Compile a grid; to make room go those it can host, those another can, then the longest unused."""
-
-        def worth(kept: CompiledGrid) -> tuple[bool, bool, int]:
-            others = (at for at in self._kept if at != kept.grid)
-            alone = not any(self._hosts(at, kept.grid) for at in others)
-            return not self._hosts(grid, kept.grid), alone, kept.used
-
-        leaving = sorted(self._kept.values(), key=worth)
+        """Compile a grid; others make room for it first: those it can host, then the longest unused."""
+        leaving = sorted(self._kept.values(), key=lambda kept: (not self._hosts(grid, kept.grid), kept.used))
         while self._excess(grid) > 0 and leaving:
             del self._kept[leaving.pop(0).grid]
         self._kept[grid] = CompiledGrid(self._compile(grid), grid)

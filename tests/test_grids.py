@@ -76,7 +76,7 @@ def test_a_single_text_is_not_slow_for_long() -> None:
         for grid in (SHORT, LONGER):
             grids.host(grid)
 
-    assert texts < 50
+    assert texts < 80
     assert [Grid(1, 16)] == made
     assert {SHORT, LONGER} < set(grids.kept)
 
@@ -104,7 +104,7 @@ def test_a_grid_is_compiled_when_lodging_has_cost_as_much(
         lodged += 1
 
     assert PRICE // cells == lodged
-    assert {SHORT, LONGER, grid} <= set(grids.kept)
+    assert {host, grid} <= set(grids.kept)  # what was unused for longest went
 
 
 def test_all_are_kept_when_asked_for() -> None:
