@@ -120,7 +120,8 @@ class Lane:
         self.single = [grid for grid in grids if grid.rows == 1]
         several = sorted((grid for grid in grids if grid.rows > 1), key=lambda grid: grid.rows)
         reach = max((grid.width for grid in several), default=0)
-        self._grids = several + [grid for grid in self.single if grid.width > reach]  # an NPU has only these
+        # Beyond that, lone rows: an NPU has only these.
+        self._grids = several + [grid for grid in self.single if grid.width > reach]
         self.wide = list({grid.width: grid for grid in self._grids}.values())  # of each width the tallest
         self.rows: dict[Grid, list[Row]] = {grid: [] for grid in self.wide}
         self._open: list[list[Row]] = [[] for _ in range(max((grid.width for grid in grids), default=0) + 1)]
