@@ -155,7 +155,7 @@ class CompiledGrids:
             return None
         host = min(larger, key=lambda compiled: compiled.grid.cells)
         self._lodged[grid] += 1
-        threads = self._plan.threads // self._plan.streams(host.grid)  # that run one batch
+        threads = self._plan.threads_for(host.grid) // self._plan.streams(host.grid)  # that run one batch
         self._wasted[grid] += threads * (host.grid.cells - grid.cells)
         if self._excess(grid) > 0:
             return host if self._wasted[grid] <= PRICE else None
@@ -176,7 +176,7 @@ class CompiledGrids:
         return holds and self._plan.precision_of(large) == self._plan.precision_of(small)
 
     def _excess(self, grid: Grid) -> int:
-        """Return how much too much there would be with this grid."""
+        """Return by how much this grid, beside those that are kept, would be over the limit."""
         return sum(size(self._plan, at) for at in (*self._kept, grid)) - self.limit
 
 

@@ -102,7 +102,7 @@ def until(true: Callable[[], bool], seconds: float = 10) -> None:
     ends = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < ends
-        time.sleep(0.005)
+        time.sleep(0.005)  # what is waited for cannot wake this thread
 
 
 def left_by_twenty(call: Callable[[], Awaitable[object]]) -> int:

@@ -6,14 +6,13 @@ import asyncio
 import gc
 import os
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 import pytest
-from conftest import left_by_twenty, python
+from conftest import left_by_twenty, python, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -425,10 +424,7 @@ def test_an_embedder_that_is_dropped_leaves_no_thread() -> None:
     del embedder
     gc.collect()
 
-    ends = time.monotonic() + 10
-    while set(threading.enumerate()) - before:
-        assert time.monotonic() < ends
-        time.sleep(0.05)
+    until(lambda: not set(threading.enumerate()) - before)
 
 
 def test_an_interrupted_call_leaves_a_usable_embedder(shipped: Embedder, alone: FloatArray) -> None:

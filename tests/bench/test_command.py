@@ -127,6 +127,7 @@ def test_a_ratio_that_fell_fails_the_suite(built: Path, tmp_path: Path) -> None:
 
 
 def _suite(built: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # As a user starts it: pytest-benchmark measures nothing where it sees that it is a worker's.
     alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "bench", "-q", "-p", "no:cacheprovider", *arguments],

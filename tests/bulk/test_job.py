@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import python, run
+from conftest import python, run, until
 from corpora import content, sentences, shards, vectors, write
 
 from ov_minilm import Embedder
@@ -304,14 +304,12 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path, kills: int, output: str
     takes = time.monotonic() - started
     moments = random.Random(kills)  # noqa: S311  # no secrets
 
-    killed = 0
-    for number in count():  # one that was done before it was killed does not count
-        folder = tmp_path / str(number)
+    killed, numbers = 0, count()
+    while killed < kills:
+        folder = tmp_path / str(next(numbers))  # a new one, also after a run that was done before its kill
         folder.mkdir()
         killed += kill_and_resume([*options, "-o", folder / output], moments.uniform(0.2 * takes, takes))
         assert content(tmp_path / "whole") == content(folder)
-        if killed == kills:
-            break
 
 
 def test_killed_while_one_file_is_put_together(tmp_path: Path) -> None:
@@ -465,8 +463,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     source = write(tmp_path / "in.txt", sentences(30_000))
     arguments: list[str | Path] = [source, "-o", tmp_path / "v.npy", "--rows-per-shard", "2000", "--progress"]
     with start(*arguments) as process:
-        while not (tmp_path / "v.npy.parts/part-00001.npy").exists():
-            time.sleep(0.01)
+        until((tmp_path / "v.npy.parts/part-00001.npy").exists, 120)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()
 
