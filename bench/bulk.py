@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 from main_path import interleave, spread
 
 from ov_minilm import Embedder, TruncationWarning
+from ov_minilm.artefact.manifest import SHIPPED, Manifest
 from ov_minilm.bench import machine
 from ov_minilm.bench.workload import Workload, workloads
 from ov_minilm.bulk.inputs import Inputs
@@ -38,8 +39,6 @@ from ov_minilm.bulk.job import Engine, Local, Output, begin, run
 from ov_minilm.bulk.meter import Meter
 from ov_minilm.bulk.pipeline import Job, Options
 from ov_minilm.bulk.ray import Opening, on_ray
-from ov_minilm.embedder import SHIPPED
-from ov_minilm.manifest import Manifest
 
 RESULT = Path(__file__).parent / "results/bulk.json"
 ROUNDS = 5

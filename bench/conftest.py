@@ -25,7 +25,7 @@ from ov_minilm import TruncationWarning, cpus
 from ov_minilm.bench import machine
 from ov_minilm.bench.measure import REFERENCE
 from ov_minilm.bench.workload import Workloads, workloads
-from ov_minilm.embedder import Embedder
+from ov_minilm.runtime.embedder import Embedder
 
 BAND = 0.15  # a ratio may fall by this share of the baseline's
 SINGLE_BAND = 0.35  # for one text: FP32 alone swings from 2.0 to 2.8 ms between one minute and the next

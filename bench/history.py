@@ -17,11 +17,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ov_minilm.artefact.drift_record import MIN_TEXTS_TO_GATE, NEIGHBOURS, Gate
+from ov_minilm.artefact.manifest import Manifest
 from ov_minilm.bench.plots import BASE, MINE
-from ov_minilm.drift import FEW, NEIGHBOURS, Gate
 from ov_minilm.errors import ArtefactError
 from ov_minilm.files import whole
-from ov_minilm.manifest import Manifest
 
 RESULTS = Path(__file__).parent / "results"
 KEYS = {"fingerprint", "version", "tools", "recipe", "drift"}
@@ -116,7 +116,7 @@ def worst(drift: dict[str, Any]) -> Worst:
         (sts["spearman"] - sts["spearman_reference"], sts["delta_low"], sts["delta_high"])
         for sts in drift["sts"].values()
     ]
-    means = [cosine["mean"] for cosine in drift["cosine"].values() if cosine["texts"] >= FEW]
+    means = [cosine["mean"] for cosine in drift["cosine"].values() if cosine["texts"] >= MIN_TEXTS_TO_GATE]
     return Worst(
         1 - min(means, default=math.nan),
         min(drift["overlap"].values(), default=math.nan),

@@ -27,15 +27,15 @@ from typing import Any
 import numpy as np
 
 from ov_minilm import Embedder, PrecisionUnavailable, TruncationWarning
-from ov_minilm.backend import ops, ov
+from ov_minilm.artefact.drift_record import Gate, gate
+from ov_minilm.artefact.manifest import SHIPPED, Manifest
 from ov_minilm.bench import machine
-from ov_minilm.drift import Gate, gate, measure
-from ov_minilm.embedder import SHIPPED
-from ov_minilm.evaluation import Evaluation
-from ov_minilm.evaluation import find as find_evaluation
-from ov_minilm.lowering import linear_layers
-from ov_minilm.manifest import Manifest
-from ov_minilm.plan import Kernels
+from ov_minilm.drift.evaluation import Evaluation
+from ov_minilm.drift.evaluation import find as find_evaluation
+from ov_minilm.drift.scores import measure
+from ov_minilm.runtime.backend import ops, ov
+from ov_minilm.runtime.lowering import linear_layers
+from ov_minilm.runtime.plan import Kernels
 from ov_minilm.spec import FloatArray
 
 ROOT = Path(__file__).parents[1]

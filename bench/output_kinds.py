@@ -15,9 +15,9 @@ import numpy as np
 
 from ov_minilm import Embedder, TruncationWarning
 from ov_minilm.bench import machine
-from ov_minilm.drift import neighbour_overlap, spearman
-from ov_minilm.evaluation import find
-from ov_minilm.output import Dtype, fixed_ranges, formed
+from ov_minilm.drift.evaluation import find
+from ov_minilm.drift.scores import neighbour_overlap, spearman
+from ov_minilm.runtime.output import Dtype, fixed_ranges, formed
 from ov_minilm.spec import FloatArray
 
 RESULT = Path(__file__).parent / "results/output_kinds.json"

@@ -8,6 +8,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ov_minilm._version import __version__
 from ov_minilm.errors import (
     ArtefactError,
     BadRow,
@@ -27,9 +28,7 @@ from ov_minilm.errors import (
 )
 
 if TYPE_CHECKING:
-    from ov_minilm.embedder import Embedder, Info, encode
-
-__version__ = "0.1.0"
+    from ov_minilm.runtime.embedder import Embedder, Info, encode
 
 __all__ = [
     "ArtefactError",
@@ -60,7 +59,7 @@ def __getattr__(name: str) -> Any:
     """Load the embedder at its first use: a program that only asks --help never waits for OpenVINO."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("ov_minilm.embedder"), name)
+    return getattr(import_module("ov_minilm.runtime.embedder"), name)
 
 
 def __dir__() -> list[str]:

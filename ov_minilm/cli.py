@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
-from ov_minilm import __version__
+from ov_minilm._version import __version__
+from ov_minilm.drift.evaluation import HUB
 from ov_minilm.errors import DriftTooLarge, OvMiniLMError, TruncationWarning
-from ov_minilm.evaluation import HUB
 
 if TYPE_CHECKING:
+    from ov_minilm.artefact.drift_record import Drift
+    from ov_minilm.artefact.manifest import Manifest
     from ov_minilm.bulk.inputs import Kind
     from ov_minilm.bulk.rows import OnError
     from ov_minilm.bulk.sink import Form
-    from ov_minilm.compare import Lowering
-    from ov_minilm.drift import Drift
-    from ov_minilm.embedder import Truncate
-    from ov_minilm.manifest import Manifest
-    from ov_minilm.output import Dtype
+    from ov_minilm.drift.compare import Lowering
+    from ov_minilm.runtime.embedder import Truncate
+    from ov_minilm.runtime.output import Dtype
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -200,9 +200,10 @@ def encode(
     """
     # Arrow's own allocator keeps what is freed, a hundred MB and more; it is chosen when pyarrow is imported.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    from ov_minilm.artefact.manifest import SHIPPED
     from ov_minilm.bulk import job, reader
     from ov_minilm.bulk.pipeline import Options
-    from ov_minilm.embedder import SHIPPED, Embedder
+    from ov_minilm.runtime.embedder import Embedder
 
     def say(line: str) -> None:
         click.echo(line, err=True)
@@ -270,11 +271,11 @@ def convert(
     converted by their own layers, width, length, pooling and prompts; what cannot be done exactly is
     refused.
     """
-    from ov_minilm import evaluation
+    from ov_minilm.artefact.drift_record import Gate
     from ov_minilm.convert import source as sources
     from ov_minilm.convert.build import build
     from ov_minilm.convert.calibrate import CALIBRATION
-    from ov_minilm.drift import Gate
+    from ov_minilm.drift import evaluation
 
     data = evaluation.find(list(sts), list(texts))
     checkpoint = sources.find(source, revision, sha256, pooling)
@@ -295,8 +296,7 @@ def convert(
 @click.option("--json", "as_json", is_flag=True, help="The manifest itself.")
 def show(model: Path | None, as_json: bool) -> None:
     """Show what an artefact is, where it came from and what it costs. Default: the model in the package."""
-    from ov_minilm.embedder import SHIPPED
-    from ov_minilm.manifest import Manifest
+    from ov_minilm.artefact.manifest import SHIPPED, Manifest
 
     manifest = Manifest.read(model or SHIPPED)
     if as_json:
@@ -347,12 +347,11 @@ def drift(
     """
     import dataclasses
 
-    from ov_minilm import evaluation
-    from ov_minilm.compare import compare, lowerings
+    from ov_minilm.artefact.drift_record import MIN_TEXTS_TO_GATE, Gate, gate
+    from ov_minilm.artefact.manifest import SHIPPED, Manifest
     from ov_minilm.convert import quiet
-    from ov_minilm.drift import FEW, Gate, gate
-    from ov_minilm.embedder import SHIPPED
-    from ov_minilm.manifest import Manifest
+    from ov_minilm.drift import evaluation
+    from ov_minilm.drift.compare import compare, lowerings
 
     quiet.no_telemetry()
     warnings.simplefilter("ignore", TruncationWarning)  # both sides of every comparison are cut alike
@@ -372,8 +371,14 @@ def drift(
         threads=threads,
     )
     first = found[0]
-    if not first.sts and not first.overlap and all(cosine.texts < FEW for cosine in first.cosine.values()):
-        raise click.UsageError(f"too few texts for any limit to apply; measure on {FEW} or more")
+    if (
+        not first.sts
+        and not first.overlap
+        and all(cosine.texts < MIN_TEXTS_TO_GATE for cosine in first.cosine.values())
+    ):
+        raise click.UsageError(
+            f"too few texts for any limit to apply; measure on {MIN_TEXTS_TO_GATE} or more"
+        )
     broken = gate(found, Gate())
     if as_json:
         drifts = [dataclasses.asdict(one) for one in found]

@@ -21,14 +21,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ov_minilm import __version__, cpus
-from ov_minilm.cache import SUFFIX, is_whole
+from ov_minilm._version import __version__
 from ov_minilm.errors import ArtefactError, CacheWarning, OvMiniLMError, SelfCheckFailed
 from ov_minilm.files import whole
+from ov_minilm.runtime import cpus
+from ov_minilm.runtime.cache import SUFFIX, is_whole
 
 if TYPE_CHECKING:
-    from ov_minilm.embedder import Embedder
-    from ov_minilm.plan import Kernels
+    from ov_minilm.runtime.embedder import Embedder
+    from ov_minilm.runtime.plan import Kernels
 
 PATIENCE = 300  # seconds for the child; some kernels never return
 SHORT, ROUNDS, CALLS = 128, 5, 40  # texts a round, rounds, and calls with one text, for each way to run
@@ -152,9 +153,9 @@ def probe(arguments: str) -> None:
 
 
 def _probe(options: dict[str, Any], reference: str | None) -> Iterator[Finding]:
-    from ov_minilm.embedder import SHIPPED, Embedder  # not at the top: OpenVINO may die of being imported
-    from ov_minilm.engine import survey
-    from ov_minilm.manifest import Manifest
+    from ov_minilm.artefact.manifest import SHIPPED, Manifest
+    from ov_minilm.runtime.embedder import Embedder  # not at the top: OpenVINO may die of being imported
+    from ov_minilm.runtime.engine import survey
 
     version, devices, kernels = survey()
     yield _versions(version)

@@ -16,8 +16,8 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ov_minilm.artefact.golden import TEXT
 from ov_minilm.convert.source import linear, norms
-from ov_minilm.golden import TEXT
 from ov_minilm.spec import FloatArray, Pooling
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,?!-'"
@@ -208,11 +208,11 @@ def as_transformers_js(checkpoint: Path, folder: Path) -> Path:
 
 def main(out: Path, names: list[str]) -> None:
     """Write OUT/KIND/{checkpoint,fp32,int8}, and original vectors: plain.npy, and a file for each prompt."""
+    from ov_minilm.artefact.drift_record import Gate
+    from ov_minilm.artefact.manifest import file_facts
     from ov_minilm.convert import source
     from ov_minilm.convert.build import build
-    from ov_minilm.drift import Gate
-    from ov_minilm.evaluation import Evaluation
-    from ov_minilm.manifest import file_facts
+    from ov_minilm.drift.evaluation import Evaluation
 
     texts = out / "calibration.txt"
     texts.write_text("\n".join(CALIBRATION) + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from ov_minilm import Embedder
 from ov_minilm.convert.source import PACKAGE
-from ov_minilm.evaluation import FOLDER_VARIABLE, Evaluation, find
+from ov_minilm.drift.evaluation import FOLDER_VARIABLE, Evaluation, find
 from ov_minilm.spec import FloatArray
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ov_minilm.packing import Batch
+from ov_minilm.runtime.packing import Batch
 from ov_minilm.spec import FloatArray
 
 

@@ -12,10 +12,10 @@ import pytest
 from conftest import python
 
 from ov_minilm import Embedder, TruncationWarning
-from ov_minilm.drift import Gate, gate, measure, spearman
-from ov_minilm.embedder import SHIPPED
-from ov_minilm.evaluation import Evaluation
-from ov_minilm.manifest import Manifest
+from ov_minilm.artefact.drift_record import Gate, gate
+from ov_minilm.artefact.manifest import SHIPPED, Manifest
+from ov_minilm.drift.evaluation import Evaluation
+from ov_minilm.drift.scores import measure, spearman
 from ov_minilm.spec import FloatArray
 
 pytestmark = [
@@ -27,7 +27,7 @@ pytestmark = [
 ENCODE = """
 import sys, warnings, numpy as np
 from ov_minilm import Embedder, TruncationWarning
-from ov_minilm.evaluation import find
+from ov_minilm.drift.evaluation import find
 warnings.simplefilter("ignore", TruncationWarning)
 data = find([], [])
 texts = data.pairs["stsb_test"].texts + data.collections["passages"][::4]

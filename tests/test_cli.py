@@ -16,7 +16,7 @@ import pytest
 from conftest import run
 
 from ov_minilm import Embedder, __version__
-from ov_minilm.manifest import Manifest
+from ov_minilm.artefact.manifest import Manifest
 
 
 def test_lines_become_json_lines(shipped: Embedder) -> None:

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from ov_minilm import DeviceUnavailable, Embedder
-from ov_minilm.cache import SUFFIX
-from ov_minilm.embedder import SHIPPED
-from ov_minilm.engine import survey
-from ov_minilm.manifest import Manifest
-from ov_minilm.plan import choose_grids
+from ov_minilm.artefact.manifest import SHIPPED, Manifest
+from ov_minilm.runtime.cache import SUFFIX
+from ov_minilm.runtime.engine import survey
+from ov_minilm.runtime.plan import choose_grids
 from ov_minilm.spec import GRIDS
 
 TEXTS = ["", "a", "A man is slicing an onion.", "stone " * 50, "light " * 100, "bread " * 250]

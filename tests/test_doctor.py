@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from conftest import run
 
-from ov_minilm import cpus
-from ov_minilm.cache import SUFFIX, Cache
-from ov_minilm.embedder import SHIPPED
+from ov_minilm.artefact.manifest import SHIPPED
+from ov_minilm.runtime import cpus
+from ov_minilm.runtime.cache import SUFFIX, Cache
 
 
 def examine(

@@ -11,7 +11,7 @@ import pytest
 from conftest import python
 
 from ov_minilm.convert.source import PACKAGE
-from ov_minilm.evaluation import FOLDER_VARIABLE
+from ov_minilm.drift.evaluation import FOLDER_VARIABLE
 
 HOOK = (
     "import sys\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from pathlib import Path
 
 from conftest import python
@@ -11,40 +12,6 @@ import ov_minilm
 
 ROOT = Path(ov_minilm.__file__).parent
 
-# Imports go downward only. Siblings of layer 10 never import each other.
-LAYERS = {
-    "errors": 0,
-    "spec": 0,
-    "cpus": 0,
-    "progress": 0,
-    "evaluation": 0,
-    "backend": 0,
-    "output": 1,
-    "packing": 1,
-    "drift": 1,
-    "lowering": 1,
-    "weights": 1,
-    "golden": 2,
-    "tokens": 2,
-    "manifest": 3,
-    "files": 3,
-    "cache": 4,
-    "plan": 4,
-    "grids": 5,
-    "engine": 6,
-    "scheduler": 7,
-    "embedder": 8,
-    "compare": 9,
-    "doctor": 9,
-    "convert": 10,
-    "serve": 10,
-    "bulk": 10,
-    "integrations": 10,
-    "bench": 11,
-    "cli": 12,
-    "__main__": 13,
-}
-
 
 def test_all_is_what_the_package_offers() -> None:
     """Every public name is listed, sorted, and can be had."""
@@ -52,26 +19,64 @@ def test_all_is_what_the_package_offers() -> None:
     assert all(getattr(ov_minilm, name) is not None for name in ov_minilm.__all__)
 
 
-def test_imports_go_downward() -> None:
-    """A file imports only from layers below its own, and every file has a layer."""
-    wrong = []
-    for path in ROOT.rglob("*.py"):
-        room = path.relative_to(ROOT).with_suffix("").parts[0]
-        if room == "__init__":
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ov_minilm":
-                parts = (node.module or "").split(".")[1:]
-                targets = [parts[0]] if parts else [alias.name for alias in node.names]
-                wrong += [
-                    f"{room} imports {target}"
-                    for target in targets
-                    if target in LAYERS and target != room and LAYERS[target] >= LAYERS[room]
-                ]
+def module(path: Path) -> str:
+    """Return the dotted name of a source file."""
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
-    rooms = {path.relative_to(ROOT).with_suffix("").parts[0] for path in ROOT.rglob("*.py")}
-    assert [] == wrong
-    assert {"__init__"} == rooms - LAYERS.keys()
+
+def import_graph() -> dict[str, set[str]]:
+    """Return which modules each module imports, anywhere in its code: in functions and for types too."""
+    names = {module(path) for path in ROOT.rglob("*.py")}
+    graph: dict[str, set[str]] = {}
+    for path in ROOT.rglob("*.py"):
+        found = graph.setdefault(module(path), set())
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names} & names
+            elif isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    inner = f"{node.module}.{alias.name}"
+                    found |= {inner if inner in names else str(node.module)} & names
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_module":
+                found |= {str(a.value) for a in node.args if isinstance(a, ast.Constant)} & names
+    return graph
+
+
+def test_no_import_cycle() -> None:
+    """No module imports itself by way of others, however late; CycleError would name the modules."""
+    graph = import_graph()
+
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(graph) > 60
+
+
+def test_nothing_imports_the_package_itself() -> None:
+    """Modules name the module that they need: the package's face is for users."""
+    assert [] == [name for name, found in import_graph().items() if "ov_minilm" in found]
+
+
+ROOMS: dict[str, set[str]] = {  # a folder -> the other folders that it may import
+    "artefact": set(),
+    "runtime": {"artefact"},
+    "drift": {"artefact", "runtime"},
+    "convert": {"artefact", "runtime", "drift"},
+    "serve": {"artefact", "runtime"},
+    "bulk": {"artefact", "runtime"},
+    "integrations": {"artefact", "runtime"},
+    "bench": {"artefact", "runtime", "drift", "convert"},
+}
+
+
+def test_rooms_import_downward() -> None:
+    """The runtime knows no measurement and no surface; drift knows no surface; surfaces not each other."""
+    wrong = []
+    for name, found in import_graph().items():
+        room = name.split(".")[1] if "." in name else ""
+        if room in ROOMS:
+            others = {target.split(".")[1] for target in found} & ROOMS.keys()
+            wrong += [f"{name} imports {other}" for other in others - ROOMS[room] - {room}]
+
+    assert [] == sorted(wrong)
 
 
 def test_openvino_is_imported_in_one_place() -> None:
@@ -80,7 +85,9 @@ def test_openvino_is_imported_in_one_place() -> None:
 
     assert {"backend.py"} == {path.name for path, lines in text.items() if "import openvino as" in lines}
     assert {"engine.py", "grids.py", "lowering.py", "plan.py", "weights.py"} == {
-        path.name for path, lines in text.items() if "ov_minilm.backend" in lines and path.parent == ROOT
+        path.name
+        for path, lines in text.items()
+        if "runtime.backend" in lines and path.parent.name == "runtime"
     }
 
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import cpuinfo
 
-from ov_minilm import __version__, cpus
+from ov_minilm._version import __version__
+from ov_minilm.runtime import cpus
 
 ISA_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 

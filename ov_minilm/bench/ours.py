@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ov_minilm.embedder import SHIPPED, Embedder
-from ov_minilm.engine import Engine
-from ov_minilm.manifest import TOKENIZER, Manifest
-from ov_minilm.packing import Pool
+from ov_minilm.artefact.manifest import SHIPPED, TOKENIZER, Manifest
+from ov_minilm.runtime.embedder import Embedder
+from ov_minilm.runtime.engine import Engine
+from ov_minilm.runtime.packing import Pool
+from ov_minilm.runtime.tokens import Tokens
 from ov_minilm.spec import FloatArray, Grid
-from ov_minilm.tokens import Tokens
 
 BATCHES: tuple[int, ...] = ()  # the grids decide
 SORTED = False

@@ -23,14 +23,14 @@ from typing import Literal
 
 import numpy as np
 
-from ov_minilm import cpus
-from ov_minilm.backend import ops, ov
-from ov_minilm.embedder import Embedder
-from ov_minilm.engine import Engine
-from ov_minilm.grids import INPUTS
-from ov_minilm.lowering import linear_layers
-from ov_minilm.packing import Batch, Pool
-from ov_minilm.plan import Kernels
+from ov_minilm.runtime import cpus
+from ov_minilm.runtime.backend import ops, ov
+from ov_minilm.runtime.embedder import Embedder
+from ov_minilm.runtime.engine import Engine
+from ov_minilm.runtime.grids import INPUTS
+from ov_minilm.runtime.lowering import linear_layers
+from ov_minilm.runtime.packing import Batch, Pool
+from ov_minilm.runtime.plan import Kernels
 from ov_minilm.spec import Grid, ModelSpec
 
 PROFILED = (Grid(8, 64), Grid(2, 256), Grid(1, 16))  # many short texts, passages, one short text

@@ -10,17 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ov_minilm import cpus, evaluation
+from ov_minilm.artefact.manifest import SHIPPED, Manifest
 from ov_minilm.bench import peers, startup
 from ov_minilm.bench.contender import Contender, ours
 from ov_minilm.bench.measure import FULL, OURS, QUICK, REFERENCE, Progress, measure
 from ov_minilm.bench.ours import RUNGS
 from ov_minilm.bench.roofline import roofline
 from ov_minilm.bench.workload import Workloads, workloads
-from ov_minilm.compare import compare, lowerings
-from ov_minilm.embedder import SHIPPED, Embedder
+from ov_minilm.drift import evaluation
+from ov_minilm.drift.compare import compare, lowerings
 from ov_minilm.errors import TruncationWarning
-from ov_minilm.manifest import Manifest
+from ov_minilm.runtime import cpus
+from ov_minilm.runtime.embedder import Embedder
 
 FP32_MISSING = "no FP32 artefact: make one with `ov-minilm convert`, and name it with --reference"
 

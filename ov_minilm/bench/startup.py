@@ -12,7 +12,7 @@ from typing import Any
 
 from ov_minilm.bench.contender import Contender, Process
 from ov_minilm.bench.workload import write
-from ov_minilm.embedder import Embedder
+from ov_minilm.runtime.embedder import Embedder
 
 CODE = {
     "interpreter": "pass",

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
-from ov_minilm import evaluation
 from ov_minilm.convert.calibrate import CALIBRATION
+from ov_minilm.drift import evaluation
 
 SHORT, LONG = 32, 128  # tokens: a sentence has at most, a passage more than
 LENGTHS = (8, 14, 16, 32, 64, 128, 256)  # tokens of a single text; 14 is the mean of STS-B

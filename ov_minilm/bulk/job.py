@@ -23,9 +23,10 @@ from ov_minilm.bulk.inputs import STDIN, Inputs
 from ov_minilm.bulk.journal import NAME, Journal
 from ov_minilm.bulk.meter import Meter
 from ov_minilm.bulk.pipeline import Job, Options, Portion, encode, make_sink, unread, write_shard
-from ov_minilm.bulk.sink import FORMS, VECTOR, Form, Sink, json_lines
-from ov_minilm.embedder import Embedder
+from ov_minilm.bulk.rows import VECTOR
+from ov_minilm.bulk.sink import FORMS, Form, Sink, json_lines
 from ov_minilm.files import check_writable, whole
+from ov_minilm.runtime.embedder import Embedder
 
 UNFINISHED = (".part-*", "._errors-*")  # what a killed process was writing
 WRITTEN = (*UNFINISHED, "part-*", "_errors-*.log")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
@@ -10,12 +10,12 @@ from typing import IO, Any, TypeAlias, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ov_minilm.bulk import columns
 from ov_minilm.bulk.inputs import Inputs, index
-from ov_minilm.bulk.rows import CHARS, ROWS, Position, Rows, damaged
-from ov_minilm.bulk.sink import VECTOR, Block, Sink
-from ov_minilm.tokens import has_surrogates, mend_surrogates
+from ov_minilm.bulk.rows import CHARS, ROWS, VECTOR, Block, Position, Rows, damaged
+from ov_minilm.runtime.tokens import has_surrogates, mend_surrogates
 
 GROUP = 8192  # rows of a row group that we write
 TEXTUAL = tuple(
@@ -159,10 +159,9 @@ def _texts(array: pa.Array, bad: dict[int, str]) -> list[str | None]:
     return cast("list[str | None]", values)
 
 
-def write(sink: Sink, file: IO[bytes], blocks: Iterable[Block]) -> int:
+def write(schema: pa.Schema, file: IO[bytes], blocks: Iterable[Block]) -> int:
     """Write one whole file in row groups of GROUP rows, however many come at a time; return the rows."""
     rows = 0
-    schema = _schema(sink)
     with _writer(file, schema) as writer:
         waiting = pa.Table.from_batches([], schema)
         for block in blocks:
@@ -176,9 +175,9 @@ def write(sink: Sink, file: IO[bytes], blocks: Iterable[Block]) -> int:
     return rows
 
 
-def join(sink: Sink, file: IO[bytes], parts: Sequence[Path]) -> None:
+def join(schema: pa.Schema, file: IO[bytes], parts: Sequence[Path]) -> None:
     """Write one file with the row groups of several."""
-    with _writer(file, _schema(sink)) as writer:
+    with _writer(file, schema) as writer:
         for part in parts:
             with pq.ParquetFile(part) as source:
                 for group in range(source.num_row_groups):
@@ -199,11 +198,12 @@ def _writer(file: IO[bytes], schema: pa.Schema) -> Any:
     )
 
 
-def _schema(sink: Sink) -> pa.Schema:
-    kept = [pa.field("text", pa.string())] if sink.schema is None else list(sink.schema)
-    vector = pa.list_(pa.from_numpy_dtype(sink.empty.dtype), sink.empty.shape[1])
-    about = {f"ov_minilm.{name}": value for name, value in sink.about.items()}
-    return pa.schema([*kept, pa.field(VECTOR, vector)], about)
+def output_schema(kept: pa.Schema | None, empty: NDArray[Any], metadata: Mapping[str, str]) -> pa.Schema:
+    """Return the columns of an output: those that are kept, or the text, and vectors as in `empty` [0, D]."""
+    before = [pa.field("text", pa.string())] if kept is None else list(kept)
+    vector = pa.list_(pa.from_numpy_dtype(empty.dtype), empty.shape[1])
+    said = {f"ov_minilm.{name}": value for name, value in metadata.items()}
+    return pa.schema([*before, pa.field(VECTOR, vector)], said)
 
 
 def _table(block: Block, schema: pa.Schema) -> pa.Table:

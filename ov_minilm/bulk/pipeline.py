@@ -19,13 +19,13 @@ import numpy as np
 from ov_minilm.bulk.inputs import Inputs
 from ov_minilm.bulk.journal import Done
 from ov_minilm.bulk.reader import Reader
-from ov_minilm.bulk.rows import OnError, Position, Rows, settle
-from ov_minilm.bulk.sink import Block, Form, Sink
-from ov_minilm.embedder import Embedder, Truncate
+from ov_minilm.bulk.rows import Block, OnError, Position, Rows, settle
+from ov_minilm.bulk.sink import Form, Sink
 from ov_minilm.files import whole
-from ov_minilm.output import Dtype, Vectors, formed
+from ov_minilm.runtime.embedder import Embedder, Truncate
+from ov_minilm.runtime.output import Dtype, Vectors, formed
+from ov_minilm.runtime.tokens import Tokenized
 from ov_minilm.spec import FloatArray
-from ov_minilm.tokens import Tokenized
 
 SHARD = 65_536  # rows: what a kill can cost is the work on one shard
 AHEAD = 8192  # texts handed to the engine before their vectors are waited for

@@ -23,7 +23,8 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from ov_minilm import cpus
+from ov_minilm.artefact.manifest import NAME, Manifest
+from ov_minilm.bulk.cpu_claims import claim_cpus
 from ov_minilm.bulk.inputs import Inputs
 from ov_minilm.bulk.journal import Done, Journal
 from ov_minilm.bulk.meter import Meter
@@ -31,10 +32,9 @@ from ov_minilm.bulk.pipeline import Job, Options, Task, encode, make_sink, plan,
 from ov_minilm.bulk.reader import Reader
 from ov_minilm.bulk.rows import Rows
 from ov_minilm.bulk.sink import Form, Sink
-from ov_minilm.embedder import Embedder, Truncate
 from ov_minilm.errors import OvMiniLMError
-from ov_minilm.manifest import NAME, Manifest
-from ov_minilm.output import Dtype
+from ov_minilm.runtime.embedder import Embedder, Truncate
+from ov_minilm.runtime.output import Dtype
 
 ANSWERS = (OvMiniLMError, OSError, ValueError, TypeError)  # what a user can do something about
 
@@ -77,7 +77,7 @@ class Opening:
         threads = self.threads or (context and max(1, int(context.get_assigned_resources().get("CPU", 1))))
         if threads is not None:
             if context and context.get_actor_id():  # the process of a mere task serves others after it
-                cpus.hold(threads)
+                claim_cpus(threads)
             os.environ["RAYON_NUM_THREADS"] = str(threads)  # the tokenizer's, read at its first use
         if isinstance(self.model, Shipped):
             with self.model.unpacked() as folder:

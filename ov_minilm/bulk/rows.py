@@ -6,9 +6,11 @@ from which a damaged file cannot be read further.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from numpy.typing import NDArray
 
 from ov_minilm.errors import BadRow
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS, CHARS = 2048, 1 << 22  # most rows, and about most characters, read at a time: memory stays bounded
+
+VECTOR = "embedding"  # the name of the output's column
 
 OnError = Literal["stop", "skip", "null"]
 
@@ -48,6 +52,15 @@ class Rows:
             BadRow(self.file, self.unit, self.start + index, reason)
             for index, reason in sorted(self.bad.items())
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows with their vectors, ready to be written."""
+
+    texts: Sequence[str | None]  # [N]
+    columns: pa.RecordBatch | None  # [N, …]; None: the text stands beside the vector
+    vectors: NDArray[Any]  # [N, D]; without meaning in rows that have no text
 
 
 def settle(rows: Rows, on_error: OnError) -> Rows:

@@ -15,23 +15,14 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from ov_minilm.tokens import has_surrogates
+from ov_minilm.bulk.rows import VECTOR, Block
+from ov_minilm.runtime.tokens import has_surrogates
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Form = Literal["parquet", "npy", "jsonl"]
-VECTOR = "embedding"
 FORMS: tuple[Form, ...] = ("parquet", "npy", "jsonl")
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Rows with their vectors, ready to be written."""
-
-    texts: Sequence[str | None]  # [N]
-    columns: pa.RecordBatch | None  # [N, …]; None: the text stands beside the vector
-    vectors: NDArray[Any]  # [N, D]; without meaning in rows that have no text
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +40,9 @@ class Sink:
             return _write_jsonl(file, blocks)
         if self.form == "npy":
             return _write_npy(self.empty, file, blocks)
-        from ov_minilm.bulk.parquet import write
+        from ov_minilm.bulk import parquet
 
-        return write(self, file, blocks)
+        return parquet.write(parquet.output_schema(self.schema, self.empty, self.about), file, blocks)
 
     def join(self, file: IO[bytes], parts: Sequence[Path]) -> None:
         """Write one file of what is in several."""
@@ -62,9 +53,9 @@ class Sink:
         elif self.form == "npy":
             _join_npy(self.empty, file, parts)
         else:
-            from ov_minilm.bulk.parquet import join
+            from ov_minilm.bulk import parquet
 
-            join(self, file, parts)
+            parquet.join(parquet.output_schema(self.schema, self.empty, self.about), file, parts)
 
 
 def json_lines(block: Block) -> Iterator[str]:

@@ -18,16 +18,10 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from ov_minilm import __version__
-from ov_minilm.backend import ov
-from ov_minilm.convert import calibrate, check, graph, onnx, outliers, quiet, scales
-from ov_minilm.convert.source import Checkpoint
-from ov_minilm.drift import Drift, Gate, gate, measure, once, worst
-from ov_minilm.embedder import Embedder
-from ov_minilm.errors import DriftTooLarge, TruncationWarning
-from ov_minilm.evaluation import Evaluation, read_texts
-from ov_minilm.golden import TEXT, Golden
-from ov_minilm.manifest import (
+from ov_minilm._version import __version__
+from ov_minilm.artefact.drift_record import Drift, Gate, gate, worst
+from ov_minilm.artefact.golden import TEXT, Golden
+from ov_minilm.artefact.manifest import (
     FORMAT,
     GRAPH,
     NAME,
@@ -38,9 +32,16 @@ from ov_minilm.manifest import (
     file_facts,
     fingerprint,
 )
-from ov_minilm.plan import Kernels
+from ov_minilm.convert import calibrate, check, graph, onnx, outliers, quiet, scales
+from ov_minilm.convert.source import Checkpoint
+from ov_minilm.drift.evaluation import Evaluation, read_texts
+from ov_minilm.drift.scores import measure, once
+from ov_minilm.errors import DriftTooLarge, TruncationWarning
+from ov_minilm.runtime.backend import ov
+from ov_minilm.runtime.embedder import Embedder
+from ov_minilm.runtime.plan import Kernels
+from ov_minilm.runtime.tokens import Tokens
 from ov_minilm.spec import GRIDS, grids
-from ov_minilm.tokens import Tokens
 
 TOOLS = ("openvino", "nncf", "optimum-intel", "transformers", "torch", "tokenizers")
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ov_minilm.backend import ov
+from ov_minilm.artefact.manifest import Recipe, file_facts
 from ov_minilm.convert.outliers import MARK
-from ov_minilm.lowering import linear_layers
-from ov_minilm.manifest import Recipe, file_facts
+from ov_minilm.runtime.backend import ov
+from ov_minilm.runtime.lowering import linear_layers
+from ov_minilm.runtime.tokens import Tokens
 from ov_minilm.spec import IntArray
-from ov_minilm.tokens import Tokens
 
 CALIBRATION = Path(__file__).with_name("calibration.txt")
 FEWEST = 100  # texts; with fewer, the extremes of the activations are not seen

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ov_minilm.backend import ov
 from ov_minilm.convert.calibrate import samples
 from ov_minilm.convert.source import Checkpoint
+from ov_minilm.runtime.backend import ov
+from ov_minilm.runtime.tokens import Tokens
 from ov_minilm.spec import FloatArray, IntArray, Pooling
-from ov_minilm.tokens import Tokens
 
 LEAST_COSINE = 0.999999
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ov_minilm.backend import ops, ov
+from ov_minilm.runtime.backend import ops, ov
 from ov_minilm.spec import SLOTS, ModelSpec
 
 MASK_BIAS = -1e4  # finite: INT8 calibration must not see -inf; exp() underflows to 0 in float32 all the same

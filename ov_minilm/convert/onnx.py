@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ov_minilm.backend import ov
 from ov_minilm.convert.source import FILES, WEIGHTS, Checkpoint, linear, norms, tables
 from ov_minilm.errors import SourceRefused
+from ov_minilm.runtime.backend import ov
 from ov_minilm.spec import FloatArray
 
 

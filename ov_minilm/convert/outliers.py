@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ov_minilm.backend import ops, ov
-from ov_minilm.lowering import linear_layers
+from ov_minilm.runtime.backend import ops, ov
+from ov_minilm.runtime.lowering import linear_layers
 from ov_minilm.spec import FloatArray, IntArray
 
 RATIO = 2.0  # an outlier peaks at more than this many times...

@@ -13,9 +13,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ov_minilm.backend import ops, ov
-from ov_minilm.lowering import linear_layers, stored
-from ov_minilm.weights import is_compressed
+from ov_minilm.runtime.backend import ops, ov
+from ov_minilm.runtime.lowering import linear_layers, stored
+from ov_minilm.runtime.weights import is_compressed
 
 PAIR_LIMIT = 128
 LEVELS = 127

@@ -13,9 +13,9 @@ from typing import Any
 from tokenizers import BertWordPieceTokenizer, Tokenizer
 from tokenizers.models import WordPiece
 
+from ov_minilm.artefact.manifest import TOKENIZER, Source, file_facts
 from ov_minilm.convert import quiet
 from ov_minilm.errors import SourceRefused
-from ov_minilm.manifest import TOKENIZER, Source, file_facts
 from ov_minilm.spec import MINILM, ModelSpec, Pooling
 
 WEIGHTS = "model.safetensors"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import cast
 
-from ov_minilm.embedder import Embedder, Truncate
+from ov_minilm.runtime.embedder import Embedder, Truncate
 from ov_minilm.spec import FloatArray
 
 # Names of prompts, in the order in which sentence-transformers looks for them.

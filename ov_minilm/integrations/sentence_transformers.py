@@ -8,9 +8,9 @@ from functools import partialmethod
 from importlib import import_module
 from typing import Any
 
-from ov_minilm.embedder import check_choice
 from ov_minilm.integrations import Adapter
-from ov_minilm.output import Dtype
+from ov_minilm.runtime.embedder import check_choice
+from ov_minilm.runtime.output import Dtype
 from ov_minilm.spec import FloatArray
 
 

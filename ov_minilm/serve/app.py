@@ -20,9 +20,10 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ov_minilm.embedder import Embedder
 from ov_minilm.errors import SelfCheckFailed, TextTooLong
-from ov_minilm.output import shrink
+from ov_minilm.runtime.embedder import Embedder
+from ov_minilm.runtime.output import shrink
+from ov_minilm.runtime.tokens import Tokenized
 from ov_minilm.serve import openapi, wire
 from ov_minilm.serve.access import AccessLog, Outcome
 from ov_minilm.serve.limits import Admission, Keys, read_body
@@ -31,7 +32,6 @@ from ov_minilm.serve.settings import Settings, Truncate
 from ov_minilm.serve.token_ids import TokenIdReader
 from ov_minilm.serve.wire import ApiError
 from ov_minilm.spec import FloatArray
-from ov_minilm.tokens import Tokenized
 
 if TYPE_CHECKING:
     from ov_minilm.serve.tracing import Tracing

@@ -142,8 +142,8 @@ def command(
         api_keys=_keys(api_key, api_key_file),
         **{name: value for name, value in rest.items() if name in known},
     )
-    from ov_minilm.embedder import Embedder
     from ov_minilm.errors import TruncationWarning
+    from ov_minilm.runtime.embedder import Embedder
     from ov_minilm.serve.app import Service, application
     from ov_minilm.serve.server import listen, serve
 

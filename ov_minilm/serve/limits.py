@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from starlette.requests import ClientDisconnect, Request
 
-from ov_minilm.scheduler import FEW
+from ov_minilm.runtime.scheduler import FEW
 from ov_minilm.serve.wire import ApiError
 
 MOST_TOKENS = 2048 * 256  # of a request: OpenAI's number of texts, each at the model's length

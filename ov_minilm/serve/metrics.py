@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from ov_minilm.embedder import Embedder
+from ov_minilm.runtime.embedder import Embedder
 from ov_minilm.serve.access import Outcome
 from ov_minilm.serve.limits import Admission
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ov_minilm import __version__
+from ov_minilm._version import __version__
 from ov_minilm.serve import wire
 
 MEANINGS = {

@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from ov_minilm.drift import Cosine, Drift, Gate, Sts
-from ov_minilm.embedder import SHIPPED
-from ov_minilm.manifest import Manifest
+from ov_minilm.artefact.drift_record import Cosine, Drift, Gate, Sts
+from ov_minilm.artefact.manifest import SHIPPED, Manifest
 
 pytest.importorskip("matplotlib", reason="matplotlib comes with the bench extra")
 

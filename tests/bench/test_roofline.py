@@ -26,7 +26,7 @@ from ov_minilm.bench.roofline import (
     profile,
     roofline,
 )
-from ov_minilm.lowering import linear_layers
+from ov_minilm.runtime.lowering import linear_layers
 from ov_minilm.spec import MINILM, Grid
 
 GRID = Grid(1, 16)

@@ -8,7 +8,7 @@ import pytest
 
 from ov_minilm import Embedder
 from ov_minilm.bench.workload import LENGTHS, workloads
-from ov_minilm.evaluation import FOLDER_VARIABLE
+from ov_minilm.drift.evaluation import FOLDER_VARIABLE
 
 
 def test_own_texts_serve_where_no_folder_is_named(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ov_minilm.output import Vectors
+from ov_minilm.runtime.output import Vectors
 
 WORDS = "river cloud engine market piano storm silver window garden letter".split()
 

@@ -29,7 +29,7 @@ from ov_minilm.bulk.pipeline import Options
 from ov_minilm.bulk.reader import find
 from ov_minilm.bulk.rows import OnError
 from ov_minilm.errors import BadRow, JobRefused
-from ov_minilm.output import DTYPES, Dtype
+from ov_minilm.runtime.output import DTYPES, Dtype
 
 
 @pytest.fixture

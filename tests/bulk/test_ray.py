@@ -17,11 +17,11 @@ import pytest
 from corpora import content, sentences, shards, write
 
 from ov_minilm import Embedder
+from ov_minilm.artefact.manifest import SHIPPED
 from ov_minilm.bulk import RayEmbedder, Shipped
 from ov_minilm.bulk.inputs import Inputs
 from ov_minilm.bulk.pipeline import plan, unread
 from ov_minilm.bulk.reader import Reader
-from ov_minilm.embedder import SHIPPED
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 
@@ -157,7 +157,7 @@ def test_a_job_on_ray_goes_on_here(tmp_path: Path, cluster: subprocess.Popen[str
 USER = """
 import json, sys, ray, ray.data
 from ov_minilm.bulk import RayEmbedder, Shipped
-from ov_minilm.embedder import SHIPPED
+from ov_minilm.artefact.manifest import SHIPPED
 texts = json.load(open(sys.argv[1]))
 ray.init(log_to_driver=False)
 items = [{"number": number, "body": text} for number, text in enumerate(texts)]

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ov_minilm.bulk.sink import FORMS, Block, Form, Sink, json_lines
+from ov_minilm.bulk.rows import Block
+from ov_minilm.bulk.sink import FORMS, Form, Sink, json_lines
 from ov_minilm.spec import FloatArray
 
 TEXTS = ["", "naïve café 😉", 'a "quoted"\ttext\\', "line\nbreak\r\u2028end"]

@@ -14,12 +14,12 @@ from checkpoints import KINDS, write
 from conftest import run
 
 from ov_minilm import Embedder
+from ov_minilm.artefact.drift_record import Gate, gate
+from ov_minilm.artefact.manifest import Manifest, file_facts
 from ov_minilm.convert import build
 from ov_minilm.convert.build import publish
 from ov_minilm.convert.source import PACKAGE, SHA256, WEIGHTS
-from ov_minilm.drift import Gate, gate
-from ov_minilm.evaluation import FOLDER_VARIABLE
-from ov_minilm.manifest import Manifest, file_facts
+from ov_minilm.drift.evaluation import FOLDER_VARIABLE
 
 pytestmark = pytest.mark.convert
 
@@ -122,7 +122,8 @@ def test_a_build_over_the_gate_leaves_the_old_one(small: Path, tmp_path: Path, r
     code = (
         "import sys; from pathlib import Path\n"
         "from ov_minilm.convert import build, source\n"
-        "from ov_minilm.drift import Gate; from ov_minilm.evaluation import Evaluation\n"
+        "from ov_minilm.artefact.drift_record import Gate\n"
+        "from ov_minilm.drift.evaluation import Evaluation\n"
         f"build.build(source.find({name!r}, None, {sha256!r}), Path(sys.argv[1]), evaluation=Evaluation(),\n"
         "            limits=Gate(cosine_mean=1.1), say=print)"
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ov_minilm.backend import ov
+from ov_minilm.artefact.manifest import SHIPPED, Manifest, file_facts
 from ov_minilm.convert.calibrate import CALIBRATION
-from ov_minilm.embedder import SHIPPED
-from ov_minilm.evaluation import read_texts
-from ov_minilm.manifest import Manifest, file_facts
+from ov_minilm.drift.evaluation import read_texts
+from ov_minilm.runtime.backend import ov
 
 
 def test_the_calibration_text_varies() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ov_minilm import Embedder
-from ov_minilm.backend import ops, ov
 from ov_minilm.convert import graph
+from ov_minilm.runtime.backend import ops, ov
 
 
 def small_graph() -> ov.Model:

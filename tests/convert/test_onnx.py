@@ -15,9 +15,9 @@ import pytest
 from checkpoints import Kind, write
 
 from ov_minilm import SourceRefused
+from ov_minilm.artefact.manifest import file_facts
 from ov_minilm.convert.onnx import tensors
 from ov_minilm.convert.source import find
-from ov_minilm.manifest import file_facts
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install -e '.[convert,dev]'")
 safetensors = pytest.importorskip("safetensors.numpy", reason="the convert extra is not installed")

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ov_minilm.backend import ov
 from ov_minilm.convert import outliers
+from ov_minilm.runtime.backend import ov
 from ov_minilm.spec import FloatArray, IntArray
 
 SAMPLE: dict[str, IntArray] = {

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ov_minilm.backend import ov
+from ov_minilm.artefact.manifest import SHIPPED
 from ov_minilm.convert.scales import exact_in_bf16, pair_safe
-from ov_minilm.embedder import SHIPPED
-from ov_minilm.lowering import linear_layers
-from ov_minilm.weights import is_compressed
+from ov_minilm.runtime.backend import ov
+from ov_minilm.runtime.lowering import linear_layers
+from ov_minilm.runtime.weights import is_compressed
 
 
 def largest_pair(q: NDArray[np.int8]) -> int:  # [O, C]

@@ -14,7 +14,7 @@ import pytest
 from checkpoints import KINDS, TEXTS
 
 from ov_minilm import Embedder
-from ov_minilm.manifest import Manifest
+from ov_minilm.artefact.manifest import Manifest
 
 pytestmark = [pytest.mark.convert, pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")]
 

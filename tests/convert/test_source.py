@@ -19,8 +19,8 @@ from checkpoints import KINDS, MODULES, WORDS, Kind, write
 from conftest import run
 
 from ov_minilm import SourceRefused
+from ov_minilm.artefact.manifest import file_facts
 from ov_minilm.convert.source import HUB_ID, PACKAGE, SHA256, find
-from ov_minilm.manifest import file_facts
 from ov_minilm.spec import MINILM, ModelSpec, Pooling
 
 safetensors = pytest.importorskip("safetensors.numpy", reason="the convert extra is not installed")

@@ -15,12 +15,12 @@ import pytest
 from conftest import run
 
 from ov_minilm import Embedder
+from ov_minilm.artefact.drift_record import Gate
+from ov_minilm.artefact.manifest import file_facts
 from ov_minilm.bench.peers import SILENCE, Unavailable, discover, install
 from ov_minilm.convert.calibrate import CALIBRATION
 from ov_minilm.convert.source import PACKAGE, find
-from ov_minilm.drift import Gate
-from ov_minilm.evaluation import FOLDER_VARIABLE, read_texts
-from ov_minilm.manifest import file_facts
+from ov_minilm.drift.evaluation import FOLDER_VARIABLE, read_texts
 from ov_minilm.spec import FloatArray
 
 pytestmark = [pytest.mark.convert, pytest.mark.slow]

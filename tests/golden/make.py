@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ov_minilm.artefact.manifest import TOKENIZER
 from ov_minilm.convert.check import original_vectors
 from ov_minilm.convert.source import PACKAGE, find
-from ov_minilm.manifest import TOKENIZER
-from ov_minilm.tokens import Tokens
+from ov_minilm.runtime.tokens import Tokens
 
 WORDS = (
     "the river turns north below old stone bridge where two boats wait for morning light and a man sells "

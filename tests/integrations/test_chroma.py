@@ -12,8 +12,7 @@ import pytest
 from conftest import python
 
 from ov_minilm import Embedder
-from ov_minilm.embedder import SHIPPED
-from ov_minilm.manifest import TOKENIZER, Manifest, file_facts, fingerprint
+from ov_minilm.artefact.manifest import SHIPPED, TOKENIZER, Manifest, file_facts, fingerprint
 
 pytest.importorskip("chromadb", reason="pip install -e '.[chroma]'")
 

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from ov_minilm import Embedder
-from ov_minilm.embedder import SHIPPED
-from ov_minilm.manifest import Manifest, fingerprint
+from ov_minilm.artefact.manifest import SHIPPED, Manifest, fingerprint
 
 PROMPTS = {"query": "query: ", "passage": "passage: "}
 

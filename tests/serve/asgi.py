@@ -14,10 +14,10 @@ import numpy as np
 from starlette.types import ASGIApp, Message
 
 from ov_minilm import Embedder
-from ov_minilm.embedder import Info
+from ov_minilm.artefact.golden import LEAST_COSINE
 from ov_minilm.errors import SelfCheckFailed
-from ov_minilm.golden import LEAST_COSINE
-from ov_minilm.scheduler import Stats
+from ov_minilm.runtime.embedder import Info
+from ov_minilm.runtime.scheduler import Stats
 from ov_minilm.spec import FloatArray
 
 JSON = {"content-type": "application/json"}

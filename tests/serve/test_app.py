@@ -17,7 +17,7 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from ov_minilm import Embedder
-from ov_minilm.output import shrink
+from ov_minilm.runtime.output import shrink
 from ov_minilm.serve import Settings, create_app
 from ov_minilm.serve.app import Service, application
 from ov_minilm.spec import Grid

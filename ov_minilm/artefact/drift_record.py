@@ -1,0 +1,119 @@
+"""The drift that an artefact was measured to have, and the gate that a build has to pass: plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+NEIGHBOURS = 10  # nearest texts that overlap and nDCG look at
+MIN_TEXTS_TO_GATE = 30  # a mean over fewer texts is not gated; overlap is measured in collections of more
+
+
+@dataclass(frozen=True, slots=True)
+class Cosine:
+    """Cosine between FP32 and quantized vectors of the texts in one length bin."""
+
+    texts: int
+    mean: float
+    p1: float
+    min: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sts:
+    """Correlation with human scores, in points (100 x rho)."""
+
+    pairs: int
+    spearman_reference: float
+    spearman: float
+    pearson_reference: float
+    pearson: float
+    delta_low: float  # between these two lies `delta` in 95 % of resamples of the pairs
+    delta_high: float
+
+    @property
+    def delta(self) -> float:
+        """Spearman points gained (+) or lost (-) against the reference."""
+        return self.spearman - self.spearman_reference
+
+
+@dataclass(frozen=True, slots=True)
+class Ndcg:
+    """How good a search finds what people judged to be relevant, nDCG@10 in points (100 x the mean)."""
+
+    documents: int
+    queries: int
+    ndcg_reference: float
+    ndcg: float
+
+    @property
+    def delta(self) -> float:
+        """Points gained (+) or lost (-) against the reference."""
+        return self.ndcg - self.ndcg_reference
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One measurement of one way to run an artefact."""
+
+    precision: str
+    lowering: str
+    cosine: dict[str, Cosine]  # by token count, "1-64"
+    overlap: dict[str, float]  # by collection: share of the FP32 top 10 kept
+    sts: dict[str, Sts]  # by file
+    ndcg: dict[str, Ndcg] = field(default_factory=dict)  # by folder; reported, not gated
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The most drift that a build may have."""
+
+    cosine_mean: float = 0.9975
+    overlap: float = 0.95
+    spearman: float = 0.1  # points, either way
+    few: int = field(default=MIN_TEXTS_TO_GATE, repr=False)
+
+    def broken(self, drift: Drift) -> list[str]:
+        """List every limit that the measurement breaks, each with both numbers; empty: it passes."""
+        where = f"{drift.lowering}/{drift.precision}"
+        found = [
+            f"{where}: mean cosine of texts of {name} tokens {cosine.mean:.5f} < {self.cosine_mean}"
+            for name, cosine in drift.cosine.items()
+            if cosine.texts >= self.few and not cosine.mean >= self.cosine_mean
+        ]
+        found += [
+            f"{where}: neighbour overlap@{NEIGHBOURS} of {name} {overlap:.4f} < {self.overlap}"
+            for name, overlap in drift.overlap.items()
+            if not overlap >= self.overlap
+        ]
+        found += [
+            f"{where}: Spearman on {name} moved by {sts.delta:+.3f} points, allowed is {self.spearman}"
+            for name, sts in drift.sts.items()
+            if not abs(sts.delta) <= self.spearman
+        ]
+        return found
+
+
+def gate(drifts: Sequence[Drift], limits: Gate) -> list[str]:
+    """List every broken limit of several measurements."""
+    return [line for drift in drifts for line in limits.broken(drift)]
+
+
+def worst(drifts: Sequence[Drift]) -> Mapping[str, float]:
+    """Summarise measurements by their worst figures, for one line of output."""
+    figures = {}
+    cosines = [
+        cosine.mean
+        for drift in drifts
+        for cosine in drift.cosine.values()
+        if cosine.texts >= MIN_TEXTS_TO_GATE
+    ]
+    if cosines:
+        figures["mean cosine"] = min(cosines)
+    overlaps = [overlap for drift in drifts for overlap in drift.overlap.values()]
+    if overlaps:
+        figures[f"overlap@{NEIGHBOURS}"] = min(overlaps)
+    deltas = [sts.delta for drift in drifts for sts in drift.sts.values()]
+    if deltas:
+        figures["Spearman points"] = max(deltas, key=abs)
+    return figures

@@ -1,0 +1,54 @@
+"""One sentence whose vector is known: what was compiled, or came from a cache, proves itself on it.
+
+Compilers, drivers and caches of compiled models can give numbers that look like a vector and are none.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ov_minilm.spec import FloatArray
+
+TEXT = "A lighthouse keeper counts the ships that pass in the night."
+LEAST_COSINE = 0.99  # INT8 gives 0.998 of the original's vector here; garbage gives about 0
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """A text, its tokens, and the vector that the original model gives it."""
+
+    text: str
+    ids: tuple[int, ...]
+    vector: str  # base64 of D little-endian float16
+
+    @classmethod
+    def of(cls, text: str, ids: Sequence[int], vector: FloatArray) -> Golden:
+        """Take tokens and a unit vector [D] into the form that a manifest holds."""
+        return cls(text, tuple(map(int, ids)), base64.b64encode(vector.astype("<f2").tobytes()).decode())
+
+    def array(self) -> FloatArray:
+        """Return the vector [D].
+
+        Raises:
+            ValueError: it is no base64 of float16, or not of length one.
+        """
+        try:
+            vector = np.frombuffer(base64.b64decode(self.vector, validate=True), "<f2").astype(np.float32)
+        except (binascii.Error, ValueError) as error:
+            raise ValueError(f"golden.vector: no base64 of float16 ({error})") from error
+        if not abs(float(np.linalg.norm(vector)) - 1) < 0.01:
+            raise ValueError("golden.vector: its length is not 1")
+        return vector
+
+    def worst(self, vectors: FloatArray) -> float:  # [N, D]
+        """Return the least cosine of any vector to the golden one; NaN if any is.
+
+        It is 1 - distance² / 2, which for a vector that is not of length one is less than the cosine.
+        """
+        distances = np.square(vectors.astype(np.float64) - self.array()).sum(-1)
+        return 1 - float(distances.max()) / 2

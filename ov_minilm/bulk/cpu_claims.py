@@ -1,0 +1,57 @@
+"""CPUs of its own for each process on a shared machine, by lock files.
+
+With fewer threads than CPUs OpenVINO always uses the lowest-numbered CPUs, in every process, whatever
+ENABLE_CPU_PINNING says, so several processes would compete for them. It honours an affinity mask that is set
+before its first Core.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def claim_cpus(count: int, folder: Path | None = None) -> set[int]:
+    """Restrict this thread, and threads it starts, to CPUs that no other process claims; return the mask.
+
+    If there are too few CPUs, or no masks on this system, nothing is changed. A claim ends with its process.
+    `folder` holds the lock files; None is a folder of this user's own under the system's temporary folder.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return set()
+    import fcntl  # Linux has it where it has masks
+
+    allowed = os.sched_getaffinity(0)
+    folder = folder or _own_folder()
+    claimed: dict[int, int] = {}  # CPU -> its locked file, which stays open
+    for cpu in sorted(allowed):
+        file = os.open(
+            folder / f"cpu{cpu}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            claimed[cpu] = file
+        except BlockingIOError:
+            os.close(file)
+        if len(claimed) == count:
+            os.sched_setaffinity(0, claimed)
+            os.sched_setaffinity(os.getpid(), claimed)  # the main thread, whose mask OpenVINO asks for
+            return set(claimed)
+    for file in claimed.values():
+        os.close(file)
+    return allowed
+
+
+def _own_folder() -> Path:
+    """Return a folder that only this user can write to: another could put links in place of the locks.
+
+    Raises:
+        PermissionError: the folder's name is taken by another user, or others may write to it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"ov_minilm-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    facts = folder.lstat()
+    if not folder.is_dir() or folder.is_symlink() or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
+        raise PermissionError(f"{folder} is not a folder of this user alone; remove it, or set TMPDIR")
+    return folder

@@ -1,0 +1,58 @@
+"""Drift of an artefact as it runs here: the reference opened once, the artefact once for each lowering."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from ov_minilm.artefact.drift_record import Drift
+from ov_minilm.artefact.manifest import SHIPPED, Manifest
+from ov_minilm.drift.evaluation import Evaluation
+from ov_minilm.drift.scores import measure, once
+from ov_minilm.runtime.embedder import Embedder
+
+Lowering = Literal["auto", "native", "conv"]
+
+
+def lowerings(model: Path | None) -> tuple[Lowering, ...]:
+    """List the ways to run the linear layers of an artefact on a CPU."""
+    return ("native", "conv") if Manifest.read(model or SHIPPED).weights == "int8" else ("native",)
+
+
+def compare(
+    model: Path | None,
+    reference: Path,
+    data: Evaluation,
+    *,
+    ways: Sequence[Lowering],
+    precision: Literal["auto", "f32", "bf16", "f16"] = "auto",
+    threads: int | None = None,
+) -> list[Drift]:
+    """Measure the drift from an FP32 artefact, one Drift for each lowering in `ways`.
+
+    Raises:
+        ValueError: the reference does not hold FP32 weights.
+        ArtefactError: a folder is not a complete, unchanged artefact.
+    """
+    manifest = Manifest.read(reference)
+    if manifest.weights != "f32":
+        raise ValueError(f"{reference} holds {manifest.weights} weights; the reference must be FP32")
+    found = []
+    with Embedder.open(reference, precision="f32", threads=threads) as fp32:
+        expected = once(fp32.encode)
+        for way in ways:
+            with Embedder.open(model, precision=precision, lowering=way, threads=threads) as embedder:
+                info = embedder.info
+                found.append(
+                    measure(
+                        expected,
+                        embedder.encode,
+                        fp32.count_tokens,
+                        data,
+                        precision=info.precision,
+                        lowering=info.lowering,
+                        max_tokens=manifest.spec.max_tokens,
+                    )
+                )
+    return found

@@ -1,0 +1,213 @@
+"""How far quantized vectors are from FP32.
+
+Cosine says how far a vector moved, neighbour overlap and nDCG what that does to search, the Spearman
+correlation on STS what it does to meaning. Long texts are measured on their own: clipped ranges show only
+there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ov_minilm.artefact.drift_record import MIN_TEXTS_TO_GATE, NEIGHBOURS, Cosine, Drift, Ndcg, Sts
+from ov_minilm.drift.evaluation import Evaluation, Retrieval
+from ov_minilm.spec import MINILM, FloatArray
+
+LENGTH_BINS = ((1, 64), (65, 128), (129, 256), (257, 512))  # tokens, inclusive
+RESAMPLES, COVERAGE, SEED = 1000, 0.95, 0  # of the bootstrap: the same figures from the same vectors
+
+Encode = Callable[[Sequence[str]], FloatArray]
+Column = NDArray[np.floating[Any]]  # [N]
+
+
+def once(encode: Encode) -> Encode:
+    """Wrap an encoder so that it sees each text one time, however many measurements ask for it."""
+    known: dict[str, FloatArray] = {}
+
+    def encode_new(texts: Sequence[str]) -> FloatArray:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        known.update(zip(new, encode(new), strict=True))
+        return np.array([known[text] for text in texts])
+
+    return encode_new
+
+
+def measure(
+    reference: Encode,
+    candidate: Encode,
+    count_tokens: Callable[[Sequence[str]], Sequence[int]],
+    evaluation: Evaluation,
+    *,
+    precision: str,
+    lowering: str,
+    max_tokens: int = MINILM.max_tokens,
+) -> Drift:
+    """Encode every text of the evaluation both ways and compare.
+
+    Texts count with the tokens that the model reads of them: at most `max_tokens`.
+    """
+    collections = {name: pairs.texts for name, pairs in evaluation.pairs.items()} | evaluation.collections
+    searched = (retrieval.texts for retrieval in evaluation.retrieval.values())
+    texts = list(dict.fromkeys(text for part in (*collections.values(), *searched) for text in part))
+    place = {text: index for index, text in enumerate(texts)}
+    expected, found = reference(texts), candidate(texts)
+    tokens = np.minimum(count_tokens(texts), max_tokens)
+
+    sts = {}
+    for name, pairs in evaluation.pairs.items():
+        left, right = [place[t] for t in pairs.left], [place[t] for t in pairs.right]
+        scores = np.array(pairs.scores)
+        old, new = ((v[left] * v[right]).sum(1) for v in (expected, found))
+        correlations = (f(values, scores) for f in (spearman, pearson) for values in (old, new))
+        figures = (*correlations, *delta_interval(old, new, scores))
+        sts[name] = Sts(len(scores), *(round(100 * figure, 4) for figure in figures))
+    overlaps = {}
+    for name, collection in collections.items():
+        if len(set(collection)) > MIN_TEXTS_TO_GATE:
+            rows = [place[text] for text in dict.fromkeys(collection)]
+            overlaps[name] = round(neighbour_overlap(expected[rows], found[rows]), 4)
+    ndcgs = {}
+    for name, retrieval in evaluation.retrieval.items():
+        documents = [place[t] for t in retrieval.documents.values()]
+        queries = [place[t] for t in retrieval.queries.values()]
+        means = (float(ndcg(v[queries], v[documents], retrieval).mean()) for v in (expected, found))
+        ndcgs[name] = Ndcg(len(documents), len(queries), *(round(100 * mean, 4) for mean in means))
+    return Drift(precision, lowering, cosine_by_length(expected, found, tokens), overlaps, sts, ndcgs)
+
+
+def cosine_by_length(expected: FloatArray, found: FloatArray, tokens: NDArray[np.int64]) -> dict[str, Cosine]:
+    """Compare unit vectors [N, D] row by row, in bins of token counts [N]; empty bins are left out."""
+    cosines = (expected.astype(np.float64) * found).sum(1)
+    result = {}
+    for low, high in LENGTH_BINS:
+        mine = cosines[(tokens >= low) & (tokens <= high)]
+        if len(mine):
+            figures = (
+                round(float(figure), 6) for figure in (mine.mean(), np.percentile(mine, 1), mine.min())
+            )
+            result[f"{low}-{high}"] = Cosine(len(mine), *figures)
+    return result
+
+
+def neighbour_overlap(expected: FloatArray, found: FloatArray, k: int = NEIGHBOURS) -> float:
+    """Mean share of each vector's k nearest others in `expected` [N, D] that `found` [N, D] keeps.
+
+    Raises:
+        ValueError: with k or fewer vectors, where every overlap would be perfect.
+    """
+    if len(expected) <= k:
+        raise ValueError(f"{len(expected)} vectors; overlap@{k} needs more than {k}")
+    kept = 0
+    for start in range(0, len(expected), 1024):  # bounded memory: 1024 rows of the N x N matrix at a time
+        mine = slice(start, start + 1024)
+        kept += sum(
+            len(set(old) & set(new))
+            for old, new in zip(
+                _nearest(expected, mine, k).tolist(), _nearest(found, mine, k).tolist(), strict=True
+            )
+        )
+    return kept / (k * len(expected))
+
+
+def _nearest(vectors: FloatArray, rows: slice, k: int) -> NDArray[np.int64]:
+    """Return the k nearest others of some rows, [rows, k]."""
+    similar = vectors[rows] @ vectors.T
+    similar[np.arange(len(similar)), np.arange(rows.start, rows.start + len(similar))] = -np.inf
+    nearest: NDArray[np.int64] = np.argpartition(-similar, k, axis=1)[:, :k]
+    return nearest
+
+
+def ranks(values: Column) -> NDArray[np.float64]:
+    """Return ranks from 1; equal values share the mean of their ranks."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last: NDArray[np.float64] = np.cumsum(counts).astype(np.float64)
+    shared: NDArray[np.float64] = (last - (counts - 1) / 2)[inverse]
+    return shared
+
+
+def pearson(a: Column, b: Column) -> float:
+    """Linear correlation of two columns; NaN, which no gate passes, where one is constant."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.corrcoef(np.asarray(a, np.float64), np.asarray(b, np.float64))[0, 1])
+
+
+def spearman(a: Column, b: Column) -> float:
+    """Rank correlation of two columns, ties averaged."""
+    return pearson(ranks(np.asarray(a)), ranks(np.asarray(b)))
+
+
+def delta_interval(reference: Column, candidate: Column, scores: Column) -> tuple[float, float]:
+    """Bound the change of Spearman's rho to scores [N] from one column of similarities [N] to another.
+
+    Paired bootstrap, percentile method (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
+    chapter 13): both columns see the same resampled pairs, so what both find hard cancels. A resample in
+    which a column is constant has no correlation and is left out; NaN if that leaves none.
+    """
+    pairs, block = len(scores), 100  # bounded memory: 100 resamples at a time
+    rng = np.random.default_rng(SEED)
+    deltas = []
+    for _ in range(RESAMPLES // block):
+        drawn = rng.integers(pairs, size=(block, pairs)) + pairs * np.arange(block)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=block * pairs).reshape(block, pairs)
+        old, new = (resampled_spearman(column, scores, counts) for column in (reference, candidate))
+        deltas.append(new - old)
+    defined = np.concatenate(deltas)
+    defined = defined[np.isfinite(defined)]
+    if not len(defined):
+        return math.nan, math.nan
+    low, high = np.quantile(defined, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    return float(low), float(high)
+
+
+def resampled_spearman(a: Column, b: Column, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Rank correlation of two columns [N] in B resamples that hold row n counts[b, n] times: [B], exact.
+
+    Sorting N values once serves all resamples: the ranks follow from how often each value was drawn.
+    """
+    x, y = (_resampled_ranks(column, counts) - (counts.sum(1, keepdims=True) + 1) / 2 for column in (a, b))
+    xy, xx, yy = (np.einsum("bn,bn,bn->b", counts, left, right) for left, right in ((x, y), (x, x), (y, y)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rho: NDArray[np.float64] = xy / np.sqrt(xx * yy)
+    return rho
+
+
+def _resampled_ranks(values: Column, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return `ranks` of every resample, [B, N]; a row that was not drawn has one that is never used."""
+    _, level = np.unique(values, return_inverse=True)
+    order = np.argsort(level, kind="stable")
+    starts = np.flatnonzero(np.diff(level[order], prepend=-1))
+    drawn = np.add.reduceat(counts[:, order], starts, axis=1)  # of each distinct value
+    shared: NDArray[np.float64] = (np.cumsum(drawn, axis=1) - (drawn - 1) / 2)[:, level]
+    return shared
+
+
+def ndcg(
+    queries: FloatArray, documents: FloatArray, retrieval: Retrieval, k: int = NEIGHBOURS
+) -> NDArray[np.float64]:
+    """Return the nDCG@k [Q] of ranking documents [N, D] by cosine for queries [Q, D], rows as in `retrieval`.
+
+    As ndcg_cut of trec_eval, which pytrec_eval and BEIR run: the gain is the judgement itself, discounted by
+    log2(1 + rank); no judgement and one below 0 count as 0; of equal cosines the larger id comes first; the
+    ideal ranks all judged documents; a query with nothing to find has 0. As in BEIR, a document with the id
+    of its query is not ranked.
+    """
+    ids = list(retrieval.documents)
+    order = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)  # a stable sort then settles ties
+    documents = documents[order]
+    found = np.zeros(len(queries))
+    for row, (query, judged) in enumerate(retrieval.judgements.items()):
+        nearest = np.argsort(-(documents @ queries[row]), kind="stable")[: k + 1]
+        ranked = [ids[order[i]] for i in nearest if ids[order[i]] != query][:k]
+        ideal = _gain(sorted(judged.values(), reverse=True)[:k])
+        if ideal > 0:
+            found[row] = _gain([judged.get(document, 0) for document in ranked]) / ideal
+    return found
+
+
+def _gain(judgements: Sequence[int]) -> float:
+    return sum(max(gain, 0) / math.log2(1 + rank) for rank, gain in enumerate(judgements, 1))

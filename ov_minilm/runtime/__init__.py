@@ -1,0 +1,1 @@
+"""Texts become vectors: tokens, packing, scheduling and OpenVINO."""

@@ -1,0 +1,101 @@
+"""Linear layers as 1x1 convolutions, for CPUs where the INT8 matrix multiplication is not the best kernel.
+
+Without VNNI an INT8 MatMul falls back to a plain GEMM that is slower than FP32, while the INT8 1x1
+convolution is vectorised; with AMX the convolution is the faster of two good kernels. y = x W' over
+[R, W, C] is the same sum as a convolution over [1, C, 1, R*W], and with static shapes the reshapes and
+transposes around it move no data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ov_minilm.runtime.backend import ops, ov
+from ov_minilm.spec import FloatArray
+
+
+def linear_layers(model: ov.Model) -> Iterator[tuple[ov.Node, ov.Node]]:
+    """Yield each MatMul by a constant weight [O, C], and that constant, in topological order."""
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "MatMul":
+            weight = _weight(node)
+            if weight is not None:
+                yield node, weight
+
+
+def lower(model: ov.Model) -> int:
+    """Rewrite, in place, every INT8 linear layer of a model of static shape; return how many there were.
+
+    A layer is INT8 when a FakeQuantize feeds it. The quantizer stays where it is, fused with what comes
+    before it, and layers that read the same activations (query, key, value) share one change of layout.
+    """
+    layouts: dict[str, ov.Node] = {}
+    layers = [
+        (node, weight)
+        for node, weight in linear_layers(model)
+        if _source(node).get_type_name() == "FakeQuantize"
+    ]
+    for node, weight in layers:
+        quantizer = _source(node)
+        rows, width, channels = quantizer.output(0).get_shape()
+        outputs = weight.shape[0]
+        name = quantizer.get_friendly_name()
+        if name not in layouts:
+            flat = ops.reshape(quantizer, np.array([1, 1, rows * width, channels]), special_zero=False)
+            layouts[name] = ops.transpose(flat, np.array([0, 3, 1, 2]))
+        kernel = _as_kernel(node.input_value(1).get_node(), outputs, channels)
+        result = ops.convolution(layouts[name], kernel, [1, 1], [0, 0], [0, 0], [1, 1])
+        result.set_friendly_name(node.get_friendly_name())  # a profile tells layers by their names
+        last, bias = _bias(node)
+        if bias is not None:
+            result = ops.add(result, ops.constant(bias.reshape(1, outputs, 1, 1)))
+        result = ops.transpose(result, np.array([0, 2, 3, 1]))
+        result = ops.reshape(result, np.array([rows, width, outputs]), special_zero=False)
+        for reader in list(last.output(0).get_target_inputs()):
+            reader.replace_source_output(result.output(0))
+    model.validate_nodes_and_infer_types()
+    return len(layers)
+
+
+def _source(matmul: ov.Node) -> ov.Node:
+    return matmul.input_value(0).get_node()
+
+
+def stored(node: ov.Node) -> ov.Node:
+    """Follow a value up through its dequantization, or the Convert of a checkpoint in FP16, to its origin."""
+    while node.get_type_name() in ("FakeQuantize", "Convert", "Multiply", "Subtract"):
+        node = node.input_value(0).get_node()
+    return node
+
+
+def _weight(matmul: ov.Node) -> ov.Node | None:
+    """Follow the second input up through its dequantization to a constant [O, C]; None if there is none."""
+    node = stored(matmul.input_value(1).get_node())
+    return node if node.get_type_name() == "Constant" and len(node.shape) == 2 else None
+
+
+def _as_kernel(node: ov.Node, outputs: int, channels: int) -> ov.Node:
+    """Rebuild constant -> Convert -> Multiply with the weight as [O, C, 1, 1]."""
+    kind = node.get_type_name()
+    if kind == "Constant":
+        whole = node.data.size == outputs * channels
+        shape = np.array((outputs, channels, 1, 1) if whole else (-1, 1, 1, 1))
+        return ops.reshape(node, shape, special_zero=False)  # folded to a view; a new constant is a copy
+    first = _as_kernel(node.input_value(0).get_node(), outputs, channels)
+    if kind == "Convert":
+        return ops.convert(first, "f32")
+    combine = {"Multiply": ops.multiply, "Subtract": ops.subtract}[kind]
+    return combine(first, _as_kernel(node.input_value(1).get_node(), outputs, channels))
+
+
+def _bias(matmul: ov.Node) -> tuple[ov.Node, FloatArray | None]:
+    """Return the node whose output is the whole layer's, and its bias [O] if it adds a constant one."""
+    readers = list(matmul.output(0).get_target_inputs())
+    if len(readers) == 1 and readers[0].get_node().get_type_name() == "Add":
+        add = readers[0].get_node()
+        other = add.input_value(1 - readers[0].get_index()).get_node()
+        if other.get_type_name() == "Constant":
+            return add, other.data.astype(np.float32)
+    return matmul, None

@@ -1,0 +1,85 @@
+"""The graph of an artefact, read so that its weights are in memory once, and out of reach.
+
+OpenVINO keeps what it repacks for each compiled grid. Beside that, it needs the weights as they are in the
+file only while it compiles, and of the embedding tables only the rows that are looked up.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from ov_minilm.runtime.backend import ops, ov
+
+
+class Weights:
+    """A copy of a file of weights; a model that is read from it points into the copy.
+
+    A mapping of the file itself would see what others do to it: a file that is written over gives wrong
+    vectors, and one that is cut short kills the process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            self._mapping = mmap.mmap(-1, os.fstat(file.fileno()).st_size)
+            if file.readinto(self._mapping) != len(self._mapping):
+                raise OSError(f"{path} was cut short while it was read")
+        self.release()
+        self.tensor = ov.Tensor(np.frombuffer(self._mapping, np.uint8), shared_memory=True)
+        # OpenVINO's pointers do not keep the mapping alive, and a thread may still run when Python ends.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.tensor))
+
+    def release(self) -> None:
+        """Unmap the pages that were read. They stay in shared memory, and come back when they are used."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def read(core: ov.Core, graph: Path, weights: Path) -> tuple[ov.Model, Weights]:
+    """Read a graph for compilation; models of the same file share one copy, kept while Python runs."""
+    facts = weights.stat()
+    copy = _copy(weights.resolve(), facts.st_ino, facts.st_mtime_ns)
+    model = core.read_model(graph.read_bytes(), copy.tensor)
+    look_up_first(model)
+    return model, copy
+
+
+@cache
+def _copy(path: Path, inode: int, changed: int) -> Weights:
+    """Copy a file once; one that was written anew is another file."""
+    del inode, changed
+    return Weights(path)
+
+
+def look_up_first(model: ov.Model) -> int:
+    """Rewrite, in place, every lookup into a compressed table; return how many there were.
+
+    Before: table [V, D] -> Convert -> Multiply by scales [V, 1] -> Gather, which OpenVINO folds to a float
+    table in every compiled model, 47 MB for 30,522 words. After: Gather of INT8 rows -> Convert -> Multiply
+    by the Gather of their scales, and the table is the one of the file.
+    """
+    lookups = [node for node in model.get_ordered_ops() if is_compressed(node)]
+    for lookup in lookups:
+        dequantized = lookup.input_value(0).get_node()
+        table = dequantized.input_value(0).get_node().input_value(0)
+        scales, ids = dequantized.input_value(1), lookup.input_value(1)
+        rows = ops.convert(ops.gather(table, ids, np.int32(0)), "f32")
+        result = ops.multiply(rows, ops.gather(scales, ids, np.int32(0)))
+        for reader in list(lookup.output(0).get_target_inputs()):
+            reader.replace_source_output(result.output(0))
+    model.validate_nodes_and_infer_types()
+    return len(lookups)
+
+
+def is_compressed(node: ov.Node) -> bool:
+    """Tell whether this is a lookup into constant -> Convert -> Multiply."""
+    for kind in ("Gather", "Multiply", "Convert"):
+        if node.get_type_name() != kind:
+            return False
+        node = node.input_value(0).get_node()
+    return bool(node.get_type_name() == "Constant")

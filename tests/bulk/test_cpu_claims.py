@@ -1,0 +1,79 @@
+"""CPUs of their own for processes that share a machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from ov_minilm.bulk.cpu_claims import claim_cpus
+
+CLAIM = """
+import os, sys
+from pathlib import Path
+from ov_minilm.bulk.cpu_claims import claim_cpus
+print(sorted(claim_cpus(1, Path(sys.argv[1]))), sorted(os.sched_getaffinity(0)), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no masks")
+def test_processes_hold_cpus_of_their_own(tmp_path: Path) -> None:
+    """Each gets another one while there are any, the next is left as it was, and who ends gives his back."""
+    cpus = sorted(os.sched_getaffinity(0))
+
+    def holder() -> tuple[subprocess.Popen[str], str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", CLAIM, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        return process, process.stdout.readline().strip()
+
+    holders = [holder() for _ in cpus]
+    late, left = holder()
+    first = holders[0][0]
+    first.kill()
+    first.communicate()
+    again, freed = holder()
+
+    assert [f"[{cpu}] [{cpu}]" for cpu in cpus] == [said for _, said in holders]
+    assert f"{cpus} {cpus}" == left
+    assert holders[0][1] == freed
+    for process in (late, again, *(process for process, _ in holders[1:])):
+        process.communicate()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no masks")
+def test_more_than_there_are_changes_nothing(tmp_path: Path) -> None:
+    """A thread that asks for too many keeps its mask, and the CPUs it had locked are free again."""
+    before = os.sched_getaffinity(0)
+
+    assert before == claim_cpus(len(before) + 1, tmp_path) == claim_cpus(len(before) + 1, tmp_path)
+    assert before == os.sched_getaffinity(0)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no masks")
+def test_a_link_in_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
+    """A link that somebody put where a lock belongs is an error, and its target is not made."""
+    for cpu in os.sched_getaffinity(0):
+        (tmp_path / f"cpu{cpu}.lock").symlink_to(tmp_path / "target")
+
+    with pytest.raises(OSError, match="cpu"):
+        claim_cpus(1, tmp_path)
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no masks")
+def test_locks_lie_in_a_folder_of_the_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder to which others may write is refused."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / f"ov_minilm-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+
+    with pytest.raises(PermissionError, match="not a folder of this user alone"):
+        claim_cpus(1)

@@ -1,0 +1,63 @@
+"""The 1x1 convolution: the same sums as the linear layer it replaces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ov_minilm import Embedder
+from ov_minilm.artefact.manifest import SHIPPED
+from ov_minilm.runtime.backend import ov
+from ov_minilm.runtime.lowering import linear_layers, lower
+
+TEXTS = [" ".join(["A", "boat", "waits", "for", "the", "morning", "light"] * (n % 9 + 1)) for n in range(60)]
+
+
+def static(path: Path) -> ov.Model:
+    """Read a graph and give it the shape of a grid."""
+    model = ov.Core().read_model(path)
+    model.reshape({i.any_name: [2, 64] for i in model.inputs})
+    return model
+
+
+def test_every_int8_layer_is_lowered() -> None:
+    """All 40 INT8 linear layers become convolutions; the float ones stay, and so do the shapes."""
+    model = static(SHIPPED / "model.xml")
+
+    assert 40 == lower(model)
+    kinds = [node.get_type_name() for node in model.get_ordered_ops()]
+    assert 40 == kinds.count("Convolution")
+    assert all(w.data.dtype != np.int8 for _, w in linear_layers(model))
+    assert [2, 32, 384] == list(model.output().shape)
+
+
+def test_layers_that_read_the_same_share_a_layout() -> None:
+    """Query, key and value change layout once: fewer transposes into convolutions than convolutions."""
+    model = static(SHIPPED / "model.xml")
+    lower(model)
+
+    sources = {
+        node.input_value(0).get_node().get_friendly_name()
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "Convolution"
+    }
+    assert 24 <= len(sources) <= 28
+
+
+def test_lowered_vectors_are_native_vectors() -> None:
+    """Both ways run the same integer sums; what differs is the rounding of float steps between them."""
+    with Embedder.open(precision="f32", lowering="native") as native:
+        expected = native.encode(TEXTS)
+    with Embedder.open(precision="f32", lowering="conv") as conv:
+        cosines = (conv.encode(TEXTS) * expected).sum(1)
+
+    assert cosines.mean() > 0.9998
+    assert cosines.min() > 0.997
+
+
+@pytest.mark.convert
+def test_an_fp32_graph_is_left_alone(built: Path) -> None:
+    """Without quantizers there is nothing to lower."""
+    assert 0 == lower(static(built / "fp32/model.xml"))

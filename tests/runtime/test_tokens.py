@@ -1,0 +1,228 @@
+"""Texts to ids with the tokenizer that ships: where it cuts, what it refuses, what no text can break."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+import ov_minilm
+from ov_minilm.errors import ManifestInvalid
+from ov_minilm.runtime.tokens import Tokens, check_texts, has_surrogates, mend_surrogates
+from ov_minilm.spec import MINILM
+
+PATH = Path(ov_minilm.__file__).parent / "model" / "tokenizer.json"
+CLS, SEP, WORD = 101, 102, 2773  # WORD: "word", one piece
+TOKENS = Tokens.open(PATH, MINILM)
+
+any_text = st.text(alphabet=st.characters())  # every code point, surrogates too
+
+
+def uncut() -> Tokenizer:
+    """Open the tokenizer without any limit."""
+    tokenizer = Tokenizer.from_file(str(PATH))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def ids_of(text: str) -> list[int]:
+    """Return the ids of a text's first window."""
+    ids: list[int] = TOKENS.encode([text])[0][0].tolist()
+    return ids
+
+
+def test_a_text_is_cut_at_256_tokens() -> None:
+    """The file's own limit of 128 does not hold; the model's 256 does, [CLS] and [SEP] included."""
+    assert [CLS, *[WORD] * 254, SEP] == ids_of("word " * 600)
+    assert [CLS, *[WORD] * 200, SEP] == ids_of("word " * 200)
+
+
+def test_nothing_is_padded() -> None:
+    """Texts of one call keep their own lengths, as int32."""
+    first, further = TOKENS.encode(["word", "word word word"])
+
+    assert [ids.tolist() for ids in first] == [[CLS, WORD, SEP], [CLS, WORD, WORD, WORD, SEP]]
+    assert {np.dtype(np.int32)} == {ids.dtype for ids in first}
+    assert further == {}
+
+
+def test_an_empty_text_has_two_tokens() -> None:
+    """[CLS] and [SEP] are always there."""
+    assert ids_of("") == [CLS, SEP]
+    assert ids_of(" \n\t") == [CLS, SEP]
+
+
+def test_no_texts_give_no_ids() -> None:
+    """An empty list is legal."""
+    assert TOKENS.encode([]) == ([], {})
+
+
+@pytest.mark.parametrize(
+    ("words", "windows"),
+    [(254, [256]), (255, [256, 3]), (508, [256, 256]), (509, [256, 256, 3]), (1000, [256, 256, 256, 240])],
+)
+def test_a_long_text_goes_on_in_further_windows(words: int, windows: list[int]) -> None:
+    """Windows follow each other without overlap, each with its own [CLS] and [SEP]."""
+    first, further = TOKENS.encode(["short", "word " * words])
+    found = [first[1], *further.get(1, [])]
+
+    assert windows == [len(window) for window in found]
+    assert {(CLS, SEP)} == {(window[0], window[-1]) for window in found}
+    assert ({1} if words > 254 else set()) == further.keys()
+
+
+def test_windows_together_are_the_uncut_text() -> None:
+    """The word pieces of all windows, in order, are those of the text without any cut."""
+    text = " ".join(f"number {n}, naïve" for n in range(300))
+
+    first, further = TOKENS.encode([text])
+
+    pieces = [piece for window in [first[0], *further[0]] for piece in window[1:-1].tolist()]
+    assert uncut().encode(text).ids == [CLS, *pieces, SEP]
+
+
+@pytest.mark.parametrize("words", [0, 1, 253, 254, 255, 508, 509, 2000])
+def test_total_is_the_uncut_count(words: int) -> None:
+    """Counting over windows counts [CLS] and [SEP] once."""
+    text = "word " * words
+    first, further = TOKENS.encode([text])
+
+    assert len(uncut().encode(text).ids) == TOKENS.total(first[0], further.get(0, ()))
+
+
+@pytest.mark.parametrize(
+    "text", ["\ud800", "a\udc00b", "\udc00\ud83d", "x\ud83d", "\ud800\ud800 y"], ids=ascii
+)
+def test_a_lone_surrogate_counts_as_the_replacement_character(text: str) -> None:
+    """What no encoding can hold is read as U+FFFD instead of failing."""
+    mended = re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+    assert mended == mend_surrogates(text)
+    assert ids_of(mended) == ids_of(text)
+
+
+@pytest.mark.parametrize("text", ["😉", "a😉b", "𝔘nicode", "𠮷野家"])
+def test_a_surrogate_pair_counts_as_its_character(text: str) -> None:
+    """UTF-16 halves, as JavaScript and JSON escapes leave them, are joined."""
+    halves = re.sub(
+        "[\U00010000-\U0010ffff]",
+        lambda found: "".join(map(chr, np.frombuffer(found[0].encode("utf-16-le"), "<u2"))),
+        text,
+    )
+
+    assert text != halves
+    assert text == mend_surrogates(halves)
+    assert ids_of(text) == ids_of(halves)
+
+
+@settings(max_examples=300, deadline=None)
+@given(any_text)
+def test_mending_touches_surrogates_only(text: str) -> None:
+    """A text without surrogates stays as it is; with them, the result has none and encodes as UTF-8."""
+    mended = mend_surrogates(text)
+
+    assert has_surrogates(text) == (text != mended)
+    assert mended == mended.encode("utf-8").decode("utf-8")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(any_text, max_size=5))
+def test_every_string_has_ids(texts: list[str]) -> None:
+    """Whatever the text, ids are from the vocabulary, between [CLS] and [SEP], and at most 256."""
+    first, _ = TOKENS.encode(texts)
+
+    assert len(texts) == len(first)
+    for ids in first:
+        assert 2 <= len(ids) <= MINILM.max_tokens
+        assert (ids[0], ids[-1]) == (CLS, SEP)
+        assert ((ids >= 0) & (ids < MINILM.vocab_size)).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(any_text, min_size=2, max_size=5))
+def test_ids_do_not_depend_on_the_neighbours(texts: list[str]) -> None:
+    """A text has the same ids in a batch as alone."""
+    assert [ids_of(text) for text in texts] == [ids.tolist() for ids in TOKENS.encode(texts)[0]]
+
+
+def test_threads_tokenize_at_once() -> None:
+    """One tokenizer shared by 16 threads gives every one the same ids, cut texts included."""
+    texts = [f"text {n} " + "word " * (n * 7 % 400) for n in range(100)]
+    expected = [ids.tolist() for ids in TOKENS.encode(texts)[0]]
+
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda _: [ids.tolist() for ids in TOKENS.encode(texts)[0]], range(48)))
+
+    assert [expected] * 48 == found
+
+
+def test_another_vocabulary_is_refused() -> None:
+    """A tokenizer of another size than the spec says is not this model's; both sizes are named."""
+    other = dataclasses.replace(MINILM, vocab_size=30000)
+
+    with pytest.raises(
+        ManifestInvalid, match="30522 tokens in the vocabulary, the spec says 30000"
+    ) as caught:
+        Tokens.open(PATH, other)
+
+    assert caught.value.path == PATH
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (None, "text 2 is NoneType (None), expected str"),
+        (b"bytes", "text 2 is bytes (b'bytes'), expected str"),
+        (3, "text 2 is int (3), expected str"),
+        (float("nan"), "text 2 is float (nan), expected str"),
+    ],
+    ids=["None", "bytes", "int", "nan"],
+)
+def test_what_is_no_text_is_refused_by_its_index(item: object, message: str) -> None:
+    """The error says which item, of which type, and shows it."""
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        check_texts(["a", "b", item, None])
+
+
+def test_a_huge_item_is_shown_short() -> None:
+    """An error message stays one line, whatever was passed."""
+    with pytest.raises(TypeError) as caught:
+        check_texts([b"x" * 10_000])
+
+    assert len(str(caught.value)) < 120
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (b"bytes", "expected a str or an iterable of str, not bytes; decode it first"),
+        (bytearray(b"b"), "expected a str or an iterable of str, not bytes; decode it first"),
+        (None, "expected a str or an iterable of str, not NoneType"),
+        (3, "expected a str or an iterable of str, not int"),
+    ],
+    ids=["bytes", "bytearray", "None", "int"],
+)
+def test_what_holds_no_texts_is_refused(texts: object, message: str) -> None:
+    """Bytes would iterate as numbers, so they are named as bytes."""
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        check_texts(texts)
+
+
+def test_any_iterable_of_str_is_taken() -> None:
+    """Generators, tuples and arrays become lists of their texts."""
+
+    def stream() -> Iterator[str]:
+        yield from ("a", "", "c")
+
+    assert check_texts(stream()) == ["a", "", "c"]
+    assert check_texts(("a", "b")) == ["a", "b"]
+    assert check_texts(np.array(["a", "b"])) == ["a", "b"]
