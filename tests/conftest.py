@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
+from artefact_cache import ArtefactCache
 
 from ov_minilm import Embedder
 from ov_minilm.convert.source import PACKAGE
@@ -60,20 +60,27 @@ def shipped() -> Iterator[Embedder]:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def artefact_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> ArtefactCache:
+    """Where artefacts are kept between sessions; without pytest's cache, for this session only."""
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session = session.parent  # of all workers
+    cache = getattr(pytestconfig, "cache", None)
+    return ArtefactCache(cache.mkdir("artefacts") if cache else session / "kept", session / "artefacts")
+
+
+@pytest.fixture(scope="session")
+def built(artefact_cache: ArtefactCache) -> Path:
     """A folder with fp32/ and int8/, converted from the official checkpoint by the command line."""
     for module in ("optimum", "nncf", "sentence_transformers", PACKAGE.replace("-", "_")):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: pip install -e '.[convert,dev]'")
-    common = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        common = common.parent  # one build for all workers
-    out = common / "artefacts/out"
-    with FileLock(common / "artefacts.lock"):
-        if not (out / "int8").exists():
-            done = run("convert", PACKAGE, "-o", out, environment={FOLDER_VARIABLE: ""})
-            assert done.returncode == 0, done.stderr.decode()
-    return out
+
+    def make(out: Path) -> None:
+        done = run("convert", PACKAGE, "-o", out, environment={FOLDER_VARIABLE: ""})
+        assert done.returncode == 0, done.stderr.decode()
+
+    return artefact_cache.folder("official", make)
 
 
 @pytest.fixture(scope="session")

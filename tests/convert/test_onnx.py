@@ -12,6 +12,7 @@ from typing import Any
 import checkpoints
 import numpy as np
 import pytest
+from artefact_cache import ArtefactCache
 from checkpoints import Kind, write
 
 from ov_minilm import SourceRefused
@@ -27,20 +28,24 @@ LINEAR = "model.encoder.layer.0.attention.self.query.bias"  # the exported encod
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(artefact_cache: ArtefactCache) -> Path:
     """A small checkpoint, its graph in the layout of Transformers.js, and one with transposes left in."""
     if importlib.util.find_spec("optimum") is None:
         pytest.skip("optimum is not installed: pip install -e '.[convert,dev]'")
-    folder = tmp_path_factory.mktemp("onnx")
-    write(Kind(), folder / "checkpoint")
     code = (
         "import sys; from pathlib import Path; from checkpoints import *\n"
         "folder = Path(sys.argv[1])\n"
         "as_transformers_js(folder / 'checkpoint', folder / 'js')\n"
         "export(folder / 'checkpoint', folder / 'unfolded.onnx', fold=False)"
     )
-    subprocess.run([sys.executable, "-c", code, folder], cwd=Path(checkpoints.__file__).parent, check=True)
-    return folder
+
+    def make(folder: Path) -> None:
+        write(Kind(), folder / "checkpoint")
+        subprocess.run(
+            [sys.executable, "-c", code, folder], cwd=Path(checkpoints.__file__).parent, check=True
+        )
+
+    return artefact_cache.folder("onnx", make, version=code)
 
 
 @pytest.mark.parametrize("graph", ["js/onnx/model.onnx", "unfolded.onnx"])

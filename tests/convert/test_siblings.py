@@ -11,6 +11,7 @@ from pathlib import Path
 import checkpoints
 import numpy as np
 import pytest
+from artefact_cache import ArtefactCache
 from checkpoints import KINDS, TEXTS
 
 from ov_minilm import Embedder
@@ -25,20 +26,20 @@ kinds = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="session")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def converted(artefact_cache: ArtefactCache) -> Callable[[str], Path]:
     """Return a function from a kind to the folder that checkpoints.py writes for it, some kinds at a time."""
     for module in ("optimum", "nncf", "sentence_transformers", "onnx"):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: pip install -e '.[convert,dev]'")
-    made: dict[str, Path] = {}
 
     def folder(kind: str) -> Path:
-        if kind not in made:
-            names = [name for name in KINDS if (name in SOON) == (kind in SOON)]
-            out = tmp_path_factory.mktemp("siblings")
+        names = [name for name in KINDS if (name in SOON) == (kind in SOON)]
+
+        def make(out: Path) -> None:
+            out.mkdir()
             subprocess.run([sys.executable, checkpoints.__file__, out, *names], check=True)
-            made.update({name: out / name for name in names})
-        return made[kind]
+
+        return artefact_cache.folder("-".join(names), make) / kind
 
     return folder
 
