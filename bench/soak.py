@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ov_minilm.bench import machine
 
 from ov_minilm import Embedder, TruncationWarning
-from ov_minilm.bench import machine
 from ov_minilm.spec import FloatArray
 
 ROOT = Path(__file__).parents[1]

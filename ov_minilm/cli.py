@@ -11,7 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -35,7 +35,7 @@ PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 EXTRAS = {  # whose packages are missing; those of `convert` are the many others
-    "bench": ("cpuinfo", "jinja2", "matplotlib", "rich"),
+    "bench": ("cpuinfo", "jinja2", "rich"),
     "bulk": ("pyarrow",),
     "ray": ("ray",),
     "serve": ("httptools", "msgspec", "prometheus_client", "starlette", "tiktoken", "uvicorn", "uvloop"),
@@ -416,74 +416,75 @@ def doctor(reference: Path | None, as_json: bool, **options: Any) -> None:
 @cli.command()
 @click.argument("model", required=False, type=FOLDER)
 @click.option(
-    "--reference", type=FOLDER, help="The FP32 artefact to compare with. Default: out/fp32 if there is one."
+    "--reference", type=FOLDER, help="The FP32 artefact to compare with. Default: out/fp32 if it exists."
 )
-@click.option("--full", is_flag=True, help="The whole ladder, threads, cost, drift and roofline: minutes.")
+@click.option("--threads", type=click.IntRange(1), help="Default: what the container grants.")
 @click.option(
-    "--peers",
-    type=FOLDER,
-    is_flag=False,
-    flag_value="bench/peers",
-    help="Race other libraries too: a folder of peers, alone the one of the repository. Installs them.",
+    "--seconds",
+    type=click.FloatRange(5),
+    default=45,
+    show_default=True,
+    help="How long to measure. Every figure needs five rounds, which may take longer.",
 )
-@click.option("--checkpoint", help="What peers get their model files from: as SOURCE of convert.")
-@click.option("--only", multiple=True, metavar="NAME", help="Race only this contender. Repeatable.")
-@click.option("--threads", type=click.IntRange(1), help="For everybody. Default: what the container grants.")
-@click.option("--rounds", type=click.IntRange(2), help="How often everybody has a turn. Default: 5.")
-@click.option("--json", "as_json", is_flag=True, help="Every figure as JSON on stdout, instead of tables.")
-@click.option("--report", type=PATH, help="Write a page with tables and pictures; opens offline.")
-@click.option("--plots", type=PATH, help="Write the pictures as PNG into this folder.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, one for each figure.")
+@click.option("--report", type=PATH, help="Write a page that opens offline.")
 def bench(
     model: Path | None,
     reference: Path | None,
-    full: bool,
-    peers: Path | None,
-    checkpoint: str | None,
-    only: tuple[str, ...],
     threads: int | None,
-    rounds: int | None,
+    seconds: float,
     as_json: bool,
     report: Path | None,
-    plots: Path | None,
 ) -> None:
-    """Race MODEL against FP32, and with --peers against others. Default: the model in the package.
+    """Measure MODEL on this machine: INT8 against FP32, one query, lists, start-up, memory.
 
-    Under a minute without --full and --peers. Ctrl-C keeps what was measured. Texts come from the folder in
-    OV_MINILM_STSB (stsb_*.tsv, passages.txt), else from the package.
+    Default: the model in the package. Ctrl-C keeps what was measured. Comparisons with other libraries
+    are in the repository, in bench/.
     """
-    from ov_minilm.bench import report as pages
-    from ov_minilm.bench import terminal
-    from ov_minilm.bench.run import Options, run
+    import dataclasses
+
     from ov_minilm.files import check_writable, whole
+    from ov_minilm.measure import command, render
 
     if report:
         check_writable(report)
     default = Path("out/fp32")
-    options = Options(
-        model,
-        reference or (default if default.is_dir() else None),
-        full=full,
-        peers=peers,
-        checkpoint=checkpoint,
-        only=only,
-        threads=threads,
-        rounds=rounds,
-    )
-    with terminal.bar() as bar:
-        result = run(options, bar)
+    with _progress_line() as say:
+        result = command.run(
+            model,
+            reference or (default if default.is_dir() else None),
+            threads=threads,
+            seconds=seconds,
+            say=say,
+        )
+    if not result.rows:
+        raise KeyboardInterrupt
+    lines, tables = command.sentences(result), command.tables(result)
     if as_json:
-        click.echo(json.dumps(result, indent=1))
+        for row in result.rows:
+            click.echo(json.dumps(dataclasses.asdict(row), ensure_ascii=False))
     else:
-        terminal.show(result)
+        for table in tables:
+            render.terminal(table)
+        click.echo("\n".join(lines))
     if report:
         with whole(report) as file:
-            file.write(pages.render(result).encode())
+            file.write(render.page("ov_minilm on this machine", lines, tables).encode())
         click.echo(report, err=True)
-    if plots:
-        for path in pages.write_plots(result, plots):
-            click.echo(path, err=True)
-    if result["interrupted"]:
+    if result.interrupted:
         sys.exit(130)
+
+
+@contextmanager
+def _progress_line() -> Iterator[Callable[[str], None]]:
+    """Show the latest message on stderr: in place on a terminal, else a line for each."""
+    if not sys.stderr.isatty():
+        yield lambda line: click.echo(line, err=True)
+        return
+    try:
+        yield lambda line: click.echo(f"\r\x1b[K{line[:78]}", err=True, nl=False)
+    finally:
+        click.echo("\r\x1b[K", err=True, nl=False)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)

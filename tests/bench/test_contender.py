@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from adapters import contender
-
 from ov_minilm.bench import contender as module
 from ov_minilm.bench.contender import ContenderFailed, Process
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from adapters import contender
-
 from ov_minilm.bench import measure as module
 from ov_minilm.bench.measure import Effort, measure
 from ov_minilm.bench.workload import Workload, Workloads

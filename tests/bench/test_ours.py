@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ov_minilm.bench import ours
 
 from ov_minilm import Embedder, PrecisionUnavailable
-from ov_minilm.bench import ours
 
 TEXTS = ["one text", "another, somewhat longer text", "", " ".join(["long"] * 250), *(["more"] * 40)]
 

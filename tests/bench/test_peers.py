@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from ov_minilm.bench.contender import Contender, Process
 from ov_minilm.bench.peers import Peer, discover, ready
 

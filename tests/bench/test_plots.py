@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from png import text_of
-from results import result
-
 from ov_minilm.bench import plots
 from ov_minilm.bench.report import write_plots
+from png import text_of
+from results import result
 
 
 @pytest.mark.parametrize("name", plots.PLOTS)

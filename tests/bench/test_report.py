@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-from results import result
-
 from ov_minilm.bench.report import render
+from results import result
 
 
 def test_the_page_fetches_nothing() -> None:

@@ -6,8 +6,6 @@ import json
 from dataclasses import asdict
 
 import pytest
-
-from ov_minilm import Embedder
 from ov_minilm.bench.roofline import (
     LAYOUT,
     OTHER,
@@ -26,6 +24,8 @@ from ov_minilm.bench.roofline import (
     profile,
     roofline,
 )
+
+from ov_minilm import Embedder
 from ov_minilm.runtime.lowering import linear_layers
 from ov_minilm.spec import MINILM, Grid
 

@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_measure import Silent
-
 from ov_minilm.bench.ours import RUNGS
 from ov_minilm.bench.run import FP32_MISSING, Options, line_up
+from test_measure import Silent
 
 
 def test_quick_is_int8_against_fp32(tmp_path: Path) -> None:

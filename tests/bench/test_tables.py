@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from png import text_of
-
 from ov_minilm.bench import plots
+from png import text_of
 
 ROOT = Path(__file__).parents[2]
 RACES = sorted((ROOT / "bench/results").glob("race-*.json"))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from results import result
-
 from ov_minilm.bench import terminal
+from results import result
 
 
 def test_tables_have_a_row_for_each_contender(capsys: pytest.CaptureFixture[str]) -> None:

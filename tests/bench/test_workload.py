@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ov_minilm.bench.workload import LENGTHS, workloads
 
 from ov_minilm import Embedder
-from ov_minilm.bench.workload import LENGTHS, workloads
 from ov_minilm.drift.evaluation import FOLDER_VARIABLE
 
 

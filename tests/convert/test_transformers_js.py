@@ -13,11 +13,11 @@ import checkpoints
 import numpy as np
 import pytest
 from conftest import run
+from ov_minilm.bench.peers import SILENCE, Unavailable, discover, install
 
 from ov_minilm import Embedder
 from ov_minilm.artefact.drift_record import Gate
 from ov_minilm.artefact.manifest import file_facts
-from ov_minilm.bench.peers import SILENCE, Unavailable, discover, install
 from ov_minilm.convert.calibrate import CALIBRATION
 from ov_minilm.convert.source import PACKAGE, find
 from ov_minilm.drift.evaluation import FOLDER_VARIABLE, read_texts
