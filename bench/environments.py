@@ -18,7 +18,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ov_minilm.convert import source
 from ov_minilm.convert.calibrate import CALIBRATION
@@ -27,7 +26,7 @@ from ov_minilm.measure.contender import WORKER, Contender
 PEERS = Path(__file__).parent / "peers"
 CACHE = PEERS / ".peers"
 GIVEN = ("checkpoint", "texts")  # what a peer can need that no peer makes
-FACT = r"(?m)^(?:// )?{name} = (.+)$"
+FACTS = ("VARIANTS", "MAKES", "NEEDS", "SERVES")
 HEAD = r"(?ms)^# /// script$.+?^# ///$"
 
 # Nothing is fetched and nothing is reported while a peer prepares or runs.
@@ -68,14 +67,19 @@ class Peer:
             ValueError: naming the file and what is missing.
         """
         text = file.read_text(encoding="utf-8")
-        facts: dict[str, Any] = {}
-        for name in ("VARIANTS", "MAKES", "NEEDS"):
-            found = re.search(FACT.format(name=name), text)
-            if not found:
-                raise ValueError(f"{file}: no line `{name} = …`")
-            facts[name] = ast.literal_eval(found[1])
-        serves = bool(re.search(FACT.format(name="SERVES"), text))
-        return cls(file.stem, file, facts["VARIANTS"], facts["MAKES"], facts["NEEDS"], serves)
+        if file.suffix == ".mjs":
+            text = "\n".join(re.findall(r"(?m)^// ([A-Z]+ = .+)$", text))
+        facts = {
+            name.id: ast.literal_eval(node.value)
+            for node in ast.parse(text).body
+            if isinstance(node, ast.Assign)
+            for name in node.targets
+            if isinstance(name, ast.Name) and name.id in FACTS
+        }
+        if missing := [name for name in FACTS[:3] if name not in facts]:
+            raise ValueError(f"{file}: no {', '.join(missing)} at its top")
+        variants, makes, needs = (facts[name] for name in FACTS[:3])
+        return cls(file.stem, file, variants, makes, needs, facts.get("SERVES", False))
 
 
 def discover(folder: Path = PEERS) -> list[Peer]:
@@ -117,7 +121,7 @@ class Environments:
         command = self.command(peer)
         models = {name: str(self.model(name)) for name in (*peer.needs, *peer.makes)}
         if peer.serves:
-            command = (*command, "PORT", "THREADS", variant, *peer.needs)  # words that serving.py replaces
+            command = (*command, "PORT", "THREADS", variant, *peer.needs)  # words that servers.py replaces
         name = f"{peer.name} {variant}"
         return Contender(name, peer.variants[variant], command, variant, models, self.environment)
 

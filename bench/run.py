@@ -24,7 +24,7 @@ from environments import Environments, Unavailable, discover
 from jobs import memory_budget, parquet
 from limit import limit
 from pictures import draw_all
-from serving import SERVING, Server
+from servers import SERVING, Server
 
 from ov_minilm.errors import TruncationWarning
 from ov_minilm.files import whole

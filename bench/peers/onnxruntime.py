@@ -3,7 +3,6 @@
 #   "onnxruntime==1.32.0",
 #   "onnx==1.23.2",
 #   "tokenizers==0.22.2",
-#   "sympy==1.14.0",
 # ]
 # ///
 """ONNX Runtime by itself: FP32, fused, dynamic and static INT8; makes the file of Transformers.js too."""
@@ -24,16 +23,16 @@ VARIANTS = {
     "f32": "FP32",
     "fused": "FP32, fused",
 }
-MAKES = ("onnx-int8", "onnx-fused")
-NEEDS = ("onnx", "texts")
+MAKES = ("onnx-int8", "onnx-static")
+NEEDS = ("onnx", "onnx-fused", "texts")
 BATCHES = (2, 4, 8, 16, 32, 64)
 SORTED = True
 
 FILES = {  # variant -> folder and file
-    "int8": ("onnx-fused", "int8.onnx"),
-    "static": ("onnx-fused", "static.onnx"),
+    "int8": ("onnx-int8", "fused.onnx"),
+    "static": ("onnx-static", "model.onnx"),
     "f32": ("onnx", "model.onnx"),
-    "fused": ("onnx-fused", "fused.onnx"),
+    "fused": ("onnx-fused", "model.onnx"),
 }
 CALIBRATION_TEXTS = 100
 
@@ -42,16 +41,14 @@ def prepare(models: dict[str, str]) -> None:
     """Quantize with a scale for each weight channel: for Transformers.js, and with BERT's operators fused."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
-    from onnxruntime.transformers.optimizer import optimize_model
 
-    plain, fused = models["onnx"] + "/model.onnx", models["onnx-fused"] + "/fused.onnx"
-    without = shutil.ignore_patterns("*.onnx")
-    for made in ("onnx-int8", "onnx-fused"):
+    plain, fused = models["onnx"] + "/model.onnx", models["onnx-fused"] + "/model.onnx"
+    for made in ("onnx-int8", "onnx-static"):
+        without = shutil.ignore_patterns("*.onnx")
         shutil.copytree(models["onnx"], models[made], ignore=without, dirs_exist_ok=True)
     settings = {"per_channel": True, "weight_type": QuantType.QInt8}
     quantize_dynamic(plain, models["onnx-int8"] + "/model_quantized.onnx", **settings)
-    optimize_model(plain, "bert", num_heads=12, hidden_size=384).save_model_to_file(fused)
-    quantize_dynamic(fused, models["onnx-fused"] + "/int8.onnx", **settings)
+    quantize_dynamic(fused, models["onnx-int8"] + "/fused.onnx", **settings)
 
     class Texts(CalibrationDataReader):
         def __init__(self) -> None:
@@ -62,9 +59,9 @@ def prepare(models: dict[str, str]) -> None:
         def get_next(self) -> Any:
             return next(self._feeds, None)
 
-    inferred = models["onnx-fused"] + "/inferred.onnx"
+    inferred = models["onnx-static"] + "/inferred.onnx"
     quant_pre_process(plain, inferred, skip_symbolic_shape=True)
-    quantize_static(inferred, models["onnx-fused"] + "/static.onnx", Texts(), **settings)
+    quantize_static(inferred, models["onnx-static"] + "/model.onnx", Texts(), **settings)
 
 
 def _tokenizer(folder: str) -> Any:

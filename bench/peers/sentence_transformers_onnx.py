@@ -8,7 +8,7 @@
 #   "torch==2.14.1",
 # ]
 # ///
-"""sentence-transformers on ONNX Runtime; its environment also exports the ONNX file that other peers run."""
+"""sentence-transformers on ONNX Runtime; it also exports the ONNX files that other peers run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from importlib.metadata import version
 from typing import Any
 
 VARIANTS = {"int8": "sentence-transformers on ONNX Runtime, its own dynamic INT8"}
-MAKES = ("onnx", "sentence-transformers-onnx")
+MAKES = ("onnx", "onnx-fused", "sentence-transformers-onnx")
 NEEDS = ("checkpoint",)
 BATCHES = (4, 8, 16, 32, 64)
 SORTED = False  # encode sorts by length itself
@@ -27,7 +27,8 @@ QUANTIZED = "onnx/model_qint8_avx512_vnni.onnx"  # the name that its export give
 
 
 def prepare(models: dict[str, str]) -> None:
-    """Export the plain ONNX file, beside the tokenizer, and the quantized one with its own recipe."""
+    """Export the plain ONNX file, beside the tokenizer, the fused one, and the quantized one of its own."""
+    from onnxruntime.transformers.optimizer import optimize_model
     from sentence_transformers import SentenceTransformer, export_dynamic_quantized_onnx_model
 
     model = SentenceTransformer(models["checkpoint"], backend="onnx", local_files_only=True)
@@ -36,6 +37,9 @@ def prepare(models: dict[str, str]) -> None:
     without = shutil.ignore_patterns("*.safetensors")
     shutil.copytree(models["checkpoint"], models["onnx"], ignore=without, dirs_exist_ok=True)
     shutil.copy(models["sentence-transformers-onnx"] + "/onnx/model.onnx", models["onnx"])
+    shutil.copytree(models["checkpoint"], models["onnx-fused"], ignore=without, dirs_exist_ok=True)
+    fused = optimize_model(models["onnx"] + "/model.onnx", "bert", num_heads=12, hidden_size=384)
+    fused.save_model_to_file(models["onnx-fused"] + "/model.onnx")
 
 
 def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str], int], Any]:

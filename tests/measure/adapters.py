@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ov_minilm.bench.contender import WORKER, Contender
+from ov_minilm.measure.contender import WORKER, Contender
 
 LENGTHS = """
+import time
 import numpy as np
 SORTED = {sorted}
 BATCHES = (1, 4)
@@ -21,6 +22,7 @@ def load(variant, models, threads):
     def encode(texts, batch=None):
         if texts[0] == "fail":
             raise ValueError("cannot encode")
+        time.sleep(0.002)  # each call has a cost, as those of real libraries
         return np.array([[len(text), 1] for text in texts]) / 10
     return encode
 """

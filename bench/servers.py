@@ -55,7 +55,7 @@ class Server:
         ends = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
-                uvloop.run(Client(self.port).ask(self.request(["ready?"])))
+                uvloop.run(self._ready())
             except (OSError, ValueError, asyncio.IncompleteReadError) as error:
                 if self._process.poll() is None and time.monotonic() < ends:
                     time.sleep(0.1)
@@ -65,6 +65,13 @@ class Server:
                 self.close()
                 raise ContenderFailed(f"{contender.name}: {words_[-1] if words_ else error}") from error
             return
+
+    async def _ready(self) -> None:
+        client = Client(self.port)
+        try:
+            await asyncio.wait_for(client.ask(self.request(["ready?"])), START_TIMEOUT_S)
+        finally:
+            await client.close()
 
     def request(self, texts: list[str]) -> bytes:
         """Return the bytes of a request for base64."""
@@ -106,10 +113,11 @@ class Client:
             raise ValueError(f"{head.splitlines()[0].decode()}: {body[:200]!r}")
         return body
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Hang up."""
         if self._streams is not None:
             self._streams[1].close()
+            await self._streams[1].wait_closed()
 
 
 async def closed_loop(server: Server, requests: list[bytes], clients: int) -> Values:
@@ -131,7 +139,7 @@ async def closed_loop(server: Server, requests: list[bytes], clients: int) -> Va
     await asyncio.gather(*(work(client, turn) for turn, client in enumerate(connections)))
     wall = time.perf_counter() - started
     for client in connections:
-        client.close()
+        await client.close()
     return {"texts_per_s": len(seconds) / wall} | latency({"seconds": seconds})
 
 
