@@ -39,6 +39,7 @@ CALIBRATION_TEXTS = 100
 
 def prepare(models: dict[str, str]) -> None:
     """Quantize with a scale for each weight channel: for Transformers.js, and with BERT's operators fused."""
+    from onnx import TensorProto
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -48,7 +49,8 @@ def prepare(models: dict[str, str]) -> None:
         shutil.copytree(models["onnx"], models[made], ignore=without, dirs_exist_ok=True)
     settings = {"per_channel": True, "weight_type": QuantType.QInt8}
     quantize_dynamic(plain, models["onnx-int8"] + "/model_quantized.onnx", **settings)
-    quantize_dynamic(fused, models["onnx-int8"] + "/fused.onnx", **settings)
+    floats = {"DefaultTensorType": TensorProto.FLOAT}  # it cannot see the types behind fused operators
+    quantize_dynamic(fused, models["onnx-int8"] + "/fused.onnx", extra_options=floats, **settings)
 
     class Texts(CalibrationDataReader):
         def __init__(self) -> None:
