@@ -3,15 +3,12 @@
 Every vector is compared bit by bit with the one its text has alone. Fails, with exit code 1, on a wrong
 vector, an error, or more than 5 MB of growth after the warm-up.
 
-    python bench/soak.py                 30 minutes, into bench/results/soak.json
-    python bench/soak.py --minutes 2 --output soak.json
+    python bench/soak.py --minutes 2
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import random
 import statistics
 import sys
@@ -19,17 +16,14 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
+import click
 import numpy as np
 
 from ov_minilm import Embedder, TruncationWarning
-from ov_minilm.bench import machine
+from ov_minilm.measure import machine
 from ov_minilm.spec import FloatArray
 
-ROOT = Path(__file__).parents[1]
-RESULT = ROOT / "bench/results/soak.json"
 POOL, CALLERS = 2000, 4
 WARM_UP = 0.2  # of the whole time: each grid and arena has had its largest use by then
 GROWTH_MB = 5.0
@@ -60,7 +54,6 @@ class Soak:
         self.only_one = threading.Lock()  # held while another Embedder is open: its memory is no growth
         self.encoded = self.wrong = self.opened = 0
         self.errors: list[str] = []
-        self.latencies: list[float] = []  # seconds of calls with one text, since the last sample
 
     def work(self, seed: int, call: Callable[[list[str]], FloatArray]) -> None:
         """Encode random picks until the end; a thread has one way of calling."""
@@ -68,20 +61,16 @@ class Soak:
         while not self.stop.is_set():
             count = rng.choice((1, 1, 1, rng.randrange(1, 33), rng.randrange(1, 600)))
             picks = [rng.randrange(POOL) for _ in range(count)]
-            started = time.perf_counter()
             try:
                 vectors = call([self.texts[i] for i in picks])
             except Exception as error:  # anything at all ends the soak with exit code 1
                 self.errors.append(f"{type(error).__name__}: {error}")
                 self.stop.set()
                 return
-            seconds = time.perf_counter() - started
             same = (vectors.view(np.int32) == self.vectors[picks].view(np.int32)).all(1)
             with self.lock:
                 self.encoded += count
                 self.wrong += int(np.count_nonzero(~same))
-                if count == 1:
-                    self.latencies.append(seconds)
 
     def reopen(self) -> None:
         """Open another Embedder now and then, use it, and close it."""
@@ -112,78 +101,43 @@ class Soak:
         return np.concatenate(asyncio.run(all_of_them()))
 
 
-def main() -> None:
-    """Run for as long as was asked, and write what was seen."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--output", type=Path, default=RESULT)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+@click.command(help=__doc__)
+@click.option("--minutes", default=30.0, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+def main(minutes: float, seed: int) -> None:
+    """Use an Embedder until the time is over, and say what was seen."""
     warnings.simplefilter("ignore", TruncationWarning)
+    seconds = 60 * minutes
     with Embedder.open() as embedder:
-        result = run(embedder, 60 * arguments.minutes, arguments.seed)
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print({key: value for key, value in result.items() if key not in ("machine", "info", "samples")})
-    sys.exit(0 if result["passed"] else 1)
-
-
-def run(embedder: Embedder, seconds: float, seed: int) -> dict[str, Any]:
-    """Soak an Embedder and return what the result file holds."""
-    soak = Soak(embedder, seed)
-    ways = (embedder.encode, soak.iterate, soak.coroutines)
-    threads = [
-        threading.Thread(target=soak.work, args=(seed + i + 1, ways[i % len(ways)])) for i in range(CALLERS)
-    ]
-    threads.append(threading.Thread(target=soak.reopen))
-    for thread in threads:
-        thread.start()
-    started, samples = time.monotonic(), []
-    pause = min(10.0, seconds / 30)
-    while not soak.stop.wait(pause) and time.monotonic() - started < seconds:
-        samples.append(sample(soak, time.monotonic() - started))
-        print(samples[-1], file=sys.stderr)
-    soak.stop.set()
-    for thread in threads:
-        thread.join()
-    after = [row["rss_mb"] for row in samples if row["s"] > WARM_UP * seconds]
-    growth = growth_mb(after)
-    return {
-        "machine": machine.facts(),
-        "info": embedder.info.as_dict(),
-        "minutes": round((time.monotonic() - started) / 60, 1),
-        "callers": CALLERS,
-        "texts": soak.encoded,
-        "opened_and_closed": soak.opened,
-        "wrong": soak.wrong,
-        "errors": soak.errors,
-        "rss_mb": {"after_warm_up": after[0], "last": after[-1], "peak": max(after)} if after else {},
-        "growth_mb": growth,
-        "passed": not soak.wrong and not soak.errors and growth <= GROWTH_MB and bool(after),
-        "samples": samples,
-    }
+        soak = Soak(embedder, seed)
+        ways = (embedder.encode, soak.iterate, soak.coroutines)
+        threads = [
+            threading.Thread(target=soak.work, args=(seed + i + 1, ways[i % len(ways)]))
+            for i in range(CALLERS)
+        ]
+        threads.append(threading.Thread(target=soak.reopen))
+        for thread in threads:
+            thread.start()
+        started, rss = time.monotonic(), []
+        while not soak.stop.wait(min(10.0, seconds / 30)) and time.monotonic() - started < seconds:
+            with soak.only_one:
+                now = machine.memory_mb("VmRSS")
+            passed = time.monotonic() - started
+            click.echo(f"{passed:.0f} s: {soak.encoded:,} texts, {now:.1f} MB", err=True)
+            rss += [now] if passed > WARM_UP * seconds else []
+        soak.stop.set()
+        for thread in threads:
+            thread.join()
+    growth = growth_mb(rss)
+    errors = "; ".join(soak.errors) or "none"
+    click.echo(f"{soak.encoded:,} texts, {soak.wrong} wrong, errors: {errors}, growth {growth} MB")
+    sys.exit(bool(soak.wrong or soak.errors or growth > GROWTH_MB or not rss))
 
 
 def growth_mb(rss: list[float]) -> float:
     """Difference of the medians of the last and the first fifth: one sample may catch a large call."""
     fifth = max(1, len(rss) // 5)
     return round(statistics.median(rss[-fifth:]) - statistics.median(rss[:fifth]), 1) if rss else 0.0
-
-
-def sample(soak: Soak, seconds: float) -> dict[str, float]:
-    """Memory now, and latencies of single texts since the last time."""
-    with soak.lock:
-        latencies, soak.latencies = soak.latencies, []
-        encoded = soak.encoded
-    with soak.only_one:
-        row = {
-            "s": round(seconds, 1),
-            "rss_mb": round(machine.kilobytes("VmRSS") * 1024e-6, 1),
-            "texts": encoded,
-        }
-    if latencies:
-        for name, percent in (("p50_ms", 50), ("p95_ms", 95), ("max_ms", 100)):
-            row[name] = round(1000 * float(np.percentile(latencies, percent)), 2)
-    return row
 
 
 if __name__ == "__main__":

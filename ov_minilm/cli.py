@@ -9,9 +9,10 @@ import json
 import os
 import signal
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -22,20 +23,20 @@ from ov_minilm.drift.evaluation import HUB
 from ov_minilm.errors import DriftTooLarge, OvMiniLMError, TruncationWarning
 
 if TYPE_CHECKING:
-    from ov_minilm.artefact.drift_record import Drift
+    from ov_minilm.artefact.drift_record import Drift, Gate
     from ov_minilm.artefact.manifest import Manifest
     from ov_minilm.bulk.inputs import Kind
     from ov_minilm.bulk.rows import OnError
     from ov_minilm.bulk.sink import Form
     from ov_minilm.drift.compare import Lowering
-    from ov_minilm.runtime.embedder import Truncate
+    from ov_minilm.runtime.embedder import Embedder, Info, Truncate
     from ov_minilm.runtime.output import Dtype
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 EXTRAS = {  # whose packages are missing; those of `convert` are the many others
-    "bench": ("cpuinfo", "jinja2", "matplotlib", "rich"),
+    "bench": ("cpuinfo", "jinja2", "rich"),
     "bulk": ("pyarrow",),
     "ray": ("ray",),
     "serve": ("httptools", "msgspec", "prometheus_client", "starlette", "tiktoken", "uvicorn", "uvloop"),
@@ -295,15 +296,22 @@ def convert(
 @click.argument("model", required=False, type=FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="The manifest itself.")
 def show(model: Path | None, as_json: bool) -> None:
-    """Show what an artefact is, where it came from and what it costs. Default: the model in the package."""
+    """Show what an artefact is, where it came from, its size, and its speed and memory on this machine.
+
+    Default: the model in the package.
+    """
     from ov_minilm.artefact.manifest import SHIPPED, Manifest
+    from ov_minilm.runtime.embedder import Embedder
 
     manifest = Manifest.read(model or SHIPPED)
     if as_json:
         click.echo(manifest.to_json())
         return
-    for line in _manifest_lines(manifest):
-        click.echo(line)
+    with Embedder.open(model) as embedder:
+        for line in _manifest_lines(manifest, embedder.info):
+            click.echo(line)
+        for line in _speed_lines(embedder, manifest.golden.text):
+            click.echo(line)
 
 
 @cli.command()
@@ -340,7 +348,7 @@ def drift(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Measure how far MODEL is from its FP32 reference here; exit 1 over the gate.
+    """Measure how far MODEL is from its FP32 reference here, and say whether it passes; exit 1 if not.
 
     Files come from --sts, --texts, --beir and --hub, or from the folder in OV_MINILM_STSB (stsb_*.tsv,
     passages.txt).
@@ -352,6 +360,7 @@ def drift(
     from ov_minilm.convert import quiet
     from ov_minilm.drift import evaluation
     from ov_minilm.drift.compare import compare, lowerings
+    from ov_minilm.runtime.embedder import Embedder
 
     quiet.no_telemetry()
     warnings.simplefilter("ignore", TruncationWarning)  # both sides of every comparison are cut alike
@@ -386,7 +395,11 @@ def drift(
         result = {"fingerprint": fingerprint, "drift": drifts, "broken": broken}
         click.echo(json.dumps(result, indent=2))
     else:
-        click.echo("\n\n".join("\n".join(_drift_lines(one)) for one in found))
+        with Embedder.open(model, precision=precision) as embedder:  # type: ignore[arg-type]
+            info = embedder.info
+        click.echo("\n\n".join("\n".join(_drift_lines(one, info)) for one in found))
+        if not broken:
+            click.echo("\n" + "\n".join(_verdict_lines(found, Gate())))
     if broken:
         raise DriftTooLarge(broken)
 
@@ -416,74 +429,75 @@ def doctor(reference: Path | None, as_json: bool, **options: Any) -> None:
 @cli.command()
 @click.argument("model", required=False, type=FOLDER)
 @click.option(
-    "--reference", type=FOLDER, help="The FP32 artefact to compare with. Default: out/fp32 if there is one."
+    "--reference", type=FOLDER, help="The FP32 artefact to compare with. Default: out/fp32 if it exists."
 )
-@click.option("--full", is_flag=True, help="The whole ladder, threads, cost, drift and roofline: minutes.")
+@click.option("--threads", type=click.IntRange(1), help="Default: what the container grants.")
 @click.option(
-    "--peers",
-    type=FOLDER,
-    is_flag=False,
-    flag_value="bench/peers",
-    help="Race other libraries too: a folder of peers, alone the one of the repository. Installs them.",
+    "--seconds",
+    type=click.FloatRange(5),
+    default=45,
+    show_default=True,
+    help="How long to measure. Every figure needs five rounds, which may take longer.",
 )
-@click.option("--checkpoint", help="What peers get their model files from: as SOURCE of convert.")
-@click.option("--only", multiple=True, metavar="NAME", help="Race only this contender. Repeatable.")
-@click.option("--threads", type=click.IntRange(1), help="For everybody. Default: what the container grants.")
-@click.option("--rounds", type=click.IntRange(2), help="How often everybody has a turn. Default: 5.")
-@click.option("--json", "as_json", is_flag=True, help="Every figure as JSON on stdout, instead of tables.")
-@click.option("--report", type=PATH, help="Write a page with tables and pictures; opens offline.")
-@click.option("--plots", type=PATH, help="Write the pictures as PNG into this folder.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, one for each figure.")
+@click.option("--report", type=PATH, help="Write a page that opens offline.")
 def bench(
     model: Path | None,
     reference: Path | None,
-    full: bool,
-    peers: Path | None,
-    checkpoint: str | None,
-    only: tuple[str, ...],
     threads: int | None,
-    rounds: int | None,
+    seconds: float,
     as_json: bool,
     report: Path | None,
-    plots: Path | None,
 ) -> None:
-    """Race MODEL against FP32, and with --peers against others. Default: the model in the package.
+    """Measure MODEL on this machine: INT8 against FP32, one query, lists, start-up, memory.
 
-    Under a minute without --full and --peers. Ctrl-C keeps what was measured. Texts come from the folder in
-    OV_MINILM_STSB (stsb_*.tsv, passages.txt), else from the package.
+    Default: the model in the package. Ctrl-C keeps what was measured. Comparisons with other libraries
+    are in the repository, in bench/.
     """
-    from ov_minilm.bench import report as pages
-    from ov_minilm.bench import terminal
-    from ov_minilm.bench.run import Options, run
+    import dataclasses
+
     from ov_minilm.files import check_writable, whole
+    from ov_minilm.measure import command, render
 
     if report:
         check_writable(report)
     default = Path("out/fp32")
-    options = Options(
-        model,
-        reference or (default if default.is_dir() else None),
-        full=full,
-        peers=peers,
-        checkpoint=checkpoint,
-        only=only,
-        threads=threads,
-        rounds=rounds,
-    )
-    with terminal.bar() as bar:
-        result = run(options, bar)
+    with _progress_line() as say:
+        result = command.run(
+            model,
+            reference or (default if default.is_dir() else None),
+            threads=threads,
+            seconds=seconds,
+            say=say,
+        )
+    if not result.rows:
+        raise KeyboardInterrupt
+    lines, tables = command.sentences(result), command.tables(result)
     if as_json:
-        click.echo(json.dumps(result, indent=1))
+        for row in result.rows:
+            click.echo(json.dumps(dataclasses.asdict(row), ensure_ascii=False))
     else:
-        terminal.show(result)
+        for table in tables:
+            render.terminal(table)
+        click.echo("\n".join(lines))
     if report:
         with whole(report) as file:
-            file.write(pages.render(result).encode())
+            file.write(render.page("ov_minilm on this machine", lines, tables).encode())
         click.echo(report, err=True)
-    if plots:
-        for path in pages.write_plots(result, plots):
-            click.echo(path, err=True)
-    if result["interrupted"]:
+    if result.interrupted:
         sys.exit(130)
+
+
+@contextmanager
+def _progress_line() -> Iterator[Callable[[str], None]]:
+    """Show the latest message on stderr: in place on a terminal, else a line for each."""
+    if not sys.stderr.isatty():
+        yield lambda line: click.echo(line, err=True)
+        return
+    try:
+        yield lambda line: click.echo(f"\r\x1b[K{line[:78]}", err=True, nl=False)
+    finally:
+        click.echo("\r\x1b[K", err=True, nl=False)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
@@ -496,7 +510,7 @@ def serve(arguments: tuple[str, ...]) -> None:
     command.main(list(arguments), prog_name="ov-minilm serve", standalone_mode=False)
 
 
-def _manifest_lines(manifest: Manifest) -> Iterator[str]:
+def _manifest_lines(manifest: Manifest, info: Info) -> Iterator[str]:
     source, recipe = manifest.source, manifest.recipe
     spec = manifest.spec
     yield f"model        {spec.name}, {spec.dim} components, {spec.max_tokens} tokens, {spec.pooling} pooling"
@@ -513,15 +527,71 @@ def _manifest_lines(manifest: Manifest) -> Iterator[str]:
         )
     yield f"grids        {' '.join(map(str, manifest.grids))}"
     yield f"tools        {', '.join(f'{name} {number}' for name, number in manifest.tools.items())}"
+    size = sum(facts.bytes for facts in manifest.files.values())
+    yield f"size         {size / 1e6:.1f} MB on disk"
     for name, facts in manifest.files.items():
         yield f"file         {name}, {facts.bytes:,} bytes, sha256 {facts.sha256[:16]}…"
     for found in manifest.drift:
         yield ""
-        yield from _drift_lines(found)
+        yield from _drift_lines(found, info)
+    if manifest.drift and manifest.gate:
+        yield ""
+        yield from _verdict_lines(manifest.drift, manifest.gate)
 
 
-def _drift_lines(found: Drift) -> Iterator[str]:
-    yield f"drift, {found.lowering} {found.precision}"
+def _speed_lines(embedder: Embedder, text: str) -> Iterator[str]:
+    """Time one text and a list of it here, for about a second."""
+    texts = [text] * 256
+    tokens, info = embedder.count_tokens(text), embedder.info
+    calls = {"one": lambda: embedder.encode(text), "list": lambda: embedder.encode(texts, progress=False)}
+    best = {name: min(_seconds(call) for _ in range(6)) for name, call in calls.items()}
+    yield ""
+    rate = len(texts) / best["list"]
+    layers = f"{info.lowering} on {info.kernel}, other layers {info.precision}"
+    yield f"here         {layers}, {info.threads} threads"
+    yield (
+        f"speed here   {rate:,.0f} texts of {tokens} tokens a second, {1e6 / rate / 60:.0f} minutes "
+        f"for a million; {1000 * best['one']:.1f} ms for one"
+    )
+    yield f"memory here  {_peak_mb():.0f} MB at the peak of this process, after these texts"
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def _peak_mb() -> float:
+    if sys.platform == "win32":
+        return float("nan")  # tells no process its own peak without another library
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def _verdict_lines(found: Sequence[Drift], gate: Gate) -> Iterator[str]:
+    """Say in words that the gate is passed, and what the drift means for a search."""
+    from ov_minilm.artefact.drift_record import worst
+
+    figures = worst(found)
+    limits = {"mean cosine": f"≥ {gate.cosine_mean}", "overlap@10": f"≥ {gate.overlap}"}
+    limits["Spearman points"] = f"within ±{gate.spearman}"
+    worst_of = ", ".join(f"{name} {value:.4f} ({limits[name]})" for name, value in figures.items())
+    yield f"passed: {worst_of}; these are the worst figures of all blocks"
+    if "overlap@10" in figures:
+        yield f"for a search: of the ten nearest texts, {10 * figures['overlap@10']:.1f} are those of FP32"
+    if "Spearman points" in figures:
+        yield (
+            f"for similarity: its rank correlation with people's scores changes by "
+            f"{figures['Spearman points']:+.2f} of 100 points"
+        )
+
+
+def _drift_lines(found: Drift, info: Info) -> Iterator[str]:
+    runs = (found.lowering, found.precision) == (info.lowering, info.precision)
+    yield f"drift, {found.lowering} {found.precision}{'  <- what runs on this CPU' if runs else ''}"
     for name, cosine in found.cosine.items():
         yield (
             f"  cosine, {name} tokens".ljust(36)

@@ -96,7 +96,7 @@ def test_the_drift_in_the_shipped_manifest_is_reproduced(
 def test_vectors_carry_over_between_kinds_of_cpu(tmp_path: Path, evaluation: Evaluation) -> None:
     """A CPU without VNNI gives nearly the vectors of this one: mean cosine 0.9998, least 0.997.
 
-    On every fourth passage; bench/main_path.py takes all.
+    On every fourth passage.
     """
     vectors = []
     for isa in ("ALL", "AVX2"):

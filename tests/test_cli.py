@@ -143,7 +143,7 @@ def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_show_describes_the_model() -> None:
-    """Readable by default; --json is the manifest itself."""
+    """Readable by default, with size, gate, and its speed here; --json is the manifest itself."""
     text = run("show").stdout.decode()
     raw = json.loads(run("show", "--json").stdout)
 
@@ -152,6 +152,11 @@ def test_show_describes_the_model() -> None:
     assert f"fingerprint  {manifest.fingerprint}" in text
     assert "SmoothQuant 0.8" in text
     assert "Spearman" in text
+    assert 1 == text.count("<- what runs on this CPU")
+    assert re.search(r"^size +23\.\d MB on disk$", text, re.MULTILINE)
+    assert re.search(r"^passed: mean cosine 0\.99\d+ \(≥ 0\.9975\)", text, re.MULTILINE)
+    assert re.search(r"^speed here +[\d,]+ texts of \d+ tokens a second", text, re.MULTILINE)
+    assert re.search(r"^memory here +\d+ MB", text, re.MULTILINE)
 
 
 def test_version_and_help() -> None:
@@ -164,7 +169,7 @@ def test_version_and_help() -> None:
 
 @pytest.mark.convert
 def test_drift_measures_and_passes(built: Path, tmp_path: Path) -> None:
-    """Different texts stay near FP32: a table, or JSON, and exit code 0."""
+    """Different texts stay near FP32: figures and the gate that they pass, or JSON, and exit code 0."""
     pairs = tmp_path / "sts.tsv"
     pairs.write_text(
         "5.0\tA man plays a guitar.\tSomeone is playing guitar.\n"
@@ -179,6 +184,8 @@ def test_drift_measures_and_passes(built: Path, tmp_path: Path) -> None:
     assert 2 == table.stdout.count(b"cosine, 1-64 tokens")
     assert 2 == table.stdout.count(b", 95 % ")
     assert [] == found["broken"]
+    assert 1 == table.stdout.count(b"<- what runs on this CPU")
+    assert re.search(rb"passed: Spearman points [+-]?0\.\d+ \(within \xc2\xb10\.1\)", table.stdout)
     assert ["native", "conv"] == [drift["lowering"] for drift in found["drift"]]
     for drift in found["drift"]:
         assert 3 == drift["sts"]["sts"]["pairs"]

@@ -63,7 +63,7 @@ ROOMS: dict[str, set[str]] = {  # a folder -> the other folders that it may impo
     "serve": {"artefact", "runtime"},
     "bulk": {"artefact", "runtime"},
     "integrations": {"artefact", "runtime"},
-    "bench": {"artefact", "runtime", "drift", "convert"},
+    "measure": {"artefact", "runtime", "convert"},
 }
 
 

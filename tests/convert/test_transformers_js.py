@@ -13,11 +13,11 @@ import checkpoints
 import numpy as np
 import pytest
 from conftest import run
+from environments import SILENCE, Environments, Unavailable, discover
 
 from ov_minilm import Embedder
 from ov_minilm.artefact.drift_record import Gate
 from ov_minilm.artefact.manifest import file_facts
-from ov_minilm.bench.peers import SILENCE, Unavailable, discover, install
 from ov_minilm.convert.calibrate import CALIBRATION
 from ov_minilm.convert.source import PACKAGE, find
 from ov_minilm.drift.evaluation import FOLDER_VARIABLE, read_texts
@@ -25,7 +25,6 @@ from ov_minilm.spec import FloatArray
 
 pytestmark = [pytest.mark.convert, pytest.mark.slow]
 
-PEERS = Path(__file__).parents[2] / "bench/peers"
 # Left out: texts over 512 tokens, of which it cuts off [SEP] too, and words in capitals that end in a sigma,
 # which JavaScript lowers to the letter for the end of a word and everyone else's tokenizer does not.
 AWKWARD = ["word " * 500, "Ünïcode — ΑΒΓ 中文 👍🏽", "", "  spaces\tand\nlines  ", "ALL CAPS, MiXeD"]
@@ -51,9 +50,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def theirs(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], FloatArray]:
     """Texts and the vectors that Transformers.js makes of them."""
     cache = tmp_path_factory.mktemp("node")
-    (peer,) = (peer for peer in discover(PEERS) if peer.name == "transformers_js")
+    (peer,) = (peer for peer in discover() if peer.name == "transformers_js")
     try:
-        packages = install(peer, cache, print)[-1]
+        packages = str(Environments([peer], print, cache=cache).npm(peer))
     except Unavailable as reason:
         pytest.skip(str(reason))
     texts = [*read_texts(CALIBRATION), *AWKWARD]

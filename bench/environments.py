@@ -1,0 +1,211 @@
+"""Other libraries that run the same model: installed once by pipx or npm, started as contenders.
+
+A peer is a file in `peers/`; see its README. All that this leaves behind lies under one cache folder, with a
+home folder of its own, in which the telemetry of openvino is declined.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ov_minilm.convert import source
+from ov_minilm.convert.calibrate import CALIBRATION
+from ov_minilm.measure.contender import WORKER, Contender
+
+PEERS = Path(__file__).parent / "peers"
+CACHE = PEERS / ".peers"
+GIVEN = ("checkpoint", "texts")  # what a peer can need that no peer makes
+FACTS = ("VARIANTS", "MAKES", "NEEDS", "SERVES")
+HEAD = r"(?ms)^# /// script$.+?^# ///$"
+
+# Nothing is fetched and nothing is reported while a peer prepares or runs.
+SILENCE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "ANONYMIZED_TELEMETRY": "False",  # chromadb
+    "NNCF_CI": "1",  # nncf then builds a stub
+    "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime, on in its official builds
+}
+
+Say = Callable[[str], None]
+
+
+class Unavailable(Exception):
+    """A peer cannot take part; the message is one line: what failed, and how to see to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One library, in one environment."""
+
+    name: str
+    file: Path
+    variants: dict[str, str]  # ways to run the model, each with its title
+    makes: tuple[str, ...]  # model files, by name, each in a folder
+    needs: tuple[str, ...]  # names that other peers make, or GIVEN
+    serves: bool  # it is a server, started with a port
+
+    @classmethod
+    def read(cls, file: Path) -> Peer:
+        """Read the facts in a peer's file, without running it.
+
+        Raises:
+            ValueError: naming the file and what is missing.
+        """
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".mjs":
+            text = "\n".join(re.findall(r"(?m)^// ([A-Z]+ = .+)$", text))
+        facts = {
+            name.id: ast.literal_eval(node.value)
+            for node in ast.parse(text).body
+            if isinstance(node, ast.Assign)
+            for name in node.targets
+            if isinstance(name, ast.Name) and name.id in FACTS
+        }
+        if missing := [name for name in FACTS[:3] if name not in facts]:
+            raise ValueError(f"{file}: no {', '.join(missing)} at its top")
+        variants, makes, needs = (facts[name] for name in FACTS[:3])
+        return cls(file.stem, file, variants, makes, needs, facts.get("SERVES", False))
+
+
+def discover(folder: Path = PEERS) -> list[Peer]:
+    """Read every peer in a folder, by name.
+
+    Raises:
+        ValueError: naming the file with a fact that is missing, or a need that no peer makes.
+    """
+    peers = [Peer.read(path) for path in sorted(folder.iterdir()) if path.suffix in (".py", ".mjs")]
+    made = [*GIVEN, *(name for peer in peers for name in peer.makes)]
+    for peer in peers:
+        for name in peer.needs:
+            if name not in made:
+                raise ValueError(f"{peer.file}: no peer makes {name!r}")
+    return peers
+
+
+class Environments:
+    """Makes each environment and each model file at most once, and remembers what could not be made."""
+
+    def __init__(self, peers: Sequence[Peer], say: Say, *, cache: Path = CACHE, checkpoint: str = "") -> None:
+        """Take all peers, also those whose files others need; `checkpoint` as SOURCE of convert."""
+        self._makers = {name: peer for peer in peers for name in peer.makes}
+        self._cache = cache.resolve()
+        self._checkpoint = checkpoint or source.PACKAGE
+        self._say = say
+        self._failed: dict[str, str] = {}
+        home = self._cache / "home"
+        (home / "intel").mkdir(parents=True, exist_ok=True)
+        (home / "intel" / "openvino_telemetry").write_text("0\n")  # as its own opt_in_out --opt_out does
+        self.environment = {**SILENCE, "HOME": str(home)}
+
+    def contender(self, peer: Peer, variant: str) -> Contender:
+        """Return how to start a variant.
+
+        Raises:
+            Unavailable: it cannot be installed, or a file that it needs cannot be made.
+        """
+        command = self.command(peer)
+        models = {name: str(self.model(name)) for name in (*peer.needs, *peer.makes)}
+        if peer.serves:
+            command = (*command, "PORT", "THREADS", variant, *peer.needs)  # words that servers.py replaces
+        name = f"{peer.name} {variant}"
+        return Contender(name, peer.variants[variant], command, variant, models, self.environment)
+
+    def command(self, peer: Peer) -> tuple[str, ...]:
+        """Install a peer if that was not done before; return the command of its worker, or of its server."""
+        if peer.file.suffix == ".mjs":
+            return ("node", str(peer.file), str(self.npm(peer)))
+        python = self.python(peer)
+        return (python, "-I", *(() if peer.serves else (str(WORKER),)), str(peer.file))
+
+    def python(self, peer: Peer) -> str:
+        """Let pipx make the environment that a file's head describes (PEP 723); return its interpreter."""
+        head = re.search(HEAD, peer.file.read_text(encoding="utf-8"))
+        if not head:
+            raise ValueError(f"{peer.file}: no head `# /// script` with dependencies")
+        with tempfile.TemporaryDirectory() as folder:
+            script = Path(folder) / "which.py"
+            script.write_text(f"{head[0]}\nimport sys\nprint(sys.executable)\n")
+            command = (sys.executable, "-m", "pipx", "run", str(script))
+            return self._follow(peer, command, PIPX_HOME=str(self._cache / "pipx")).split()[-1]
+
+    def npm(self, peer: Peer) -> Path:
+        """Install what the line `// npm: …` of a file names; return the folder with node_modules."""
+        found = re.search(r"(?m)^// npm: (.+)$", peer.file.read_text(encoding="utf-8"))
+        if not found:
+            raise ValueError(f"{peer.file}: no line `// npm: …` with packages")
+        folder = self._cache / "node" / f"{peer.name}-{_key(found[1])}"
+        if not (folder / "complete").exists():
+            command = (
+                "npm",
+                "install",
+                "--loglevel=error",
+                "--no-audit",
+                "--no-fund",
+                "--prefix",
+                str(folder),
+            )
+            self._follow(peer, (*command, *found[1].split()), ONNXRUNTIME_NODE_INSTALL="skip")  # for GPUs
+            (folder / "complete").touch()
+        return folder
+
+    def model(self, name: str) -> Path:
+        """Return the folder of model files with this name, which a peer makes if that was not done before."""
+        if name == "texts":
+            return CALIBRATION
+        if name == "checkpoint":
+            return source.find(self._checkpoint, None, None).folder.resolve()
+        peer = self._makers[name]
+        needs = {need: str(self.model(need)) for need in peer.needs}
+        folder = self._cache / "models" / f"{peer.name}-{_key(peer.file.read_text(encoding='utf-8'))}"
+        if not folder.exists():
+            self._say(f"making {', '.join(peer.makes)} by {peer.name}")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+                making = Path(temporary) / "models"
+                models = needs | {made: str(making / made) for made in peer.makes}
+                for made in peer.makes:
+                    (making / made).mkdir(parents=True)
+                request = json.dumps({"do": "prepare", "models": models}) + "\n"
+                answer = self._follow(peer, self.command(peer), request)
+                if error := json.loads(answer).get("error"):
+                    self._fail(peer, " ".join(error.split()))
+                making.rename(folder)
+        return folder / name
+
+    def _follow(self, peer: Peer, command: Sequence[str], request: str = "", **more: str) -> str:
+        """Run a command of an installation and return what it prints."""
+        if peer.name in self._failed:
+            raise Unavailable(self._failed[peer.name])
+        environment = {**os.environ, **(self.environment if request else {}), **more}
+        if not shutil.which(command[0]):
+            self._fail(peer, f"{command[0]} is not installed")
+        done = subprocess.run(
+            command, input=request, capture_output=True, text=True, env=environment, check=False
+        )
+        if done.returncode:
+            words = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+            self._fail(peer, next((w for w in words if "ERROR" in w), words[-1] if words else "no message"))
+        return done.stdout
+
+    def _fail(self, peer: Peer, why: str) -> None:
+        self._failed[peer.name] = why
+        raise Unavailable(why)
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,69 @@
+# /// script
+# dependencies = [
+#   "ctranslate2==4.8.5",
+#   "tokenizers==0.22.2",
+#   "transformers==4.57.6",
+#   "torch==2.14.1",
+# ]
+# ///
+"""CTranslate2: C++, sorted batches without padding, one batch on each thread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+VARIANTS = {"int8": "CTranslate2, INT8", "float32": "CTranslate2, FP32"}
+MAKES = ("ctranslate2",)
+NEEDS = ("checkpoint",)
+BATCHES = (4, 8, 16, 32, 64)
+SORTED = False  # load sorts, because it has to know all batches to run several at once
+
+
+def prepare(models: dict[str, str]) -> None:
+    """Convert in FP32; INT8 weights are made at load, to the same values."""
+    from ctranslate2.converters import TransformersConverter
+
+    TransformersConverter(models["checkpoint"]).convert(models["ctranslate2"], force=True)
+
+
+def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[str], int], Any]:
+    """Open the encoder; tokenizing, pooling and unit length are the caller's here."""
+    # For OpenMP inside one batch: with more, its threads wait for CPUs that other batches have.
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+    from ctranslate2 import Encoder
+    from tokenizers import Tokenizer
+
+    encoder = Encoder(models["ctranslate2"], compute_type=variant, inter_threads=threads, intra_threads=1)
+    tokenizer = Tokenizer.from_file(models["checkpoint"] + "/tokenizer.json")
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(256)
+
+    def run(ids: list[list[int]]) -> Any:  # -> [N, D]
+        hidden = np.asarray(encoder.forward_batch(ids).last_hidden_state)  # [N, T, D]
+        mask = np.arange(hidden.shape[1]) < np.array([[len(row)] for row in ids])
+        vectors = (hidden * mask[..., None]).sum(1)  # its length is all that the mean changes
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    pool = ThreadPoolExecutor(threads)
+
+    def encode(texts: list[str], batch: int) -> Any:  # -> [N, D]
+        ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
+        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+        batches = [[ids[i] for i in order[start : start + batch]] for start in range(0, len(ids), batch)]
+        vectors = np.empty((len(texts), 384), np.float32)
+        vectors[order] = list(chain.from_iterable(pool.map(run, batches)))
+        return vectors
+
+    return encode
+
+
+def facts(variant: str) -> dict[str, str]:
+    """Versions."""
+    return {name: version(name) for name in ("ctranslate2", "tokenizers")} | {"precision": variant}

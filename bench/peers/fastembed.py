@@ -1,0 +1,40 @@
+# /// script
+# dependencies = [
+#   "fastembed==0.9.1",
+#   "onnxruntime==1.32.0",
+# ]
+# ///
+"""fastembed: ONNX Runtime in FP32, with its own tokenizing and pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+VARIANTS = {"f32": "fastembed on ONNX Runtime, FP32"}
+MAKES = ()
+NEEDS = ("onnx",)
+BATCHES = (2, 4, 8, 16, 32, 64)
+SORTED = True
+
+
+def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str]], Any]:
+    """Open the model; by itself it would cut at the 128 tokens of tokenizer_config.json."""
+    from fastembed import TextEmbedding
+
+    embedding = TextEmbedding(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        specific_model_path=models["onnx"],
+        threads=threads,
+        local_files_only=True,
+    )
+    embedding.model.tokenizer.enable_truncation(256)
+    return lambda texts: np.array(list(embedding.embed(texts, batch_size=len(texts))))
+
+
+def facts(_: str) -> dict[str, str]:
+    """Versions."""
+    return {name: version(name) for name in ("fastembed", "onnxruntime")} | {"precision": "f32"}

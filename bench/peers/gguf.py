@@ -1,0 +1,82 @@
+# /// script
+# dependencies = [
+#   "gguf==0.19.0",
+#   "safetensors==0.8.0",
+# ]
+# ///
+"""Makes the GGUF files that llama.cpp runs, in Q8_0 and F16; no contender itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+VARIANTS = {}
+MAKES = ("gguf",)
+NEEDS = ("checkpoint",)
+
+FILES = {"Q8_0": "MOSTLY_Q8_0", "F16": "MOSTLY_F16"}
+
+
+def prepare(models: dict[str, str]) -> None:
+    """Write header, vocabulary and tensors as llama.cpp's own convert_hf_to_gguf.py does for BERT."""
+    import gguf
+    from safetensors.numpy import load_file
+
+    folder = Path(models["checkpoint"])
+    config = json.loads((folder / "config.json").read_text())
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    tensors = load_file(folder / "model.safetensors")
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.BERT, config["num_hidden_layers"])
+    for name, file_type in FILES.items():
+        writer = gguf.GGUFWriter(Path(models["gguf"], f"{name}.gguf"), "bert")
+        writer.add_name("all-MiniLM-L6-v2")
+        writer.add_context_length(config["max_position_embeddings"])
+        writer.add_embedding_length(config["hidden_size"])
+        writer.add_feed_forward_length(config["intermediate_size"])
+        writer.add_block_count(config["num_hidden_layers"])
+        writer.add_head_count(config["num_attention_heads"])
+        writer.add_layer_norm_eps(config["layer_norm_eps"])
+        writer.add_causal_attention(False)
+        writer.add_pooling_type(gguf.PoolingType.MEAN)
+        writer.add_file_type(gguf.LlamaFileType[file_type])
+        tokens = [_phantom_space(token) for token in sorted(vocabulary, key=vocabulary.__getitem__)]
+        writer.add_tokenizer_model("bert")
+        writer.add_token_type_count(config["type_vocab_size"])
+        writer.add_token_list(tokens)
+        special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+        types = [
+            3 if token in special or token.startswith("[unused") else 1 for token in tokens
+        ]  # 3: control
+        writer.add_token_types(types)
+        for number, add in (
+            ("[PAD]", writer.add_pad_token_id),
+            ("[UNK]", writer.add_unk_token_id),
+            ("[CLS]", writer.add_bos_token_id),
+            ("[SEP]", writer.add_eos_token_id),
+            ("[SEP]", writer.add_sep_token_id),
+            ("[MASK]", writer.add_mask_token_id),
+        ):
+            add(vocabulary[number])
+        for theirs, tensor in tensors.items():
+            if theirs.startswith("pooler") or theirs.endswith("position_ids"):
+                continue
+            ours = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
+            wanted = gguf.GGMLQuantizationType.F32
+            if tensor.ndim == 2 and ours not in ("position_embd.weight", "token_types.weight"):
+                wanted = gguf.GGMLQuantizationType[name]
+            tensor = gguf.quants.quantize(tensor.astype(np.float32), wanted)
+            writer.add_tensor(ours, tensor, raw_dtype=wanted)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+
+def _phantom_space(token: str) -> str:
+    """Write a piece as llama.cpp wants it: a word starts with U+2581, a further piece with nothing."""
+    if token.startswith("[") and token.endswith("]"):
+        return token
+    return token.removeprefix("##") if token.startswith("##") else f"\u2581{token}"

@@ -1,0 +1,108 @@
+// The protocol of ov_minilm/measure/worker.py for peers on Node: `serve` answers requests until stdin closes.
+
+import { readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
+
+// Packages lie in the folder that the first argument names; Node looks only beside the script.
+export const require = createRequire(process.argv[2] + "/");
+export const version = (name) => require(`${process.argv[2]}/node_modules/${name}/package.json`).version;
+
+// load(request) returns { embed, facts, batches }, embed(texts) being the vectors [N][D] of one batch.
+export async function serve(load) {
+  let embed, batches;
+  const best = new Map(); // the best batch size of each list
+  const lists = new Map();
+  const read = (path) => {
+    if (!lists.has(path)) lists.set(path, JSON.parse(readFileSync(path, "utf8")));
+    return lists.get(path);
+  };
+
+  // Encode in batches of texts of like length, longest first; return vectors in the order of the texts.
+  async function run(texts, batch) {
+    const order = texts.map((_, i) => i).sort((a, b) => texts[b].length - texts[a].length);
+    const vectors = new Array(texts.length);
+    for (let start = 0; start < order.length; start += batch) {
+      const places = order.slice(start, start + batch);
+      const found = await embed(places.map((i) => texts[i]));
+      places.forEach((i, row) => (vectors[i] = found[row]));
+    }
+    return vectors;
+  }
+
+  async function timed(texts, batch) {
+    const started = performance.now();
+    await run(texts, batch);
+    return (performance.now() - started) / 1000;
+  }
+
+  const size = (texts) => best.get(texts) ?? batches[0];
+  const answers = {
+    async load(request) {
+      const loaded = await load(request);
+      ({ embed, batches } = loaded);
+      await run(["one text"], 1);
+      return { facts: { ...loaded.facts, node: process.version } };
+    },
+    async tune({ texts, first }) {
+      if (best.has(texts)) return { batch: best.get(texts) };
+      const list = read(texts).slice(0, first);
+      let least = Infinity;
+      for (const batch of batches) {
+        await run(list.slice(0, batch), batch);
+        const seconds = Math.min(await timed(list, batch), await timed(list, batch));
+        if (seconds < least) [least] = [seconds, best.set(texts, batch)];
+      }
+      return { batch: size(texts) };
+    },
+    time: async ({ texts }) => ({ seconds: [await timed(read(texts), size(texts))] }),
+    async each({ texts }) {
+      const seconds = [];
+      for (const text of read(texts)) seconds.push(await timed([text], 1));
+      return { seconds };
+    },
+    async crowd({ texts, callers }) {
+      const seconds = [];
+      const started = performance.now();
+      const call = async (first) => {
+        for (let i = first; i < read(texts).length; i += callers) seconds.push(await timed([read(texts)[i]], 1));
+      };
+      await Promise.all([...Array(callers).keys()].map(call));
+      return { wall: (performance.now() - started) / 1000, seconds };
+    },
+    async beside({ texts, list }) {
+      const started = performance.now();
+      const seconds = [];
+      let done = 0;
+      let over = false;
+      const bulk = (async () => {
+        for (; !over; done += read(list).length) await run(read(list), size(list));
+      })();
+      for (const text of read(texts)) {
+        seconds.push(await timed([text], 1));
+        if (performance.now() - started > 2000) break;
+      }
+      over = true;
+      await bulk;
+      return { texts_per_s: (1000 * done) / (performance.now() - started), seconds };
+    },
+    async vectors({ texts, out }) {
+      const vectors = await run(read(texts), size(texts));
+      const flat = Float32Array.from(vectors.flatMap((vector) => [...vector]));
+      writeFileSync(out, Buffer.from(flat.buffer));
+      return { shape: [vectors.length, vectors[0].length] };
+    },
+  };
+
+  for (const noisy of ["log", "info", "debug"]) console[noisy] = console.error; // stdout is for answers only
+  for await (const line of createInterface({ input: process.stdin })) {
+    let answer;
+    try {
+      const request = JSON.parse(line);
+      answer = await answers[request.do](request);
+    } catch (error) {
+      answer = { error: `${error.name}: ${error.message}` };
+    }
+    process.stdout.write(JSON.stringify(answer) + "\n");
+  }
+}

@@ -1,0 +1,42 @@
+# /// script
+# dependencies = [
+#   "model2vec[distill,quantization]==0.10.0",
+#   "transformers==5.3.0",
+#   "torch==2.14.1",
+# ]
+# ///
+"""model2vec distilled from the same checkpoint: a table of token vectors, so another model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+VARIANTS = {"static": "model2vec: a vector a token, no transformer"}
+MAKES = ("model2vec",)
+NEEDS = ("checkpoint",)
+BATCHES = (256, 1024, 4096)
+SORTED = False  # nothing is padded, so order changes nothing
+
+
+def prepare(models: dict[str, str]) -> None:
+    """Distill with its defaults."""
+    from model2vec.distill import distill
+
+    distill(models["checkpoint"], device="cpu").save_pretrained(models["model2vec"])
+
+
+def load(_: str, models: dict[str, str], __: int) -> Callable[[list[str], int], Any]:
+    """Open the table; threads are those of its tokenizer, which RAYON_NUM_THREADS gives."""
+    from model2vec import StaticModel
+
+    model = StaticModel.from_pretrained(models["model2vec"])
+    return lambda texts, batch: model.encode(
+        texts, max_length=256, batch_size=batch, use_multiprocessing=False
+    )
+
+
+def facts(_: str) -> dict[str, str]:
+    """Versions."""
+    return {name: version(name) for name in ("model2vec", "tokenizers")} | {"precision": "f16 table"}

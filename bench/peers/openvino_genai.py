@@ -1,0 +1,40 @@
+# /// script
+# dependencies = [
+#   "openvino-genai==2026.4.1.0",
+#   "openvino==2026.4.1",
+# ]
+# ///
+"""openvino-genai's TextEmbeddingPipeline: tokenizer, model and pooling in C++. CLS pooling is its default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+VARIANTS = {"pipeline": "openvino-genai's TextEmbeddingPipeline, as it comes"}
+MAKES = ()
+NEEDS = ("openvino",)
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+SORTED = True
+
+_ran: dict[str, str] = {}
+
+
+def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str]], Any]:
+    """Open the exported model with the pooling that it was trained for."""
+    from openvino_genai import TextEmbeddingPipeline
+
+    config = TextEmbeddingPipeline.Config(
+        pooling_type=TextEmbeddingPipeline.PoolingType.MEAN, normalize=True, max_length=256
+    )
+    pipeline = TextEmbeddingPipeline(models["openvino"], "CPU", config, INFERENCE_NUM_THREADS=threads)
+    return pipeline.embed_documents
+
+
+def facts(_: str) -> dict[str, str]:
+    """Versions; the pipeline hides its compiled model, so this is what the CPU plugin chooses for any."""
+    import openvino
+
+    precision = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
+    return {name: version(name) for name in ("openvino-genai", "openvino")} | {"precision": precision}

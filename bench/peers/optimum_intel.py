@@ -1,0 +1,70 @@
+# /// script
+# dependencies = [
+#   "sentence-transformers==6.2.0",
+#   "transformers==5.5.4",
+#   "optimum-intel[openvino]==2.2.0",
+#   "openvino==2026.4.1",
+#   "nncf==3.4.0",
+#   "datasets==4.8.5",
+#   "torch==2.14.1",
+#   "torchvision==0.29.1",
+# ]
+# ///
+"""optimum-intel's OpenVINO model, pinned to FP32, with dynamic shapes: what OpenVINO gives by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+VARIANTS = {"f32": "optimum-intel on OpenVINO, FP32 pinned, dynamic shapes"}
+MAKES = ("openvino",)
+NEEDS = ("checkpoint",)
+BATCHES = (4, 8, 16, 32, 64)
+SORTED = True
+
+_ran: dict[str, str] = {}
+
+
+def prepare(models: dict[str, str]) -> None:
+    """Export graph and tokenizer, as `optimum-cli export openvino` does."""
+    from optimum.exporters.openvino import main_export
+
+    main_export(
+        models["checkpoint"],
+        models["openvino"],
+        task="feature-extraction",
+        library_name="transformers",
+        convert_tokenizer=True,
+        local_files_only=True,
+    )
+
+
+def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str]], Any]:
+    """Open graph and tokenizer; mean pooling and unit length are the caller's here."""
+    from optimum.intel import OVModelForFeatureExtraction
+    from transformers import AutoTokenizer
+
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads)}
+    model = OVModelForFeatureExtraction.from_pretrained(models["openvino"], ov_config=settings)
+    tokenizer = AutoTokenizer.from_pretrained(models["checkpoint"])
+    model.compile()
+    _ran["precision"] = model.request.get_property("INFERENCE_PRECISION_HINT").to_string()
+
+    def encode(texts: list[str]) -> Any:  # -> [N, D]
+        tokens = tokenizer(texts, padding=True, truncation=True, max_length=256, return_tensors="np")
+        hidden = model(**tokens).last_hidden_state  # [N, T, D]
+        vectors = (hidden * tokens["attention_mask"][..., None]).sum(
+            1
+        )  # its length is all that the mean changes
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    return encode
+
+
+def facts(_: str) -> dict[str, str]:
+    """Versions, and the float type read back."""
+    return {name: version(name) for name in ("optimum-intel", "openvino", "transformers")} | _ran

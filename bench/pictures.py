@@ -1,0 +1,228 @@
+"""Pictures of the rows: one question each, ours first and in one colour, labels beside what they name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ov_minilm.measure.render import Figures, number
+from ov_minilm.measure.row import OURS, Row, shipped_fingerprint
+
+MINE, OTHER, INK = "#0b6e5f", "#9aa4ad", "#1b2530"
+STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "figure.facecolor": "white",  # a card of its own on a dark page too
+}
+WIDTH, DPI = 8.0, 110  # inches; 880 pixels, shown at 800
+RIVALS = 4
+MOST = 7  # bars, lines or points
+LISTS = ("sentences", "chunks", "mix", "32 callers")
+
+
+def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Write every picture that there are rows for, of the machine with the most rows.
+
+    Raises:
+        StaleRows: rows of another artefact than the shipped one.
+    """
+    if not rows:
+        return []
+    machines = [row.machine for row in rows]
+    most = max(sorted(set(machines)), key=machines.count)
+    figures = Figures([row for row in rows if row.machine == most], shipped_fingerprint())
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    with matplotlib.rc_context(STYLE):
+        for name, draw in PICTURES.items():
+            figure = draw(figures)
+            if figure:
+                figure.supxlabel(figures.conditions, fontsize=7.5, color="#5d6975")
+                figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None})
+                written.append(folder / f"{name}.png")
+    return written
+
+
+def throughput(figures: Figures) -> Figure | None:
+    """Texts a second by workload, ours against the four best of the others."""
+    names = [name for name in LISTS if figures.contenders(name, "texts_per_s")]
+    if not names:
+        return None
+    figure = Figure(figsize=(WIDTH, 1.95 * ((len(names) + 1) // 2) + 0.5), layout="constrained")
+    places = figure.subplots((len(names) + 1) // 2, 2, squeeze=False).ravel()
+    for axes, name in zip(places, names, strict=False):
+        best = rivals(figures, name, "texts_per_s")[:RIVALS]
+        _bars(axes, [_found(figures, name, one, "texts_per_s") for one in (OURS, *best)])
+        axes.set_title(f"{name}: texts a second")
+    for axes in places[len(names) :]:
+        axes.axis("off")
+    return figure
+
+
+def serving(figures: Figures) -> Figure | None:
+    """How long a request takes against how many are answered, as clients are added."""
+    clients = sorted(
+        {int(row.workload.split()[1]) for row in figures.rows.values() if row.workload.endswith(" clients")}
+    )
+    servers = figures.contenders(f"server, {clients[-1]} clients", "texts_per_s")[:MOST] if clients else []
+    if not servers:
+        return None
+    figure, axes = _one(3.6)
+    for server in servers:
+        points = [
+            tuple(_found(figures, f"server, {n} clients", server, q).value for q in ("texts_per_s", "p50_ms"))
+            for n in clients
+        ]
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, "o-", color=colour(server), lw=2 if server == OURS else 1.2, ms=4)
+        _label(axes, server, (x[-1], y[-1]))
+    axes.set(xscale="log", yscale="log", xlabel="requests answered a second, one sentence each")
+    axes.set_title(
+        f"Milliseconds a request takes (median), 1 to {clients[-1]} clients: low and right is better"
+    )
+    _plain(axes)
+    axes.margins(x=0.18)
+    return figure
+
+
+def accuracy(figures: Figures) -> Figure | None:
+    """Points of Spearman's correlation lost to FP32 against speed on sentences."""
+    names = [n for n in figures.contenders("sentences", "texts_per_s") if figures.same_vectors(n)]
+    names = [n for n in names if figures.find("accuracy", n, "spearman_change")][:MOST]
+    if len(names) < 2:
+        return None
+    figure, axes = _one(3.4)
+    for name in names:
+        x = _found(figures, "sentences", name, "texts_per_s").value
+        y = _found(figures, "accuracy", name, "spearman_change").value
+        axes.plot(x, y, "o", color=colour(name), ms=9 if name == OURS else 6)
+        _label(axes, name, (x, y))
+    axes.axhline(0, color=INK, lw=0.6)
+    axes.set(xlabel="sentences a second: right is faster", xlim=(0, None))
+    axes.set_title("Spearman points gained or lost to FP32 (STS benchmark): up is better")
+    axes.margins(0.2)
+    return figure
+
+
+def memory(figures: Figures) -> Figure | None:
+    """Peak memory of a process against its speed on sentences."""
+    names = [n for n in figures.contenders("sentences", "texts_per_s") if figures.same_vectors(n)]
+    names = [n for n in names if figures.find("new process", n, "peak_mb")][:MOST]
+    if len(names) < 2:
+        return None
+    figure, axes = _one(3.4)
+    for name in names:
+        x = _found(figures, "sentences", name, "texts_per_s").value
+        y = _found(figures, "new process", name, "peak_mb").value
+        axes.plot(x, y, "o", color=colour(name), ms=9 if name == OURS else 6)
+        _label(axes, name, (x, y))
+    axes.set(xlabel="sentences a second: right is faster", xlim=(0, None), ylim=(0, None))
+    axes.set_title("Peak memory of the process, MB: down is better")
+    axes.margins(0.2)
+    return figure
+
+
+def limit(figures: Figures) -> Figure | None:
+    """Which share of the INT8 limit is reached, and where a batch's time goes."""
+    reached = [row for row in figures.rows.values() if row.workload.startswith("limit, ") and row.unit == "%"]
+    where = [row for row in figures.rows.values() if row.workload.startswith("parts of a batch, ")]
+    if not reached or not where:
+        return None
+    figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, rows, title in (
+        (left, reached, "Share of the INT8 limit reached, %"),
+        (right, sorted(where, key=lambda row: -row.value), "Where the time of a batch of chunks goes, %"),
+    ):
+        _bars(axes, rows, [row.workload.split(", ", 1)[1] for row in rows])
+        axes.set_title(title)
+        axes.set_xlim(0, 100)
+    return figure
+
+
+PICTURES = {
+    "throughput": throughput,
+    "serving": serving,
+    "accuracy": accuracy,
+    "memory": memory,
+    "limit": limit,
+}
+
+
+def rivals(figures: Figures, workload: str, quantity: str) -> list[str]:
+    """List other libraries with the same vectors, the best first, one variant of each."""
+    names = [n for n in figures.contenders(workload, quantity) if not n.startswith(OURS)]
+    best: dict[str, str] = {}
+    for name in names:
+        if figures.same_vectors(name):
+            best.setdefault(name.split()[0], name)
+    return list(best.values())
+
+
+def colour(name: str) -> str:
+    """Ours, and everybody else."""
+    return MINE if name == OURS else OTHER
+
+
+def _found(figures: Figures, workload: str, contender: str, quantity: str) -> Row:
+    row = figures.find(workload, contender, quantity)
+    if row is None:
+        raise ValueError(f"no row {workload}/{contender}/{quantity}")
+    return row
+
+
+def _one(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _bars(axes: Axes, rows: Sequence[Row], names: Sequence[str] | None = None) -> None:
+    """One bar a row with its value at the end, the first on top."""
+    labels = list(names or [row.contender for row in rows])
+    axes.barh(labels, [row.value for row in rows], color=[colour(row.contender) for row in rows], height=0.7)
+    for y, row in enumerate(rows):
+        text = number(row.value)
+        axes.annotate(
+            text, (row.value, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9
+        )
+    axes.invert_yaxis()
+    axes.margins(x=0.18)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    for label in axes.get_yticklabels():
+        if label.get_text() == OURS:
+            label.set(color=MINE, weight="bold")
+
+
+def _label(axes: Axes, name: str, at: tuple[float, float]) -> None:
+    """Write a name beside its point."""
+    axes.annotate(
+        name,
+        at,
+        xytext=(8, 4),
+        textcoords="offset points",
+        fontsize=9,
+        color=MINE if name == OURS else INK,
+        weight="bold" if name == OURS else "normal",
+        annotation_clip=False,
+    )
+
+
+def _plain(axes: Axes) -> None:
+    """Write 0.5 and 20 on logarithmic axes, not 5x10^-1."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,36 @@
+"""A small suite for those who know pytest-benchmark: `pytest bench --benchmark-compare` between two commits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ov_minilm import Embedder
+from ov_minilm.measure.texts import SHAPES, Texts
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Iterator[Embedder]:
+    """The model in the package."""
+    with Embedder.open() as found:
+        yield found
+
+
+@pytest.mark.filterwarnings("ignore:text .* has .* tokens")  # documents are cut, as they are meant to be
+@pytest.mark.parametrize("name", SHAPES)
+def test_list(benchmark: Any, embedder: Embedder, name: str) -> None:
+    """Encode the list of a workload in one call."""
+    texts = Texts(embedder.count_tokens).make(name)
+
+    vectors = benchmark(embedder.encode, texts, progress=False)
+
+    assert (len(texts), embedder.spec.dim) == vectors.shape
+
+
+def test_query(benchmark: Any, embedder: Embedder) -> None:
+    """Encode one query."""
+    (text, *_) = Texts(embedder.count_tokens).make("query")
+
+    assert (embedder.spec.dim,) == benchmark(embedder.encode, text).shape

@@ -1,0 +1,109 @@
+"""The benchmarks of processes: what people do with an embedding model, one function each.
+
+A benchmark takes a race and yields rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ov_minilm.measure.contender import Process
+from ov_minilm.measure.race import Race, Values
+from ov_minilm.measure.row import Row
+
+Benchmark = Callable[[Race[Process]], Iterator[Row]]
+CROWD = 32  # callers at a time
+STARTS = 3  # new processes of each contender
+TUNE_TEXTS = 64  # of a list, that batch sizes are tried on
+
+
+def latency(answer: dict[str, Any]) -> Values:
+    """Sum up the calls of one turn."""
+    return {f"p{at}_ms": 1000 * float(np.percentile(answer["seconds"], at)) for at in (50, 99)}
+
+
+def tuned(race: Race[Process], name: str) -> str:
+    """Write the list of a workload and let each contender find its best batch size for it."""
+    path = race.file(name)
+    race.each(lambda process: process.ask("tune", texts=path, first=TUNE_TEXTS))
+    return path
+
+
+def query(race: Race[Process]) -> Iterator[Row]:
+    """Ask one query at a time, in a process that does nothing else."""
+    path = race.file("query")
+    return race.rows("query", lambda process: latency(process.ask("each", texts=path)))
+
+
+def query_after_list(race: Race[Process]) -> Iterator[Row]:
+    """Ask the same queries, each time after a list was indexed."""
+    path, chunks = race.file("query"), tuned(race, "chunks")
+
+    def turn(process: Process) -> Values:
+        process.ask("time", texts=chunks)
+        return latency(process.ask("each", texts=path))
+
+    return race.rows("query after a list", turn)
+
+
+def query_beside_list(race: Race[Process]) -> Iterator[Row]:
+    """Ask the same queries, while another thread of the process encodes chunks."""
+    path, chunks = race.file("query"), tuned(race, "chunks")
+
+    def turn(process: Process) -> Values:
+        answer = process.ask("beside", texts=path, list=chunks)
+        return latency(answer) | {"texts_per_s": answer["texts_per_s"]}
+
+    return race.rows("query beside a list", turn)
+
+
+def crowd(race: Race[Process]) -> Iterator[Row]:
+    """Let many threads of the process ask, each for one sentence at a time."""
+    path = race.file("sentences")
+
+    def turn(process: Process) -> Values:
+        answer = process.ask("crowd", texts=path, callers=CROWD)
+        return {"texts_per_s": len(answer["seconds"]) / answer["wall"]} | latency(answer)
+
+    return race.rows(f"{CROWD} callers", turn)
+
+
+def a_list(name: str) -> Benchmark:
+    """Return the benchmark of a list in one call."""
+
+    def benchmark(race: Race[Process]) -> Iterator[Row]:
+        path = tuned(race, name)
+        count = len(race.texts.make(name))
+        return race.rows(
+            name,
+            lambda process: {"texts_per_s": count / process.ask("time", texts=path)["seconds"][0]},
+        )
+
+    benchmark.__doc__ = f"One call with the list {name!r}."
+    return benchmark
+
+
+def new_process(race: Race[Process]) -> Iterator[Row]:
+    """Time a process from its start to its first vector; take its peak memory after lists of every length."""
+    paths = [race.file(name) for name in ("sentences", "chunks", "mix")]
+
+    def turn(process: Process) -> Values:
+        with Process(process.contender, race.threads) as new:
+            for path in paths:
+                new.ask("time", texts=path)
+            return {"first_vector_s": new.first_vector_s, "peak_mb": new.memory_mb("VmHWM")}
+
+    return race.rows("new process", turn, max_rounds=STARTS)
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "query": query,
+    "query after a list": query_after_list,
+    "query beside a list": query_beside_list,
+    "32 callers": crowd,
+    **{name: a_list(name) for name in ("sentences", "chunks", "documents", "mix")},
+    "new process": new_process,
+}

@@ -1,0 +1,165 @@
+"""`ov-minilm bench`: what is fast on this machine, why it runs as it does, and what it costs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ov_minilm.artefact.manifest import SHIPPED, Manifest
+from ov_minilm.errors import TruncationWarning
+from ov_minilm.measure.benchmarks import BENCHMARKS
+from ov_minilm.measure.contender import Contender, Process, ours
+from ov_minilm.measure.race import Race, Say
+from ov_minilm.measure.render import Figures, Table, number
+from ov_minilm.measure.row import FP32, OURS, RATIO, Row
+from ov_minilm.measure.texts import Texts
+from ov_minilm.runtime import cpus
+from ov_minilm.runtime.embedder import Embedder, Info
+
+WORKLOADS = ("query", "query after a list", "sentences", "chunks", "new process")
+SHARE = 1 / 15  # of all the time, for one contender and one workload
+HOUR_S = 3600
+SLOWER_AFTER_LIST = 1.5  # times the warmed latency; beyond it a sentence says so
+CLEARLY = 1.05  # times as fast: below it two lowerings count as equal
+
+
+@dataclass(slots=True)
+class Result:
+    """What a run found."""
+
+    info: Info
+    rows: list[Row] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    machine_is_noisy: bool = False
+    interrupted: bool = False
+
+    @property
+    def figures(self) -> Figures:
+        """The rows, ready to be looked up."""
+        return Figures(self.rows, self.info.fingerprint)
+
+
+def run(
+    model: Path | None, reference: Path | None, *, threads: int | None, seconds: float, say: Say
+) -> Result:
+    """Measure an artefact in both lowerings, and its FP32 reference if there is one.
+
+    Ctrl-C keeps what was measured and sets `interrupted`.
+
+    Raises:
+        ArtefactError: a folder is not a complete, unchanged artefact.
+        ContenderFailed: the artefact itself cannot be run.
+    """
+    warnings.simplefilter("ignore", TruncationWarning)
+    if reference:
+        Manifest.read(reference)  # refused now, and not after the first starts
+    with Embedder.open(model, threads=cpus.threads(threads)) as embedder:
+        result = Result(embedder.info)
+        texts = Texts(embedder.count_tokens)
+        texts.make("query")  # reads the words while there is a tokenizer
+    contenders = _worth_racing(ours(model, reference), result.info)
+    try:
+        with Race(
+            contenders,
+            Process,
+            texts,
+            threads=result.info.threads,
+            artefact=Manifest.read(model or SHIPPED).fingerprint,
+            seconds=seconds * SHARE,
+            say=say,
+        ) as race:
+            for number_, name in enumerate(WORKLOADS, 1):
+                race.part = f"{number_} of {len(WORKLOADS)}, "
+                result.rows += BENCHMARKS[name](race)
+                result.failed, result.machine_is_noisy = race.failed, race.machine_is_noisy
+    except KeyboardInterrupt:
+        result.interrupted = True
+    return result
+
+
+def _worth_racing(contenders: Sequence[Contender], info: Info) -> list[Contender]:
+    """Leave out the lowering that the artefact runs in anyway, and both where there is no choice."""
+    chosen = info.lowering if info.weights == "int8" and info.device == "CPU" else None
+    skipped = {f"{OURS} {name}" for name in ("native", "conv") if chosen in (None, name)}
+    return [contender for contender in contenders if contender.name not in skipped]
+
+
+def tables(result: Result) -> list[Table]:
+    """Lay out what was measured."""
+    figures = result.figures
+    columns = [
+        ("sentences", "texts_per_s"),
+        ("chunks", "texts_per_s"),
+        ("query", "p50_ms"),
+        ("query", "p99_ms"),
+    ]
+    later = [
+        ("query after a list", "p50_ms"),
+        ("query after a list", "p99_ms"),
+        ("new process", "first_vector_s"),
+        ("new process", "peak_mb"),
+    ]
+    found = [("Speed", columns), ("A query after a list, and a new process", later)]
+    return [figures.table(title, chosen) for title, chosen in found if figures.contenders(*chosen[0])]
+
+
+def sentences(result: Result) -> list[str]:
+    """Say in words what a reader wants to know, as far as it was measured."""
+    figures, info = result.figures, result.info
+    lines = [line for line in (_against_fp32(figures), _lowering(figures, info), _cost(figures)) if line]
+    warmed = figures.find("query", OURS, "p50_ms")
+    after = figures.find("query after a list", OURS, "p50_ms")
+    if warmed and after:
+        slower = after.value > SLOWER_AFTER_LIST * warmed.value
+        lines.append(
+            f"One query takes {number(warmed.value)} ms, after a list {number(after.value)} ms"
+            + (": slower; a list leaves less compiled for single texts." if slower else ".")
+        )
+    if FP32 not in {row.contender for row in result.rows}:
+        lines.append("FP32 was not measured: make it with `ov-minilm convert`, and name it with --reference.")
+    if result.machine_is_noisy:
+        lines.append(
+            "This machine is noisy: a fixed piece of work took very different times. Repeat when it is quiet."
+        )
+    lines += [f"{name} was left out: {reason}" for name, reason in result.failed.items()]
+    if result.interrupted:
+        lines.append("Interrupted: this is what was measured until then.")
+    return lines
+
+
+def _against_fp32(figures: Figures) -> str:
+    parts = []
+    for workload, what in (("sentences", "sentences"), ("chunks", "chunks of 180–256 tokens")):
+        ratio = figures.find(workload, FP32, RATIO)
+        if ratio:
+            parts.append(f"{ratio.value:.1f}× on {what}")
+    if ratio := figures.find("query", FP32, RATIO):
+        parts.append(f"{ratio.value:.1f}× for one query")
+    return f"INT8 is faster than FP32 here: {', '.join(parts)}." if parts else ""
+
+
+def _lowering(figures: Figures, info: Info) -> str:
+    other = {"native": "conv", "conv": "native"}.get(info.lowering, "")
+    ratio = figures.find("sentences", f"{OURS} {other}", RATIO)
+    if ratio is None:
+        return ""
+    if ratio.value > CLEARLY:
+        than = f"it is {ratio.value:.2f}× as fast as {other}"
+    elif ratio.value > 1 / CLEARLY:
+        than = f"{other} is as fast ({ratio.value:.2f}×), so the choice does not matter on this machine"
+    else:
+        than = f"{other} is faster, {1 / ratio.value:.2f}×: pass lowering={other!r}"
+    return (
+        f"INT8 layers run as {info.lowering} (kernel {info.kernel}, other layers {info.precision}): {than}."
+    )
+
+
+def _cost(figures: Figures) -> str:
+    parts = []
+    for workload in ("sentences", "chunks"):
+        row = figures.find(workload, OURS, "texts_per_s")
+        if row:
+            parts.append(f"{1e6 / row.value / HOUR_S:.1f} hours for {workload}")
+    return f"A million texts take {' or '.join(parts)}." if parts else ""

@@ -1,0 +1,156 @@
+"""Contenders as processes: started once, asked in turn, never mixed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ov_minilm.measure import machine
+from ov_minilm.measure.row import FP32, OURS
+from ov_minilm.spec import FloatArray
+
+WORKER = Path(__file__).with_name("worker.py")
+ADAPTER = Path(__file__).with_name("ours.py")
+ANSWER_TIMEOUT_S = 300.0  # the slowest answer, of a library that pads every text to 256, takes 100
+
+
+class ContenderFailed(Exception):
+    """A contender could not start, answered with an error, or died; the message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """How to start one contender, and what to call it."""
+
+    name: str  # in rows and pictures
+    title: str
+    command: tuple[str, ...]  # starts a process that speaks the protocol of worker.py
+    variant: str
+    models: dict[str, str] = field(default_factory=dict)  # files it may read, by what they are
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def ours(model: Path | None, reference: Path | None) -> list[Contender]:
+    """List this package's contenders: the artefact, each lowering of it, and its FP32 reference if given."""
+    command = (sys.executable, "-m", "ov_minilm.measure.worker", str(ADAPTER))
+    folder = {"model": str(model or "")}
+    found = [
+        Contender(OURS, "INT8, as it comes", command, "int8", folder),
+        Contender(f"{OURS} native", "INT8 by OpenVINO's matrix multiplication", command, "native", folder),
+        Contender(f"{OURS} conv", "INT8 by 1x1 convolutions", command, "conv", folder),
+    ]
+    if reference:
+        title = "the same packing, not quantized"
+        found.append(Contender(FP32, title, command, "fp32", {"model": str(reference)}))
+    return found
+
+
+class Process:
+    """A running contender that has loaded its model. Also a context manager."""
+
+    def __init__(self, contender: Contender, threads: int) -> None:
+        """Start and load.
+
+        Raises:
+            ContenderFailed: it does not start, or cannot load its model.
+        """
+        self.contender = contender
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
+        started = time.perf_counter()
+        self._process = subprocess.Popen(
+            contender.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, **limits, **contender.environment},
+            start_new_session=True,  # Ctrl-C is for us: we end them
+        )
+        try:
+            variant, models = contender.variant, contender.models
+            loaded = self.ask("load", variant=variant, models=models, threads=threads)
+        except BaseException:
+            self.close()
+            raise
+        self.facts: dict[str, str] = loaded["facts"]
+        self.first_vector_s = time.perf_counter() - started  # from the start of the process
+
+    def ask(self, do: str, **request: Any) -> dict[str, Any]:
+        """Send one request of worker.py and wait for its answer.
+
+        Raises:
+            ContenderFailed: the answer is an error, or none came.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self._process.kill()
+
+        watchdog = threading.Timer(ANSWER_TIMEOUT_S, end)
+        watchdog.daemon = True  # an interrupt while it starts must not keep the interpreter for its time
+        try:
+            watchdog.start()
+            self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        finally:
+            watchdog.cancel()
+        if late.is_set():
+            raise ContenderFailed(f"{self.contender.name}: no answer to {do} in {ANSWER_TIMEOUT_S:.0f} s")
+        if not line:
+            raise ContenderFailed(f"{self.contender.name}: the process ended: {self._last_words()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise ContenderFailed(f"{self.contender.name}: {' '.join(answer['error'].split())}")
+        return answer
+
+    def vectors(self, path: str) -> FloatArray:  # -> [N, D]
+        """Encode the list in a file."""
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "vectors.f32"
+            shape = self.ask("vectors", texts=path, out=str(out))["shape"]
+            vectors: FloatArray = np.fromfile(out, "<f4").reshape(shape)
+        return vectors
+
+    def memory_mb(self, name: str) -> float:
+        """Return resident memory in MB: VmRSS is that of now, VmHWM the peak."""
+        return machine.memory_mb(name, self._process.pid)
+
+    def close(self) -> None:
+        """End the process, whatever it is doing: it holds nothing worth keeping."""
+        self._process.kill()
+        with self._process:  # closes the pipes and waits
+            pass
+        self._log.close()
+
+    def _last_words(self) -> str:
+        code = self._process.wait()
+        self._log.seek(0)
+        lines = [line.strip() for line in self._log.readlines() if line.strip()]
+        return f"{lines[-1] if lines else 'it said nothing'} (exit code {code})"
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

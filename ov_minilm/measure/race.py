@@ -1,0 +1,234 @@
+"""The runner: contenders take turns, so that a machine that slows down slows them all.
+
+A turn gives one value of each quantity. A row holds the median of the rounds, and the range of 90 % of them;
+a ratio is the median of the ratios of one round, of neighbours in time. Rounds go on until every median is
+known well enough, or the time is over.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+
+from ov_minilm.measure import machine
+from ov_minilm.measure.contender import Contender, ContenderFailed
+from ov_minilm.measure.row import LOWER_IS_BETTER, OURS, RATIO, UNITS, Row
+from ov_minilm.measure.texts import Texts
+
+SILENCE_S = 0.03  # threads of ONNX Runtime and CTranslate2 spin on after a call and slow the next contender
+MIN_ROUNDS = 5
+NARROW = 0.02  # of the median: half the width of its interval at which a contender needs no more rounds
+NOISY = 0.15  # of the median: interquartile range of the machine's own probe
+
+Values = dict[str, float]  # quantity -> value
+Say = Callable[[str], None]
+
+
+class Running(Protocol):
+    """A contender that has started: a process that is asked, or a server."""
+
+    facts: dict[str, str]  # versions, and what really runs
+
+    def close(self) -> None:
+        """End it."""
+
+
+R = TypeVar("R", bound=Running)
+T = TypeVar("T")
+
+
+class Race(Generic[R]):
+    """Running contenders, among them ours, and the files with their texts. Also a context manager.
+
+    `failed` says which contenders fell out, and why; `part` goes before what is said.
+    """
+
+    def __init__(
+        self,
+        contenders: Sequence[Contender],
+        start: Callable[[Contender, int], R],
+        texts: Texts,
+        *,
+        threads: int,
+        artefact: str,
+        seconds: float,
+        say: Say,
+    ) -> None:
+        """Start every contender.
+
+        Args:
+            contenders: who takes part; ratios are for OURS, which must be among them.
+            start: starts one with a number of threads.
+            texts: makes the lists.
+            threads: for each contender.
+            artefact: the fingerprint that rows carry.
+            seconds: what one contender may take for one benchmark.
+            say: is told what is going on, with the time that is left.
+        """
+        self.threads = threads
+        self.failed: dict[str, str] = {}
+        self.part = ""
+        self.probes: list[float] = []  # seconds of the machine's own probe, in each round
+        self.running: dict[str, R] = {}
+        self.texts = texts
+        self._artefact = artefact
+        self._seconds = seconds
+        self._say = say
+        self._machine = machine.describe(threads)
+        self._folder = tempfile.TemporaryDirectory()
+        for contender in contenders:
+            say(f"starting {contender.name}")
+            try:
+                self.running[contender.name] = start(contender, threads)
+            except ContenderFailed as error:
+                self._drop(contender.name, error)
+            except BaseException:
+                self.close()
+                raise
+
+    def file(self, name: str, texts: Sequence[str] | None = None) -> str:
+        """Write a list, by default that of a workload, where contenders can read it."""
+        path = Path(self._folder.name) / f"{name}.json"
+        if not path.exists():
+            path.write_text(json.dumps(texts or self.texts.make(name)), encoding="utf-8")
+        return str(path)
+
+    def each(self, call: Callable[[R], T]) -> dict[str, T]:
+        """Call something for every contender once; one that fails drops out."""
+        found = {}
+        for name, running in list(self.running.items()):
+            try:
+                found[name] = call(running)
+            except ContenderFailed as error:
+                self._drop(name, error)
+        return found
+
+    def rows(
+        self, workload: str, turn: Callable[[R], Values], *, max_rounds: int | None = None
+    ) -> Iterator[Row]:
+        """Give everybody turns and yield a row for each quantity, and the ratio to ours of the first one."""
+        rounds = self._rounds(workload, turn, max_rounds)
+        mine = rounds.get(OURS, [])
+        for name, values in rounds.items():
+            for quantity in values[0]:
+                yield self.row(workload, name, quantity, [one[quantity] for one in values])
+            if name != OURS and mine:
+                quantity = next(iter(values[0]))
+                pairs = [(b[quantity], a[quantity]) for a, b in zip(mine, values, strict=False)]
+                lower = UNITS[quantity] in LOWER_IS_BETTER
+                better = [theirs / ours if lower else ours / theirs for theirs, ours in pairs]
+                yield self.row(workload, name, RATIO, better)
+
+    def row(self, workload: str, contender: str, quantity: str, values: Sequence[float]) -> Row:
+        """Sum up the values of one quantity."""
+        facts = self.running[contender].facts if contender in self.running else {}
+        return Row(
+            what=f"{workload}/{contender}/{quantity}",
+            value=_rounded(statistics.median(values)),
+            unit=UNITS[quantity],
+            low=_rounded(float(np.percentile(values, 5))),
+            high=_rounded(float(np.percentile(values, 95))),
+            rounds=len(values),
+            machine=self._machine,
+            artefact=self._artefact,
+            versions=", ".join(f"{name} {number}" for name, number in facts.items()),
+            taken=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        )
+
+    @property
+    def machine_is_noisy(self) -> bool:
+        """Whether a fixed piece of work, done before each round, took very different times."""
+        return len(self.probes) >= MIN_ROUNDS and relative_spread(self.probes) > NOISY
+
+    def _rounds(
+        self, workload: str, turn: Callable[[R], Values], max_rounds: int | None
+    ) -> dict[str, list[Values]]:
+        """Collect rounds; the first one warms and does not count."""
+        self._say(f"{self.part}{workload}: warming")
+        self.each(turn)
+        found: dict[str, list[Values]] = {name: [] for name in self.running}
+        spent = dict.fromkeys(found, 0.0)
+        number = 0
+        while going := self._going(found, spent, max_rounds):
+            left = sum(max(0.0, self._seconds - spent[name]) for name in going)
+            self._say(f"{self.part}{workload}: round {number + 1}, at most {left:.0f} s left")
+            self.probes.append(machine.probe(self.threads))
+            order = [name for name in self.running if name in going or name == OURS]
+            turns = number % len(order)  # another one begins each round
+            for name in order[turns:] + order[:turns]:
+                time.sleep(SILENCE_S)
+                started = time.perf_counter()
+                try:
+                    found[name].append(turn(self.running[name]))
+                except ContenderFailed as error:
+                    self._drop(name, error)
+                    found.pop(name)
+                    continue
+                spent[name] += time.perf_counter() - started
+            number += 1
+        return {name: values for name, values in found.items() if values}
+
+    def _going(
+        self, found: Mapping[str, list[Values]], spent: Mapping[str, float], max_rounds: int | None
+    ) -> list[str]:
+        """List who needs another round."""
+        going = []
+        for name, values in found.items():
+            enough = max_rounds is not None and len(values) >= max_rounds
+            if len(values) >= MIN_ROUNDS:
+                quantity = next(iter(values[0]))
+                narrow = half_interval([one[quantity] for one in values]) < NARROW
+                enough |= narrow or spent[name] >= self._seconds
+            if not enough:
+                going.append(name)
+        return going
+
+    def _drop(self, name: str, error: ContenderFailed) -> None:
+        """Take a contender that fails out of the race, with its reason."""
+        if name == OURS:
+            raise error
+        self._say(f"left out: {error}")
+        self.failed[name] = str(error).removeprefix(f"{name}: ")
+        if name in self.running:
+            self.running.pop(name).close()
+
+    def close(self) -> None:
+        """End every contender and remove the files."""
+        for running in self.running.values():
+            running.close()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Race[R]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half the width of the median's interval over the median.
+
+    The notch of a box plot: McGill, Tukey and Larsen, "Variations of Box Plots", 1978.
+    """
+    return float(1.57 * relative_spread(values) / np.sqrt(len(values)))
+
+
+def relative_spread(values: Sequence[float]) -> float:
+    """Interquartile range over median: what a single slow round cannot blow up."""
+    low, middle, high = np.percentile(values, (25, 50, 75))
+    return float((high - low) / middle)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")

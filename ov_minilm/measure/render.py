@@ -1,0 +1,158 @@
+"""Rows as tables: for the terminal, Markdown, and a page of HTML. Nothing is computed here but the layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ov_minilm.measure.row import LOWER_IS_BETTER, OURS, RATIO, UNITS, Row, refuse_stale
+
+PAGE = Path(__file__).with_name("page.html")
+MIN_COSINE = 0.99  # of a contender's vectors to FP32: below it they are other vectors, and no race is fair
+AHEAD = "▲"
+
+Column = tuple[str, str]  # workload, quantity
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells as text; the first column names who."""
+
+    title: str
+    header: list[str]
+    cells: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+
+
+class Figures:
+    """Rows of one machine and the artefact that they are shown for, by what they are about."""
+
+    def __init__(self, rows: Sequence[Row], artefact: str) -> None:
+        """Index rows.
+
+        Raises:
+            StaleRows: a row is of another artefact.
+            ValueError: there are no rows, or rows of several machines.
+        """
+        refuse_stale(rows, artefact)
+        self.machines = sorted({row.machine for row in rows})
+        if len(self.machines) != 1:
+            raise ValueError(f"rows of {len(self.machines)} machines: {'; '.join(self.machines)}")
+        self.rows = {row.what: row for row in rows}
+        self.taken = max(row.taken for row in rows)
+        self.artefact = artefact
+
+    def find(self, workload: str, contender: str, quantity: str) -> Row | None:
+        """Return a row, None if it was not measured."""
+        return self.rows.get(f"{workload}/{contender}/{quantity}")
+
+    def contenders(self, workload: str, quantity: str) -> list[str]:
+        """List who has such a row: ours first, then the best."""
+        found = [r for r in self.rows.values() if (r.workload, r.quantity) == (workload, quantity)]
+        lower = UNITS[quantity] in LOWER_IS_BETTER
+        found.sort(key=lambda row: (row.contender != OURS, row.value if lower else -row.value))
+        return [row.contender for row in found]
+
+    def same_vectors(self, contender: str) -> bool:
+        """Whether a contender's vectors are those of the model; not measured counts as yes."""
+        cosine = self.find("accuracy", contender, "cosine")
+        return cosine is None or cosine.value >= MIN_COSINE
+
+    @property
+    def conditions(self) -> str:
+        """What stands under every table and picture."""
+        return f"{self.machines[0]}; artefact {self.artefact}; {self.taken}"
+
+    def table(self, title: str, columns: Sequence[Column], contenders: Sequence[str] | None = None) -> Table:
+        """Put contenders into rows and figures into columns; how many times better ours is in brackets."""
+        found = list(contenders or ())
+        for column in columns if contenders is None else ():
+            found += [name for name in self.contenders(*column) if name not in found]
+        cells, marks = [], set()
+        for name in found:
+            line = [name if self.same_vectors(name) else f"{name} †"]
+            for workload, quantity in columns:
+                line.append(
+                    self._cell(workload, name, quantity, first=_is_first(columns, workload, quantity))
+                )
+            marks |= {mark for mark in (AHEAD, "†") for cell in line if mark in cell}
+            cells.append(line)
+        notes = [self.conditions]
+        if any("×)" in cell for line in cells for cell in line):
+            notes.append("(n×): how many times better ov_minilm is, median of the rounds' ratios")
+        if AHEAD in marks:
+            notes.append(f"{AHEAD} ahead of ov_minilm")
+        if "†" in marks:
+            notes.append(f"† its vectors are not those of the model (cosine under {MIN_COSINE})")
+        return Table(title, ["", *(_heading(*column) for column in columns)], cells, notes)
+
+    def _cell(self, workload: str, contender: str, quantity: str, *, first: bool) -> str:
+        row = self.find(workload, contender, quantity)
+        if row is None:
+            return ""
+        text = number(row.value)
+        ratio = self.find(workload, contender, RATIO) if first else None
+        if ratio and self.same_vectors(contender):
+            ahead = f" {AHEAD}" if ratio.high < 1 else ""
+            text += f" ({ratio.value:.2f}×){ahead}"
+        return text
+
+
+def _is_first(columns: Sequence[Column], workload: str, quantity: str) -> bool:
+    """Whether this is the quantity of a workload that ratios are of: the one that is shown first."""
+    return next(q for w, q in columns if w == workload) == quantity
+
+
+def _heading(workload: str, quantity: str) -> str:
+    name = quantity.removesuffix("_ms") if quantity.endswith("_ms") else ""
+    return f"{workload}, {name + ' ' if name else ''}{UNITS[quantity]}"
+
+
+def number(value: float) -> str:
+    """Write three digits that count, and whole thousands with their comma."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def markdown(table: Table) -> str:
+    """Return a table as Markdown, its notes under it."""
+    lines = [
+        "| " + " | ".join(table.header) + " |",
+        "| --- |" + " ---: |" * (len(table.header) - 1),
+        *("| " + " | ".join(_bold_ours(line)) + " |" for line in table.cells),
+    ]
+    return "\n".join(lines) + "\n\n" + ". ".join(table.notes) + ".\n"
+
+
+def _bold_ours(line: list[str]) -> list[str]:
+    return [f"**{cell}**" if cell else "" for cell in line] if line[0] == OURS else line
+
+
+def terminal(table: Table) -> None:
+    """Print a table."""
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    console = Console()
+    grid = Grid(title=table.title, title_justify="left", title_style="bold")
+    for place, name in enumerate(table.header):
+        grid.add_column(name, justify="right" if place else "left")
+    for line in table.cells:
+        grid.add_row(*line, style="bold" if line[0] == OURS else None)
+    console.print(grid)
+    for note in table.notes:
+        console.print(note, style="dim", markup=False, highlight=False)
+
+
+def page(title: str, sentences: Sequence[str], tables: Sequence[Table], pictures: Sequence[str] = ()) -> str:
+    """Return one page that opens offline, `pictures` being SVG elements."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(PAGE.read_text(encoding="utf-8")).render(
+        title=title, sentences=sentences, tables=tables, pictures=pictures, ours=OURS
+    )

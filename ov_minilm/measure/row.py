@@ -1,0 +1,117 @@
+"""One measured figure together with everything that it depends on, and the file that keeps such figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ov_minilm.artefact.manifest import SHIPPED, Manifest
+from ov_minilm.files import whole
+
+OURS, FP32 = "ov_minilm", "ov_minilm FP32"  # the names of our own contenders in every row
+RATIO = "ours_times_better"
+
+UNITS = {  # by quantity; "" counts things
+    "texts_per_s": "texts/s",
+    "tokens_per_s": "tokens/s",
+    "p50_ms": "ms",
+    "p99_ms": "ms",
+    "first_vector_s": "s",
+    "peak_mb": "MB",
+    "rss_mb": "MB",
+    "disk_mb": "MB",
+    "gflops": "GFLOP/s",
+    "share": "%",
+    "cosine": "cosine",
+    "spearman": "points",
+    "spearman_change": "points",
+    "overlap": "share",
+    "bytes": "bytes",
+    RATIO: "×",
+}
+LOWER_IS_BETTER = frozenset({"ms", "s", "MB"})
+
+
+class StaleRows(ValueError):
+    """Rows of another artefact than the one that they are shown for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A figure. Half of a page's claims are wrong a month later unless each carries its conditions."""
+
+    what: str  # workload/contender/quantity, as in "sentences/ov_minilm/texts_per_s"
+    value: float  # median of the rounds
+    unit: str
+    low: float  # 5th percentile of the rounds
+    high: float  # 95th
+    rounds: int
+    machine: str  # processor, instruction sets, threads
+    artefact: str  # fingerprint
+    versions: str  # of the contender's libraries
+    taken: str  # date, ISO 8601
+
+    @property
+    def workload(self) -> str:
+        """What was done."""
+        return self.what.split("/")[0]
+
+    @property
+    def contender(self) -> str:
+        """Who did it."""
+        return self.what.split("/")[1]
+
+    @property
+    def quantity(self) -> str:
+        """What was measured, a key of UNITS."""
+        return self.what.split("/")[2]
+
+
+def shipped_fingerprint() -> str:
+    """Return the fingerprint of the artefact in the package."""
+    return Manifest.read(SHIPPED).fingerprint
+
+
+def refuse_stale(rows: Sequence[Row], artefact: str) -> None:
+    """Refuse rows of another artefact: their figures say nothing of this one.
+
+    Raises:
+        StaleRows: with both fingerprints.
+    """
+    for row in rows:
+        if row.artefact != artefact:
+            raise StaleRows(
+                f"{row.what} was measured with artefact {row.artefact}, this is {artefact}: measure again"
+            )
+
+
+def read(path: Path) -> list[Row]:
+    """Read a file of rows, JSON lines.
+
+    Raises:
+        ValueError: naming the line that is not a row.
+    """
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            rows.append(Row(**json.loads(line)))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}, line {number}: not a row ({error})") from error
+    return rows
+
+
+def merge(path: Path, new: Iterable[Row]) -> None:
+    """Write rows into a file; one of the same `what` and machine replaces the old one.
+
+    Rows of another artefact than the new ones go: nothing may show them any more.
+    """
+    new = list(new)
+    artefacts = {row.artefact for row in new}
+    old = [row for row in (read(path) if path.exists() else []) if row.artefact in artefacts]
+    rows = {(row.machine, row.what): row for row in (*old, *new)}
+    with whole(path) as file:
+        for _, row in sorted(rows.items()):
+            file.write((json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n").encode())

@@ -1,0 +1,75 @@
+"""The texts that everybody encodes: English words in their order, cut to lengths that a seed draws.
+
+They come from the package's own calibration text, so that the same lists are there for everybody, offline.
+Words are tokenized one by one, so a text has exactly the tokens that were drawn.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ov_minilm.convert.calibrate import CALIBRATION
+
+SPECIAL_TOKENS = 2  # [CLS] and [SEP]
+Count = Callable[[Sequence[str]], Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How many texts of how many tokens a workload has."""
+
+    texts: int
+    length: Callable[[random.Random], int]
+    title: str
+
+
+def _between(low: int, high: int) -> Callable[[random.Random], int]:
+    return lambda rng: rng.randint(low, high)
+
+
+def _lognormal(mean: float, sigma: float, low: int, high: int) -> Callable[[random.Random], int]:
+    return lambda rng: min(high, max(low, round(rng.lognormvariate(mean, sigma))))
+
+
+SHAPES = {
+    "query": Shape(20, _between(8, 16), "one query, 8–16 tokens"),
+    "sentences": Shape(512, _lognormal(2.7, 0.35, 6, 40), "512 sentences of 6–40 tokens"),
+    "chunks": Shape(32, _between(180, 256), "32 chunks of 180–256 tokens"),
+    "documents": Shape(32, _between(257, 700), "32 documents, cut at 256 tokens"),
+    "mix": Shape(128, _lognormal(3.4, 1.0, 4, 700), "128 texts of 4–700 tokens"),
+}
+
+
+class Texts:
+    """Makes the list of each workload."""
+
+    def __init__(self, count_tokens: Count) -> None:
+        self._count = count_tokens
+
+    @cached_property
+    def _words(self) -> list[tuple[str, int]]:
+        words = CALIBRATION.read_text(encoding="utf-8").split()
+        different = list(dict.fromkeys(words))
+        counted = zip(different, self._count(different), strict=True)
+        tokens = {word: count - SPECIAL_TOKENS for word, count in counted}
+        return [(word, tokens[word]) for word in words]
+
+    def make(self, name: str, count: int | None = None) -> list[str]:
+        """Return the texts of a workload, the same ones every time."""
+        shape = SHAPES[name]
+        rng = random.Random(name)  # noqa: S311  # texts, not secrets
+        return [self._text(shape.length(rng), rng) for _ in range(count or shape.texts)]
+
+    def _text(self, tokens: int, rng: random.Random) -> str:
+        """Take words from a random place on until the text has this many tokens."""
+        place, left, found = rng.randrange(len(self._words)), tokens - SPECIAL_TOKENS, []
+        while left:
+            word, needed = self._words[place % len(self._words)]
+            place += 1
+            if needed <= left:  # else skip it: a shorter one will fit
+                found.append(word)
+                left -= needed
+        return " ".join(found)

@@ -1,0 +1,196 @@
+"""One contender in a process of its own: JSON lines in, JSON lines out.
+
+Runs in any environment that has numpy; nothing of ov_minilm is imported here. Started as
+
+    python -I worker.py ADAPTER.py
+
+where ADAPTER.py defines
+
+    def load(variant: str, models: dict[str, str], threads: int) -> Encode
+        Return a function from texts to vectors [N, D] in the order of the texts.
+    BATCHES: tuple[int, ...]
+        Batch sizes worth trying; () if the contender forms its own batches. `Encode` takes (texts, batch).
+    SORTED: bool
+        True: the worker sorts texts by length and cuts them into batches; `Encode` then gets one batch.
+
+and optionally
+
+    CONCURRENT: bool
+        True: threads may call `Encode` at the same time. Otherwise callers wait for a lock.
+    def prepare(models: dict[str, str]) -> None
+        Make the model files that `load` reads, in the folders that `models` names.
+    def facts(variant: str) -> dict[str, str]
+        Versions, and the precision that really ran.
+
+Requests, one a line, each answered by one line, {"error": ...} if it failed; FILE is a JSON list of texts:
+
+    {"do": "prepare", "models": {...}}
+    {"do": "load", "variant": ..., "models": {...}, "threads": ...}   -> {"facts"}
+    {"do": "tune", "texts": FILE, "first": N}     -> {"batch"}; the fastest for N texts, kept for the list
+    {"do": "time", "texts": FILE}                 -> {"seconds": [one call with the list]}
+    {"do": "each", "texts": FILE}                 -> {"seconds": [a call for each text]}
+    {"do": "crowd", "texts": FILE, "callers": N}  -> {"wall", "seconds": [a call for each text]}, N threads
+    {"do": "beside", "texts": FILE, "list": FILE} -> {"texts_per_s", "seconds"}: each text, while another
+                                                     thread encodes the list again and again
+    {"do": "vectors", "texts": FILE, "out": FILE} -> {"shape": [N, D]}; raw little-endian float32
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HEAD_START_S = 0.05  # a list runs this long before the first text beside it
+BESIDE_S = 2.0  # after this no further text is asked beside a list
+
+
+class Worker:
+    """Answers requests with one adapter."""
+
+    def __init__(self, adapter: Any) -> None:
+        self._adapter = adapter
+        self._encode: Callable[..., Any] | None = None
+        self._batches: dict[str, int] = {}
+        self._lists: dict[str, list[str]] = {}
+        self._turn: Any = nullcontext() if getattr(adapter, "CONCURRENT", False) else threading.Lock()
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do what one request asks: the method is named for it."""
+        found: dict[str, Any] = getattr(self, f"do_{request.pop('do')}")(**request)
+        return found
+
+    def do_prepare(self, models: dict[str, str]) -> dict[str, Any]:
+        """Make model files."""
+        self._adapter.prepare(models)
+        return {}
+
+    def do_load(self, variant: str, models: dict[str, str], threads: int) -> dict[str, Any]:
+        """Load, and encode one text."""
+        self._encode = self._adapter.load(variant, models, threads)
+        self._run(["one text"], "")
+        return {"facts": self._adapter.facts(variant) if hasattr(self._adapter, "facts") else {}}
+
+    def do_tune(self, texts: str, first: int) -> dict[str, Any]:
+        """Try batch sizes, once for each list."""
+        if texts in self._batches:
+            return {"batch": self._batches[texts]}
+        items = self._read(texts)[:first]
+        seconds = {}
+        for batch in self._adapter.BATCHES:
+            self._batches[texts] = batch
+            self._run(items[:batch], texts)  # warm: some allocate for each new shape
+            seconds[batch] = min(self._timed(items, texts) for _ in range(2))
+        if seconds:
+            self._batches[texts] = min(seconds, key=lambda batch: seconds[batch])
+        return {"batch": self._batches.get(texts, 0)}
+
+    def do_time(self, texts: str) -> dict[str, Any]:
+        """Encode a list in one call."""
+        return {"seconds": [self._timed(self._read(texts), texts)]}
+
+    def do_each(self, texts: str) -> dict[str, Any]:
+        """Encode one text after the other."""
+        return {"seconds": [self._timed([text], texts) for text in self._read(texts)]}
+
+    def do_crowd(self, texts: str, callers: int) -> dict[str, Any]:
+        """Let many threads ask at once, each for one text at a time."""
+        items = self._read(texts)
+
+        def call(part: list[str]) -> list[float]:
+            return [self._timed([text], texts) for text in part]
+
+        with ThreadPoolExecutor(callers) as pool:
+            started = time.perf_counter()
+            parts = list(pool.map(call, [items[i::callers] for i in range(callers)]))
+            wall = time.perf_counter() - started
+        return {"wall": wall, "seconds": [second for part in parts for second in part]}
+
+    def do_beside(self, texts: str, list: str) -> dict[str, Any]:  # noqa: A002  # the protocol's word
+        """Encode single texts while a list is encoded."""
+        items, done, over = self._read(list), 0, threading.Event()
+
+        def bulk() -> None:
+            nonlocal done
+            while not over.is_set():
+                self._timed(items, list)
+                done += len(items)
+
+        thread = threading.Thread(target=bulk)
+        started = time.perf_counter()
+        thread.start()
+        time.sleep(HEAD_START_S)
+        seconds: Any = []
+        for text in self._read(texts):
+            seconds.append(self._timed([text], texts))
+            if time.perf_counter() - started > BESIDE_S:
+                break
+        over.set()
+        thread.join()
+        return {"texts_per_s": done / (time.perf_counter() - started), "seconds": seconds}
+
+    def do_vectors(self, texts: str, out: str) -> dict[str, Any]:
+        """Write the vectors of a list."""
+        vectors = self._run(self._read(texts), texts)
+        Path(out).write_bytes(vectors.astype("<f4").tobytes())
+        return {"shape": [*vectors.shape]}
+
+    def _timed(self, texts: list[str], path: str) -> float:
+        started = time.perf_counter()
+        with self._turn:
+            self._run(texts, path)
+        return time.perf_counter() - started
+
+    def _run(self, texts: list[str], path: str) -> Any:
+        """Encode with the batch size that was found for the list in `path`."""
+        assert self._encode is not None, "load comes first"
+        batch = self._batches.get(path, self._adapter.BATCHES[0] if self._adapter.BATCHES else 0)
+        if not self._adapter.SORTED:
+            return np.asarray(self._encode(texts, batch))
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        parts = [
+            np.asarray(self._encode([texts[i] for i in order[start : start + batch]]))
+            for start in range(0, len(order), batch)
+        ]
+        vectors = np.concatenate(parts)
+        out = np.empty_like(vectors)
+        out[order] = vectors
+        return out
+
+    def _read(self, path: str) -> list[str]:
+        if path not in self._lists:
+            self._lists[path] = json.loads(Path(path).read_text(encoding="utf-8"))
+        return self._lists[path]
+
+
+def main() -> None:
+    """Serve requests until stdin closes. Only answers go to stdout: what libraries print goes to stderr."""
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    spec = importlib.util.spec_from_file_location("adapter", sys.argv[1])
+    assert spec is not None
+    assert spec.loader is not None
+    adapter = importlib.util.module_from_spec(spec)
+    sys.modules["adapter"] = adapter  # dataclasses look their module up
+    spec.loader.exec_module(adapter)
+    worker = Worker(adapter)
+    for line in sys.stdin:
+        try:
+            answer = worker.answer(json.loads(line))
+        except Exception as error:  # whatever a foreign library raises is this line's answer
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Device strings of OpenVINO: CPU, GPU, GPU.0, NPU, AUTO:GPU,CPU, AUTO:-GPU, BATCH:CPU(4)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ov_minilm.errors import DeviceUnavailable
+from ov_minilm.runtime.backend import ov
+
+VIRTUAL_DEVICES = ("AUTO", "MULTI", "HETERO", "BATCH")
+
+
+def devices(device: str) -> list[str]:
+    """List the devices that a device string names: none for a bare AUTO, which takes any."""
+    virtual, _, listed = device.partition(":")
+    names = listed.split(",") if listed else [] if virtual in VIRTUAL_DEVICES else [device]
+    return [re.sub(r"\(.*\)$", "", name).removesuffix(".0") for name in names]  # BATCH:CPU(4); GPU.0 is GPU
+
+
+def device_names(core: ov.Core, device: str) -> dict[str, str]:
+    """Return the full name of each device that a device string may use; no list means all there are."""
+    names = [name.removeprefix("-") for name in devices(device)] or core.available_devices
+    return {name: str(core.get_property(name, "FULL_DEVICE_NAME")) for name in names}
+
+
+def check_device(device: str, available: Sequence[str]) -> None:
+    """Refuse a device string that names something this machine does not have, listing what there is.
+
+    Raises:
+        DeviceUnavailable: for a name like GPU.1 or AUTO:NPU,CPU without the hardware for it.
+    """
+    known = {name.removesuffix(".0") for name in available}
+    for name in devices(device):
+        if name.removeprefix("-") not in known:  # AUTO:-GPU excludes
+            raise DeviceUnavailable(device, available)
+
+
+def may_use_cpu(device: str) -> bool:
+    """Tell whether a device string can run on the CPU: AUTO falls back to it unless a list leaves it out."""
+    included = [name for name in devices(device) if not name.startswith("-")]
+    return "CPU" in included or (not included and "-CPU" not in devices(device))

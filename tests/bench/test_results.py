@@ -1,0 +1,108 @@
+"""What the pages show: rows that are kept, of the artefact that ships, and pictures of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tables
+from pictures import PICTURES, draw_all, rivals
+from rows import row
+from run import compare, heats
+
+from ov_minilm.measure.contender import Contender
+from ov_minilm.measure.render import Figures
+from ov_minilm.measure.row import OURS, RATIO, Row, read, refuse_stale, shipped_fingerprint
+
+NAMES = (OURS, "onnxruntime int8", "onnxruntime f32", "fastembed f32")
+ROWS = [
+    *(
+        row(f"{workload}/{name}/texts_per_s", 1000 / (1 + place))
+        for workload in ("sentences", "chunks", "server, 1 clients", "server, 8 clients")
+        for place, name in enumerate(NAMES)
+    ),
+    *(row(f"server, {n} clients/{name}/p50_ms", n) for n in (1, 8) for name in NAMES),
+    *(row(f"accuracy/{name}/spearman_change", -0.1) for name in NAMES),
+    *(row(f"new process/{name}/peak_mb", 300) for name in NAMES),
+    row(f"limit, chunks/{OURS}/share", 40),
+    row(f"parts of a batch, attention/{OURS}/share", 30),
+]
+
+
+def test_the_kept_rows_are_of_the_artefact_that_ships() -> None:
+    """Whoever converts another one measures again, or removes them."""
+    kept = read(tables.ROWS) if tables.ROWS.exists() else []
+
+    refuse_stale(kept, shipped_fingerprint())
+
+
+def test_every_picture_is_drawn_where_there_are_rows(tmp_path: Path) -> None:
+    """As a PNG about 880 pixels wide, shown at 800; nothing is drawn of nothing."""
+    written = draw_all(ROWS, tmp_path)
+
+    assert sorted(PICTURES) == sorted(path.stem for path in written)
+    for path in written:
+        width = int.from_bytes(path.read_bytes()[16:20], "big")
+        assert 800 <= width <= 900
+    assert [] == draw_all([], tmp_path)
+
+
+def test_the_same_rows_give_the_same_picture(tmp_path: Path) -> None:
+    """So that a changed file means changed figures."""
+    first, second = (draw_all(ROWS, tmp_path / name) for name in ("a", "b"))
+
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_a_library_is_a_rival_once() -> None:
+    """By its best variant."""
+    figures = Figures(ROWS, shipped_fingerprint())
+
+    assert ["onnxruntime int8", "fastembed f32"] == rivals(figures, "sentences", "texts_per_s")
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[Row]:
+    """Let the tables find rows made up."""
+    rows = [*ROWS, row(f"chunks/fastembed f32/{RATIO}", 0.5), row(f"mix/fastembed f32/{RATIO}", 2.0)]
+    monkeypatch.setattr(tables, "machines", lambda: [Figures(rows, shipped_fingerprint())])
+    return rows
+
+
+def test_whoever_is_ahead_is_listed(kept: list[Row]) -> None:
+    """What is still to win, and only that."""
+    assert kept
+    assert "- chunks: fastembed f32 is 2.00× as good as ov_minilm (a machine, 2 threads)\n" == tables.behind()
+
+
+@pytest.mark.parametrize(
+    "name", ["speed", "race", "serving", "smaller_vectors", "memory", "limit", "jobs", "billion"]
+)
+def test_a_table_without_rows_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of showing figures of another artefact."""
+    monkeypatch.setattr(tables, "machines", list)
+
+    assert tables.MISSING in getattr(tables, name)()
+
+
+def test_a_fresh_ratio_is_held_to_the_kept_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    """One inside holds; one outside is named, and the exit code is 1."""
+    old = [row(f"mix/a/{RATIO}", 2.0), row(f"mix/b/{RATIO}", 2.0)]
+
+    assert 0 == compare(old, [row(f"mix/a/{RATIO}", 2.1)])
+    assert 1 == compare(old, [row(f"mix/a/{RATIO}", 2.1), row(f"mix/b/{RATIO}", 3.0)])
+    assert "MOVED  mix against b: 3.00×, kept 2.00× (1.80 to 2.20)" in capsys.readouterr().out
+
+
+def test_peers_run_in_heats_with_ours_in_each() -> None:
+    """Few at a time, for their memory; no peer is forgotten."""
+    mine = [Contender(name, "", (), "") for name in (OURS, f"{OURS} conv")]
+    peers = [Contender(str(n), "", (), "") for n in range(12)]
+
+    found = list(heats(mine, peers))
+
+    assert [str(n) for n in range(12)] == [one.name for heat in found for one in heat if one.name.isdigit()]
+    assert all(OURS == heat[0].name for heat in found)
+    assert 1 == sum(one.name == f"{OURS} conv" for heat in found for one in heat)
+    assert np.all([len(heat) <= 7 for heat in found])

@@ -1,0 +1,69 @@
+"""Rows: kept, replaced, and refused when they are of another artefact."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from rows import row
+
+from ov_minilm.measure.row import Row, StaleRows, merge, read, refuse_stale, shipped_fingerprint
+
+
+def test_a_row_knows_what_it_is_about() -> None:
+    """Workload, contender and quantity are the parts of its name."""
+    found = row("32 callers/ov_minilm FP32/texts_per_s")
+
+    assert ("32 callers", "ov_minilm FP32", "texts_per_s") == (
+        found.workload,
+        found.contender,
+        found.quantity,
+    )
+
+
+def test_rows_come_back_as_they_were_kept(tmp_path: Path) -> None:
+    """A newer one replaces that of the same name and machine; other machines stay."""
+    path = tmp_path / "rows.jsonl"
+    first, newer = row("mix/a/texts_per_s", 1), row("mix/a/texts_per_s", 2)
+    elsewhere = dataclasses.replace(first, machine="another")
+
+    merge(path, [first, elsewhere])
+    merge(path, [newer])
+
+    assert [newer, elsewhere] == sorted(read(path), key=lambda one: one.machine != newer.machine)
+
+
+def test_rows_of_another_artefact_go_when_new_ones_come(tmp_path: Path) -> None:
+    """Nothing could show them any more."""
+    path = tmp_path / "rows.jsonl"
+    old = dataclasses.replace(row("mix/a/texts_per_s"), artefact="old")
+
+    merge(path, [old])
+    merge(path, [row("query/a/p50_ms")])
+
+    assert ["query/a/p50_ms"] == [one.what for one in read(path)]
+
+
+def test_rows_of_another_artefact_are_refused() -> None:
+    """With both fingerprints and what to do."""
+    with pytest.raises(StaleRows, match=r"measured with artefact old, this is .*: measure again"):
+        refuse_stale([dataclasses.replace(row("mix/a/texts_per_s"), artefact="old")], shipped_fingerprint())
+
+
+@pytest.mark.parametrize("line", ["{", '{"what": "a/b/c"}', '{"nothing": 1}'])
+def test_a_line_that_is_no_row_is_named(tmp_path: Path, line: str) -> None:
+    """File and line stand in the error."""
+    path = tmp_path / "rows.jsonl"
+    merge(path, [row("query/a/p50_ms")])
+    path.write_text(path.read_text(encoding="utf-8") + line, encoding="utf-8")
+
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 2: not a row"):
+        read(path)
+
+
+def test_a_row_names_all_its_conditions() -> None:
+    """A figure without machine, artefact, versions and date is none."""
+    assert {"machine", "artefact", "versions", "taken", "low", "high", "rounds", "unit"} <= {
+        field.name for field in dataclasses.fields(Row)
+    }
