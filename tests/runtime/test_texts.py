@@ -1,0 +1,197 @@
+"""What stands for texts and what does not: the containers of the libraries that people keep texts in."""
+
+from __future__ import annotations
+
+import collections
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ov_minilm.runtime.texts import check_texts, has_surrogates, iterate, mend_surrogates
+
+StringDType: Any = getattr(np.dtypes, "StringDType", lambda **_: object)  # new in numpy 2
+TEXTS = ["a kettle", "", "naïve 😉", "a kettle"]
+HOLED = ["a", "b", None]
+FRAME = pd.DataFrame({"text": TEXTS, "more": TEXTS})
+
+
+def stream() -> Iterator[str]:
+    """Yield the texts one by one."""
+    yield from TEXTS
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        TEXTS,
+        tuple(TEXTS),
+        collections.deque(TEXTS),
+        stream(),
+        dict(enumerate(TEXTS)).values(),
+        np.array(TEXTS),
+        np.array(TEXTS, object),
+        np.array(TEXTS, StringDType()),
+        np.ma.masked_array(TEXTS),
+        FRAME["text"],
+        FRAME["text"].astype(object),
+        FRAME["text"].astype("string"),
+        FRAME["text"].astype("category"),
+        FRAME["text"].astype(pd.ArrowDtype(pa.string())),
+        FRAME["text"].array,
+        pd.Index(TEXTS),
+        pl.Series(TEXTS),
+        pl.Series(TEXTS, dtype=pl.Categorical),
+        pa.array(TEXTS),
+        pa.array(TEXTS, pa.large_string()),
+        pa.array(TEXTS, pa.string_view()),
+        pa.array(TEXTS).dictionary_encode(),
+        pa.chunked_array([TEXTS[:1], [], TEXTS[1:]]),
+        pa.chunked_array([pa.array(TEXTS).dictionary_encode()]),
+        pa.table({"text": TEXTS})["text"],
+    ],
+    ids=lambda texts: f"{type(texts).__module__}.{type(texts).__name__} {getattr(texts, 'dtype', '')}",
+)
+def test_whatever_holds_texts_in_order_is_taken(texts: Any) -> None:
+    """Lists, generators, series and arrays of every kind become the list of their texts."""
+    assert TEXTS == check_texts(texts)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        HOLED,
+        iter(HOLED),
+        ["a", "b", float("nan")],
+        np.array(HOLED, object),
+        np.array(HOLED, StringDType(na_object=None)),
+        np.array(["a", "b", np.nan], StringDType(na_object=np.nan)),
+        np.ma.masked_array(["a", "b", "c"], [False, False, True]),
+        pd.Series(HOLED),
+        pd.Series(HOLED, dtype=object),
+        pd.Series(HOLED, dtype="string"),
+        pd.Series(HOLED, dtype="category"),
+        pd.Series(["a", "b", pd.NaT], dtype=object),
+        pl.Series(HOLED),
+        pa.array(HOLED),
+        pa.array(HOLED, pa.string_view()),
+        pa.array(HOLED).dictionary_encode(),
+        pa.chunked_array([["a"], ["b", None]]),
+    ],
+    ids=lambda texts: f"{type(texts).__module__}.{type(texts).__name__} {getattr(texts, 'dtype', '')}",
+)
+def test_a_missing_text_is_refused_by_its_index(texts: Any) -> None:
+    """None, NaN, NA and masked items are no texts; the message says which, and what to do."""
+    with pytest.raises(TypeError, match=r"^text 2 is .*; leave it out, or pass '' in its place$"):
+        check_texts(texts)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (b"bytes", "text 7 is bytes (b'bytes'), expected str; decode it first"),
+        (3, "text 7 is int (3), expected str"),
+        (["a"], "text 7 is list (['a']), expected str"),
+        ({"text": "a"}, "text 7 is dict ({'text': 'a'}), expected str"),
+        (np.ones(3), "text 7 is ndarray (array([1., 1., 1.])), expected str"),
+        (b"x" * 10_000, f"text 7 is bytes (b'{'x' * 58}), expected str; decode it first"),
+    ],
+    ids=["bytes", "int", "list", "dict", "array", "huge"],
+)
+def test_what_is_no_text_is_refused_by_its_index(item: object, message: str) -> None:
+    """The error counts from `start`, and shows the type and the beginning of the value."""
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        check_texts(["a", "b", item, None], start=5)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ("abc", "not str; pass a list of texts"),
+        (np.str_("abc"), "not str_; pass a list of texts"),
+        (b"abc", "not bytes; decode it first"),
+        (bytearray(b"abc"), "not bytearray; decode it first"),
+        (memoryview(b"abc"), "not memoryview; decode it first"),
+        (None, "not NoneType"),
+        (7, "not int"),
+        ({"k-1": "a"}, "not dict; pass list(texts.values()), or list(texts) for its keys"),
+        (collections.ChainMap({"k-1": "a"}), "not ChainMap; pass list(texts.values())"),
+        ({"a"}, "not set, which has no order; pass sorted(texts)"),
+        (frozenset("a"), "not frozenset, which has no order; pass sorted(texts)"),
+        (FRAME, "not DataFrame; pass one column, as texts['text']"),
+        (FRAME[["text"]], "not DataFrame; pass one column, as texts['text']"),
+        (pl.from_pandas(FRAME), "not DataFrame; pass one column, as texts['text']"),
+        (pl.from_pandas(FRAME).lazy(), "not LazyFrame; pass one column, as texts['text']"),
+        (pa.table({"text": TEXTS}), "not Table; pass one column, as texts['text']"),
+        (pa.record_batch({"text": TEXTS}), "not RecordBatch; pass one column, as texts['text']"),
+        (FRAME[["text"]].to_numpy(), "not ndarray of 2 dimensions; pass texts[:, 0]"),
+        (np.array([["a", "b"]]), "not ndarray of 2 dimensions; pass texts[:, 0]"),
+        (np.array("abc"), "not ndarray of 0 dimensions; pass [texts.item()]"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_holds_no_texts_in_order_is_refused(texts: object, message: str) -> None:
+    """Letters, keys, column names and rows are no texts; the message says what to pass instead."""
+    for take in (check_texts, iterate):
+        with pytest.raises(TypeError, match=f"^expected an iterable of str, {re.escape(message)}"):
+            take(texts)
+
+
+@pytest.mark.parametrize("numbers", [[1.5], np.arange(3), pd.Series([1.0]), pl.Series([1]), pa.array([1])])
+def test_numbers_are_refused(numbers: Any) -> None:
+    """Numbers in any container are not turned into text."""
+    with pytest.raises(TypeError, match=r"^text 0 is (int|float|int64) \(.*\), expected str$"):
+        check_texts(numbers)
+
+
+@pytest.mark.parametrize("empty", [[], (), np.array([]), pd.Series([]), pl.Series([]), pa.array([])])
+def test_no_texts_are_no_texts(empty: Any) -> None:
+    """An empty container is legal, whatever type its library gives it for want of items."""
+    assert [] == check_texts(empty)
+
+
+def test_iterating_reads_no_further_than_asked() -> None:
+    """Streams, and columns of Arrow, are not read whole."""
+
+    def endless() -> Iterator[str]:
+        while True:
+            yield "again"
+
+    assert ["again"] * 3 == list(islice(iterate(endless()), 3))
+    assert ["a kettle"] == list(islice(iterate(pa.array(TEXTS)), 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        ("\ud800", "\ufffd"),
+        ("a\udc00b", "a\ufffdb"),
+        ("\udc00\ud83d", "\ufffd\ufffd"),
+        ("\ud83d\ude09", "😉"),
+        ("a\ud83d\ude09\ud83d", "a😉\ufffd"),
+        ("日本 😉", "日本 😉"),
+    ],
+    ids=ascii,
+)
+def test_surrogates_are_joined_or_replaced(text: str, mended: str) -> None:
+    """Halves of a pair, as JavaScript leaves them, are one character; a lone half is U+FFFD."""
+    assert mended == mend_surrogates(text)
+    assert has_surrogates(text) == (text != mended)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet=st.characters()))
+def test_mending_touches_surrogates_only(text: str) -> None:
+    """A text without surrogates stays as it is; with them, the result has none and encodes as UTF-8."""
+    mended = mend_surrogates(text)
+
+    assert has_surrogates(text) == (text != mended)
+    assert mended == mended.encode("utf-8").decode("utf-8")
