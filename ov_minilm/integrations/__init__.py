@@ -6,19 +6,41 @@ elsewhere. The Embedder behind them is opened once a process for each artefact, 
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
+from ov_minilm.artefact.location import find_model
 from ov_minilm.runtime.embedder import Embedder, Truncate
+from ov_minilm.runtime.texts import check_text, iterate
 from ov_minilm.spec import FloatArray
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Names of prompts, in the order in which sentence-transformers looks for them.
 QUERY = ("query",)
 DOCUMENT = ("document", "passage", "corpus")
+
+INSTEAD = {  # of keyword arguments that the classes of other libraries take
+    **dict.fromkeys(("model_name", "model_name_or_path", "model_path", "model_id"), "write model="),
+    **dict.fromkeys(
+        ("model_kwargs", "providers", "cuda", "device_ids", "preferred_providers"), "write device="
+    ),
+    **dict.fromkeys(("max_length", "max_seq_length"), "write truncate="),
+    **dict.fromkeys(
+        ("cache_folder", "cache_dir", "revision", "token", "use_auth_token"), "nothing is fetched"
+    ),
+    **dict.fromkeys(("local_files_only", "trust_remote_code", "lazy_load"), "nothing is fetched"),
+    **dict.fromkeys(("normalize", "normalize_embeddings", "encode_kwargs"), "vectors have length one"),
+    **dict.fromkeys(
+        ("prompts", "prefix", "query_instruction", "text_instruction"), "write it before the texts"
+    ),
+}
 
 _opening = threading.Lock()
 _open = cache(Embedder.open)
@@ -33,30 +55,49 @@ def extra(name: str) -> Iterator[None]:
         raise ImportError(f"{error}; pip install 'ov-minilm[{name}]'", name=error.name) from error
 
 
+def after(prompt: str, texts: Iterable[str]) -> Iterable[str]:
+    """Put the prompt before each text; what does not hold texts is refused, a str too."""
+    items = iterate(texts)
+    return (prompt + check_text(text, index) for index, text in enumerate(items)) if prompt else items
+
+
 @dataclass(eq=False)
 class Adapter:
     """What every adapter is made of. A wrong folder, device or option is said when it is made.
 
     Args:
-        model: a folder written by `ov-minilm convert`; None is the INT8 artefact in the package.
-        device: an OpenVINO device string.
+        model: a folder written by `ov-minilm convert`; None or "all-MiniLM-L6-v2" is the one in the package.
+        device: an OpenVINO device string, in any case; None is CPU.
         threads: for inference; None is what this process is granted.
         truncate: what to do with a text of more than 256 tokens; see Embedder.encode.
     """
 
     model: str | None = None
-    device: str = "CPU"
+    device: str | None = "CPU"
     threads: int | None = None
     truncate: Truncate = "end"
 
-    def __post_init__(self) -> None:
+    def __new__(cls, *_: object, **given: object) -> Self:
+        """Refuse a keyword argument that another library's class takes, and say what to write instead."""
+        takes = (getattr(cls, "__signature__", None) or inspect.signature(cls.__init__)).parameters
+        unknown = [name for name in given if name not in takes]
+        if unknown:
+            hint = INSTEAD.get(unknown[0], "")
+            names = ", ".join(name for name in takes if name != "self")
+            raise TypeError(f"{cls.__name__} takes {names}; not {unknown[0]}" + (f": {hint}" if hint else ""))
+        return super().__new__(cls)
+
+    def __post_init__(self, model: str | None = None) -> None:  # noqa: RUF033  # most subclasses have no InitVar
+        """Open the model; `model` is what came under the name that another library has for it."""
+        self.model = self.model or model
         self.embedder.encode([], truncate=self.truncate)
 
     @property
     def embedder(self) -> Embedder:
         """The process's Embedder for these values, kept until the process ends."""
         with _opening:
-            return _open(self.model, device=self.device, threads=self.threads)
+            device = str(self.device or "CPU").upper()  # str: torch has devices of its own
+            return _open(find_model(self.model), device=device, threads=self.threads)
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -65,8 +106,7 @@ class Adapter:
 
     def _prompted(self, texts: Iterable[str], names: Sequence[str]) -> Iterable[str]:
         """Put before each text the prompt of the first of these names."""
-        prompt = next((self.prompts[name] for name in names if self.prompts.get(name)), "")
-        return (prompt + text for text in texts) if prompt else texts
+        return after(next((self.prompts[name] for name in names if self.prompts.get(name)), ""), texts)
 
     def _vectors(self, texts: Iterable[str], names: Sequence[str]) -> FloatArray:
         """Return the vectors (N, D) of texts after their prompt."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import InitVar, dataclass
 from itertools import chain
 
 from ov_minilm.integrations import DOCUMENT, QUERY, Adapter
+from ov_minilm.runtime.texts import iterate
 from ov_minilm.spec import FloatArray
 
 
+@dataclass(eq=False)
 class TextEmbedding(Adapter):
     """Yields one vector after another while it reads texts, as fastembed's TextEmbedding does."""
+
+    model_name: InitVar[str | None] = None  # fastembed's name of `model`
 
     @property
     def embedding_size(self) -> int:
@@ -24,7 +29,7 @@ class TextEmbedding(Adapter):
 
         Packing chooses the batches and `threads` the cores: batch_size and parallel change nothing.
         """
-        texts = [documents] if isinstance(documents, str) else documents
+        texts = [documents] if isinstance(documents, str) else iterate(documents)
         return chain.from_iterable(self.embedder.encode_iter(texts, truncate=self.truncate))
 
     def query_embed(self, query: str | Iterable[str]) -> Iterator[FloatArray]:
@@ -33,4 +38,4 @@ class TextEmbedding(Adapter):
 
     def passage_embed(self, texts: Iterable[str]) -> Iterator[FloatArray]:
         """Yield the vectors of passages, after theirs."""
-        return self.embed(self._prompted(texts, DOCUMENT))
+        return self.embed(self._prompted([texts] if isinstance(texts, str) else texts, DOCUMENT))

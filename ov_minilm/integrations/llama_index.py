@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ov_minilm.integrations import DOCUMENT, QUERY, Adapter, extra
+from ov_minilm.runtime.texts import check_texts
 
 with extra("llama-index"):
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -25,13 +26,25 @@ class MiniLMEmbedding(BaseEmbedding, Adapter):
         """Say now what is wrong with the folder, the device or an option."""
         super().model_post_init(context)
         self.__post_init__()
-        if "model_name" not in self.model_fields_set:
-            self.model_name = self.embedder.spec.name
+        name = self.embedder.spec.name
+        if "model_name" in self.model_fields_set and self.model_name not in (name, name.rpartition("/")[2]):
+            raise ValueError(
+                f"model_name is {self.model_name!r}, but this model is {name}: write model=FOLDER"
+            )
+        self.model_name = name
 
     @classmethod
     def class_name(cls) -> str:
         """Return the name under which LlamaIndex stores this component."""
         return "MiniLMEmbedding"
+
+    def get_text_embedding_batch(self, texts: Any, *rest: Any, **options: Any) -> list[list[float]]:
+        """Do as the library does, but refuse what holds no texts: it would iterate over names or letters."""
+        return super().get_text_embedding_batch(check_texts(texts), *rest, **options)
+
+    async def aget_text_embedding_batch(self, texts: Any, *rest: Any, **options: Any) -> list[list[float]]:
+        """Return the same for asyncio."""
+        return await super().aget_text_embedding_batch(check_texts(texts), *rest, **options)
 
     def _get_query_embedding(self, query: str) -> list[float]:
         return self._lists([query], QUERY)[0]

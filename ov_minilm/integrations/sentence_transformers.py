@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from functools import partialmethod
 from importlib import import_module
 from typing import Any
 
-from ov_minilm.integrations import Adapter
+from ov_minilm.integrations import Adapter, after
 from ov_minilm.runtime.embedder import check_choice
 from ov_minilm.runtime.output import Dtype
 from ov_minilm.spec import FloatArray
@@ -19,6 +19,7 @@ class SentenceTransformer(Adapter):
     """Makes and compares vectors. They always have length one; texts are packed, whatever batch_size says."""
 
     truncate_dim: int | None = None
+    model_name_or_path: InitVar[str | None] = None  # the library's name of `model`
     max_seq_length = property(lambda self: self.embedder.spec.max_tokens)
 
     # fmt: off
@@ -32,14 +33,14 @@ class SentenceTransformer(Adapter):
         """Return (D,) for a str, (N, D) for N sentences: numpy, or torch where it is asked for."""
         if output_value != "sentence_embedding":
             raise ValueError(f"no {output_value}: the graph pools, vectors of tokens never leave it")
-        check_choice("device", str(device or self.device).upper(), [self.device])
+        if device is not None:
+            check_choice("device", str(device).upper(), [self.embedder.info.device])
         check_choice("prompt_name", prompt_name or "query", list(self.prompts))
         start = self.prompts.get(prompt_name or "", "") if prompt is None else prompt
         dimensions = self.truncate_dim if truncate_dim is None else truncate_dim
-        texts = [sentences] if isinstance(sentences, str) else sentences
+        texts = after(start, [sentences] if isinstance(sentences, str) else sentences)
         vectors: Any = self.embedder.encode(
-            (start + text for text in texts) if start else texts, progress=show_progress_bar,
-            truncate=self.truncate, dimensions=dimensions, dtype=precision,
+            texts, progress=show_progress_bar, truncate=self.truncate, dimensions=dimensions, dtype=precision,
         )
         if convert_to_tensor or not convert_to_numpy:
             vectors = import_module("torch").from_numpy(vectors)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ov_minilm.integrations import Adapter, extra
+from ov_minilm.integrations import Adapter, after, extra
 
 with extra("sentence-transformers"):
     import torch
@@ -38,7 +38,7 @@ class MiniLMModule(Adapter, InputModule):  # type: ignore[misc]  # mypy does not
 
     def preprocess(self, inputs: Sequence[str], prompt: str = "", **_task: object) -> dict[str, list[str]]:
         """Hand the texts on, after their prompt: tokenization belongs to the Embedder."""
-        return {"texts": [(prompt or "") + text for text in inputs]}
+        return {"texts": list(after(prompt or "", inputs))}
 
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:
         """Add "sentence_embedding", float32 (N, D)."""

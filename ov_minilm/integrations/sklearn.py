@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ov_minilm.integrations import Adapter, extra
+from ov_minilm.runtime.texts import iterate
 from ov_minilm.spec import FloatArray
 
 with extra("scikit-learn"):
@@ -26,14 +27,18 @@ class MiniLMVectorizer(
         """Open nothing: scikit-learn makes, clones and sends estimators that it never runs."""
 
     def fit(self, X: Iterable[str], y: object = None) -> MiniLMVectorizer:
-        """Return self: the model is fitted already."""
+        """Return self: the model is fitted already. What holds no texts is refused as by `transform`."""
+        iterate(X)
         return self
 
     def transform(self, X: Iterable[str]) -> FloatArray:
-        """Return float32 (N, D) for N texts."""
-        if isinstance(X, str):
-            raise TypeError("X is one str; a list of texts was expected")
-        return self.embedder.encode(X, truncate=self.truncate)
+        """Return float32 (N, D) for N texts.
+
+        Raises:
+            TypeError: X is no column of texts. A ColumnTransformer hands one over when it is given a name,
+                "text", and a data frame when it is given a list of names.
+        """
+        return self.embedder.encode(iterate(X), truncate=self.truncate)
 
     @property
     def _n_features_out(self) -> int:

@@ -16,12 +16,16 @@ PATIENCE = 2.0  # seconds before a bar appears on its own: a short call stays si
 def report(total: int, progress: Progress) -> Iterator[Callable[[int], None]]:
     """Yield a function to be told how many more texts are done.
 
-    None shows a bar on stderr if that is a terminal and the call takes long; True shows it at once.
+    None shows a bar on stderr if that is a terminal and the call takes long; True shows it at once, and
+    writes a line for each tenth if stderr is a log or a notebook, where no bar can be drawn.
     """
+    terminal = sys.stderr is not None and sys.stderr.isatty()
     if callable(progress):
         yield _Counter(total, progress)
-    elif sys.stderr is not None and (progress or (progress is None and sys.stderr.isatty())):
+    elif terminal and progress is not False:
         yield from _bar(total, 0.0 if progress else PATIENCE)
+    elif progress and sys.stderr is not None:
+        yield _Counter(total, _tenths())
     else:
         yield lambda _: None
 
@@ -35,6 +39,18 @@ class _Counter:
     def __call__(self, more: int) -> None:
         self._done += more
         self._callback(self._done, self._total)
+
+
+def _tenths() -> Callable[[int, int], None]:
+    shown = 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        if 10 * done // total > shown:
+            shown = 10 * done // total
+            sys.stderr.write(f"encode: {done} of {total} texts\n")
+
+    return show
 
 
 def _bar(total: int, patience: float) -> Iterator[Callable[[int], None]]:

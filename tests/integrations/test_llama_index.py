@@ -56,9 +56,13 @@ def test_it_is_stored_and_made_again() -> None:
 
 def test_wrong_values_are_refused_when_it_is_made() -> None:
     """A folder without a model, an unknown choice and a typo each fail before the first text."""
-    with pytest.raises(ManifestInvalid, match="not found"):
+    with pytest.raises(ManifestInvalid, match="no such folder"):
         MiniLMEmbedding(model="nowhere")
     with pytest.raises(ValidationError, match="'end', 'error' or 'mean'"):
         MiniLMEmbedding(truncate="middle")  # type: ignore[arg-type]
-    with pytest.raises(ValidationError, match="thread\n"):
+    with pytest.raises(TypeError, match=r"takes .*threads.*; not thread$"):
         MiniLMEmbedding(thread=1)  # type: ignore[call-arg]
+    with pytest.raises(
+        ValidationError, match="model_name is 'BAAI/bge-m3', but this model is sentence-transf"
+    ):
+        MiniLMEmbedding(model_name="BAAI/bge-m3")

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ov_minilm import progress
+from ov_minilm.runtime import progress
 from ov_minilm.runtime.progress import Progress, report
 
 
@@ -91,11 +91,12 @@ def test_true_draws_a_bar_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
 
 
-def test_true_without_a_terminal_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """A log gets the label on stderr and no control characters."""
-    encode(10, [3, 7], True)
+def test_true_without_a_terminal_is_a_line_for_each_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    """A log or a notebook gets at most ten lines on stderr, and no control characters."""
+    encode(1000, [199, *[1] * 801], True)
 
-    assert capsys.readouterr() == ("", "encode\n")
+    lines = [f"encode: {done} of 1000 texts\n" for done in (199, *range(200, 1001, 100))]
+    assert capsys.readouterr() == ("", "".join(lines))
 
 
 def test_a_bar_ends_its_line_when_the_work_fails() -> None:

@@ -1,0 +1,39 @@
+"""What a caller may name as the model: a folder, or the model in the package by its own name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ov_minilm.artefact.manifest import NAME, SHIPPED
+from ov_minilm.errors import ManifestInvalid
+from ov_minilm.spec import MINILM
+
+NAMES = (MINILM.name, MINILM.name.partition("/")[2])  # of the model in the package, in any case
+
+
+def find_model(model: str | os.PathLike[str] | None) -> Path:
+    """Return the folder of an artefact; None and the names of the model in the package mean that one.
+
+    A str that is one of the names never means a folder: write "./all-MiniLM-L6-v2", or pass a Path, for that.
+
+    Raises:
+        ManifestInvalid: there is no artefact; the message says how to get one.
+    """
+    if model is None or (isinstance(model, str) and model.lower() in map(str.lower, NAMES)):
+        return SHIPPED
+    folder = Path(model)
+    if (folder / NAME).is_file():
+        return folder
+    if (folder / "int8" / NAME).is_file():
+        raise ManifestInvalid(folder / NAME, f"not found; did you mean {folder / 'int8'}?")
+    if (folder / "config.json").is_file():
+        way_out = f"this is a checkpoint: ov-minilm convert {folder} -o OUT, then pass OUT/int8"
+        raise ManifestInvalid(folder / NAME, f"not found; {way_out}")
+    if folder.is_dir():
+        raise ManifestInvalid(folder / NAME, "not found; is this a folder written by `ov-minilm convert`?")
+    raise ManifestInvalid(
+        folder,
+        f"no such folder; the model in the package is {NAMES[1]}, others are converted first: "
+        f"ov-minilm convert {model} -o OUT, then pass OUT/int8",
+    )
