@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from ov_minilm.bulk.rows import OnError
     from ov_minilm.bulk.sink import Form
     from ov_minilm.drift.compare import Lowering
-    from ov_minilm.runtime.embedder import Embedder, Info, Truncate
+    from ov_minilm.runtime.embedder import Embedder, Info
     from ov_minilm.runtime.output import Dtype
+    from ov_minilm.runtime.tokens import Truncate
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from ov_minilm.runtime.packing import Batch
-from ov_minilm.spec import FloatArray
+from ov_minilm.runtime.plan import Plan
+from ov_minilm.spec import GRIDS, FloatArray, Grid, Lane
 
 
 class FakeEngine:
-    """Sums token ids per slot: a wrong owner or segment shows at once."""
+    """Sums token ids by segment: a wrong row, slot or segment shows at once. A gate can hold batches back."""
 
-    def run(self, batch: Batch) -> FloatArray:  # -> [R, S, 1]
-        """Return, for every slot of every row, the sum of the ids in its segment; empty slots hold 0."""
-        slot = np.arange(1, batch.owner.shape[1] + 1)
-        mine = batch.segments[:, None, :] == slot[None, :, None]
-        sums: FloatArray = (mine * batch.ids[:, None, :]).sum(-1, keepdims=True).astype(np.float32)
+    def __init__(self, *, threads: int = 2, gated: bool = False, grids: tuple[Grid, ...] = GRIDS) -> None:
+        self.plan = Plan("CPU", "native", threads, "", (Lane(grids, "f32"),))
+        self.compiled: set[Grid] = set()
+        self.ran: list[Batch] = []
+        self.began: list[Batch] = []
+        self.breaks = False
+        self._gate = threading.Semaphore(0 if gated else 10**9)
+
+    def let(self, batches: int) -> None:
+        """Let so many batches through the gate."""
+        self._gate.release(batches)
+
+    def run(self, batch: Batch) -> FloatArray:  # -> [N, 1]
+        """Return, for every text, the sum of the ids in its segment of its row."""
+        self.began.append(batch)
+        self.compiled.add(batch.grid)
+        assert self._gate.acquire(timeout=30)
+        if self.breaks:
+            raise RuntimeError("the engine broke")
+        ids, _, segments = batch.inputs
+        mine = segments[batch.rows] == (batch.slots + 1)[:, None]
+        self.ran.append(batch)
+        sums: FloatArray = (mine * ids[batch.rows]).sum(1, keepdims=True).astype(np.float32)
         return sums

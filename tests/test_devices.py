@@ -13,8 +13,7 @@ from ov_minilm import DeviceUnavailable, Embedder
 from ov_minilm.artefact.manifest import SHIPPED, Manifest
 from ov_minilm.runtime.cache import SUFFIX
 from ov_minilm.runtime.engine import survey
-from ov_minilm.runtime.plan import choose_grids
-from ov_minilm.spec import GRIDS
+from ov_minilm.runtime.plan import Options, choose_grids
 
 TEXTS = ["", "a", "A man is slicing an onion.", "stone " * 50, "light " * 100, "bread " * 250]
 EACH = [
@@ -52,11 +51,11 @@ def test_vectors_are_near_those_of_the_cpu(elsewhere: Embedder, shipped: Embedde
     np.testing.assert_allclose(alone, together, atol=5e-3)  # half precision rounds by position
 
 
-def test_every_grid_proves_itself(elsewhere: Embedder, device: str) -> None:
+def test_every_grid_proves_itself(elsewhere: Embedder) -> None:
     """The golden vector comes out of every grid that the device uses."""
     cosines = elsewhere.check_grids()
 
-    assert {str(grid) for grid in choose_grids(GRIDS, device)} == cosines.keys()
+    assert set(elsewhere.info.grids) == cosines.keys()
     assert min(cosines.values()) > 0.99
     assert elsewhere.self_check() > 0.99
 
@@ -108,7 +107,7 @@ def test_the_second_start_takes_from_the_cache(device: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("device", ["NPU", "NPU.0", "AUTO:NPU,CPU", "HETERO:NPU,CPU"])
 def test_an_npu_gets_lone_rows(device: str) -> None:
     """It serves one request at a time, so no grid has more than one row, and any text still fits."""
-    grids = choose_grids(Manifest.read(SHIPPED).grids, device)
+    grids = choose_grids(Options(device, "auto", "auto", 2), Manifest.read(SHIPPED))
 
     assert {1} == {grid.rows for grid in grids}
     assert 256 == max(grid.width for grid in grids)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ov_minilm import Embedder, TruncationWarning
-from ov_minilm.runtime.tokens import mend_surrogates
+from ov_minilm.runtime.texts import mend_surrogates
 
 EMOJI = ["👩‍👩‍👧‍👦", "🏳️‍🌈", "🇫🇷", "1️⃣", "👍🏽", "❤️‍🔥", "‍", "️"]
 ODD = [

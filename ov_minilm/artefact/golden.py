@@ -1,6 +1,6 @@
-"""One sentence whose vector is known: what was compiled, or came from a cache, proves itself on it.
+"""A text whose vector is known: every compiled grid is checked on it before it is used.
 
-Compilers, drivers and caches of compiled models can give numbers that look like a vector and are none.
+Broken drivers and stale caches can produce plausible-looking but wrong vectors.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from ov_minilm.spec import FloatArray
 
 TEXT = "A lighthouse keeper counts the ships that pass in the night."
-LEAST_COSINE = 0.99  # INT8 gives 0.998 of the original's vector here; garbage gives about 0
+MIN_COSINE = 0.99  # INT8 gives 0.998 of the original's vector here; garbage gives about 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class Golden:
             raise ValueError("golden.vector: its length is not 1")
         return vector
 
-    def worst(self, vectors: FloatArray) -> float:  # [N, D]
-        """Return the least cosine of any vector to the golden one; NaN if any is.
+    def min_cosine(self, vectors: FloatArray) -> float:  # [N, D]
+        """Return the lowest cosine of any vector to the golden one; NaN if any is.
 
         It is 1 - distance² / 2, which for a vector that is not of length one is less than the cosine.
         """

@@ -140,9 +140,9 @@ def _check_golden(path: Path, manifest: Manifest) -> None:
         raise ManifestInvalid(path, str(error)) from None
     if components != manifest.spec.dim:
         raise ManifestInvalid(path, f"golden.vector: {components} components, expected {manifest.spec.dim}")
-    tokens, least = len(manifest.golden.ids), min(grid.width for grid in manifest.grids)
-    if not 2 <= tokens <= least:
-        raise ManifestInvalid(path, f"golden.ids: {tokens} tokens, the narrowest grid holds 2 to {least}")
+    tokens, width = len(manifest.golden.ids), min(grid.width for grid in manifest.grids)
+    if not 2 <= tokens <= width:
+        raise ManifestInvalid(path, f"golden.ids: {tokens} tokens, the narrowest grid holds 2 to {width}")
 
 
 def file_facts(path: Path) -> FileFacts:

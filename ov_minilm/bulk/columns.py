@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ov_minilm.runtime.tokens import has_surrogates, mend_surrogates
+from ov_minilm.runtime.texts import has_surrogates, mend_surrogates
 
 MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)  # what pa.array raises of a value
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 
 from ov_minilm.bulk.inputs import COMPRESSED, STDIN, Inputs, called, index
 from ov_minilm.bulk.rows import CHARS, Position, Rows
-from ov_minilm.runtime.tokens import has_surrogates
+from ov_minilm.runtime.texts import has_surrogates
 
 LONGEST = 1 << 24  # characters of a CSV field: an unclosed quote shall not swallow the file
 BYTE_ORDER_MARK = "\ufeff"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ov_minilm.bulk import columns
 from ov_minilm.bulk.inputs import Inputs, index
 from ov_minilm.bulk.rows import CHARS, ROWS, VECTOR, Block, Position, Rows, damaged
-from ov_minilm.runtime.tokens import has_surrogates, mend_surrogates
+from ov_minilm.runtime.texts import has_surrogates, mend_surrogates
 
 GROUP = 8192  # rows of a row group that we write
 TEXTUAL = tuple(

@@ -22,9 +22,9 @@ from ov_minilm.bulk.reader import Reader
 from ov_minilm.bulk.rows import Block, OnError, Position, Rows, settle
 from ov_minilm.bulk.sink import Form, Sink
 from ov_minilm.files import whole
-from ov_minilm.runtime.embedder import Embedder, Truncate
+from ov_minilm.runtime.embedder import Embedder
 from ov_minilm.runtime.output import Dtype, Vectors, formed
-from ov_minilm.runtime.tokens import Tokenized
+from ov_minilm.runtime.tokens import Tokenized, Truncate
 from ov_minilm.spec import FloatArray
 
 SHARD = 65_536  # rows: what a kill can cost is the work on one shard

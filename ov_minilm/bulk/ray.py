@@ -33,8 +33,9 @@ from ov_minilm.bulk.reader import Reader
 from ov_minilm.bulk.rows import Rows
 from ov_minilm.bulk.sink import Form, Sink
 from ov_minilm.errors import OvMiniLMError
-from ov_minilm.runtime.embedder import Embedder, Truncate
+from ov_minilm.runtime.embedder import Embedder
 from ov_minilm.runtime.output import Dtype
+from ov_minilm.runtime.tokens import Truncate
 
 ANSWERS = (OvMiniLMError, OSError, ValueError, TypeError)  # what a user can do something about
 

@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ov_minilm.bulk.rows import VECTOR, Block
-from ov_minilm.runtime.tokens import has_surrogates
+from ov_minilm.runtime.texts import has_surrogates
 
 if TYPE_CHECKING:
     import pyarrow as pa

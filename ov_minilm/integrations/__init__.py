@@ -15,8 +15,9 @@ from functools import cache
 from typing import TYPE_CHECKING, cast
 
 from ov_minilm.artefact.location import find_model
-from ov_minilm.runtime.embedder import Embedder, Truncate
+from ov_minilm.runtime.embedder import Embedder
 from ov_minilm.runtime.texts import check_text, iterate
+from ov_minilm.runtime.tokens import Truncate
 from ov_minilm.spec import FloatArray
 
 if TYPE_CHECKING:

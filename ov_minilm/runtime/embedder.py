@@ -4,57 +4,65 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import threading
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, get_args, overload
 
 import numpy as np
+import tokenizers
 
 from ov_minilm._version import __version__
-from ov_minilm.artefact.golden import LEAST_COSINE
-from ov_minilm.artefact.manifest import SHIPPED, TOKENIZER, Manifest
-from ov_minilm.errors import ForkedProcess, SelfCheckFailed, TextTooLong, TruncationWarning
+from ov_minilm.artefact.golden import MIN_COSINE
+from ov_minilm.artefact.location import find_model
+from ov_minilm.artefact.manifest import TOKENIZER, Manifest
+from ov_minilm.errors import ForkedProcess, SelfCheckFailed, TruncationWarning
 from ov_minilm.runtime import cpus
+from ov_minilm.runtime.backend import ov
 from ov_minilm.runtime.engine import Engine
 from ov_minilm.runtime.output import Dtype, Vectors, formed
+from ov_minilm.runtime.plan import AskedLowering, AskedPrecision, Options, memory
 from ov_minilm.runtime.progress import Progress, report
-from ov_minilm.runtime.scheduler import Job, Scheduler, Stats
-from ov_minilm.runtime.tokens import Tokenized, Tokens, check_texts
-from ov_minilm.spec import FloatArray, IntArray, ModelSpec
+from ov_minilm.runtime.scheduler import SHORT_CALL_TEXTS, Call, OnDone, Scheduler, Stats
+from ov_minilm.runtime.texts import check_texts, iterate
+from ov_minilm.runtime.tokens import PIECE_CHARS, Tokenized, Tokens, Truncate
+from ov_minilm.spec import FloatArray, ModelSpec
 
 if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
 
-Truncate = Literal["end", "error", "mean"]
-
-WINDOW = 512  # texts tokenized at a time, while the batches before them run
-TURN = 16_384  # tokens of texts that are tokenized already, until other calls have their turn: some 0.5 s
-BLOCKS = (64, 8192)  # encode_iter starts with small blocks to answer soon and doubles them to pack well
+PACKAGE = Path(__file__).parent.parent
+CHUNK_TEXTS = 512  # tokenized at a time, while the batches before them run
+CHUNK_CHARS = 65_536  # the same, for longer texts: some 16,000 tokens, or half a second
+CHUNKS_AHEAD = 2  # that are tokenized before the first of them is done: workers always find texts
+FIRST_BLOCK_TEXTS, MAX_BLOCK_TEXTS = 64, 8192  # encode_iter answers soon, then packs well
 
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What an Embedder runs. Two that agree in all but threads and grids give the same bits."""
+    """What an Embedder runs. Two that agree in all but threads, grids and memory give the same bits."""
 
     model: str
     weights: str
     fingerprint: str
     device: str
-    precision: str
-    long_precision: str  # of texts over 64 tokens
+    precision: str  # of layers that are not INT8, for texts of up to 64 tokens
+    long_precision: str  # the same, for longer texts
     lowering: str
     kernel: str  # of INT8 linear layers; AMX and AVX2 kernels round differently around the same sums
     threads: int
-    grids: tuple[str, ...]
+    grids: tuple[str, ...]  # rows x width, that may be compiled
+    compiled: tuple[str, ...]  # that are compiled
+    memory_mb: int  # that the process takes with all grids compiled, about
+    memory_used_mb: int  # with those that are compiled, about
     versions: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
@@ -81,7 +89,7 @@ class Embedder:
         self._closed = False
         self._warned = False
         self.truncated = 0  # texts cut at their end so far
-        weakref.finalize(self, _end, self._scheduler, self._pid)  # its threads would keep it alive
+        weakref.finalize(self, _close_if_owner, self._scheduler, self._pid)  # threads would keep it alive
 
     @classmethod
     def open(
@@ -89,53 +97,51 @@ class Embedder:
         model: str | os.PathLike[str] | None = None,
         *,
         device: str = "CPU",
-        precision: Literal["auto", "f32", "bf16", "f16"] = "auto",
-        lowering: Literal["auto", "native", "conv"] = "auto",
+        precision: AskedPrecision = "auto",
+        lowering: AskedLowering = "auto",
         threads: int | None = None,
+        memory_mb: int | None = None,
         max_batch_tokens: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> Embedder:
-        """Open an artefact: what is wrong with the folder, the device or an option is said here.
+        """Open an artefact: faults of the folder, the device or an option are reported here.
 
-        On a CPU grids are compiled by the first text that needs them; elsewhere the smallest one is here.
+        On a CPU the first text that needs a grid compiles it (0.4 s); elsewhere the smallest one is compiled
+        here.
 
         Args:
-            model: a folder written by `ov-minilm convert`; None is the INT8 artefact in the package.
-            device: any OpenVINO device string: CPU, GPU, GPU.0, NPU, AUTO:GPU,CPU.
-            precision: what the layers that are not INT8 run in. "auto" is f32, or bf16 for an INT8
-                artefact where the CPU has it natively and its measured drift passed the gate: with AMX for
-                texts over 64 tokens, which have rows of their own, else for all.
+            model: a folder written by `ov-minilm convert`; None, or the name of the model in the package
+                (all-MiniLM-L6-v2), is the INT8 artefact that ships with it.
+            device: any OpenVINO device string, in any case: CPU, GPU, GPU.0, NPU, AUTO:GPU,CPU.
+            precision: what the layers that are not INT8 run in. "auto" is f32 for texts of up to 64 tokens,
+                on every CPU; and for longer texts of an INT8 artefact bf16 where the CPU has it natively and
+                its measured drift passed the gate, else f32.
             lowering: how INT8 linear layers run on a CPU; "auto" asks OpenVINO which kernel it would use.
             threads: for inference; None is OV_MINILM_THREADS, or what the affinity mask and the cgroup
-                quota really grant. The tokenizer uses rayon's own threads beside them
+                quota grant. The tokenizer uses rayon's own threads beside them
                 (RAYON_NUM_THREADS bounds those).
+            memory_mb: MB that the process may take, about, if it does nothing else: fewer grids are used,
+                and texts run slower in wider ones. None is no bound; `info.memory_mb` says what that takes.
             max_batch_tokens: tokens that run together, padding included: larger grids are not used. None is
-                512. With 256, the least, a small call waits less behind a long one, which runs slower, and
-                the process is smaller.
+                512. With 256, the least, a short call waits less behind a long one, which runs slower.
             cache_dir: where compiled models are kept between processes, about 24 MB a grid; None keeps
-                none. Whatever is wrong with the folder or a file in it is said once (CacheWarning), and
+                none. Whatever is wrong with the folder or a file in it is warned of once (CacheWarning), and
                 the model is compiled without. Hashes find damage, not malice: keep the folder private.
 
         Raises:
             ArtefactError: the folder is not a complete, unchanged artefact.
             DeviceUnavailable: this machine has no such device.
             PrecisionUnavailable: the device cannot run that precision reproducibly.
-            ValueError: an option has a value that does not exist, or the longest text fits no batch.
+            ValueError: an option has a value that does not exist, or a bound leaves too few grids.
         """
-        check_choice("precision", precision, ("auto", "f32", "bf16", "f16"))
-        check_choice("lowering", lowering, ("auto", "native", "conv"))
-        folder = SHIPPED if model is None else Path(model)
+        check_choice("precision", precision, get_args(AskedPrecision))
+        check_choice("lowering", lowering, get_args(AskedLowering))
+        folder = find_model(model)
         manifest = Manifest.read(folder)
-        engine = Engine.open(
-            folder,
-            manifest,
-            device=device,
-            precision=precision,
-            lowering=lowering,
-            threads=cpus.threads(threads),
-            max_batch_tokens=max_batch_tokens,
-            cache_dir=None if cache_dir is None else Path(cache_dir),
+        options = Options(
+            device.upper(), precision, lowering, cpus.threads(threads), memory_mb, max_batch_tokens
         )
+        engine = Engine(folder, manifest, options, None if cache_dir is None else Path(cache_dir))
         return cls(manifest, Tokens.open(folder / TOKENIZER, manifest.spec), engine)
 
     def encode(
@@ -167,10 +173,9 @@ class Embedder:
             ValueError: an option has a value that does not exist.
             ForkedProcess: this process is a fork of the one that opened the Embedder.
         """
-        check_choice("truncate", truncate, ("end", "error", "mean"))
-        self._check_form(dimensions, dtype)
+        self._check_options(truncate, dimensions, dtype)
         items = [texts] if isinstance(texts, str) else check_texts(texts)
-        vectors = formed(self._encode_items(items, 0, progress, truncate), dimensions, dtype)
+        vectors = formed(self._encode(items, 0, progress, truncate), dimensions, dtype)
         return vectors[0] if isinstance(texts, str) else vectors
 
     def encode_iter(
@@ -186,18 +191,17 @@ class Embedder:
         Blocks grow from 64 to 8,192 texts; memory stays bounded by one block. Errors name a text by its
         number in the whole stream.
         """
-        check_choice("truncate", truncate, ("end", "error", "mean"))
-        if isinstance(texts, str) or not isinstance(texts, Iterable):
+        self._check_options(truncate, dimensions, dtype)
+        if isinstance(texts, str):
             raise TypeError("encode_iter takes an iterable of str; encode takes a single str")
-        self._check_form(dimensions, dtype)
-        return (formed(block, dimensions, dtype) for block in self._blocks(iter(texts), truncate))
+        stream = iter(iterate(texts))
+        return (formed(block, dimensions, dtype) for block in self._blocks(stream, truncate))
 
     def _blocks(self, texts: Iterator[str], truncate: Truncate) -> Iterator[FloatArray]:
-        size, most = BLOCKS
-        start = 0
-        while block := check_texts(islice(texts, size), start):
-            yield self._encode_items(block, start, progress=False, truncate=truncate)
-            start, size = start + len(block), min(2 * size, most)
+        size, start = FIRST_BLOCK_TEXTS, 0
+        while block := check_texts(list(islice(texts, size)), start):
+            yield self._encode(block, start, progress=False, truncate=truncate)
+            start, size = start + len(block), min(2 * size, MAX_BLOCK_TEXTS)
 
     async def aencode(
         self,
@@ -211,17 +215,12 @@ class Embedder:
 
         A coroutine that is cancelled leaves the queue.
         """
-        import asyncio  # whoever awaits this has it; others need not
+        import asyncio  # a program that awaits this has it; others need not
 
-        check_choice("truncate", truncate, ("end", "error", "mean"))
-        self._check_form(dimensions, dtype)
+        self._check_options(truncate, dimensions, dtype)
         items = [texts] if isinstance(texts, str) else check_texts(texts)
-        blocks = [np.empty((0, self._spec.dim), np.float32)]
-        for start in range(0, len(items), BLOCKS[1]):
-            block = items[start : start + BLOCKS[1]]
-            tokenized = await asyncio.to_thread(self._tokenize, block, start, truncate)
-            blocks.append(await self.asubmit(tokenized))
-        vectors = formed(np.concatenate(blocks), dimensions, dtype)
+        tokenized = await asyncio.to_thread(self._prepare, items, 0, truncate)
+        vectors = formed(await self.asubmit(tokenized), dimensions, dtype)
         return vectors[0] if isinstance(texts, str) else vectors
 
     def tokenize(
@@ -238,16 +237,11 @@ class Embedder:
             TypeError, TextTooLong, ForkedProcess: as `encode` does.
             ValueError: an id is not in the vocabulary.
         """
-        check_choice("truncate", truncate, ("end", "error", "mean"))
-        self._check_usable()
-        items: list[Any] = [texts] if isinstance(texts, str) else list(texts)
-        if items and not isinstance(items[0], str):
-            first, further = self._tokens.frame(items)
-        else:
-            first, further = self._tokens.encode(check_texts(items))
-        if further and truncate != "mean":
-            self._account(first, further, 0, truncate, warn=False)
-        return _tokenized(first, further, truncate)
+        check_choice("truncate", truncate, get_args(Truncate))
+        items: list[Any] = [texts] if isinstance(texts, str) else list(iterate(texts))
+        if not items or isinstance(items[0], str):
+            items = check_texts(items)
+        return self._prepare(items, 0, truncate, warn=False)
 
     def submit(
         self, tokenized: Tokenized, *, started: Callable[[], object] | None = None
@@ -257,73 +251,25 @@ class Embedder:
         For servers: many calls that wait at the same time are packed together. Cancelling leaves the queue.
         `started` is called, from another thread, when the first text runs.
         """
-        from concurrent.futures import Future, InvalidStateError  # imports logging, which `encode` need not
+        from concurrent.futures import Future  # imports logging, which `encode` need not
 
         future: Future[FloatArray] = Future()
-
-        def settle(found: FloatArray | BaseException) -> None:
-            with suppress(InvalidStateError):  # cancelled at this moment
-                if isinstance(found, BaseException):
-                    future.set_exception(found)
-                else:
-                    future.set_result(found)
-
-        job = self._queue(tokenized, settle, started)
-        future.add_done_callback(lambda _: job.give_up())
+        call = self._submit(tokenized, started, partial(_resolve, future))
+        future.add_done_callback(lambda _: call.cancel())
         return future
 
     def asubmit(
         self, tokenized: Tokenized, *, started: Callable[[], object] | None = None
     ) -> asyncio.Future[FloatArray]:
         """Do as `submit` does, for the event loop that runs here: the future is one of the loop's."""
-        import asyncio  # whoever awaits this has it; others need not
+        import asyncio  # a program that awaits this has it; others need not
 
         loop = asyncio.get_running_loop()
         future: asyncio.Future[FloatArray] = loop.create_future()
-
-        def settle(found: FloatArray | BaseException) -> None:
-            if future.done():  # cancelled
-                return
-            if isinstance(found, BaseException):
-                future.set_exception(found)
-            else:
-                future.set_result(found)
-
-        job = self._queue(tokenized, lambda found: loop.call_soon_threadsafe(settle, found), started)
-        future.add_done_callback(lambda _: job.give_up())
+        on_done: OnDone = partial(loop.call_soon_threadsafe, _resolve, future)  # type: ignore[arg-type]
+        call = self._submit(tokenized, started, on_done)
+        future.add_done_callback(lambda _: call.cancel())
         return future
-
-    def _queue(
-        self,
-        tokenized: Tokenized,
-        settle: Callable[[FloatArray | BaseException], object],
-        started: Callable[[], object] | None,
-    ) -> Job:
-        """Put texts into the queue; `settle` is called with their vectors or an error, from another thread.
-
-        Whoever waits ends the wait with the job's `give_up`: job and waiter hold each other until then, and
-        after it nothing is called.
-        """
-        self._check_usable()
-        flat = tokenized.flat
-        out = np.empty((len(flat), self._spec.dim), np.float32)
-        left = len(flat)
-
-        def news(found: int | BaseException) -> None:
-            nonlocal left
-            if isinstance(found, BaseException):
-                settle(found)
-                return
-            left -= found
-            if not left:
-                settle(self._join(tokenized, out))
-
-        job = Job(_slices(flat), out, news, started)
-        if flat:
-            self._scheduler.submit(job)
-        else:
-            settle(out)
-        return job
 
     @overload
     def count_tokens(self, texts: str) -> int: ...  # type: ignore[overload-overlap]  # str is iterable too
@@ -335,10 +281,7 @@ class Embedder:
         """Count tokens, [CLS] and [SEP] included, before any cut: an int for a str, else a list."""
         self._check_usable()
         items = [texts] if isinstance(texts, str) else check_texts(texts)
-        counts: list[int] = []
-        for start in range(0, len(items), WINDOW):
-            first, further = self._tokens.encode(items[start : start + WINDOW])
-            counts += [self._tokens.total(ids, further.get(i, ())) for i, ids in enumerate(first)]
+        counts = [count for chunk in _chunks(items) for count in self._tokens.count(chunk)]
         return counts[0] if isinstance(texts, str) else counts
 
     def similarity(self, a: FloatArray, b: FloatArray) -> FloatArray:
@@ -364,49 +307,56 @@ class Embedder:
     @property
     def info(self) -> Info:
         """What runs here and how."""
-        plan = self._plan
+        plan, compiled = self._plan, tuple(self._engine.compiled)
         return Info(
             model=self._spec.name,
             weights=self._manifest.weights,
             fingerprint=self._manifest.fingerprint,
             device=plan.device,
-            precision=plan.precision,
-            long_precision=plan.long,
+            precision=plan.lanes[0].precision,
+            long_precision=plan.lanes[-1].precision,
             lowering=plan.lowering,
             kernel=plan.kernel,
             threads=plan.threads,
-            grids=tuple(str(grid) for grid in self._manifest.grids),
-            versions={"ov-minilm": __version__}
-            | {name: version(name) for name in ("openvino", "tokenizers", "numpy")}
-            | {"python": platform.python_version()},
+            grids=tuple(map(str, plan.grids)),
+            compiled=tuple(map(str, compiled)),
+            memory_mb=memory(self._manifest, plan.grids, plan.threads),
+            memory_used_mb=memory(self._manifest, compiled, plan.threads),
+            versions={
+                "ov-minilm": __version__,
+                "openvino": ov.get_version().partition("-")[0],
+                "tokenizers": tokenizers.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
         )
 
     def self_check(self) -> float:
         """Encode the artefact's golden text and return its cosine to the vector that it must have.
 
-        Every grid that is compiled, or comes from the cache, is checked on its first use; this asks again,
-        through tokenizer and packing, as a server does before it calls itself ready.
+        Every grid is checked when it is compiled or comes from the cache; this asks again, through tokenizer
+        and packing, as a server does before it calls itself ready.
 
         Raises:
             SelfCheckFailed: the cosine is under 0.99, or not a number.
         """
         golden = self._manifest.golden
-        cosine = golden.worst(self._encode_items([golden.text], 0, progress=False, truncate="error"))
-        if not cosine >= LEAST_COSINE:
-            raise SelfCheckFailed(self._plan.device, cosine, LEAST_COSINE)
+        cosine = golden.min_cosine(self._encode([golden.text], 0, progress=False, truncate="error"))
+        if not cosine >= MIN_COSINE:
+            raise SelfCheckFailed(self._plan.device, cosine, MIN_COSINE)
         return cosine
 
     def warm_up(self) -> None:
-        """Compile every grid, and keep them all: for a program in which no call may wait for a compiler.
+        """Compile every grid now, so that no call waits for the compiler later.
 
-        With two threads that takes 3 s, without `cache_dir`, and 360 MB in all. Else grids are compiled when
-        texts have earned it, while others wait, and only so many are kept: less memory, and enough for lists.
+        That takes about 0.4 s a grid without `cache_dir`, and the memory that `info.memory_mb` says.
         """
         self._check_usable()
-        self._engine.warm_up()
+        for grid in self._plan.grids:
+            self._engine.compile(grid)
 
     def check_grids(self) -> dict[str, float]:
-        """Compile every grid, one after the other, and return the least cosine to the golden vector in each.
+        """Compile every grid, one after the other, and return the lowest cosine to the golden vector in each.
 
         Raises:
             SelfCheckFailed: the first grid under 0.99.
@@ -429,82 +379,76 @@ class Embedder:
     def __enter__(self) -> Embedder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _encode_items(
+    def _prepare(
+        self, texts: Sequence[Any], start: int, truncate: Truncate, *, warn: bool = True
+    ) -> Tokenized:
+        """Return the ids of texts, the first of them number `start`; count and warn of those that are cut."""
+        self._check_usable()
+        tokenized = self._tokens.tokenize(texts, start, truncate)
+        if tokenized.cut:
+            with self._counting:
+                self.truncated += len(tokenized.cut)
+                warn, self._warned = warn and not self._warned, self._warned or warn
+            if warn:
+                index = min(tokenized.cut)
+                more = " or more" if len(texts[index]) > PIECE_CHARS else ""
+                warnings.warn(
+                    f"text {start + index} has {tokenized.cut[index]} tokens{more}, the model reads "
+                    f'{self._spec.max_tokens}: its end is cut. truncate="mean" averages windows, "error" '
+                    "refuses. This warning comes once; Embedder.truncated counts all texts that are cut",
+                    TruncationWarning,
+                    stacklevel=_frames_inside(),
+                )
+        return tokenized
+
+    def _encode(
         self, items: list[str], start: int, progress: Progress, truncate: Truncate
     ) -> FloatArray:  # -> [N, D]
-        """Encode texts of which the first is number `start` of what the caller gave."""
+        """Encode texts of which the first is number `start` of what the caller gave.
+
+        This thread tokenizes chunk after chunk, while workers run those before.
+        """
         self._check_usable()
-        if truncate == "mean":  # how many windows there are is known when all are tokenized
-            tokenized = self._tokenize(items, start, truncate)
-            flat = tokenized.flat
-            return self._join(tokenized, self._run(_slices(flat), len(flat), progress))
-        parts = (
-            self._tokenize(items[done : done + WINDOW], start + done, truncate)
-            for done in range(0, len(items), WINDOW)
-        )
-        windows = ([ids for (ids,) in part.windows] for part in parts)
-        return self._run(windows, len(items), progress)
-
-    def _run(self, windows: Iterator[list[IntArray]], count: int, progress: Progress) -> FloatArray:
-        out = np.empty((count, self._spec.dim), np.float32)
-        with report(count, progress) as advance:
-            self._scheduler.run(windows, out, advance)
+        out = np.empty((len(items), self._spec.dim), np.float32)
+        short = len(items) <= SHORT_CALL_TEXTS
+        running: deque[Call] = deque()
+        tokenized = done = 0
+        with report(len(items), progress) as advance:
+            try:
+                for texts in _chunks(items):
+                    part = self._prepare(texts, start + tokenized, truncate)
+                    tokenized += len(texts)
+                    running.append(Call(part, self._spec.dim, short=short))
+                    self._scheduler.submit(running[-1], inline=short)
+                    while running and (tokenized == len(items) or len(running) == CHUNKS_AHEAD):
+                        vectors = running[0].wait()
+                        out[done : done + len(vectors)] = vectors
+                        done += len(vectors)
+                        running.popleft()
+                        advance(len(vectors))
+            finally:  # after an error or an interrupt, here or in `advance`
+                for call in running:
+                    call.cancel()
         return out
 
-    def _tokenize(self, texts: Sequence[str], start: int, truncate: Truncate) -> Tokenized:
-        """Return the ids of texts of which the first is number `start`; warn of those that are cut."""
-        first, further = self._tokens.encode(texts)
-        if further and truncate != "mean":
-            self._account(first, further, start, truncate, warn=True)
-        return _tokenized(first, further, truncate)
+    def _submit(self, tokenized: Tokenized, on_start: Callable[[], object] | None, on_done: OnDone) -> Call:
+        """Queue a call. Its caller must cancel it when it waits no more."""
+        self._check_usable()
+        call = Call(tokenized, self._spec.dim, on_start=on_start, on_done=on_done)
+        if call.packed:  # no texts
+            call.end(None)
+        else:
+            self._scheduler.submit(call)
+        return call
 
-    def _join(self, tokenized: Tokenized, vectors: FloatArray) -> FloatArray:  # [windows, D] -> [N, D]
-        """Average the windows of each text that has several, weighted by their word pieces."""
-        if len(vectors) == len(tokenized.windows):
-            return vectors
-        starts = np.cumsum([0] + [len(windows) for windows in tokenized.windows])
-        out: FloatArray = vectors[starts[:-1]]
-        for i, windows in enumerate(tokenized.windows):
-            if len(windows) > 1:
-                weights = np.array([len(ids) - self._tokens.special for ids in windows], np.float32)
-                mean = weights @ vectors[starts[i] : starts[i + 1]]
-                out[i] = mean / np.linalg.norm(mean)
-        return out
-
-    def _account(
-        self,
-        first: Sequence[IntArray],
-        further: dict[int, list[IntArray]],
-        start: int,
-        truncate: Truncate,
-        *,
-        warn: bool,
-    ) -> None:
-        """Refuse, or count and warn once, about texts that lose their ends."""
-        index = min(further)
-        tokens = self._tokens.total(first[index], further[index])
-        if truncate == "error":
-            raise TextTooLong(start + index, tokens, self._spec.max_tokens)
-        with self._counting:
-            self.truncated += len(further)
-            warn, self._warned = warn and not self._warned, self._warned or warn
-        if warn:
-            warnings.warn(
-                f"text {start + index} has {tokens} tokens, the model reads {self._spec.max_tokens}: "
-                'its end is cut. truncate="mean" averages windows, "error" refuses. Said once; '
-                "Embedder.truncated counts on",
-                TruncationWarning,
-                stacklevel=2,
-            )
-
-    def _check_form(self, dimensions: int | None, dtype: Dtype) -> None:
+    def _check_options(self, truncate: Truncate, dimensions: int | None, dtype: Dtype) -> None:
         """Refuse before the work what would be refused after it."""
-        formed(np.empty((0, self._spec.dim), np.float32), dimensions, dtype)
+        check_choice("truncate", truncate, get_args(Truncate))
+        if dimensions is not None or dtype != "float32":
+            formed(np.empty((0, self._spec.dim), np.float32), dimensions, dtype)
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -513,28 +457,38 @@ class Embedder:
             raise ForkedProcess(self._pid, os.getpid())
 
 
-def _end(scheduler: Scheduler, pid: int) -> None:
+def _resolve(future: Any, call: Call, error: BaseException | None) -> None:
+    """Give a future the outcome of a call; one that was cancelled takes none."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(call.vectors)
+    else:
+        future.set_exception(error)
+
+
+def _chunks(texts: list[str]) -> Iterator[list[str]]:
+    """Cut texts into what is tokenized at a time."""
+    start = chars = 0
+    for end, text in enumerate(texts, 1):
+        chars += len(text)
+        if end - start == CHUNK_TEXTS or chars >= CHUNK_CHARS or end == len(texts):
+            yield texts[start:end]
+            start, chars = end, 0
+
+
+def _frames_inside() -> int:
+    """Return the stack level, as warnings count it, of the first caller outside this package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(str(PACKAGE)):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _close_if_owner(scheduler: Scheduler, pid: int) -> None:
     """Stop a scheduler that nobody can call any more; in a fork its threads are gone and its locks stuck."""
     if os.getpid() == pid:
         scheduler.close(drop=True)
-
-
-def _tokenized(
-    first: Sequence[IntArray], further: dict[int, list[IntArray]], truncate: Truncate
-) -> Tokenized:
-    if truncate == "mean":
-        return Tokenized([[ids, *further.get(i, ())] for i, ids in enumerate(first)], [])
-    return Tokenized([[ids] for ids in first], sorted(further))
-
-
-def _slices(ids: list[IntArray]) -> Iterator[list[IntArray]]:
-    """Cut texts into windows: turns in the queue, and what still runs of a call that is given up."""
-    start = tokens = 0
-    for end, text in enumerate(ids, 1):
-        tokens += len(text)
-        if end - start == WINDOW or tokens >= TURN or end == len(ids):
-            yield ids[start:end]
-            start, tokens = end, 0
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:

@@ -1,299 +1,174 @@
 """Texts of any length become batches of a few fixed shapes: several short texts share one row.
 
-Placement is best-fit decreasing: longest first, each into the fullest row that still holds it
+Placement is best-fit decreasing: longest text first, each into the fullest row that still holds it
 (Johnson et al., "Worst-case performance bounds for simple one-dimensional packing algorithms", 1974).
-A padded bucket is only a row with one text, so there is one kind of batch and one way back.
+A padded batch is a packed batch with one text a row, so there is one kind of batch and one scatter.
 
-Rows stay in a pool until a batch takes them, and later texts still find their gaps. A batch is any rows of
-one width: those of a caller in a hurry go first, and full rows of others make up the number.
+Rows wait in a pool until a batch takes them, and later texts may still fill their gaps. The oldest row always
+goes with the next batch, so no text waits for ever. A batch runs in the narrowest grid that holds its rows.
 
-`align` is the multiple of cells at which texts start. It is 1 for FP32, whose kernels add a row's terms one
-by one, so that zeros before a text change nothing. BF16 kernels add them in groups; a text has the same bits
-everywhere only if its tokens always fall into the same groups.
+Texts start at multiples of a lane's `align`: BF16 kernels add neighbouring cells in groups, and a text has
+the same bits everywhere only if its tokens always fall into the same groups. FP32 needs no alignment (1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from bisect import bisect_left, insort
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ov_minilm.spec import LONG, Grid, IntArray
+from ov_minilm.spec import LONG_TEXT_TOKENS, WIDE_ROW, Grid, IntArray, Lane
 
-PATIENCE = 32  # batches that may pass a row over for lack of others to make a whole one with it
-HURRY = 4  # the same, for a row with an urgent text
+MIN_FILL = 0.75  # of a tall grid's rows: with fewer, lower grids are faster (8x64: 17.5 ms, 2x64: 5.3)
+
+_free = attrgetter("free")
 
 
-@dataclass(frozen=True, slots=True)
+class Text(NamedTuple):
+    """One text to be packed."""
+
+    ids: IntArray  # [T]
+    owner: Any = None  # to whom its vector goes; packing does not look at it
+    number: int = 0  # among the owner's texts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """One input of a compiled grid. Segment 0 is padding; segment s belongs to slot s - 1 of its row."""
 
     grid: Grid
-    ids: IntArray  # [R, W]
-    positions: IntArray  # [R, W] counted from each text's own start
-    segments: IntArray  # [R, W] 0..S
-    owner: IntArray  # [R, S] which text a slot holds; -1 = empty
-
-    @property
-    def used(self) -> int:
-        """Cells that hold a token."""
-        return int(np.count_nonzero(self.segments))
-
-    @property
-    def names(self) -> list[int]:
-        """What `owner` calls the texts, row by row."""
-        names: list[int] = self.owner[self.owner >= 0].tolist()
-        return names
-
-    @property
-    def texts(self) -> int:
-        """Slots that hold a text."""
-        return int(np.count_nonzero(self.owner >= 0))
+    inputs: IntArray  # [3, R, W] token ids; positions, counted from each text's own start; segments, 0..S
+    texts: list[Text]  # N
+    rows: IntArray  # [N] row of each text
+    slots: IntArray  # [N] slot of each text in its row
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Row:
-    """One row being filled: the texts in it, in slot order, and the cells still free."""
+    """One row being filled: its texts in slot order, and the cells still free."""
 
-    grid: Grid
+    lane: Lane
+    capacity: int
     free: int
-    since: int = 0  # batches that had been taken when it was opened, or became urgent
-    urgent: bool = False
-    texts: list[int] = field(default_factory=list)
+    texts: list[Text] = field(default_factory=list)
 
     @property
     def used(self) -> int:
         """Cells that texts take."""
-        return self.grid.width - self.free
-
-    @property
-    def open(self) -> bool:
-        """Whether a text may still come."""
-        return self.free > 0 and len(self.texts) < self.grid.slots
+        return self.capacity - self.free
 
 
-def narrowest(grids: Sequence[Grid], tokens: int) -> Grid:
-    """Return the grid with the least width that holds a text of this many tokens in one row."""
-    fitting = [grid for grid in grids if grid.width >= tokens]
-    if not fitting:
-        raise ValueError(f"{tokens} tokens; the widest row holds {max(grid.width for grid in grids)}")
-    return min(fitting, key=lambda grid: grid.width)
-
-
-def cells(tokens: int, align: int) -> int:
-    """Return the cells that a text takes where every text starts at a multiple of `align`."""
+def aligned(tokens: int, align: int) -> int:
+    """Round the tokens of a text up to whole groups of `align` cells."""
     return -(-tokens // align) * align
 
 
-def fill(grid: Grid, rows: Sequence[Row], ids: Mapping[int, IntArray], *, align: int = 1) -> Batch:
-    """Write rows of texts into the arrays of one batch; `owner` calls each text what `ids` does."""
-    shape = (grid.rows, grid.width)
-    batch = Batch(
-        grid,
-        ids=np.zeros(shape, np.int32),
-        positions=np.zeros(shape, np.int32),
-        segments=np.zeros(shape, np.int32),
-        owner=np.full((grid.rows, grid.slots), -1, np.int32),
-    )
+def fill(grid: Grid, rows: Sequence[Sequence[Text]], align: int = 1) -> Batch:
+    """Write rows of texts into the arrays of one batch."""
+    places = []  # row, slot and first cell of each text
     for r, row in enumerate(rows):
-        start = 0
-        for slot, text in enumerate(row.texts):
-            end = start + len(ids[text])
-            batch.ids[r, start:end] = ids[text]
-            batch.positions[r, start:end] = np.arange(end - start)
-            batch.segments[r, start:end] = slot + 1
-            batch.owner[r, slot] = text
-            start = cells(end, align)
-    return batch
-
-
-class Lane:
-    """The rows of grids whose texts may share rows, oldest first, and where each still has room.
-
-    Open rows by free cells, with a bit per non-empty list, make the search for the fullest fitting row one
-    shift instead of a scan.
-    """
-
-    def __init__(self, grids: Sequence[Grid], align: int) -> None:
-        self.align = align
-        self.single = [grid for grid in grids if grid.rows == 1]
-        several = sorted((grid for grid in grids if grid.rows > 1), key=lambda grid: grid.rows)
-        reach = max((grid.width for grid in several), default=0)
-        # Beyond that, lone rows: an NPU has only these.
-        self._grids = several + [grid for grid in self.single if grid.width > reach]
-        self.wide = list({grid.width: grid for grid in self._grids}.values())  # of each width the tallest
-        self.rows: dict[Grid, list[Row]] = {grid: [] for grid in self.wide}
-        self._open: list[list[Row]] = [[] for _ in range(max((grid.width for grid in grids), default=0) + 1)]
-        self._holes = 0  # bit f set: some open row has f free cells
-
-    def put(self, text: int, tokens: int, now: int) -> Row:
-        """Put a text into the fullest row that holds it, else into a new one of the narrowest grid."""
-        needed = cells(tokens, self.align)
-        fits = self._holes >> needed
-        if fits:
-            row = self._open[needed + (fits & -fits).bit_length() - 1][0]
-            self._close(row)
-        else:
-            grid = narrowest(self.wide, tokens)
-            row = Row(grid, grid.width, now)
-            self.rows[grid].append(row)
-        row.texts.append(text)
-        row.free -= needed
-        if row.open:
-            self._open[row.free].append(row)
-            self._holes |= 1 << row.free
-        return row
-
-    def take(self, rows: Sequence[Row]) -> None:
-        """Remove rows: they are full, whatever they hold."""
-        for row in rows:
-            self.rows[row.grid].remove(row)
-            if row.open:
-                self._close(row)
-
-    def grid_for(self, width: int, rows: int, streams: int, alone: bool) -> Grid | None:
-        """Return the tallest grid of a width that a stream's share of the rows fills to three quarters.
-
-        Where a share is less, it is the lowest that all rows fill so, if more than one stream is busy then.
-        None: they had better run one by one, on all threads.
-        """
-        grids = [grid for grid in self._grids if grid.width == width]
-        filled = [grid for grid in grids if 4 * rows >= 3 * grid.rows]
-        if not filled:
-            return None if self.single else grids[0]
-        share = -(-rows // streams)
-        one_busy = alone and bool(self.single) and rows <= filled[0].rows
-        lowest = None if one_busy else filled[0]
-        return next((grid for grid in reversed(filled) if 4 * share >= 3 * grid.rows), lowest)
-
-    @property
-    def all(self) -> list[Row]:
-        """Every row."""
-        return [row for rows in self.rows.values() for row in rows]
-
-    def merged(self) -> Row | None:
-        """Return all texts as one row if there is a grid of one row that holds them."""
-        texts = [text for row in self.all for text in row.texts]
-        used = sum(row.used for row in self.all)
-        fitting = [grid for grid in self.single if grid.width >= used and grid.slots >= len(texts)]
-        if not fitting:
-            return None
-        grid = narrowest(fitting, used)
-        return Row(grid, grid.width - used, texts=texts)
-
-    def _close(self, row: Row) -> None:
-        self._open[row.free].remove(row)
-        if not self._open[row.free]:
-            self._holes ^= 1 << row.free
+        start = r * grid.width
+        for slot, text in enumerate(row):
+            places.append((r, slot, start))
+            start += aligned(len(text.ids), align)
+    texts = [text for row in rows for text in row]
+    at_row, slots, starts = np.array(places).T
+    lengths = np.array([len(text.ids) for text in texts])
+    positions = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    cells = np.repeat(starts, lengths) + positions
+    inputs = np.zeros((3, grid.cells), np.int32)
+    inputs[0, cells] = np.concatenate([text.ids for text in texts])
+    inputs[1, cells] = positions
+    inputs[2, cells] = np.repeat(slots + 1, lengths)
+    return Batch(grid, inputs.reshape(3, grid.rows, grid.width), texts, at_row, slots)
 
 
 class Pool:
-    """Texts in rows, until batches take them. A text has a number, which `owner` of its batch tells."""
+    """Texts in rows, oldest row first, until batches take them."""
 
-    def __init__(self, grids: Sequence[Grid], *, align: int = 1, long_align: int | None = None) -> None:
-        """With `long_align`, texts of more than LONG tokens have rows, and an alignment, of their own.
-
-        For widths that run in another precision: which one a text gets must not depend on who is with it.
-        """
-        self._apart = long_align is not None
-        if long_align is None:
-            self._lanes = [Lane(grids, align)]
-        else:
-            self._lanes = [
-                Lane([grid for grid in grids if grid.width <= LONG], align),
-                Lane([grid for grid in grids if grid.width > LONG], long_align),
-            ]
-        self._ids: dict[int, IntArray] = {}
-        self._taken = 0  # batches
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        """Take one lane for all texts; or two, the second for texts over LONG_TEXT_TOKENS."""
+        self._lanes = lanes
+        self._rows: dict[Row, None] = {}  # in the order in which they were opened
+        self._open: dict[Lane, list[Row]] = {lane: [] for lane in lanes}  # rows with room, by free cells
         self.cells = 0  # that texts take
-        self.urgent = 0  # of these, in rows with an urgent text
-
-    def __len__(self) -> int:
-        """Count the texts that are here."""
-        return len(self._ids)
 
     @property
-    def fullness(self) -> float:
-        """How full the fullest batch would be: rows there are to rows it has, 1 and more is whole."""
-        return max(len(rows) / grid.rows for lane in self._lanes for grid, rows in lane.rows.items())
+    def texts(self) -> list[Text]:
+        """All texts."""
+        return [text for row in self._rows for text in row.texts]
 
-    def add(self, ids: Mapping[int, IntArray], *, urgent: bool = False) -> None:
-        """Place texts, by number; ties of length go by number, so that equal input gives equal rows."""
-        for text in sorted(ids, key=lambda text: (-len(ids[text]), text)):
-            tokens = len(ids[text])
-            if tokens < 1:
-                raise ValueError(f"text {text} has {tokens} tokens; a row holds 1 or more")
-            lane = self._lanes[self._apart and tokens > LONG]
-            row = lane.put(text, tokens, self._taken)
-            taken = cells(tokens, lane.align)
-            self.cells += taken
-            if row.urgent:
-                self.urgent += taken
-            elif urgent:
-                row.urgent, row.since = True, self._taken
-                self.urgent += row.used
-        self._ids.update(ids)
+    def add(self, texts: Iterable[Text]) -> None:
+        """Place texts; those of one length in their order, so that equal input gives equal rows."""
+        for text in sorted(texts, key=lambda text: -len(text.ids)):
+            lane = self._lanes[-1 if len(text.ids) > LONG_TEXT_TOKENS else 0]
+            needed = aligned(len(text.ids), lane.align)
+            open_rows = self._open[lane]
+            place = bisect_left(open_rows, needed, key=_free)
+            if place < len(open_rows):
+                row = open_rows.pop(place)
+            else:
+                capacity = _capacity(lane, needed)
+                row = Row(lane, capacity, capacity)
+                self._rows[row] = None
+            row.texts.append(text)
+            row.free -= needed
+            self.cells += needed
+            if row.free and len(row.texts) < lane.grids[0].slots:
+                insort(open_rows, row, key=_free)
 
-    def take(self, *, streams: int = 1, in_turn: bool = False) -> Batch | None:
-        """Return a whole batch, or one with a row that was passed over too often; None: there is neither.
+    def take(self, *, streams: int = 1, compiled: Collection[Grid] | None = None) -> Batch | None:
+        """Return a batch with the oldest row and with others that fit beside it; None if there is no row.
 
-        The oldest rows go first; before them, unless it is their turn, the urgent ones and those passed over.
-        With more than one idle stream, the last rows are no whole batch if parts keep more streams busy.
+        Args:
+            streams: idle ones, which share the rows: a tall grid is used if each stream can fill it.
+            compiled: grids that exist already. If given, rows too few for a full batch run in one of these,
+                rather than in a grid that would have to be compiled for them.
         """
-        if streams > 1 and self.fullness <= streams / 2:
+        if not self._rows:
             return None
-        ready = [
-            (lane, grid)
-            for lane in self._lanes
-            for grid, rows in lane.rows.items()
-            if len(rows) >= grid.rows or any(map(self._overdue, rows))
-        ]
-        return self._take(ready, 1, in_turn, alone=False)
-
-    def take_rest(self, *, streams: int = 1, in_turn: bool = False, alone: bool = True) -> Batch | None:
-        """Return a batch of what there is, for idle streams to share; None: there is nothing.
-
-        Alone, texts that fit one row run as one, on all threads; beside other batches these would be in each
-        other's way. Rows that do not fill a batch well run one by one, because all threads then work on each.
-        """
-        ready = [(lane, grid) for lane in self._lanes for grid, rows in lane.rows.items() if rows]
-        return self._take(ready, streams, in_turn, alone)
-
-    def take_all(self, *, streams: int = 1) -> Iterator[Batch]:
-        """Yield batches until nothing is left; with more than one stream, the last are shared out."""
-        alone = True
-        while batch := self.take(streams=streams) or self.take_rest(streams=streams, alone=alone):
-            yield batch
-            alone = False
-
-    def _overdue(self, row: Row) -> bool:
-        return self._taken - row.since >= (HURRY if row.urgent else PATIENCE)
-
-    def _take(
-        self, ready: Sequence[tuple[Lane, Grid]], streams: int, in_turn: bool, alone: bool
-    ) -> Batch | None:
-        if not ready:
-            return None
-
-        def order(row: Row) -> tuple[bool, int]:
-            return (not (in_turn or row.urgent or self._overdue(row)), row.since)
-
-        lane, grid = min(ready, key=lambda at: min(map(order, at[0].rows[at[1]])))
-        rows = lane.rows[grid]
-        one = lane.merged() if alone and len(rows) < grid.rows else None
-        if one is not None:
-            taken, rows, grid = lane.all, [one], one.grid
-        else:
-            found = lane.grid_for(grid.width, len(rows), streams, alone)
-            taken = rows = sorted(rows, key=order)[: found.rows if found else 1]
-            grid = found or narrowest(lane.single, rows[0].used)
-        batch = fill(grid, rows, self._ids, align=lane.align)
-        lane.take(taken)
-        for row in taken:
+        first = next(iter(self._rows))
+        lane = first.lane
+        width = next(width for width in lane.row_widths if width >= first.used)
+        rows = [r for r in self._rows if r.lane is lane and r.capacity == first.capacity and r.used <= width]
+        grid = _choose_grid(first, width, len(rows), streams, compiled)
+        rows.sort(key=lambda row: (row is not first, -row.used))  # wide rows leave the fewest cells empty
+        rows = rows[: grid.rows]
+        for row in rows:
+            del self._rows[row]
             self.cells -= row.used
-            self.urgent -= row.used if row.urgent else 0
-            for text in row.texts:
-                del self._ids[text]
-        self._taken += 1
-        return batch
+            if row in self._open[lane]:
+                self._open[lane].remove(row)
+        return fill(grid, [row.texts for row in rows], lane.align)
+
+
+def _capacity(lane: Lane, needed: int) -> int:
+    """Return the cells of a new row for a text that needs this many of them."""
+    widths = lane.row_widths
+    if needed > widths[-1]:
+        raise ValueError(f"a text of {needed} tokens; the widest row holds {widths[-1]}")
+    choices = (LONG_TEXT_TOKENS, WIDE_ROW, widths[-1])
+    return next(width for width in choices if width >= needed and width in widths)
+
+
+def _choose_grid(first: Row, width: int, rows: int, streams: int, compiled: Collection[Grid] | None) -> Grid:
+    """Return the grid for the oldest row and others of a width.
+
+    That is the tallest which each stream's share of the rows fills well enough. For fewer rows it is one that
+    all threads run together: two short rows or one; or one that is compiled, if that matters.
+    """
+    share = math.ceil(rows / streams)
+    fitting = sorted((g for g in first.lane.grids if g.width >= first.used), key=lambda g: (-g.rows, g.width))
+    for grid in fitting:
+        if grid.width == width and not grid.uses_all_threads and share >= MIN_FILL * grid.rows:
+            return grid
+    small = next(
+        g for g in fitting if g.uses_all_threads and g.rows <= rows and (g.rows == 1 or g.width == width)
+    )
+    ready = [grid for grid in fitting if compiled is not None and grid in compiled]
+    return small if small in ready else min(ready, key=lambda grid: grid.cells, default=small)

@@ -5,8 +5,8 @@ No choice goes by the name of a CPU. A small layer is compiled, and the kernel t
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,16 +14,35 @@ import numpy as np
 
 from ov_minilm.artefact.drift_record import Gate, gate
 from ov_minilm.artefact.manifest import Manifest
-from ov_minilm.errors import DeviceUnavailable, PrecisionUnavailable
+from ov_minilm.errors import PrecisionUnavailable
 from ov_minilm.runtime.backend import ops, ov
-from ov_minilm.runtime.packing import Batch, Pool
-from ov_minilm.spec import LONG, Grid, IntArray
+from ov_minilm.runtime.devices import check_device, devices, may_use_cpu
+from ov_minilm.spec import LONG_TEXT_TOKENS, Grid, Lane, Precision, grids
 
-Precision = Literal["f32", "bf16", "f16"]
 Lowering = Literal["native", "conv"]
+AskedPrecision = Literal["auto", "f32", "bf16", "f16"]
+AskedLowering = Literal["auto", "native", "conv"]
 
-VIRTUAL = ("AUTO", "MULTI", "HETERO", "BATCH")
-NARROW = 32  # tokens; with AMX, threads wait for each other longer than one takes for a row this short
+MAX_STREAMS = 4  # of a grid: each takes memory, and more cores are used better by more processes
+SINGLE_THREAD_WIDTH = (
+    32  # tokens: rows this short are faster on one thread with AMX (1x16: 1.20 ms, two 1.30)
+)
+
+# Resident memory in MB, as measured by the bench and rounded up.
+PROCESS_MB = 110  # Python, numpy, OpenVINO and the tokenizer, before a grid is compiled
+STREAM_MB = 26  # each stream of a compiled grid, beside the linear layers' weights, which its streams share
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `Embedder.open` was asked for; see there."""
+
+    device: str
+    precision: AskedPrecision
+    lowering: AskedLowering
+    threads: int
+    memory_mb: int | None = None
+    max_batch_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,99 +50,73 @@ class Plan:
     """How the artefact runs here, every choice made."""
 
     device: str
-    precision: Precision  # of the layers that are not INT8
-    long: Precision  # the same, of rows for texts of more than LONG tokens
     lowering: Lowering
     threads: int
-    kernel: str  # of INT8 linear layers, as OpenVINO names it; "" where it was not asked
-    align: int  # where texts may start in a row for their bits to be the same everywhere; see packing.py
-    long_align: int  # the same, of rows for texts of more than LONG tokens
-    grids: tuple[Grid, ...]
+    kernel: str  # of INT8 linear layers, as OpenVINO names it; "" on devices other than CPU
+    lanes: tuple[Lane, ...]  # one for all texts; or two, for texts up to and over LONG_TEXT_TOKENS
 
     @classmethod
-    def settle(
-        cls,
-        core: ov.Core,
-        manifest: Manifest,
-        *,
-        device: str,
-        precision: Literal["auto", "f32", "bf16", "f16"],
-        lowering: Literal["auto", "native", "conv"],
-        threads: int,
-        max_batch_tokens: int | None,
-    ) -> Plan:
+    def choose(cls, core: ov.Core, manifest: Manifest, asked: Options) -> Plan:
         """Make every choice that was left open; refuse what this machine cannot do.
 
         Raises:
             DeviceUnavailable: this machine has no such device.
             PrecisionUnavailable: the device cannot run that precision reproducibly.
-            ValueError: the lowering does not fit the device or the artefact, or no long text fits a batch.
+            ValueError: the lowering does not fit the device or the artefact, or a bound leaves no grids.
         """
-        cpu = device == "CPU"
-        if not cpu:  # to say what there is, OpenVINO loads every plugin that it has
-            check_device(device, core.available_devices)
-        kernels = Kernels.probe(core) if cpu else None
-        settled = choose_lowering(lowering, manifest, device, kernels)
-        chosen = choose_precision(precision, manifest, device, settled, kernels)
-        long = choose_long(precision, chosen, manifest, settled, kernels)
+        if asked.device != "CPU":  # to list devices, OpenVINO loads every plugin that it has
+            check_device(asked.device, core.available_devices)
+        kernels = Kernels.probe(core) if asked.device == "CPU" else None
+        lowering = choose_lowering(asked, manifest, kernels)
+        short, long = choose_precisions(asked, manifest, lowering, kernels)
+        grids = choose_grids(asked, manifest)
         align = {"bf16": kernels.bf16_group} if kernels else {}
-        return cls(
-            device=device,
-            precision=chosen,
-            long=long,
-            lowering=settled,
-            threads=threads,
-            kernel=kernels.int8 if kernels else "",
-            align=align.get(chosen, 1),
-            long_align=align.get(long, 1),
-            grids=choose_grids(manifest.grids, device, max_batch_tokens),
-        )
+        lanes = [Lane(grids, short, align.get(short, 1))]
+        if long != short:  # which precision a text runs in must depend on its own length alone
+            lanes = [
+                Lane(
+                    tuple(grid for grid in grids if (grid.width > LONG_TEXT_TOKENS) == over),
+                    precision,
+                    align.get(precision, 1),
+                )
+                for over, precision in ((False, short), (True, long))
+            ]
+        return cls(asked.device, lowering, asked.threads, kernels.int8 if kernels else "", tuple(lanes))
 
     @property
-    def apart(self) -> bool:
-        """Whether long texts must not share rows with others, for these run in another precision."""
-        return self.long != self.precision
+    def grids(self) -> tuple[Grid, ...]:
+        """All grids that may be compiled."""
+        return tuple(grid for lane in self.lanes for grid in lane.grids)
 
-    def precision_of(self, grid: Grid) -> Precision:
-        """Return what a grid runs in."""
-        return self.long if grid.width > LONG else self.precision
+    @property
+    def streams(self) -> int:
+        """How many batches of a large grid run side by side."""
+        return min(self.threads, MAX_STREAMS)
 
-    def align_of(self, grid: Grid) -> int:
-        """Return where texts may start in a grid's rows."""
-        return self.long_align if grid.width > LONG else self.align
-
-    def streams(self, grid: Grid) -> int:
-        """How many batches of a grid run side by side: a lone row is served by all threads together."""
-        return 1 if grid.rows == 1 else self.threads
-
-    def threads_for(self, grid: Grid) -> int:
-        """How many threads serve a grid: all, but one for a narrow row of AMX convolutions.
-
-        Measured for 1x16 with AMX: 1.20 ms with one thread, 1.30 with two; with VNNI and AVX2 two are faster.
-        """
-        tiles = self.lowering == "conv" and "amx" in self.kernel
-        return 1 if tiles and grid.rows == 1 and grid.width <= NARROW else self.threads
-
-    def pool(self) -> Pool:
-        """Return a pool that packs texts in rows that suit this plan."""
-        long_align = self.long_align if self.apart else None
-        return Pool(self.grids, align=self.align, long_align=long_align)
-
-    def pack(self, ids: Sequence[IntArray]) -> list[Batch]:
-        """Pack texts that are all there; `owner` calls them by their index."""
-        pool = self.pool()
-        pool.add(dict(enumerate(ids)))
-        return list(pool.take_all(streams=self.threads))
+    def lane_of(self, grid: Grid) -> Lane:
+        """Return the lane that a grid belongs to."""
+        return next(lane for lane in self.lanes if grid in lane.grids)
 
     def config(self, grid: Grid) -> dict[str, Any]:
         """Return what OpenVINO is told when it compiles a grid."""
-        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self.precision_of(grid)}
+        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self.lane_of(grid).precision}
         if self.device == "CPU":
-            config["NUM_STREAMS"] = self.streams(grid)
-            config["INFERENCE_NUM_THREADS"] = self.threads_for(grid)
+            amx = self.lowering == "conv" and "amx" in self.kernel
+            one = amx and grid.rows == 1 and grid.width <= SINGLE_THREAD_WIDTH
+            config["NUM_STREAMS"] = 1 if grid.uses_all_threads else self.streams
+            config["INFERENCE_NUM_THREADS"] = 1 if one else self.threads
             # Each grid has streams of its own; pinned, those of different grids would share cores.
             config["ENABLE_CPU_PINNING"] = False
         return config
+
+
+def memory(manifest: Manifest, grids: Collection[Grid], threads: int) -> int:
+    """Return about how many MB a process takes with these grids compiled."""
+    spec, streams = manifest.spec, min(threads, MAX_STREAMS)
+    weights = spec.layers * (4 * spec.dim**2 + 2 * spec.dim * spec.intermediate)
+    weights_mb = weights * (1 if manifest.weights == "int8" else 4) / 1e6
+    running = sum(1 if grid.uses_all_threads else streams for grid in grids)
+    return math.ceil(PROCESS_MB + weights_mb * len(grids) + STREAM_MB * running)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,107 +173,59 @@ def _facts(node: ov.Node) -> tuple[str, str]:
     return kind, kernel
 
 
-def devices(device: str) -> list[str]:
-    """List the devices that a device string names: none for a bare AUTO, which takes what there is."""
-    virtual, _, listed = device.partition(":")
-    names = listed.split(",") if listed else [] if virtual in VIRTUAL else [device]
-    return [re.sub(r"\(.*\)$", "", name).removesuffix(".0") for name in names]  # BATCH:CPU(4); GPU.0 is GPU
+def choose_precisions(
+    asked: Options, manifest: Manifest, lowering: Lowering, kernels: Kernels | None
+) -> tuple[Precision, Precision]:
+    """Choose what the layers that are not INT8 run in, for texts up to and over LONG_TEXT_TOKENS.
 
-
-def hardware(core: ov.Core, device: str) -> dict[str, str]:
-    """Name each processor that a device string may use, as its plugin does; no list means all there are."""
-    names = [name.removeprefix("-") for name in devices(device)] or core.available_devices
-    return {name: str(core.get_property(name, "FULL_DEVICE_NAME")) for name in names}
-
-
-def check_device(device: str, available: Sequence[str]) -> None:
-    """Refuse a device string that names something this machine does not have, listing what there is.
-
-    Raises:
-        DeviceUnavailable: for a name like GPU.1 or AUTO:NPU,CPU without the hardware for it.
+    "auto" on the CPU is f32 for short texts, so that they have the same vectors on every machine, and BF16
+    for long ones where it is native and its drift passed the gate: half of their time is attention. Other
+    devices run auto in f16, which is native to them, unless they may hand work to the CPU.
     """
-    known = {name.removesuffix(".0") for name in available}
-    for name in devices(device):
-        if name.removeprefix("-") not in known:  # AUTO:-GPU excludes
-            raise DeviceUnavailable(device, available)
-
-
-def may_use_cpu(device: str) -> bool:
-    """Tell whether a device string can run on the CPU: AUTO falls back to it unless a list leaves it out."""
-    included = [name for name in devices(device) if not name.startswith("-")]
-    return "CPU" in included or (not included and "-CPU" not in devices(device))
-
-
-def choose_precision(
-    asked: Literal["auto", "f32", "bf16", "f16"],
-    manifest: Manifest,
-    device: str,
-    lowering: Lowering,
-    kernels: Kernels | None,
-) -> Precision:
-    """Settle what the float layers run in.
-
-    "auto" is f32, except on the CPU for an INT8 artefact where BF16 is native, groups so few terms that
-    aligned texts still pack well (AMX does not), and its drift at build time passed the gate. Other devices
-    run auto in f16, which is native to them, unless they may hand work to the CPU.
-    """
-    if kernels is None and not may_use_cpu(device):
-        return "f16" if asked == "auto" else asked
-    if asked == "auto":
-        packs = kernels is not None and kernels.bf16_group <= 2
-        return "bf16" if packs and _bf16_passed(manifest, lowering, kernels) else "f32"
-    if asked == "f16":
-        raise PrecisionUnavailable(
-            asked, device, "its kernels give other bits from run to run, or never return; use bf16 or f32"
-        )
-    if asked == "bf16" and kernels is not None and not kernels.native_bf16:
-        raise PrecisionUnavailable(asked, device, "this CPU has no BF16 arithmetic; use f32")
-    return asked
-
-
-def choose_long(
-    asked: Literal["auto", "f32", "bf16", "f16"],
-    chosen: Precision,
-    manifest: Manifest,
-    lowering: Lowering,
-    kernels: Kernels | None,
-) -> Precision:
-    """Settle what long texts run in: as the others, but with "auto" in BF16 where it is native.
-
-    They lose little by being aligned. Half the time of a long text is attention, which AMX does in BF16
-    several times faster than in FP32.
-    """
-    return "bf16" if asked == "auto" and _bf16_passed(manifest, lowering, kernels) else chosen
-
-
-def _bf16_passed(manifest: Manifest, lowering: Lowering, kernels: Kernels | None) -> bool:
-    """Tell whether BF16 is native here and its drift at build time passed the gate."""
+    wanted: Precision = "f32" if asked.precision == "auto" else asked.precision
+    if kernels is None and not may_use_cpu(asked.device):
+        wanted = "f16" if asked.precision == "auto" else wanted
+    elif wanted == "f16":
+        why = "its kernels give other bits from run to run, or never return; use bf16 or f32"
+        raise PrecisionUnavailable(wanted, asked.device, why)
+    elif wanted == "bf16" and kernels is not None and not kernels.native_bf16:
+        raise PrecisionUnavailable(wanted, asked.device, "this CPU has no BF16 arithmetic; use f32")
     measured = [d for d in manifest.drift if (d.precision, d.lowering) == ("bf16", lowering)]
     passed = bool(measured) and not gate(measured, manifest.gate or Gate())
-    return passed and kernels is not None and kernels.native_bf16
+    bf16 = asked.precision == "auto" and passed and kernels is not None and kernels.native_bf16
+    return wanted, "bf16" if bf16 else wanted
 
 
-def choose_lowering(
-    asked: Literal["auto", "native", "conv"], manifest: Manifest, device: str, kernels: Kernels | None
-) -> Lowering:
-    """Settle how INT8 linear layers run: as OpenVINO has them, or as 1x1 convolutions."""
-    if asked == "conv" and (kernels is None or manifest.weights != "int8"):
-        raise ValueError(f"lowering 'conv' is for INT8 on CPU, not for {manifest.weights} on {device}")
-    if asked == "auto":
-        wanted = kernels is not None and manifest.weights == "int8" and kernels.int8_wants_convolution
-        return "conv" if wanted else "native"
-    return asked
+def choose_lowering(asked: Options, manifest: Manifest, kernels: Kernels | None) -> Lowering:
+    """Choose how INT8 linear layers run: as OpenVINO has them, or as 1x1 convolutions."""
+    possible = kernels is not None and manifest.weights == "int8"
+    if asked.lowering == "conv" and not possible:
+        raise ValueError(f"lowering 'conv' is for INT8 on CPU, not for {manifest.weights} on {asked.device}")
+    if asked.lowering == "auto":
+        return "conv" if possible and kernels and kernels.int8_wants_convolution else "native"
+    return asked.lowering
 
 
-def choose_grids(grids: Sequence[Grid], device: str, max_batch_tokens: int | None = None) -> tuple[Grid, ...]:
-    """Settle which grids are used: lone rows on an NPU, which serves one at a time, else what is allowed.
+def choose_grids(asked: Options, manifest: Manifest) -> tuple[Grid, ...]:
+    """Choose the grids that may be compiled: as many, the most useful first, as the bounds allow.
+
+    An NPU, which serves one text at a time, has single rows only.
 
     Raises:
-        ValueError: `max_batch_tokens` leaves no room for the longest text.
+        ValueError: a bound leaves no room for the grids that every text needs.
     """
-    npu = any(name.startswith("NPU") for name in devices(device))
-    longest = max(grid.width for grid in grids)
-    most = max(grid.cells for grid in grids) if max_batch_tokens is None else max_batch_tokens
-    if most < longest:
+    npu = any(name.startswith("NPU") for name in devices(asked.device))
+    found = [grid for grid in grids(manifest.spec.max_tokens) if grid in manifest.grids]
+    found += [grid for grid in manifest.grids if grid not in found]  # of an artefact with grids of its own
+    longest = max(grid.width for grid in found)
+    most = asked.max_batch_tokens
+    if most is not None and most < longest:
         raise ValueError(f"max_batch_tokens is {most}, but one text may have {longest}: at least that many")
-    return tuple(grid for grid in grids if grid.cells <= most and (grid.rows == 1 or not npu))
+    found = [grid for grid in found if grid.cells <= (most or grid.cells) and (grid.rows == 1 or not npu)]
+    if asked.memory_mb is not None:
+        least = memory(manifest, found[:2], asked.threads)
+        if asked.memory_mb < least:
+            raise ValueError(f"memory_mb={asked.memory_mb}; the smallest set of grids takes {least}")
+        while memory(manifest, found, asked.threads) > asked.memory_mb:
+            found.pop()
+    return tuple(found)

@@ -1,414 +1,305 @@
-"""One queue under all callers: takes what waits, packs it together, runs it. No timer.
+"""One queue under all callers: waiting texts are packed together and run. No timer.
 
-One thread makes batches and starts them as soon as a place in the engine is free, so that what waits is
-packed as late, and as full, as can be. Others, one for each place, wait for a batch to land and hand its
-vectors out. An interrupt reaches the caller's thread only, and cannot leave the work of others half done.
+Short calls and long ones wait in pools of their own, which take turns batch by batch: a single text waits for
+the batches that are running, not for a million texts, and a long call never starves. Long calls are packed a
+chunk at a time, in turn.
 
-There is a place for each stream of the engine, and one more, so that no stream waits for Python. The busier
-the engine is, the more must have come before the next batch is made.
+A worker thread for each stream of the engine, and one more so that no stream waits for Python, each repeat:
+take a batch, run it, hand its vectors out. The busier the engine is, the more texts must be waiting before
+the next batch of short calls starts: an idle engine starts at once, a busy one gets fuller batches. A call
+that finds the engine idle runs its first batch in its own thread.
 
-Texts of small calls that wait at the same time share grids, and go before long calls, which are drawn a
-window at a time, in turn: a single text waits for the batches in flight, not for a million texts. A lone
-small call needs no queue and runs in its own thread.
+Of a caller's code worker threads run only callbacks, so a KeyboardInterrupt ends only the call it interrupts.
 """
 
 from __future__ import annotations
 
+import math
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from queue import SimpleQueue
 
 import numpy as np
 
 from ov_minilm.runtime.engine import Engine
-from ov_minilm.runtime.grids import Flight
-from ov_minilm.runtime.packing import Batch
-from ov_minilm.spec import FloatArray, IntArray
+from ov_minilm.runtime.packing import Batch, Pool, Text
+from ov_minilm.runtime.tokens import Tokenized
+from ov_minilm.spec import FloatArray
 
-News = Callable[[int | BaseException], None]
-FEW = 32  # texts of a call that need not wait for its turn
-TAKEN = 4096  # cells from which on no more is drawn, of small calls and of long ones: eight batches of each
-SEVERAL = 0.6  # of the cells of the lowest grid of several rows: so many tokens take both of its rows
-STREAK = 8  # batches in which small calls go first, until one in which the oldest texts do
-NUMBERS = 2**31  # owners are int32; texts are numbered modulo this
+SHORT_CALL_TEXTS = 32  # a call of up to so many does not wait behind long ones
+CHUNK_TOKENS = 8192  # of a long call that are packed at once: 16 batches, enough to fill rows well
+LOOKAHEAD_CELLS = 4096  # of long calls in rows (eight batches): with fewer, the next chunk is packed
+
+OnDone = Callable[["Call", BaseException | None], object]
 
 
-class Job:
-    """One call: windows of token ids, and the array that its vectors go to."""
+class Call:
+    """Texts of one caller, on their way to vectors."""
 
     def __init__(
         self,
-        windows: Iterator[list[IntArray]],
-        out: FloatArray,
-        news: News,
-        started: Callable[[], object] | None = None,
+        tokenized: Tokenized,
+        dim: int,
+        *,
+        short: bool | None = None,
+        on_start: Callable[[], object] | None = None,
+        on_done: OnDone | None = None,
     ) -> None:
-        """Take windows of as many texts in all as `out` [N, D] has rows.
+        """Take texts.
 
-        Both are called from the scheduler's threads: `started` when the first text runs; `news` with the
-        texts that are done since it was last called, or with the error that ended the job.
+        Args:
+            tokenized: the texts.
+            dim: components of a vector.
+            short: whether not to wait behind long calls; None: if there are SHORT_CALL_TEXTS or fewer.
+            on_start: called once, from any thread, before the first text runs.
+            on_done: called once, from any thread, with this call and None, or the error that ended it.
+                Without it, `wait` can be called.
         """
-        self.out = out
-        self.over = False  # failed, or given up by its caller: what is still in flight is dropped
-        self._windows = windows
-        self._drawn = 0
-        self._ahead: tuple[list[IntArray], range] | None = None  # drawn, and to be drawn next
-        self.tokens = 0  # of it
-        self._news = news
-        self._started = started
+        self.short = len(tokenized.windows) <= SHORT_CALL_TEXTS if short is None else short
+        self.over = False  # done, failed or cancelled: texts that still run are dropped
+        self._tokenized = tokenized
+        self._ids = tokenized.flat
+        self._out = np.empty((len(self._ids), dim), np.float32)
+        self._packed = 0  # windows
+        self._left = len(self._ids)  # windows without a vector
+        self._lock = threading.Lock()  # workers deliver side by side
+        self.result: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._on_start = on_start
+        self._on_done = on_done or _put_result
 
     @property
-    def drawn(self) -> bool:
-        """Whether no window is left to draw."""
-        return self.over or self._drawn == len(self.out)
+    def packed(self) -> bool:
+        """Whether no text is left to be packed."""
+        return self.over or self._packed == len(self._ids)
 
-    def weigh(self) -> None:
-        """Draw the next window already, to know its tokens."""
-        self._ahead = self.draw()
-        self.tokens = sum(map(len, self._ahead[0]))
+    @property
+    def vectors(self) -> FloatArray:
+        """The unit vectors [N, D] of a call that is done."""
+        return self._tokenized.average_windows(self._out)
 
-    def draw(self) -> tuple[list[IntArray], range]:
-        """Return the next window and the rows of its texts; a failure ends this job alone."""
-        if self.over:
-            return [], range(0)
-        if self._ahead is not None:
-            ahead, self._ahead = self._ahead, None
-            return ahead
-        try:
-            window = next(self._windows)
-        except Exception as error:  # whatever the caller's windows raise belongs to the caller
-            self.fail(error)
-            return [], range(0)
-        rows = range(self._drawn, self._drawn + len(window))
-        self._drawn = rows.stop
-        return window, rows
+    def wait(self) -> FloatArray:
+        """Return the vectors [N, D] as soon as they are there, or raise the error that ended the call."""
+        error = self.result.get()
+        if error is not None:
+            raise error
+        return self.vectors
 
-    def begin(self) -> None:
-        """Say that a text runs, if it is the first."""
-        started, self._started = self._started, None
-        if started is not None:
+    def next_texts(self, tokens: float) -> Iterator[Text]:
+        """Yield the next texts to be packed, up to about so many tokens."""
+        while not self.packed and tokens > 0:
+            ids = self._ids[self._packed]
+            yield Text(ids, self, self._packed)
+            self._packed += 1
+            tokens -= len(ids)
+
+    def start(self) -> None:
+        """Say that the first text runs, unless that was said; what the callback raises ends this call."""
+        on_start, self._on_start = self._on_start, None
+        if on_start is not None:
             try:
-                started()
-            except Exception as error:  # what the caller's functions raise belongs to the caller
-                self.fail(error)
-
-    def give(self, rows: list[int], vectors: FloatArray) -> None:
-        """Take the vectors of some texts, and say so."""
-        if not self.over:
-            self.out[rows] = vectors
-            try:
-                self._news(len(rows))
+                on_start()
             except Exception as error:
-                self.fail(error)
+                self.end(error)
 
-    def give_up(self) -> None:
-        """Leave the queue: the caller does not wait any more, and is not heard of again."""
+    def deliver(self, numbers: list[int], vectors: FloatArray) -> None:
+        """Take the vectors of some texts."""
+        self._out[numbers] = vectors
+        with self._lock:
+            self._left -= len(numbers)
+            complete = not self._left
+        if complete:
+            self.end(None)
+
+    def end(self, error: BaseException | None) -> None:
+        """Report the end, unless the call is over."""
+        with self._lock:
+            on_done, over = self._on_done, self.over
+            self.cancel()
+        if not over:
+            with suppress(Exception):  # a caller's callback must not end the work of others
+                on_done(self, error)
+
+    def cancel(self) -> None:
+        """Leave the queue; nothing is called from now on. Breaks the cycle of call and callbacks."""
         self.over = True
-        self._news = _unheard
-        self._started = None
+        self._on_start = None
+        self._on_done = _put_result
 
-    def fail(self, error: BaseException) -> None:
-        """End with an error, if the job is not over."""
-        if not self.over:
-            self.over = True
-            with suppress(Exception):  # who cannot hear of it must not end the work of others
-                self._news(error)
+
+def _put_result(call: Call, error: BaseException | None) -> None:
+    call.result.put(error)
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
     """What a scheduler did since it was made; `waiting` and `running` are of this moment."""
 
-    texts: int  # windows of texts that have their vectors
-    tokens: int
-    batches: int
-    cells: int  # of those batches: tokens / cells is how full they were
-    waiting: int  # calls with texts that are in no row yet
-    running: int  # texts packed or in flight
+    texts: int = 0  # windows of texts that have their vectors
+    tokens: int = 0
+    batches: int = 0
+    cells: int = 0  # of those batches: tokens / cells is how full they were
+    waiting: int = 0  # calls with texts that are not packed yet
+    running: int = 0  # texts packed or in a batch that runs
 
 
 class Scheduler:
-    """Runs the jobs of all callers on one engine, in threads that live from the first job to close()."""
+    """Runs the calls of all callers on one engine, in threads that live from the first queued text on."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, workers: int | None = None) -> None:
+        """Have so many `workers`; None: one more than there are streams; 0: `run_next` has to be called."""
         self._engine = engine
-        self._plan = engine.plan
-        several = [grid.cells for grid in self._plan.grids if grid.rows > 1]
-        self._least = min(several, default=0)  # cells of a whole batch, of the lowest grid
-        self._alone = threading.Lock()  # held by a small call that runs in its caller's thread
-        self._changed = threading.Condition()  # something arrived, or the end was asked for
-        self._small: deque[Job] = deque()  # that wait to be packed, first come, first served
-        self._few = 0  # tokens of them
-        self._turns: deque[Job] = deque()  # that have windows to draw
+        self._lanes = engine.plan.lanes
+        self._streams = engine.plan.streams
+        self._min_batch_cells = min((g.cells for g in engine.plan.grids if g.rows > 1), default=1)
+        self._worker_count = self._streams + 1 if workers is None else workers
+        self._workers: list[threading.Thread] = []
+        self._changed = threading.Condition()  # guards all that follows
+        self._short, self._long = Pool(self._lanes), Pool(self._lanes)
+        self._long_calls: deque[Call] = deque()  # that have texts to be packed
+        self._running: set[Batch | None] = set()
+        self._short_ran_last = False
         self._closed = False
-        self._threads: list[threading.Thread] = []
-        self._flying = 0  # batches
-        self._handing = threading.Lock()  # held by the thread that hands vectors out
-        self._flights: SimpleQueue[Flight | None] = SimpleQueue()
-        self._owners: dict[int, tuple[Job, int]] = {}  # number of a text under way -> its job and row
-        self._texts = self._tokens = self._batches = self._cells = 0
-        # The rest belongs to the thread that makes batches.
-        self._pool = self._plan.pool()
-        self._streak = 0
-        self._number = 0
+        self._counts: Counter[str] = Counter()
 
     @property
     def stats(self) -> Stats:
         """Counts so far."""
-        waiting = len(self._small) + len(self._turns)
-        return Stats(self._texts, self._tokens, self._batches, self._cells, waiting, len(self._owners))
+        with self._changed:
+            running = sum(len(batch.texts) for batch in self._running if batch)
+            running += len(self._short.texts) + len(self._long.texts)
+            return Stats(**self._counts, waiting=len(self._long_calls), running=running)
 
-    def run(self, windows: Iterator[list[IntArray]], out: FloatArray, advance: Callable[[int], None]) -> None:
-        """Fill `out` [N, D] and return; `advance` is called in this thread as texts are done.
-
-        An exception in the caller's thread, KeyboardInterrupt included, gives the job up; others go on.
-        """
-        if not len(out):
-            return
-        window = next(windows)  # tokenized here: callers do that side by side
-        if len(window) == len(out) <= FEW and self._run_alone(window, out):
-            advance(len(out))
-            return
-        news: SimpleQueue[int | BaseException] = SimpleQueue()
-        job = Job(chain([window], windows), out, news.put)
-        self.submit(job)
-        left = len(out)
-        try:
-            while left:
-                found = news.get()
-                if isinstance(found, BaseException):
-                    raise found
-                left -= found
-                advance(found)
-        finally:
-            job.give_up()
-
-    def submit(self, job: Job) -> None:
-        """Put a job into the queue and return at once.
+    def submit(self, call: Call, *, inline: bool = False) -> None:
+        """Put a call into the queue; if the engine is idle and `inline`, run its first batch in this thread.
 
         Raises:
             ValueError: the scheduler is closed.
         """
+        batch = None
+        try:
+            with self._changed:
+                if self._closed:
+                    raise ValueError("this Embedder is closed")
+                inline = inline and not (self._running or self._pending)
+                if call.short:
+                    self._short.add(call.next_texts(math.inf))
+                else:
+                    self._long_calls.append(call)
+                if inline:
+                    batch = self._take()
+                if self._pending:
+                    self._start_workers()
+                    self._changed.notify()
+            if batch is not None:
+                self._run(batch)
+        finally:  # an interrupt may come before `_run` begins
+            self._running.discard(batch)
+
+    def run_next(self, *, wait: bool = False) -> bool:
+        """Run the next batch in this thread, or `wait` for one until close(); False: there is none."""
         with self._changed:
-            if self._closed:
-                raise ValueError("this Embedder is closed")
-            if not self._threads:
-                threads = [
-                    threading.Thread(target=work, name=f"ov_minilm {work.__name__}", daemon=True)
-                    for work in (self._start, *[self._land] * (self._plan.threads + 1))
-                ]
-                for thread in threads:
-                    thread.start()
-                self._threads = threads
-            if len(job.out) <= FEW:
-                job.weigh()
-                if job.over:  # its windows failed
-                    return
-                self._small.append(job)
-                self._few += job.tokens
-            else:
-                self._turns.append(job)
-            if self._ready:  # else whoever lands next wakes it, and it finds more
-                self._changed.notify()
+            while (batch := self._take()) is None and wait and (self._pending or not self._closed):
+                self._changed.wait()
+            self._changed.notify()  # there may be enough for another worker
+        if batch is not None:
+            self._run(batch)
+        return batch is not None
 
     def close(self, *, drop: bool = False) -> None:
-        """Take no more jobs, finish those there are, or drop what is in no row yet, and end the threads.
+        """Take no more calls, finish or drop those there are, and end the threads. Running batches end.
 
-        Called from one of these, as a Future's callback is, it does not wait for them.
+        Called from one of the threads, as a callback is, it does not wait for them.
         """
         with self._changed:
             self._closed = True
             if drop:
-                for job in (*self._small, *self._turns):
-                    job.give_up()
+                for call in self._remove_all():
+                    call.cancel()
             self._changed.notify()
-        if threading.current_thread() in self._threads:
-            return
-        for thread in self._threads:
-            thread.join()
-        with self._alone:
+        if threading.current_thread() not in self._workers:
+            for worker in self._workers:
+                worker.join()
+            with self._changed:
+                self._changed.wait_for(lambda: not self._running)  # a batch that runs in its caller's thread
+
+    @property
+    def _pending(self) -> bool:
+        return bool(self._short.cells or self._long.cells or self._long_calls)
+
+    def _start_workers(self) -> None:
+        if not self._workers:
+            for _ in range(self._worker_count):
+                self._workers.append(
+                    threading.Thread(target=self._work, name="ov_minilm worker", daemon=True)
+                )
+                self._workers[-1].start()
+
+    def _work(self) -> None:
+        while self.run_next(wait=True):
             pass
 
-    def _run_alone(self, window: list[IntArray], out: FloatArray) -> bool:
-        """Run a few texts here and now if nobody else is at work; False: nothing was done."""
-        busy = self._small or self._turns or self._owners
-        if busy or not self._alone.acquire(blocking=False):
-            return False
+    def _take(self) -> Batch | None:
+        """Return a batch that may start now, and count it as running.
+
+        Short calls go first, unless the last batch was theirs. An error here ends all calls that wait:
+        otherwise these would wait for ever.
+        """
+        if len(self._running) > self._streams:
+            return None
         try:
-            if self._closed:
-                raise ValueError("this Embedder is closed")
-            for batch, vectors in self._engine.stream(self._plan.pack(window)):
-                used = batch.owner >= 0
-                out[batch.owner[used]] = vectors[used]
-                self._count(batch)
+            while self._long_calls and self._long.cells < LOOKAHEAD_CELLS:
+                call = self._long_calls[0]
+                self._long.add(call.next_texts(CHUNK_TOKENS))
+                self._long_calls.popleft()
+                if not call.packed:
+                    self._long_calls.append(call)
+            long = self._long.cells > 0
+            # Idle engine: any text. All streams busy: a whole batch. In between: a share of one.
+            enough = self._short.cells * self._streams >= self._min_batch_cells * len(self._running)
+            short = self._short.cells > 0 and (enough or long) and not (long and self._short_ran_last)
+            if short:
+                # Beside others a small batch takes any small grid that is there: compiling would hold all up.
+                ready = [grid for grid in self._engine.compiled if grid.uses_all_threads]
+                batch = self._short.take(streams=self._streams, compiled=ready if self._running else None)
+            else:
+                idle = 1 if self._long_calls else max(1, self._streams - len(self._running))
+                batch = self._long.take(streams=idle, compiled=self._engine.compiled)
+        except Exception as error:
+            for call in self._remove_all():
+                call.end(error)
+            return None
+        if batch is not None:
+            self._short_ran_last = short
+            self._running.add(batch)
+        return batch
+
+    def _remove_all(self) -> set[Call]:
+        """Forget all texts that do not run yet, and return their calls."""
+        calls = {text.owner for text in (*self._short.texts, *self._long.texts)} | set(self._long_calls)
+        self._short, self._long = Pool(self._lanes), Pool(self._lanes)
+        self._long_calls.clear()
+        return calls
+
+    def _run(self, batch: Batch) -> None:
+        """Run a batch and deliver its vectors; an error is that of every call that has a text in it."""
+        places: dict[Call, list[int]] = {}
+        for place, text in enumerate(batch.texts):
+            places.setdefault(text.owner, []).append(place)
+        try:
+            for call in places:
+                call.start()
+            vectors = self._engine.run(batch)
+            for call, mine in places.items():
+                call.deliver([batch.texts[place].number for place in mine], vectors[mine])
+        except Exception as error:
+            for call in places:
+                call.end(error)
         finally:
-            self._alone.release()
-        return True
-
-    def _start(self) -> None:
-        """Make batches and start them, while there are places."""
-        while True:
-            try:
-                batch = self._next()
-            except Exception as error:  # no batch could be made: nobody may wait for one for ever
-                self._lose_all(error)
-                continue
-            if batch is None:
-                for _ in self._threads:
-                    self._flights.put(None)
-                return
-            self._launch(batch)
-            del batch  # while it waits for the next, this thread keeps nothing of a call that is done
-
-    def _launch(self, batch: Batch) -> None:
-        """Start a batch, and tell those whose first text is in it."""
-        try:
-            flight = self._engine.start(batch)
-        except Exception as error:  # it did not compile: its jobs are lost, others may run
-            with self._handing:
-                self._lose(batch, error)
-            return
-        with self._changed:
-            self._flying += 1
-        for job in {self._owners[number][0] for number in batch.names}:
-            job.begin()
-        self._flights.put(flight)
-
-    def _land(self) -> None:
-        """Wait for one batch after the other and hand its vectors out."""
-        while self._land_one(self._flights.get()):
-            pass
-
-    def _land_one(self, flight: Flight | None) -> bool:
-        """Hand out the vectors of one; of its grid, which may be given up, nothing is kept here."""
-        if flight is None:
-            return False
-        try:
-            try:
-                vectors = flight.land()
-            finally:
-                with self._changed:
-                    self._flying -= 1
-                    self._changed.notify()
-            with self._handing:
-                self._scatter(flight.batch, vectors)
-            flight.release()
-        except Exception as error:  # the request may still run, and is not used again
-            with self._handing:
-                self._lose(flight.batch, error)
-        return True
-
-    @property
-    def _ready(self) -> bool:
-        """Whether there is a place, and enough to run in it."""
-        return self._enough or (self._flying <= self._plan.threads and bool(self._turns))
-
-    @property
-    def _enough(self) -> bool:
-        """Whether what waits is worth a batch: any text when nothing runs, a whole one when all streams do.
-
-        Between these, small calls are worth one of several short rows. Less would be a lone row, which all
-        threads run: beside another batch that gains nothing, and until it lands others may come to share it.
-        """
-        waiting = self._few + self._pool.cells
-        urgent = bool(self._few or self._pool.urgent)
-        if self._flying > self._plan.threads:
-            return False
-        if self._flying == self._plan.threads:
-            return self._pool.fullness >= 1 or (urgent and waiting >= self._least)
-        if self._flying == 0 or not urgent:
-            return waiting > 0
-        return waiting >= SEVERAL * self._least
-
-    def _next(self) -> Batch | None:
-        """Return the next batch, waiting until there is one; None when the end was asked for."""
-        while True:
+            tokens = sum(len(text.ids) for text in batch.texts)
             with self._changed:
-                while not self._ready:
-                    if self._closed and not (self._turns or self._small or self._pool):
-                        return None
-                    self._changed.wait()
-            self._pool.add(self._draw(self._small, TAKEN - self._pool.urgent), urgent=True)
-            self._pool.add(self._draw(self._turns, TAKEN + self._pool.urgent - self._pool.cells))
-            with self._changed:
-                self._few = sum(job.tokens for job in self._small)
-            in_turn, urgent = self._streak == STREAK, self._pool.urgent
-            streams = self._streams()
-            batch = self._pool.take(streams=streams, in_turn=in_turn)
-            if batch is None and (self._enough or self._pool.cells >= TAKEN):
-                batch = self._pool.take_rest(streams=streams, in_turn=in_turn, alone=self._flying == 0)
-            if batch is not None:
-                self._streak = self._streak + 1 if urgent and not in_turn else 0
-                return batch
-
-    def _streams(self) -> int:
-        """Return how many streams are to share what is in the pool.
-
-        Small calls are shared among all: a busy one is free again before another would be done with all.
-        """
-        if self._small or self._turns:
-            return 1
-        return self._plan.threads if self._pool.urgent else max(1, self._plan.threads - self._flying)
-
-    def _draw(self, jobs: deque[Job], cells: int) -> dict[int, IntArray]:
-        """Return the next windows, one of each call in turn, until they need about so many cells."""
-        found: dict[int, IntArray] = {}
-        while jobs and cells > 0:
-            job = jobs.popleft()
-            window, rows = job.draw()
-            if not job.drawn:
-                jobs.append(job)
-            ids = {(self._number + i) % NUMBERS: text for i, text in enumerate(window)}
-            self._number = (self._number + len(window)) % NUMBERS
-            self._owners.update((number, (job, row)) for number, row in zip(ids, rows, strict=True))
-            cells -= sum(map(len, window))
-            found |= ids
-        return found
-
-    def _scatter(self, batch: Batch, vectors: FloatArray) -> None:
-        """Give every job the vectors [R, S, D] of its texts."""
-        rows, slots = np.nonzero(batch.owner >= 0)
-        found = vectors[rows, slots]  # a copy: the request's memory is used again
-        places: dict[Job, tuple[list[int], list[int]]] = {}
-        for at, number in enumerate(batch.owner[rows, slots].tolist()):
-            if number not in self._owners:  # its job was lost with all others
-                continue
-            job, row = self._owners.pop(number)
-            theirs = places.setdefault(job, ([], []))
-            theirs[0].append(row)
-            theirs[1].append(at)
-        self._count(batch)
-        for job, (of_job, of_batch) in places.items():
-            job.give(of_job, found[of_batch])
-
-    def _lose(self, batch: Batch, error: Exception) -> None:
-        """End every job that has a text in a batch."""
-        for number in batch.names:
-            if number in self._owners:
-                self._owners.pop(number)[0].fail(error)
-
-    def _lose_all(self, error: Exception) -> None:
-        """End every job there is, and forget what was made of them."""
-        with self._handing, self._changed:
-            jobs = {job for job, _ in self._owners.values()} | {*self._small, *self._turns}
-            self._small.clear()
-            self._turns.clear()
-            self._few = 0
-        self._pool = self._plan.pool()
-        self._owners.clear()  # of batches in flight too: what lands finds nobody
-        for job in jobs:
-            job.fail(error)
-
-    def _count(self, batch: Batch) -> None:
-        self._texts += batch.texts
-        self._tokens += batch.used
-        self._batches += 1
-        self._cells += batch.segments.size
-
-
-def _unheard(_: int | BaseException) -> None:
-    pass
+                self._running.discard(batch)
+                self._counts.update(texts=len(batch.texts), tokens=tokens, batches=1, cells=batch.grid.cells)
+                self._changed.notify()

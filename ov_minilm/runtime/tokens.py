@@ -1,4 +1,4 @@
-"""Texts become ragged int32 token ids.
+"""Texts become ragged int32 token ids, in windows of at most max_tokens.
 
 The tokenizer file says "cut at 128 and pad to 128"; both are wrong for this model and are overridden once,
 at load, because a change for each call would raise "Already borrowed" under threads.
@@ -6,43 +6,30 @@ at load, because a change for each call would raise "Already borrowed" under thr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from numbers import Integral
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from ov_minilm.errors import ManifestInvalid
-from ov_minilm.spec import IntArray, ModelSpec
+from ov_minilm.errors import ManifestInvalid, TextTooLong
+from ov_minilm.runtime.texts import has_surrogates, mend_surrogates
+from ov_minilm.spec import FloatArray, IntArray, ModelSpec
 
-
-def check_texts(texts: object, start: int = 0) -> list[str]:
-    """Return the texts as a list; whatever is not a str is refused by its index, counted from `start`.
-
-    Raises:
-        TypeError: naming the index and the type of the first item that is not a str.
-    """
-    if isinstance(texts, bytes | bytearray):
-        raise TypeError("expected a str or an iterable of str, not bytes; decode it first")
-    if not isinstance(texts, Iterable):
-        raise TypeError(f"expected a str or an iterable of str, not {type(texts).__name__}")
-    items = list(texts)
-    for index, text in enumerate(items, start):
-        if not isinstance(text, str):
-            raise TypeError(f"text {index} is {type(text).__name__} ({text!r:.60}), expected str")
-    return items
-
-
-def mend_surrogates(text: str) -> str:
-    """Join surrogate pairs and replace lone ones by U+FFFD: the tokenizer takes only valid Unicode."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def has_surrogates(text: str) -> bool:
-    """Tell whether the text holds a surrogate code point; ASCII, the common case, costs nothing."""
-    return not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)
+Truncate = Literal["end", "error", "mean"]
+# Longer texts are tokenized piece by piece: a token takes some 200 bytes until it is an id.
+PIECE_CHARS = 8192
+CJK = (  # every ideograph is a word of its own
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df"
+    "\U0002a700-\U0002b81f\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +37,12 @@ class Tokenized:
     """Texts as token ids: what `Embedder.submit` takes."""
 
     windows: list[list[IntArray]]  # of each text, in order: one, or all of a long text
-    truncated: list[int]  # which texts were cut at their end
+    cut: dict[int, int]  # texts that lost their ends -> tokens that they have at least
+
+    @property
+    def truncated(self) -> list[int]:
+        """Which texts were cut at their end."""
+        return sorted(self.cut)
 
     @property
     def flat(self) -> list[IntArray]:
@@ -61,6 +53,19 @@ class Tokenized:
     def tokens(self) -> list[int]:
         """Tokens of each text that the model will read."""
         return [sum(map(len, windows)) for windows in self.windows]
+
+    def average_windows(self, vectors: FloatArray) -> FloatArray:  # [windows, D] -> [N, D]
+        """Average the vectors of each text's windows, weighted by their word pieces, at length one."""
+        if len(vectors) == len(self.windows):
+            return vectors
+        starts = np.cumsum([0] + [len(windows) for windows in self.windows])
+        out: FloatArray = vectors[starts[:-1]]
+        for i, windows in enumerate(self.windows):
+            if len(windows) > 1:
+                weights = np.array([len(ids) - 2 for ids in windows], np.float32)  # without [CLS] and [SEP]
+                mean = weights @ vectors[starts[i] : starts[i + 1]]
+                out[i] = mean / np.linalg.norm(mean)
+        return out
 
 
 class Tokens:
@@ -73,7 +78,6 @@ class Tokens:
         self._limit = spec.max_tokens
         self._vocabulary = spec.vocab_size
         self._cls, self._sep = tokenizer.encode("").ids
-        self.special: int = tokenizer.num_special_tokens_to_add(False)
 
     @classmethod
     def open(cls, path: Path, spec: ModelSpec) -> Tokens:
@@ -86,19 +90,53 @@ class Tokens:
             )
         return cls(tokenizer, spec)
 
-    def encode(self, texts: Sequence[str]) -> tuple[list[IntArray], dict[int, list[IntArray]]]:
-        """Return the ids of every text's first window, and the further windows of each that has any.
+    def tokenize(self, texts: Sequence[Any], start: int, truncate: Truncate) -> Tokenized:
+        """Return the windows that are to be encoded; `start` is the number of the first text, for errors.
 
-        A window is [CLS], up to max_tokens - 2 word pieces, [SEP]; windows do not overlap. Every text has
-        at least two tokens, the empty one too.
+        Raises:
+            TypeError, ValueError: as `frame` does for texts that are token ids.
+            TextTooLong: with "error", for the first text of more than max_tokens.
+        """
+        if texts and not isinstance(texts[0], str):
+            first, further = self.frame(texts)
+        else:
+            first, further = self.encode(texts, whole=truncate == "mean")
+        if truncate == "mean":
+            return Tokenized([[ids, *further.get(i, ())] for i, ids in enumerate(first)], {})
+        cut = {index: self._total(first[index], further[index]) for index in further}
+        if cut and truncate == "error":
+            index = min(cut)
+            tokens = self.count([texts[index]])[0] if isinstance(texts[index], str) else cut[index]
+            raise TextTooLong(start + index, tokens, self._limit)
+        return Tokenized([[ids] for ids in first], cut)
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens that each text has if it is not cut, [CLS] and [SEP] once included."""
+        first, further = self.encode(texts, whole=True)
+        return [self._total(ids, further.get(i, ())) for i, ids in enumerate(first)]
+
+    def encode(
+        self, texts: Sequence[str], *, whole: bool = False
+    ) -> tuple[list[IntArray], dict[int, list[IntArray]]]:
+        """Return the ids of every text's first window, and further windows of each text that has any.
+
+        A window is [CLS], up to max_tokens - 2 word pieces, [SEP]; windows do not overlap. Every text has at
+        least two tokens, the empty one too. Unless the `whole` text is asked for, the end of a long one is
+        not looked at: then at least one of its further windows is returned.
         """
         valid = [mend_surrogates(text) if has_surrogates(text) else text for text in texts]
         first: list[IntArray] = []
         further: dict[int, list[IntArray]] = {}
-        for index, encoding in enumerate(self._tokenizer.encode_batch_fast(valid)):
-            first.append(np.array(encoding.ids, np.int32))
-            if len(first[-1]) == self._limit and encoding.overflowing:
-                further[index] = [np.array(window.ids, np.int32) for window in encoding.overflowing]
+        short = ["" if len(text) > PIECE_CHARS else text for text in valid]
+        for index, encoding in enumerate(self._tokenizer.encode_batch_fast(short)):
+            windows = [encoding.ids]
+            if len(valid[index]) > PIECE_CHARS:
+                windows = self._windows(self._word_pieces(valid[index], whole))
+            elif len(encoding.ids) == self._limit:
+                windows += [window.ids for window in encoding.overflowing]
+            first.append(np.array(windows[0], np.int32))
+            if len(windows) > 1:
+                further[index] = [np.array(window, np.int32) for window in windows[1:]]
         return first, further
 
     def frame(self, texts: Sequence[Sequence[int]]) -> tuple[list[IntArray], dict[int, list[IntArray]]]:
@@ -110,21 +148,29 @@ class Tokens:
             TypeError: something is not a list of integers; its index is named.
             ValueError: an id is not in the vocabulary.
         """
-        room = self._limit - self.special
-        first: list[IntArray] = []
-        further: dict[int, list[IntArray]] = {}
-        for index, text in enumerate(texts):
-            pieces = self._pieces(text, index)
-            windows = [
-                np.array([self._cls, *pieces[start : start + room], self._sep], np.int32)
-                for start in range(0, max(len(pieces), 1), room)
-            ]
-            first.append(windows[0])
-            if len(windows) > 1:
-                further[index] = windows[1:]
-        return first, further
+        windows = [
+            [np.array(ids, np.int32) for ids in self._windows(self._checked(text, i))]
+            for i, text in enumerate(texts)
+        ]
+        return [found[0] for found in windows], {i: found[1:] for i, found in enumerate(windows) if found[1:]}
 
-    def _pieces(self, text: Sequence[int], index: int) -> list[int]:
+    def _word_pieces(self, text: str, whole: bool) -> list[int]:
+        """Return the word pieces of a long text, without [CLS] and [SEP]; or some more than one window."""
+        found: list[int] = []
+        for piece in pieces(text):
+            encoding = self._tokenizer.encode(piece, add_special_tokens=False)
+            for part in (encoding, *encoding.overflowing):
+                found += part.ids
+            if not whole and len(found) > self._limit:
+                break
+        return found
+
+    def _windows(self, ids: Sequence[int]) -> list[list[int]]:
+        room = self._limit - 2
+        starts = range(0, max(len(ids), 1), room)
+        return [[self._cls, *ids[start : start + room], self._sep] for start in starts]
+
+    def _checked(self, text: Sequence[int], index: int) -> list[int]:
         if isinstance(text, str | bytes) or not isinstance(text, Iterable):
             raise TypeError(f"text {index} is {type(text).__name__}, expected a list of token ids")
         ids = list(text)
@@ -138,6 +184,39 @@ class Tokens:
         framed = len(ids) > 1 and (ids[0], ids[-1]) == (self._cls, self._sep)
         return ids[1:-1] if framed else ids
 
-    def total(self, first: IntArray, further: Sequence[IntArray]) -> int:
-        """Count the tokens that a text would have if it were not cut, [CLS] and [SEP] once included."""
-        return len(first) + sum(len(window) - self.special for window in further)
+    def _total(self, first: IntArray, further: Sequence[IntArray]) -> int:
+        return len(first) + sum(len(window) - 2 for window in further)
+
+
+def pieces(text: str) -> Iterator[str]:
+    """Cut a long text where no word is torn, so that its pieces have the tokens of the whole.
+
+    Of a word longer than a piece the rest is left out: BERT's tokenizer takes any word of more than 100
+    characters for one unknown token.
+    """
+    start = 0
+    while start < len(text):
+        end = after = start + PIECE_CHARS
+        if end < len(text):
+            space = text.rfind(" ", start, end)
+            letters = 0 if space >= 0 else _letters(text[start + 1 : end][::-1])
+            if space >= 0:
+                end = after = space + 1
+            elif letters == PIECE_CHARS - 1:
+                after = end + _letters(text[end:])
+            else:  # "[" begins special tokens, as [SEP]
+                end = after = end - letters - (text[end - letters - 1] == "[")
+        yield text[start:end]
+        start = after
+
+
+def _letters(text: str) -> int:
+    """Count the characters before the first that ends a word for BERT's tokenizer."""
+    match = _word().match(text)
+    return match.end() if match else 0
+
+
+@cache
+def _word() -> re.Pattern[str]:
+    punctuation = [chr(c) for c in range(128, sys.maxunicode) if unicodedata.category(chr(c))[0] in "PZ"]
+    return re.compile(f"[^{CJK}\\t\\n\\r !-/:-@\\[-`{{-~{re.escape(''.join(punctuation))}]+")

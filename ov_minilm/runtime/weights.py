@@ -1,4 +1,4 @@
-"""The graph of an artefact, read so that its weights are in memory once, and out of reach.
+"""Read the graph with one private copy of the weights, which all compiled grids share.
 
 OpenVINO keeps what it repacks for each compiled grid. Beside that, it needs the weights as they are in the
 file only while it compiles, and of the embedding tables only the rows that are looked up.
@@ -16,6 +16,9 @@ import numpy as np
 
 from ov_minilm.runtime.backend import ops, ov
 
+BLOCK_BYTES = 1 << 20
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None  # of glibc
+
 
 class Weights:
     """A copy of a file of weights; a model that is read from it points into the copy.
@@ -27,17 +30,25 @@ class Weights:
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
             self._mapping = mmap.mmap(-1, os.fstat(file.fileno()).st_size)
-            if file.readinto(self._mapping) != len(self._mapping):
-                raise OSError(f"{path} was cut short while it was read")
-        self.release()
+            view = memoryview(self._mapping)
+            for start in range(0, len(view), BLOCK_BYTES):
+                block = view[start : start + BLOCK_BYTES]
+                if file.readinto(block) != len(block):
+                    raise OSError(f"{path} was cut short while it was read")
+                self.release()
         self.tensor = ov.Tensor(np.frombuffer(self._mapping, np.uint8), shared_memory=True)
         # OpenVINO's pointers do not keep the mapping alive, and a thread may still run when Python ends.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.tensor))
 
     def release(self) -> None:
-        """Unmap the pages that were read. They stay in shared memory, and come back when they are used."""
+        """Give back the memory of a compilation: pages that were read, and what was allocated and is free.
+
+        The pages stay in shared memory, and come back when they are used.
+        """
         if hasattr(mmap, "MADV_DONTNEED"):
             self._mapping.madvise(mmap.MADV_DONTNEED)
+        if _malloc_trim is not None:
+            _malloc_trim(0)
 
 
 def read(core: ov.Core, graph: Path, weights: Path) -> tuple[ov.Model, Weights]:
@@ -45,7 +56,7 @@ def read(core: ov.Core, graph: Path, weights: Path) -> tuple[ov.Model, Weights]:
     facts = weights.stat()
     copy = _copy(weights.resolve(), facts.st_ino, facts.st_mtime_ns)
     model = core.read_model(graph.read_bytes(), copy.tensor)
-    look_up_first(model)
+    gather_before_dequantize(model)
     return model, copy
 
 
@@ -56,7 +67,7 @@ def _copy(path: Path, inode: int, changed: int) -> Weights:
     return Weights(path)
 
 
-def look_up_first(model: ov.Model) -> int:
+def gather_before_dequantize(model: ov.Model) -> int:
     """Rewrite, in place, every lookup into a compressed table; return how many there were.
 
     Before: table [V, D] -> Convert -> Multiply by scales [V, 1] -> Gather, which OpenVINO folds to a float

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from starlette.requests import ClientDisconnect, Request
 
-from ov_minilm.runtime.scheduler import FEW
+from ov_minilm.runtime.scheduler import SHORT_CALL_TEXTS
 from ov_minilm.serve.wire import ApiError
 
 MOST_TOKENS = 2048 * 256  # of a request: OpenAI's number of texts, each at the model's length
@@ -128,7 +128,7 @@ class Admission:
 
     def lane(self, texts: int) -> Lane:
         """Return where a request of so many texts waits."""
-        return self._small if texts <= FEW else self._long
+        return self._small if texts <= SHORT_CALL_TEXTS else self._long
 
     @contextmanager
     def request(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -14,7 +15,18 @@ from conftest import python
 
 from ov_minilm import DeviceUnavailable, Embedder, FileMismatch, ManifestInvalid, PrecisionUnavailable
 from ov_minilm.artefact.manifest import SHIPPED, Manifest
-from ov_minilm.runtime.plan import Kernels, check_device, choose_long, choose_lowering, choose_precision
+from ov_minilm.runtime.devices import check_device
+from ov_minilm.runtime.plan import (
+    AskedPrecision,
+    Kernels,
+    Options,
+    Plan,
+    choose_grids,
+    choose_lowering,
+    choose_precisions,
+    memory,
+)
+from ov_minilm.spec import GRIDS, Grid, Lane
 
 AMX = Kernels("brgemm_avx512_amx_I8", "brgemm_avx512_amx_bf16")
 BF16 = Kernels("brgemm_avx512_I8", "brgemm_avx512_bf16")
@@ -71,64 +83,97 @@ def test_f16_is_refused_where_a_cpu_may_run_it(device: str) -> None:
         Embedder.open(device=device, precision="f16")
 
 
+def asked(precision: AskedPrecision = "auto", device: str = "CPU", **bounds: int) -> Options:
+    """Return what Embedder.open was asked for."""
+    return Options(device, precision, "auto", 2, **bounds)
+
+
+MANIFEST = Manifest.read(SHIPPED)
+UNMEASURED = replace(MANIFEST, drift=tuple(d for d in MANIFEST.drift if d.precision == "f32"))
+BAD = replace(MANIFEST, drift=tuple(replace(d, overlap={"stsb_dev": 0.5}) for d in MANIFEST.drift))
+FP32 = replace(MANIFEST, weights="f32", drift=())
+
+
 @pytest.mark.parametrize(
-    ("device", "expected"), [("GPU", "f16"), ("AUTO:GPU,NPU", "f16"), ("AUTO:GPU,CPU", "f32")]
+    ("options", "manifest", "kernels", "expected"),
+    [
+        (asked(), MANIFEST, AMX, ("f32", "bf16")),
+        (asked(), MANIFEST, BF16, ("f32", "bf16")),  # short texts are the same on every CPU
+        (asked(), MANIFEST, VNNI, ("f32", "f32")),
+        (asked(), MANIFEST, AVX2, ("f32", "f32")),
+        (asked(), UNMEASURED, BF16, ("f32", "f32")),  # its drift is not known
+        (asked(), BAD, BF16, ("f32", "f32")),  # its drift is over the gate
+        (asked(), FP32, AMX, ("f32", "f32")),
+        (asked("f32"), MANIFEST, AMX, ("f32", "f32")),
+        (asked("bf16"), MANIFEST, AMX, ("bf16", "bf16")),
+        (asked(device="GPU"), MANIFEST, None, ("f16", "f16")),
+        (asked(device="AUTO:GPU,NPU"), MANIFEST, None, ("f16", "f16")),
+        (asked(device="AUTO:GPU,CPU"), MANIFEST, None, ("f32", "f32")),  # the CPU may take part
+    ],
 )
-def test_other_devices_run_in_their_own_precision(device: str, expected: str) -> None:
-    """Auto is f16 on GPU and NPU, but f32 where the CPU may take part."""
-    assert expected == choose_precision("auto", Manifest.read(SHIPPED), device, "native", None)
+def test_precision_goes_by_length_kernel_and_measurement(
+    options: Options, manifest: Manifest, kernels: Kernels | None, expected: tuple[str, str]
+) -> None:
+    """What texts up to and over 64 tokens run in."""
+    assert expected == choose_precisions(options, manifest, "conv", kernels)
 
 
 def test_bf16_without_hardware_is_refused() -> None:
     """Emulated BF16 is slower than f32 and is not run by mistake."""
-    manifest = Manifest.read(SHIPPED)
-
     with pytest.raises(PrecisionUnavailable, match="no BF16 arithmetic"):
-        choose_precision("bf16", manifest, "CPU", "native", VNNI)
+        choose_precisions(asked("bf16"), MANIFEST, "native", VNNI)
 
 
 @pytest.mark.parametrize(("kernels", "expected"), [(AMX, "conv"), (VNNI, "native"), (AVX2, "conv")])
 def test_lowering_goes_by_the_kernel(kernels: Kernels, expected: str) -> None:
     """A plain GEMM and AMX want the convolution, VNNI keeps the matrix multiplication."""
-    assert expected == choose_lowering("auto", Manifest.read(SHIPPED), "CPU", kernels)
-
-
-def test_auto_precision_needs_hardware_and_a_measurement_within_the_gate() -> None:
-    """BF16 is chosen only where it is native, packs well, and its recorded drift passes."""
-    manifest = Manifest.read(SHIPPED)
-    unmeasured = replace(manifest, drift=tuple(d for d in manifest.drift if d.precision == "f32"))
-    bad = tuple(replace(d, overlap={"stsb_dev": 0.5}) for d in manifest.drift)
-
-    def chosen(manifest: Manifest, kernels: Kernels) -> str:
-        return choose_precision("auto", manifest, "CPU", "conv", kernels)
-
-    assert ["bf16", "f32", "f32", "f32", "f32"] == [
-        chosen(manifest, BF16),
-        chosen(manifest, AMX),
-        chosen(manifest, VNNI),
-        chosen(unmeasured, BF16),
-        chosen(replace(manifest, drift=bad), BF16),
-    ]
-
-
-def test_long_texts_run_in_bf16_wherever_it_is_native() -> None:
-    """With AMX they alone do; what is asked for explicitly holds for them too; FP32 stays FP32."""
-    manifest = Manifest.read(SHIPPED)
-    fp32 = replace(manifest, weights="f32", drift=())
-
-    assert ["bf16", "bf16", "f32", "f32", "f32"] == [
-        choose_long("auto", "f32", manifest, "conv", AMX),
-        choose_long("auto", "bf16", manifest, "conv", BF16),
-        choose_long("auto", "f32", manifest, "native", VNNI),
-        choose_long("f32", "f32", manifest, "conv", AMX),
-        choose_long("auto", "f32", fp32, "native", AMX),
-    ]
+    assert expected == choose_lowering(asked(), MANIFEST, kernels)
 
 
 def test_lowering_an_artefact_that_is_not_int8_is_refused() -> None:
     """lowering="conv" on an FP32 artefact would change nothing, so it is an error."""
     with pytest.raises(ValueError, match="not for f32 on CPU"):
-        choose_lowering("conv", replace(Manifest.read(SHIPPED), weights="f32"), "CPU", AVX2)
+        choose_lowering(replace(asked(), lowering="conv"), FP32, AVX2)
+
+
+def test_memory_budgets_keep_nested_sets_of_grids() -> None:
+    """From the smallest, with which every text runs, each larger budget adds grids and removes none."""
+    least, most = (memory(MANIFEST, grids, 2) for grids in (GRIDS[:2], GRIDS))
+    kept = [choose_grids(asked(memory_mb=mb), MANIFEST) for mb in range(least, most + 1)]
+
+    assert (GRIDS[:2], GRIDS, 2) == (kept[0], kept[-1], len(kept[0]))
+    assert all(small == large[: len(small)] for small, large in itertools.pairwise(kept))
+    with pytest.raises(ValueError, match=f"memory_mb={least - 1}; the smallest set of grids takes {least}"):
+        choose_grids(asked(memory_mb=least - 1), MANIFEST)
+
+
+def test_an_artefact_with_other_grids_is_read() -> None:
+    """The grids of the first artefacts, in their order, serve as far as they go."""
+    old = [(8, 64), (2, 256), (2, 64), (1, 16), (1, 32), (1, 64), (1, 128), (1, 256)]
+    manifest = replace(MANIFEST, grids=tuple(Grid(rows, width) for rows, width in old))
+
+    assert set(manifest.grids) == set(choose_grids(asked(), manifest))
+    assert (Grid(1, 64), Grid(1, 256)) == choose_grids(asked(memory_mb=190), manifest)
+
+
+@pytest.mark.parametrize(
+    ("threads", "grid", "kernel", "streams", "used"),
+    [
+        (2, Grid(8, 64), "", 2, 2),
+        (16, Grid(2, 208), "", 4, 16),  # four streams at most
+        (16, Grid(2, 64), "", 1, 16),  # a small grid is run by all threads together
+        (2, Grid(1, 256), "", 1, 2),
+        (2, Grid(1, 16), "brgemm_avx512_amx_I8", 1, 1),  # too short for two with AMX
+        (2, Grid(1, 64), "brgemm_avx512_amx_I8", 1, 2),
+    ],
+)
+def test_streams_and_threads_go_by_the_grid(
+    threads: int, grid: Grid, kernel: str, streams: int, used: int
+) -> None:
+    """OpenVINO is told how many batches run side by side, and on how many threads."""
+    config = Plan("CPU", "conv", threads, kernel, (Lane(GRIDS, "f32"),)).config(grid)
+
+    assert (streams, used) == (config["NUM_STREAMS"], config["INFERENCE_NUM_THREADS"])
 
 
 def test_the_other_cpu_path_agrees(tmp_path: Path) -> None:

@@ -1,472 +1,375 @@
-"""One queue under all callers."""
+"""One queue under all callers. Most tests have no threads: each step is taken by hand, and is exact."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from queue import SimpleQueue
-from typing import Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from conftest import until
 from fakes import FakeEngine
 
-from ov_minilm.runtime.packing import Batch, Pool
-from ov_minilm.runtime.plan import Plan
-from ov_minilm.runtime.scheduler import NUMBERS, Job, Scheduler
-from ov_minilm.spec import GRIDS, FloatArray, IntArray
+from ov_minilm.runtime.packing import Batch
+from ov_minilm.runtime.scheduler import LOOKAHEAD_CELLS, Call, Scheduler
+from ov_minilm.runtime.tokens import Tokenized
+from ov_minilm.spec import GRIDS, FloatArray, Grid
 
-PLACES = 3  # batches in flight with two threads
-
-
-class GatedFlight:
-    """A batch under way in the stand-in."""
-
-    def __init__(self, batch: Batch, engine: GatedEngine) -> None:
-        self.batch = batch
-        self._engine = engine
-
-    def land(self) -> FloatArray:
-        """Wait to be let through."""
-        if self._engine.gated:
-            self._engine.gate.acquire()
-        if self._engine.breaks:
-            raise RuntimeError("the engine broke")
-        self._engine.ran.append(self.batch)
-        return self._engine.run(self.batch)
-
-    def release(self) -> None:
-        """Nothing is kept."""
+STREAMS = 2
 
 
-class GatedEngine(FakeEngine):
-    """Runs a batch only when it is let through, and keeps what it ran."""
-
-    def __init__(self, *, gated: bool = False) -> None:
-        self.plan = Plan("CPU", "f32", "f32", "native", 2, "", 1, 1, GRIDS)
-        self.ran: list[Batch] = []
-        self.gate = threading.Semaphore(0)
-        self.gated = gated
-        self.breaks = False
-
-    def start(self, batch: Batch) -> GatedFlight:
-        """Begin."""
-        return GatedFlight(batch, self)
-
-    def stream(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
-        """Run one after the other."""
-        for batch in batches:
-            yield batch, GatedFlight(batch, self).land()
+def call(
+    count: int,
+    tokens: int = 10,
+    *,
+    start: int = 1,
+    short: bool | None = None,
+    on_start: Callable[[], object] | None = None,
+    on_done: Callable[[Call, BaseException | None], object] | None = None,
+) -> Call:
+    """Make a call of texts whose ids sum to tokens x their number."""
+    windows = [[np.full(tokens, start + i, np.int32)] for i in range(count)]
+    return Call(Tokenized(windows, {}), 1, short=short, on_start=on_start, on_done=on_done)
 
 
-def texts(count: int, tokens: int = 10, start: int = 1) -> list[IntArray]:
-    """Make texts whose ids sum to tokens x their number."""
-    return [np.full(tokens, start + i, np.int32) for i in range(count)]
+def sums(count: int, tokens: int = 10, start: int = 1) -> list[float]:
+    """Return what the fake engine gives for the texts of `call`."""
+    return [float(tokens * (start + i)) for i in range(count)]
 
 
-def expected(ids: list[IntArray]) -> list[float]:
-    """What the fake engine gives for texts."""
-    return [float(one.sum()) for one in ids]
+def by_hand(engine: FakeEngine | None = None) -> tuple[Scheduler, FakeEngine]:
+    """Return a scheduler without threads, and its engine."""
+    engine = engine or FakeEngine()
+    return Scheduler(engine, workers=0), engine  # type: ignore[arg-type]  # a stand-in
 
 
-def windows(ids: list[IntArray], size: int = 512) -> Iterator[list[IntArray]]:
-    """Cut texts into windows."""
-    for start in range(0, len(ids), size):
-        yield ids[start : start + size]
-
-
-def start(scheduler: Scheduler, ids: list[IntArray]) -> tuple[FloatArray, SimpleQueue[Any]]:
-    """Submit a job; return its array and its news."""
-    out, news = np.full((len(ids), 1), -1, np.float32), SimpleQueue[Any]()
-    scheduler.submit(Job(windows(ids), out, news.put))
-    return out, news
-
-
-def wait(news: SimpleQueue[Any], count: int) -> None:
-    """Wait until so many texts are done."""
-    while count:
-        found = news.get(timeout=10)
-        if isinstance(found, BaseException):
-            raise found
-        count -= found
+def drain(scheduler: Scheduler) -> None:
+    """Take steps until there is none."""
+    while scheduler.run_next():
+        pass
 
 
 @pytest.fixture
-def gated() -> Iterator[tuple[Scheduler, GatedEngine]]:
-    """A scheduler over an engine that waits to be let through."""
-    engine = GatedEngine(gated=True)
-    scheduler = Scheduler(engine)  # type: ignore[arg-type]  # a stand-in
+def gated() -> Iterator[tuple[Scheduler, FakeEngine]]:
+    """A scheduler with threads over an engine that waits to be let through."""
+    engine = FakeEngine(gated=True)
+    scheduler = Scheduler(engine)  # type: ignore[arg-type]
     yield scheduler, engine
-    engine.gate.release(10**6)
+    engine.let(10**6)
     scheduler.close()
 
 
-def test_every_text_gets_its_own_vector() -> None:
-    """In the caller's order, over several windows, and progress adds up."""
-    scheduler = Scheduler(GatedEngine())  # type: ignore[arg-type]
-    ids = texts(2000)
-    done: list[int] = []
-    out = np.empty((2000, 1), np.float32)
+@pytest.mark.parametrize("counts", [[1], [32], [2000], [1, 40, 3, 700, 1]])
+def test_every_text_gets_its_own_vector(counts: list[int]) -> None:
+    """In the order of each call, short and long ones mixed; counts add up."""
+    scheduler, _ = by_hand()
+    calls = [call(count, start=1000 * i) for i, count in enumerate(counts)]
+    for one in calls:
+        scheduler.submit(one)
 
-    scheduler.run(windows(ids), out, done.append)
+    drain(scheduler)
 
-    assert expected(ids) == out[:, 0].tolist()
-    assert 2000 == sum(done)
-    scheduler.close()
-
-
-def test_a_lone_small_call_starts_no_thread() -> None:
-    """It runs where it is."""
-    scheduler = Scheduler(GatedEngine())  # type: ignore[arg-type]
-    out = np.empty((3, 1), np.float32)
-
-    scheduler.run(windows(texts(3)), out, lambda _: None)
-
-    assert [10.0, 20.0, 30.0] == out[:, 0].tolist()
-    assert scheduler._threads == []
+    for i, (one, count) in enumerate(zip(calls, counts, strict=True)):
+        assert sums(count, start=1000 * i) == one.wait()[:, 0].tolist()
+    stats = scheduler.stats
+    assert (sum(counts), 10 * sum(counts), 0, 0) == (stats.texts, stats.tokens, stats.waiting, stats.running)
+    assert stats.tokens <= stats.cells
 
 
-def test_calls_that_wait_share_grids(gated: tuple[Scheduler, GatedEngine]) -> None:
-    """Beside one text under way, forty callers of one text each need a few batches, not forty."""
+def test_an_idle_engine_runs_a_short_call_in_its_own_thread() -> None:
+    """No thread is started, and the vectors are there when `submit` returns."""
+    before = threading.active_count()
+    scheduler = Scheduler(FakeEngine())  # type: ignore[arg-type]
+    one = call(3)
+
+    scheduler.submit(one, inline=True)
+
+    assert one.over
+    assert sums(3) == one.wait()[:, 0].tolist()
+    assert before == threading.active_count()
+
+
+def test_texts_that_wait_at_the_same_time_share_a_batch() -> None:
+    """Forty callers of one text each need a few batches, not forty."""
+    scheduler, engine = by_hand()
+    calls = [call(1, start=i) for i in range(1, 41)]
+    for one in calls:
+        scheduler.submit(one)
+
+    drain(scheduler)
+
+    assert [10.0 * i for i in range(1, 41)] == [float(one.wait()[0, 0]) for one in calls]
+    assert len(engine.ran) <= 4
+
+
+@pytest.mark.parametrize(
+    ("running", "tokens", "starts"),
+    [
+        (0, 1, True),  # idle: any text
+        (1, 63, False),  # one stream busy: half of the smallest batch
+        (1, 64, True),
+        (2, 127, False),  # both busy: a whole one
+        (2, 128, True),
+        (3, 256, False),  # one more than there are streams: nothing
+    ],
+)
+def test_the_busier_the_engine_the_more_texts_must_wait(
+    gated: tuple[Scheduler, FakeEngine], running: int, tokens: int, starts: bool
+) -> None:
+    """A batch of short calls starts when they need min_batch x running / streams cells."""
     scheduler, engine = gated
-    first = start(scheduler, texts(1))
-    until(lambda: not scheduler._small)
-    jobs = [start(scheduler, texts(1, start=i)) for i in range(2, 42)]
+    for _ in range(running):  # each fills a whole batch, so that it starts whatever runs
+        scheduler.submit(call(2, tokens=64))
+        until(lambda: not scheduler.stats.waiting)
+    until(lambda: len(engine.began) == running)
+    for length in [64] * (tokens // 64) + [tokens % 64]:
+        if length:
+            scheduler.submit(call(1, tokens=length))
 
-    engine.gate.release(10)
-    for out, news in (first, *jobs):
-        wait(news, len(out))
-
-    assert [10.0 * i for i in range(1, 42)] == [float(out[0, 0]) for out, _ in (first, *jobs)]
-    assert len(engine.ran) <= 1 + 4
-
-
-def test_a_lone_row_is_not_run_beside_another_batch(gated: tuple[Scheduler, GatedEngine]) -> None:
-    """All threads run a lone row: eight short texts wait until what runs has landed, and then go together."""
-    scheduler, engine = gated
-    first = start(scheduler, texts(1))
-    until(lambda: scheduler._flying == 1)
-    jobs = [start(scheduler, texts(1, tokens=4, start=i)) for i in range(1, 9)]
-    time.sleep(0.05)  # in which it would start them, if it did; nothing tells that it will not
-
-    engine.gate.release(10)
-    for out, news in (first, *jobs):
-        wait(news, len(out))
-
-    assert [1, 8] == [batch.texts for batch in engine.ran]
+    if starts:
+        until(lambda: len(engine.began) > running)
+    else:  # threads had their chance: they are asleep, and a step by hand takes nothing
+        assert not scheduler.run_next()
+        assert running == len(engine.began)
 
 
-def test_a_long_text_of_a_small_call_needs_no_company(gated: tuple[Scheduler, GatedEngine]) -> None:
-    """It is counted by its tokens: beside another batch it starts on a stream that is idle."""
-    scheduler, engine = gated
-    first = start(scheduler, texts(1))
-    until(lambda: scheduler._flying == 1)
-    long = start(scheduler, texts(1, tokens=200))
+def test_short_and_long_calls_take_turns() -> None:
+    """With both waiting, batches alternate, short first: neither starves."""
+    scheduler, engine = by_hand()
+    scheduler.submit(call(2000, tokens=60, start=10_000))
+    for i in range(60):
+        scheduler.submit(call(32, tokens=60, start=i))
 
-    until(lambda: scheduler._flying == 2)
+    for _ in range(40):
+        scheduler.run_next()
 
-    engine.gate.release(2)
-    for out, news in (first, long):
-        wait(news, len(out))
-
-
-def test_the_place_behind_busy_streams_is_for_a_whole_batch(gated: tuple[Scheduler, GatedEngine]) -> None:
-    """Small calls take it with as many tokens as the lowest grid of several rows has cells, not before."""
-    scheduler, engine = gated
-    jobs = [start(scheduler, texts(1, tokens=200)) for _ in range(2)]
-    until(lambda: scheduler._flying == 2)
-    jobs += [start(scheduler, texts(1, tokens=16, start=i)) for i in range(1, 8)]
-    time.sleep(0.05)  # in which it would start them, if it did; nothing tells that it will not
-    assert scheduler._flying == 2
-
-    jobs.append(start(scheduler, texts(1, tokens=16, start=8)))
-
-    until(lambda: scheduler._flying == PLACES)
-    engine.gate.release(10)
-    for out, news in jobs:
-        wait(news, len(out))
-    assert [1, 1, 8] == sorted(batch.texts for batch in engine.ran)
+    kinds = ["long" if batch.texts[0].ids[0] >= 10_000 else "short" for batch in engine.ran]
+    assert ["short", "long"] * 20 == kinds
 
 
-def test_a_small_call_whose_windows_fail_hears_it_and_is_gone(gated: tuple[Scheduler, GatedEngine]) -> None:
-    """The error is the caller's, and the scheduler closes as if it had never come."""
-    scheduler, _ = gated
+def test_a_single_text_waits_for_one_batch_of_a_long_call() -> None:
+    """It goes next, not after ten thousand texts."""
+    scheduler, engine = by_hand()
+    scheduler.submit(call(10_000, start=10_000))
+    for _ in range(5):
+        scheduler.run_next()
+    one = call(1, start=7)
+    scheduler.submit(one)
 
-    def broken() -> Iterator[list[IntArray]]:
-        raise OSError("the windows broke")
-        yield []
+    scheduler.run_next()
 
-    news = SimpleQueue[Any]()
-    scheduler.submit(Job(broken(), np.empty((3, 1), np.float32), news.put))
-
-    assert isinstance(news.get(timeout=10), OSError)
-    scheduler.close()
-
-
-def test_rows_of_waiting_calls_are_shared_among_the_streams(gated: tuple[Scheduler, GatedEngine]) -> None:
-    """Thirty texts that come together are four batches for both streams: none idles beside a large one."""
-    scheduler, engine = gated
-    first = start(scheduler, texts(1))
-    until(lambda: scheduler._flying == 1)
-    with scheduler._changed:  # all come at once
-        jobs = [start(scheduler, texts(1, tokens=16, start=i)) for i in range(1, 31)]
-    for state in enumerate((PLACES, PLACES, 2, 2)):  # landed, flying; the last six texts are no whole batch
-        until(lambda state=state: state == (len(engine.ran), scheduler._flying))  # type: ignore[misc]
-        engine.gate.release()
-    engine.gate.release()
-    for out, news in (first, *jobs):
-        wait(news, len(out))
-
-    assert [1, 6, 8, 8, 8] == sorted(batch.texts for batch in engine.ran)
+    assert 70.0 == one.wait()[0, 0]
+    assert 6 == len(engine.ran)
 
 
-def test_who_is_done_first_is_served_first() -> None:
-    """A batch that takes long holds up nobody whose own has landed."""
-    held = threading.Event()
+def test_long_calls_take_turns() -> None:
+    """Two of the same length end at about the same time, and no more is packed than is needed soon."""
+    scheduler, engine = by_hand()
+    for start in (1, 100_000):
+        scheduler.submit(call(5000, start=start))
 
-    class Held(GatedFlight):
-        def land(self) -> FloatArray:
-            if 77 in self.batch.ids:
-                held.wait(10)
-            return super().land()
+    for _ in range(100):
+        scheduler.run_next()
 
-    class HoldingEngine(GatedEngine):
-        def start(self, batch: Batch) -> GatedFlight:
-            return Held(batch, self)
-
-    scheduler = Scheduler(HoldingEngine())  # type: ignore[arg-type]
-    slow, slow_news = start(scheduler, texts(1, start=77))
-    until(lambda: scheduler._flying == 1)
-    out, news = start(scheduler, texts(8, tokens=16))
-
-    wait(news, 8)
-
-    assert expected(texts(8, tokens=16)) == out[:, 0].tolist()
-    assert slow_news.empty()
-    held.set()
-    wait(slow_news, 1)
-    assert 770.0 == slow[0, 0]
-    scheduler.close()
+    firsts = sum(text.ids[0] < 100_000 for batch in engine.ran for text in batch.texts)
+    texts = sum(len(batch.texts) for batch in engine.ran)
+    assert abs(2 * firsts - texts) <= 2 * 820  # a chunk of 8,192 tokens each
+    assert 10 * scheduler.stats.running <= LOOKAHEAD_CELLS + 8192 + 10
 
 
-@pytest.mark.parametrize("tokens", [10, 60])
-def test_a_single_text_overtakes_a_long_call(gated: tuple[Scheduler, GatedEngine], tokens: int) -> None:
-    """It waits for the batches in flight, not for a hundred thousand texts."""
-    scheduler, engine = gated
-    _, long_news = start(scheduler, texts(10_000, tokens=tokens))
-    engine.gate.release(5)
-    until(lambda: len(engine.ran) == 5)
+def test_the_end_of_a_long_call_compiles_no_grid_of_its_own() -> None:
+    """Rows that are left over run in a grid that is there."""
+    scheduler, engine = by_hand()
+    scheduler.submit(call(33, tokens=64))
 
-    out, news = start(scheduler, texts(1, start=7))
-    engine.gate.release(PLACES + 1)
-    wait(news, 1)
+    drain(scheduler)
 
-    assert 70.0 == out[0, 0]
-    assert not long_news.empty()
+    assert {Grid(8, 64)} == engine.compiled
 
 
-def test_small_calls_do_not_starve_a_long_one(gated: tuple[Scheduler, GatedEngine]) -> None:
-    """However many wait, a batch of the long call runs after eight of theirs."""
-    scheduler, engine = gated
-    for i in range(400):
-        start(scheduler, texts(32, tokens=60, start=i))
-    long, _ = start(scheduler, texts(20_000))
-    engine.gate.release(200)
+def test_one_short_text_gets_the_grid_that_suits_it() -> None:
+    """On an idle engine it is compiled even if a larger one is there: no later text is slow for that."""
+    scheduler, engine = by_hand()
+    scheduler.submit(call(400))
+    drain(scheduler)
 
-    until(lambda: len(engine.ran) == 200)
+    scheduler.submit(call(1, tokens=7))
+    drain(scheduler)
 
-    assert int((long >= 0).sum()) >= 20 * 40  # of 48 in a batch; more than are drawn at once
-
-
-def test_long_calls_take_turns(gated: tuple[Scheduler, GatedEngine]) -> None:
-    """Two of the same length end at about the same time."""
-    scheduler, engine = gated
-    first, second = (start(scheduler, texts(5000)) for _ in range(2))
-    engine.gate.release(120)
-
-    until(lambda: len(engine.ran) == 120)
-    done = [int((out >= 0).sum()) for out, _ in (first, second)]
-
-    assert abs(done[0] - done[1]) <= 2 * 512
+    assert Grid(1, 8) == engine.ran[-1].grid
 
 
-def test_a_long_text_does_not_wait_for_others_like_it(gated: tuple[Scheduler, GatedEngine]) -> None:
-    """While a call of short texts goes on, nothing of a call that is drawn waits for a fuller grid."""
-    scheduler, engine = gated
-    start(scheduler, texts(20_000))
-    out, news = start(scheduler, texts(33, tokens=200))
-    engine.gate.release(80)
-
-    wait(news, 33)
-
-    assert 200.0 == out[0, 0]
+def broken(*_: object) -> None:
+    """Raise, as a caller's function may."""
+    raise RuntimeError("the caller broke")
 
 
-def test_what_a_callers_functions_raise_ends_its_call_alone() -> None:
-    """Whoever is told of a start, or of vectors, may fail at it as often as it likes; others are served."""
-    scheduler = Scheduler(GatedEngine())  # type: ignore[arg-type]
+def test_what_a_callback_raises_ends_its_call_alone() -> None:
+    """Calls in the same batch are served."""
+    scheduler, _ = by_hand()
+    failed = call(3, on_start=broken)
+    calls = [call(3, on_start=broken, on_done=broken), call(3, on_done=broken), failed, call(3)]
+    for one in calls:
+        scheduler.submit(one)
 
-    def broken(*_: object) -> None:
-        raise RuntimeError("the caller broke")
+    drain(scheduler)
 
-    for _ in range(2 * PLACES):
-        scheduler.submit(Job(windows(texts(3)), np.empty((3, 1), np.float32), broken, broken))
-        scheduler.submit(Job(windows(texts(3)), np.empty((3, 1), np.float32), broken))
-    news = SimpleQueue[Any]()
-    scheduler.submit(Job(windows(texts(3)), np.empty((3, 1), np.float32), news.put, broken))
-    out = np.empty((600, 1), np.float32)
-    scheduler.run(windows(texts(600)), out, lambda _: None)
-
-    assert expected(texts(600)) == out[:, 0].tolist()
+    assert sums(3) == calls[-1].wait()[:, 0].tolist()
     with pytest.raises(RuntimeError, match="the caller broke"):
-        wait(news, 3)
+        failed.wait()
+    assert 0 == scheduler.stats.running
+
+
+@pytest.mark.parametrize("count", [1, 600])
+def test_an_engine_that_breaks_ends_the_calls_of_that_batch(count: int) -> None:
+    """They hear the error; calls after it are served."""
+    scheduler, engine = by_hand()
+    engine.breaks = True
+    lost = call(count)
+    scheduler.submit(lost)
+    scheduler.run_next()
+    engine.breaks = False
+    one = call(600)
+    scheduler.submit(one)
+
+    drain(scheduler)
+
+    with pytest.raises(RuntimeError, match="the engine broke"):
+        lost.wait()
+    assert sums(600) == one.wait()[:, 0].tolist()
+    assert (0, 0) == (scheduler.stats.running, scheduler.stats.waiting)
+
+
+def test_a_failure_of_packing_ends_all_calls_that_wait() -> None:
+    """Nobody waits for ever: a text that no row holds is an error of packing, not of one batch."""
+    scheduler, _ = by_hand(FakeEngine(grids=GRIDS[:2]))
+    lost = [call(1, tokens=3), call(600), call(40, tokens=300)]
+    for one in lost:
+        scheduler.submit(one)
+
+    drain(scheduler)
+
+    for one in lost[1:]:
+        with pytest.raises(ValueError, match="a text of 300 tokens; the widest row holds 256"):
+            one.wait()
+    later = call(2)
+    scheduler.submit(later)
+    drain(scheduler)
+    assert sums(2) == later.wait()[:, 0].tolist()
+
+
+def test_a_cancelled_call_leaves_the_queue() -> None:
+    """Texts that are not packed never run, and nothing is heard of it."""
+    scheduler, engine = by_hand()
+    heard: list[object] = []
+    calls = [call(600, on_done=lambda *found: heard.append(found)) for _ in range(50)]
+    for one in calls:
+        scheduler.submit(one)
+    scheduler.run_next()
+    for one in calls:
+        one.cancel()
+    scheduler.submit(last := call(1))
+
+    drain(scheduler)
+
+    assert 10.0 == last.wait()[0, 0]
+    assert [] == heard
+    assert sum(len(batch.texts) for batch in engine.ran) <= 2 * 820 + 1
+
+
+def test_an_interrupt_in_the_callers_thread_leaves_the_engine_idle() -> None:
+    """KeyboardInterrupt while a batch runs inline: the next call runs."""
+
+    class Interrupted(FakeEngine):
+        def run(self, batch: Batch) -> FloatArray:
+            raise KeyboardInterrupt(batch)
+
+    engine = FakeEngine()
+    scheduler, _ = by_hand(Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.submit(call(1), inline=True)
+    scheduler._engine = engine  # type: ignore[assignment]
+
+    scheduler.submit(one := call(2), inline=True)
+
+    assert sums(2) == one.wait()[:, 0].tolist()
     scheduler.close()
 
 
-def test_a_callback_may_close(gated: tuple[Scheduler, GatedEngine]) -> None:
-    """It runs in one of the scheduler's threads, and cannot wait for all of them; what is in flight lands."""
+def test_a_slow_batch_holds_up_no_other(gated: tuple[Scheduler, FakeEngine]) -> None:
+    """Workers deliver side by side: calls in other batches are done while one still runs."""
+    scheduler, engine = gated
+    slow = call(2, tokens=64)
+    scheduler.submit(slow)
+    until(lambda: len(engine.began) == 1)
+    scheduler.submit(fast := call(2, tokens=64))
+    until(lambda: len(engine.began) == 2)
+
+    engine.let(1)
+
+    until(lambda: slow.over or fast.over)
+    assert slow.over != fast.over
+
+
+def test_a_callback_may_close(gated: tuple[Scheduler, FakeEngine]) -> None:
+    """It runs in a worker and cannot wait for all of them; accepted calls are finished."""
     scheduler, engine = gated
     closed = threading.Event()
 
-    def news(_: object) -> None:
+    def close(*_: object) -> None:
         scheduler.close()
         closed.set()
 
-    scheduler.submit(Job(windows(texts(20)), np.empty((20, 1), np.float32), news))
-    until(lambda: scheduler._flying == 1)
-    out, theirs = start(scheduler, texts(600))
-    until(lambda: scheduler._flying == PLACES)
-    engine.gate.release(10**4)
+    scheduler.submit(call(20, on_done=close))
+    scheduler.submit(one := call(600))
+    engine.let(10**4)
 
     assert closed.wait(10)
-    wait(theirs, 600)
-    assert expected(texts(600)) == out[:, 0].tolist()
+    assert sums(600) == one.wait()[:, 0].tolist()
 
 
-def test_a_call_that_was_given_up_leaves_the_queue(gated: tuple[Scheduler, GatedEngine]) -> None:
-    """What was not packed yet never runs."""
-    scheduler, engine = gated
-    jobs = [Job(windows(texts(600)), np.empty((600, 1), np.float32), lambda _: None) for _ in range(50)]
-    for job in jobs:
-        scheduler.submit(job)
-    for job in jobs:
-        job.give_up()
-    out, news = start(scheduler, texts(1))
-    engine.gate.release(10**4)
-
-    wait(news, 1)
-    scheduler.close()
-
-    assert 10.0 == out[0, 0]
-    assert sum(int((batch.owner >= 0).sum()) for batch in engine.ran) <= 2 * 512 + 1
-
-
-def test_an_interrupted_caller_leaves_the_others_alone(gated: tuple[Scheduler, GatedEngine]) -> None:
-    """Its job is given up, theirs are done, and the next one runs."""
-    scheduler, engine = gated
-    out, news = start(scheduler, texts(700))
-    engine.gate.release(10**4)
-
-    def interrupt(_: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        scheduler.run(windows(texts(5000)), np.empty((5000, 1), np.float32), interrupt)
-    wait(news, 700)
-    again = np.empty((600, 1), np.float32)
-    scheduler.run(windows(texts(600)), again, lambda _: None)
-
-    assert expected(texts(700)) == out[:, 0].tolist()
-    assert expected(texts(600)) == again[:, 0].tolist()
-
-
-def test_what_is_wrong_with_one_call_is_its_own(gated: tuple[Scheduler, GatedEngine]) -> None:
-    """Windows that raise end their job with that error; a call beside it is done."""
-    scheduler, engine = gated
-
-    def broken() -> Iterator[list[IntArray]]:
-        yield texts(512)
-        raise ValueError("text 512 is too long")
-
-    out, news = start(scheduler, texts(600))
-    engine.gate.release(10**4)
-
-    with pytest.raises(ValueError, match="text 512"):
-        scheduler.run(broken(), np.empty((600, 1), np.float32), lambda _: None)
-    wait(news, 600)
-
-    assert expected(texts(600)) == out[:, 0].tolist()
-
-
-def test_an_engine_that_breaks_ends_its_jobs_and_serves_the_next() -> None:
-    """Nobody waits for ever."""
-    engine = GatedEngine()
-    scheduler = Scheduler(engine)  # type: ignore[arg-type]
-    engine.breaks = True
-
-    with pytest.raises(RuntimeError, match="the engine broke"):
-        scheduler.run(windows(texts(2000)), np.empty((2000, 1), np.float32), lambda _: None)
-    until(lambda: not scheduler.stats.running)
-    engine.breaks = False
-    out = np.empty((600, 1), np.float32)
-    scheduler.run(windows(texts(600)), out, lambda _: None)
-
-    assert expected(texts(600)) == out[:, 0].tolist()
-    scheduler.close()
-
-
-def test_batches_that_cannot_be_made_end_every_job_and_leave_nothing() -> None:
-    """Where packing itself breaks, callers hear so, nothing is counted as running, and the next call runs."""
-
-    class BrokenPool(Pool):
-        def take(self, *, streams: int = 1, in_turn: bool = False) -> Batch | None:
-            raise RuntimeError(f"no batch, {streams=}, {in_turn=}")
-
-    scheduler = Scheduler(GatedEngine())  # type: ignore[arg-type]
-    scheduler._pool = BrokenPool(GRIDS)
-
-    with pytest.raises(RuntimeError, match="no batch, streams"):
-        scheduler.run(windows(texts(600)), np.empty((600, 1), np.float32), lambda _: None)
-    until(lambda: not scheduler.stats.running)
-    out = np.empty((600, 1), np.float32)
-    scheduler.run(windows(texts(600)), out, lambda _: None)
-
-    assert expected(texts(600)) == out[:, 0].tolist()
-    scheduler.close()
-
-
-def test_close_finishes_what_was_accepted(gated: tuple[Scheduler, GatedEngine]) -> None:
+def test_close_finishes_what_was_accepted(gated: tuple[Scheduler, FakeEngine]) -> None:
     """And takes nothing more."""
     scheduler, engine = gated
-    out, news = start(scheduler, texts(3000))
-    engine.gate.release(10**4)
+    scheduler.submit(one := call(3000))
+    engine.let(10**4)
 
     scheduler.close()
 
-    wait(news, 3000)
-    assert expected(texts(3000)) == out[:, 0].tolist()
+    assert one.over
+    assert sums(3000) == one.wait()[:, 0].tolist()
     with pytest.raises(ValueError, match="closed"):
-        start(scheduler, texts(1))
+        scheduler.submit(call(1))
 
 
-def test_numbers_of_texts_may_wrap() -> None:
-    """After two thousand million texts, too, each gets its own vector."""
-    scheduler = Scheduler(GatedEngine())  # type: ignore[arg-type]
-    scheduler._number = NUMBERS - 300
-    out = np.empty((1000, 1), np.float32)
+def test_threads_get_what_one_caller_gets() -> None:
+    """Sixteen threads with calls of all sizes: every sum is right, and the workers end with close()."""
+    scheduler = Scheduler(FakeEngine())  # type: ignore[arg-type]
+    before = threading.active_count()
 
-    scheduler.run(windows(texts(1000)), out, lambda _: None)
+    def work(seed: int) -> bool:
+        rng = np.random.default_rng(seed)
+        for count in rng.integers(1, 80, 20).tolist():
+            one = call(count, tokens=int(rng.integers(2, 200)), start=seed + 1)
+            expected = [float(ids[0].sum()) for ids in one._tokenized.windows]
+            scheduler.submit(one, inline=count <= 32)
+            if expected != one.wait()[:, 0].tolist():
+                return False
+        return True
 
-    assert expected(texts(1000)) == out[:, 0].tolist()
+    with ThreadPoolExecutor(16) as threads:
+        assert all(threads.map(work, range(16)))
     scheduler.close()
+    until(lambda: threading.active_count() == before)
 
 
 def test_waiting_uses_no_cpu() -> None:
     """There is no timer: an idle scheduler sleeps until it is called."""
-    scheduler = Scheduler(GatedEngine())  # type: ignore[arg-type]
-    scheduler.run(windows(texts(600)), np.empty((600, 1), np.float32), lambda _: None)
+    scheduler = Scheduler(FakeEngine())  # type: ignore[arg-type]
+    scheduler.submit(one := call(600))
+    one.wait()
 
     before = time.process_time()
     time.sleep(0.5)

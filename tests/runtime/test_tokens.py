@@ -16,7 +16,9 @@ from tokenizers import Tokenizer
 
 import ov_minilm
 from ov_minilm.errors import ManifestInvalid
-from ov_minilm.runtime.tokens import Tokens, check_texts, has_surrogates, mend_surrogates
+from ov_minilm.runtime import tokens as module
+from ov_minilm.runtime.texts import check_texts, has_surrogates, mend_surrogates
+from ov_minilm.runtime.tokens import Tokens, pieces
 from ov_minilm.spec import MINILM
 
 PATH = Path(ov_minilm.__file__).parent / "model" / "tokenizer.json"
@@ -94,9 +96,51 @@ def test_windows_together_are_the_uncut_text() -> None:
 def test_total_is_the_uncut_count(words: int) -> None:
     """Counting over windows counts [CLS] and [SEP] once."""
     text = "word " * words
-    first, further = TOKENS.encode([text])
 
-    assert len(uncut().encode(text).ids) == TOKENS.total(first[0], further.get(0, ()))
+    assert [len(uncut().encode(text).ids)] == TOKENS.count([text])
+
+
+PIECES = [
+    *["a", "b ", "hello ", "x" * 30, "。", "你", "好", "😉", "…", "—", "-", "[SEP]", "[CLS]", "[", "]"],
+    *[
+        "é",
+        "e\u0301",
+        " ",
+        "\n",
+        "\t",
+        "\0",
+        "\u3000",
+        "##ing",
+        "İ",
+        "안녕",
+        "\u0627\u0644",
+        " [MASK] ",
+        "\\",
+    ],
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), min_size=50, max_size=800).map("".join))
+def test_pieces_of_a_long_text_have_its_tokens(text: str) -> None:
+    """Cut into pieces of 400 characters, no word, special token or ideograph is torn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "PIECE_CHARS", 400)
+        whole = TOKENS.tokenize([text], 0, "mean")
+        (count,) = TOKENS.count([text])
+        cut = TOKENS.tokenize([text], 0, "end")
+
+    expected = uncut().encode(text).ids
+    assert expected[1:-1] == [piece for window in whole.windows[0] for piece in window[1:-1].tolist()]
+    assert len(expected) == count
+    assert whole.windows[0][0].tolist() == cut.windows[0][0].tolist()
+    assert (len(expected) > 256) == (cut.truncated == [0])
+
+
+def test_of_a_giant_word_the_rest_is_left_out() -> None:
+    """A word of a million letters is one unknown token, and what follows it is read."""
+    assert [CLS, 100, WORD, SEP] == ids_of("x" * 1_000_000 + " word")
+    assert max(map(len, pieces("x" * 1_000_000 + " word"))) <= module.PIECE_CHARS
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from conftest import python
 from ov_minilm import Embedder
 from ov_minilm.artefact.manifest import GRAPH, SHIPPED, WEIGHTS
 from ov_minilm.runtime.backend import ops, ov
-from ov_minilm.runtime.weights import look_up_first, read
+from ov_minilm.runtime.weights import gather_before_dequantize, read
 from ov_minilm.spec import FloatArray
 
 PEAK = r"""
@@ -40,7 +40,7 @@ def test_rows_are_the_rows_of_the_dequantized_table() -> None:
     scales = np.array([[0.5], [1.0], [2.0], [3.0], [0.25]], np.float32)
     model = table_lookup(scales)
 
-    assert 1 == look_up_first(model)
+    assert 1 == gather_before_dequantize(model)
     found = ov.Core().compile_model(model, "CPU")(np.array([4, 0, 4, 2], np.int32))[0]
     expected = np.arange(-5, 5, dtype=np.float32).reshape(5, 2) * scales
     assert expected[[4, 0, 4, 2]].tolist() == found.tolist()
@@ -65,7 +65,7 @@ def test_a_float_table_is_left_alone() -> None:
     ids = ops.parameter([-1], ov.Type.i32)
     rows = ops.gather(ops.constant(np.ones((5, 2), np.float32)), ids, np.int32(0))
 
-    assert 0 == look_up_first(ov.Model([rows.output(0)], [ids], "lookup"))
+    assert 0 == gather_before_dequantize(ov.Model([rows.output(0)], [ids], "lookup"))
 
 
 def test_models_of_one_file_share_a_copy(tmp_path: Path) -> None:

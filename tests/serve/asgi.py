@@ -14,7 +14,7 @@ import numpy as np
 from starlette.types import ASGIApp, Message
 
 from ov_minilm import Embedder
-from ov_minilm.artefact.golden import LEAST_COSINE
+from ov_minilm.artefact.golden import MIN_COSINE
 from ov_minilm.errors import SelfCheckFailed
 from ov_minilm.runtime.embedder import Info
 from ov_minilm.runtime.scheduler import Stats
@@ -131,8 +131,8 @@ class Waiting(Embedder):
 
     def self_check(self) -> float:
         """Give the cosine that the test wants."""
-        if self.cosine < LEAST_COSINE:
-            raise SelfCheckFailed("CPU", self.cosine, LEAST_COSINE)
+        if self.cosine < MIN_COSINE:
+            raise SelfCheckFailed("CPU", self.cosine, MIN_COSINE)
         return self.cosine
 
     def asubmit(
