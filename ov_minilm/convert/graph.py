@@ -85,6 +85,7 @@ class _Encoder:
         self._weights = weights
         self._spec = spec
         self._epsilon = epsilon
+        # One node for all layers: with one in each, OpenVINO 2026.4 rounds attention in BF16 otherwise.
         self._scale = ops.constant(np.float32((spec.dim // spec.heads) ** -0.5))
 
     def embed(self, ids: ov.Node, positions: ov.Node) -> ov.Node:  # [R, W] -> [R, W, D]
