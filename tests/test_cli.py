@@ -55,10 +55,10 @@ def test_no_input_is_no_output(tmp_path: Path) -> None:
 
 def test_the_model_has_its_usual_names() -> None:
     """Where a folder of a model is taken, the names of the model in the package are."""
-    expected = run("show").stdout
+    expected = run("show", "--json").stdout
 
     for name in ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"):
-        assert expected == run("show", name).stdout
+        assert expected == run("show", name, "--json").stdout
     assert 0 == run("encode", "--model", "all-MiniLM-L6-v2", text=b"a").returncode
 
 
