@@ -20,7 +20,7 @@ import click
 
 from ov_minilm._version import __version__
 from ov_minilm.drift.evaluation import HUB
-from ov_minilm.errors import DriftTooLarge, OvMiniLMError, TruncationWarning
+from ov_minilm.errors import DriftTooLarge, ManifestInvalid, OvMiniLMError, TruncationWarning
 
 if TYPE_CHECKING:
     from ov_minilm.artefact.drift_record import Drift, Gate
@@ -33,12 +33,30 @@ if TYPE_CHECKING:
     from ov_minilm.runtime.output import Dtype
     from ov_minilm.runtime.tokens import Truncate
 
+
+class Artefact(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4, at run time too
+    """A folder written by convert, or the name of the model in the package."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the folder; what is none is a mistake in the command."""
+        from ov_minilm.artefact.location import find_model
+
+        try:
+            return find_model(value)
+        except ManifestInvalid as error:
+            self.fail(str(error), param, ctx)
+
+
+ARTEFACT = Artefact()
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 EXTRAS = {  # whose packages are missing; those of `convert` are the many others
     "bench": ("cpuinfo", "jinja2", "rich"),
     "bulk": ("pyarrow",),
+    "fp32": ("safetensors",),
     "ray": ("ray",),
     "serve": ("httptools", "msgspec", "prometheus_client", "starlette", "tiktoken", "uvicorn", "uvloop"),
     "tracing": ("opentelemetry",),
@@ -104,7 +122,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--device", default="CPU", show_default=True, help="CPU, GPU, NPU, AUTO:GPU,CPU, …"),
         click.option("--cache-dir", type=PATH, help="Keep compiled models here. Default: not at all."),
         click.option(
-            "--model", type=FOLDER, help="A folder written by convert. Default: the model in the package."
+            "--model", type=ARTEFACT, help="A folder written by convert. Default: the model in the package."
         ),
     ):
         command = option(command)
@@ -255,6 +273,11 @@ def encode(
     "--sts", type=FILE, multiple=True, help="score<TAB>sentence<TAB>sentence, for drift. Repeatable."
 )
 @click.option("--texts", type=FILE, multiple=True, help="One text a line, for drift. Repeatable.")
+@click.option(
+    "--fp32-only",
+    is_flag=True,
+    help="Write OUTPUT/fp32 alone, for drift and bench to compare with: official weights, without torch.",
+)
 def convert(
     source: str | None,
     output: Path,
@@ -264,6 +287,7 @@ def convert(
     calibration: Path | None,
     sts: tuple[Path, ...],
     texts: tuple[Path, ...],
+    fp32_only: bool,
 ) -> None:
     """Convert SOURCE to an FP32 and an INT8 artefact, measure the drift, and refuse a build over the gate.
 
@@ -275,26 +299,35 @@ def convert(
     """
     from ov_minilm.artefact.drift_record import Gate
     from ov_minilm.convert import source as sources
-    from ov_minilm.convert.build import build
+    from ov_minilm.convert.build import NEEDED, build, build_fp32, require_installed
     from ov_minilm.convert.calibrate import CALIBRATION
     from ov_minilm.drift import evaluation
 
+    require_installed(*(("safetensors",) if fp32_only else NEEDED))
     data = evaluation.find(list(sts), list(texts))
     checkpoint = sources.find(source, revision, sha256, pooling)
     click.echo(f"{checkpoint.source.name} ({checkpoint.source.revision}), weights verified", err=True)
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    if fp32_only:
+        manifest = build_fp32(checkpoint, output, say=say)
+        click.echo(f"{output / 'fp32'}: {manifest.fingerprint}")
+        return
     manifest = build(
         checkpoint,
         output,
         calibration=calibration or CALIBRATION,
         evaluation=data,
         limits=Gate(),
-        say=lambda line: click.echo(line, err=True),
+        say=say,
     )
     click.echo(f"{output / 'int8'}: {manifest.fingerprint}")
 
 
 @cli.command()
-@click.argument("model", required=False, type=FOLDER)
+@click.argument("model", required=False, type=ARTEFACT)
 @click.option("--json", "as_json", is_flag=True, help="The manifest itself.")
 def show(model: Path | None, as_json: bool) -> None:
     """Show what an artefact is, where it came from, its size, and its speed and memory on this machine.
@@ -316,7 +349,7 @@ def show(model: Path | None, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("model", required=False, type=FOLDER)
+@click.argument("model", required=False, type=ARTEFACT)
 @click.option("--reference", type=FOLDER, required=True, help="The FP32 artefact to compare with.")
 @click.option(
     "--sts",
@@ -428,7 +461,7 @@ def doctor(reference: Path | None, as_json: bool, **options: Any) -> None:
 
 
 @cli.command()
-@click.argument("model", required=False, type=FOLDER)
+@click.argument("model", required=False, type=ARTEFACT)
 @click.option(
     "--reference", type=FOLDER, help="The FP32 artefact to compare with. Default: out/fp32 if it exists."
 )

@@ -26,6 +26,7 @@ from ov_minilm.errors import ArtefactError, CacheWarning, OvMiniLMError, SelfChe
 from ov_minilm.files import whole
 from ov_minilm.runtime import cpus
 from ov_minilm.runtime.cache import SUFFIX, is_whole
+from ov_minilm.spec import LONG
 
 if TYPE_CHECKING:
     from ov_minilm.runtime.embedder import Embedder
@@ -153,7 +154,8 @@ def probe(arguments: str) -> None:
 
 
 def _probe(options: dict[str, Any], reference: str | None) -> Iterator[Finding]:
-    from ov_minilm.artefact.manifest import SHIPPED, Manifest
+    from ov_minilm.artefact.location import find_model
+    from ov_minilm.artefact.manifest import Manifest
     from ov_minilm.runtime.embedder import Embedder  # not at the top: OpenVINO may die of being imported
     from ov_minilm.runtime.engine import survey
 
@@ -163,8 +165,8 @@ def _probe(options: dict[str, Any], reference: str | None) -> Iterator[Finding]:
     yield Finding("devices", "ok", listed, facts=devices)
     yield _cpu(kernels)
 
-    folder = Path(options["model"] or SHIPPED)
     try:
+        folder = find_model(options["model"])
         manifest = Manifest.read(folder)
     except ArtefactError as error:
         yield Finding("artefact", "wrong", str(error), "reinstall ov-minilm, or run ov-minilm convert again")
@@ -187,11 +189,11 @@ def _probe(options: dict[str, Any], reference: str | None) -> Iterator[Finding]:
             "plan",
             "ok",
             f"{info.device}, {info.weights} {info.lowering}, {info.precision} "
-            f"(over 128 tokens {info.long_precision}), {info.threads} threads",
+            f"(over {LONG} tokens {info.long_precision}), {info.threads} threads",
             facts=info.as_dict(),
         )
         yield _golden(mine)
-        yield _memory()
+        yield _memory(mine, manifest.golden.text)
         ways = {f"{info.weights} {info.lowering}": mine}
         if info.weights == "int8" and info.device == "CPU":
             other = "native" if info.lowering == "conv" else "conv"
@@ -271,14 +273,26 @@ def _time(embedder: Embedder, texts: list[str]) -> float:
     return time.perf_counter() - started
 
 
-def _memory() -> Finding:
-    """Tell the peak of a process that has every grid in use."""
-    try:
-        import resource
-    except ImportError:  # Windows
+def _memory(embedder: Embedder, text: str) -> Finding:
+    """Measure the peak of this process with one grid at a time, and then with every grid kept and used."""
+    if sys.platform == "win32":
         return Finding("memory", "ok", "not measured on this system")
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    one = _peak()
+    embedder.warm_up()
+    for count in range(1, 25):  # texts of all lengths, one by one and together
+        embedder.encode([" ".join([text] * count)], progress=False, truncate="mean")
+    embedder.encode([" ".join([text] * count) for count in range(1, 25)] * 8, progress=False, truncate="mean")
+    every = _peak()
     return Finding(
-        "memory", "ok", f"peak {peak / 1e6:.0f} MB of a process with every grid in use", facts={"bytes": peak}
+        "memory",
+        "ok",
+        f"peak {one / 1e6:.0f} MB with one grid at a time, {every / 1e6:.0f} MB with every grid in use, "
+        "as after warm_up() and in the server",
+        facts={"bytes": every, "one_grid_bytes": one},
     )
+
+
+def _peak() -> int:
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ov_minilm.artefact.golden import TEXT
-from ov_minilm.convert.source import linear, norms
+from ov_minilm.convert.tensors import linear, norms
 from ov_minilm.spec import FloatArray, Pooling
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,?!-'"
@@ -45,7 +45,7 @@ class Kind:
     pooling: Pooling | Literal["max"] = "mean"
     max_tokens: int = 128
     modules: tuple[str, ...] = MODULES
-    half: bool = False  # weights stored in FP16
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of the weights in their file
     vocabulary: bool = False  # vocab.txt alone, without tokenizer.json
     lower: bool = False  # sentence-transformers sees to it that texts are lowered
     cased: bool = False  # the tokenizer keeps capitals
@@ -59,8 +59,8 @@ KINDS = {
     "multi-qa-MiniLM": Kind(max_tokens=512),
     "paraphrase-MiniLM": Kind(modules=MODULES[:2], vocabulary=True),
     "bge": Kind(pooling="cls", max_tokens=512, lower=True),
-    "e5": Kind(width=64, heads=2, max_tokens=512),
-    "gte": Kind(layers=1, max_tokens=512, half=True),
+    "e5": Kind(width=64, heads=2, max_tokens=512, dtype="float16"),
+    "gte": Kind(layers=1, max_tokens=512, dtype="bfloat16"),
     "Xenova": Kind(pooling="cls", max_tokens=512, onnx=True),
     "arctic": Kind(
         pooling="cls",
@@ -73,7 +73,6 @@ KINDS = {
 
 def write(kind: Kind, folder: Path) -> None:
     """Write the checkpoint of a kind in the layout of sentence-transformers 2, as most are published."""
-    from safetensors.numpy import save_file
     from tokenizers import BertWordPieceTokenizer
 
     config = {
@@ -87,7 +86,7 @@ def write(kind: Kind, folder: Path) -> None:
         "hidden_act": "gelu",
         "max_position_embeddings": 512,
         "type_vocab_size": 2,
-        "torch_dtype": "float16" if kind.half else "float32",
+        "torch_dtype": kind.dtype,
     }
     steps = [
         {
@@ -126,11 +125,26 @@ def write(kind: Kind, folder: Path) -> None:
             {word: i for i, word in enumerate(WORDS)}, lowercase=not kind.cased
         )
         tokenizer.save(str(folder / "tokenizer.json"))
-    dtype = np.float16 if kind.half else np.float32
-    save_file(draw(kind, dtype), folder / "model.safetensors", {"format": "pt"})
+    save(draw(kind), folder / "model.safetensors", kind.dtype)
 
 
-def draw(kind: Kind, dtype: type) -> dict[str, NDArray[Any]]:
+def save(tensors: Mapping[str, FloatArray], path: Path, dtype: str = "float32") -> None:
+    """Write a file of safetensors; numpy has no BF16, which is the upper half of FP32."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    names = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+    data = b""
+    for name, tensor in tensors.items():
+        upper = (tensor.view(np.uint32) >> 16).astype(np.uint16)
+        stored = upper if dtype == "bfloat16" else tensor.astype(dtype)
+        offsets = [len(data), len(data) + stored.nbytes]
+        header[name] = {"dtype": names[dtype], "shape": tensor.shape, "data_offsets": offsets}
+        data += stored.tobytes()
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def draw(kind: Kind) -> dict[str, FloatArray]:
     """Draw every tensor, wide enough for attention and biases to matter, and for INT8 to be near FP32."""
     rng = np.random.default_rng(0)
     shapes = {"word": len(WORDS), "position": 512, "token_type": 2}
@@ -150,7 +164,7 @@ def draw(kind: Kind, dtype: type) -> dict[str, NDArray[Any]]:
             inputs = inner
         drawn[f"{name}.weight"] = rng.normal(0, inputs**-0.5, (outputs, inputs))
         drawn[f"{name}.bias"] = rng.normal(0, 0.3, outputs)
-    return {name: tensor.astype(dtype) for name, tensor in drawn.items()}
+    return {name: tensor.astype(np.float32) for name, tensor in drawn.items()}
 
 
 def original(kind: Kind, folder: Path) -> dict[str, FloatArray]:

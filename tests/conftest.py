@@ -72,7 +72,7 @@ def artefact_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytes
 @pytest.fixture(scope="session")
 def built(artefact_cache: ArtefactCache) -> Path:
     """A folder with fp32/ and int8/, converted from the official checkpoint by the command line."""
-    for module in ("optimum", "nncf", "sentence_transformers", PACKAGE.replace("-", "_")):
+    for module in ("nncf", "sentence_transformers", PACKAGE.replace("-", "_")):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: pip install -e '.[convert,dev]'")
 

@@ -53,9 +53,23 @@ def test_no_input_is_no_output(tmp_path: Path) -> None:
     assert (0, 384) == np.load(tmp_path / "out.npy").shape
 
 
+def test_the_model_has_its_usual_names() -> None:
+    """Where a folder of a model is taken, the names of the model in the package are."""
+    expected = run("show", "--json").stdout
+
+    for name in ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"):
+        assert expected == run("show", name, "--json").stdout
+    assert 0 == run("encode", "--model", "all-MiniLM-L6-v2", text=b"a").returncode
+
+
 @pytest.mark.parametrize(
     ("arguments", "text", "message"),
     [
+        (
+            ["encode", "--model", "BAAI/bge-m3"],
+            b"a",
+            "others are converted first: ov-minilm convert BAAI/bge-m3",
+        ),
         (["encode", "--formt", "text"], b"a", "No such option"),
         (["encod"], b"", "No such command"),
         (["encode", "no-such-file.txt"], b"", "does not exist"),

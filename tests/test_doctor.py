@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run
+from conftest import python, run
 
 from ov_minilm.artefact.manifest import SHIPPED
 from ov_minilm.runtime import cpus
@@ -48,6 +48,23 @@ def test_a_machine_that_works(tmp_path: Path) -> None:
     assert all(figures["texts_per_s"] > 1 for figures in findings["speed"]["facts"].values())
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no such figure on Windows")
+def test_the_memory_that_it_tells_is_what_a_process_takes() -> None:
+    """The peak with every grid is that of another process after warm_up() and texts of all lengths."""
+    done = python(
+        "import resource; from ov_minilm import Embedder\n"
+        "embedder = Embedder.open(); embedder.warm_up()\n"
+        "embedder.encode(['word ' * length for length in range(1, 254)], progress=False)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+
+    _, findings = examine()
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert findings["memory"]["facts"]["bytes"] == pytest.approx(int(done.stdout) * unit, rel=0.15)
+    assert f"{findings['memory']['facts']['bytes'] / 1e6:.0f} MB" in findings["memory"]["text"]
+
+
 def test_a_table_for_people() -> None:
     """Without --json each finding is a line, and a fix follows the one it belongs to."""
     done = run("doctor", "--device", "NPU.7", "--threads", "4096")
@@ -57,6 +74,13 @@ def test_a_table_for_people() -> None:
     assert lines[0].startswith("wrong  threads   4096 asked for, ")
     assert "-> ask for threads=" in lines[1]
     assert lines[-2].startswith("wrong  plan      device 'NPU.7' is not available; this machine has ")
+
+
+def test_the_model_has_its_usual_name() -> None:
+    """Its own name is the model in the package."""
+    _, findings = examine("--model", "all-MiniLM-L6-v2", "--device", "NPU.7")
+
+    assert "ok" == findings["artefact"]["state"]
 
 
 def test_the_variable_counts_as_asked_for() -> None:

@@ -1,5 +1,5 @@
 """From a pinned checkpoint to an INT8 artefact whose loss is measured and written beside it.
 
-Read source.py, onnx.py, graph.py, outliers.py, calibrate.py, scales.py, then build.py, which runs them in
-order. Needs the `convert` extra: torch, transformers, optimum-intel and nncf stay out of the runtime.
+Read source.py, tensors.py, onnx.py, graph.py, outliers.py, calibrate.py, scales.py, then build.py, which runs
+them in order. Needs the `convert` extra: torch, transformers and nncf stay out of the runtime.
 """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import os
 import shutil
 import sys
@@ -18,6 +19,8 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+
 from ov_minilm._version import __version__
 from ov_minilm.artefact.drift_record import Drift, Gate, gate, worst
 from ov_minilm.artefact.golden import TEXT, Golden
@@ -25,6 +28,7 @@ from ov_minilm.artefact.manifest import (
     FORMAT,
     GRAPH,
     NAME,
+    SHIPPED,
     TOKENIZER,
     WEIGHTS,
     Manifest,
@@ -32,7 +36,7 @@ from ov_minilm.artefact.manifest import (
     file_facts,
     fingerprint,
 )
-from ov_minilm.convert import calibrate, check, graph, onnx, outliers, quiet, scales
+from ov_minilm.convert import calibrate, check, graph, outliers, quiet, scales
 from ov_minilm.convert.source import Checkpoint
 from ov_minilm.drift.evaluation import Evaluation, read_texts
 from ov_minilm.drift.scores import measure, once
@@ -43,9 +47,45 @@ from ov_minilm.runtime.plan import Kernels
 from ov_minilm.runtime.tokens import Tokens
 from ov_minilm.spec import GRIDS, grids
 
-TOOLS = ("openvino", "nncf", "optimum-intel", "transformers", "torch", "tokenizers")
+NEEDED = ("nncf", "sentence_transformers", "safetensors")  # modules of the `convert` extra
+TOOLS = ("openvino", "nncf", "sentence-transformers", "transformers", "torch", "tokenizers", "safetensors")
 
 Say = Callable[[str], None]
+
+
+def require_installed(*modules: str) -> None:
+    """Raise the ImportError that a later step would end with, before anything is fetched or computed."""
+    for name in modules:
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(f"{name} is not installed", name=name)
+
+
+def build_fp32(checkpoint: Checkpoint, out: Path, *, say: Say) -> Manifest:
+    """Write OUT/fp32 alone, to compare the model in the package with: without torch and the `convert` extra.
+
+    Raises:
+        ValueError: the weights are not those of the model in the package, whose golden vector is used.
+        RuntimeError: the golden text has another vector.
+        OSError: the destination cannot be written.
+    """
+    known = Manifest.read(SHIPPED)
+    if checkpoint.source.weights_sha256 != known.source.weights_sha256:
+        raise ValueError(
+            f"{checkpoint.source.name} is not {known.spec.name}; convert it with INT8, and torch"
+        )
+    step = _Steps(say)
+    with _staging(out) as staging:
+        fp32 = staging / "fp32"
+        with step("build the FP32 graph"):
+            manifest = _write_fp32(checkpoint, fp32, known.golden)
+        with step("check against the golden vector") as note, Embedder.open(fp32, precision="f32") as mine:
+            vector = known.golden.array()[None]
+            vector /= np.linalg.norm(vector)  # it is kept in float16
+            found = mine.encode([known.golden.text], progress=False)
+            note(_cosine(check.require_equal("sentence-transformers", vector, found)))
+        _sync(fp32)
+        publish(fp32, out / "fp32")
+    return manifest
 
 
 def build(
@@ -74,33 +114,20 @@ def build(
     with _staging(out) as staging, warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)  # both sides of every comparison are cut alike
         fp32, int8 = staging / "fp32", staging / "int8"
-        for folder in (fp32, int8):
-            folder.mkdir()
-            (folder / TOKENIZER).write_bytes(checkpoint.tokenizer.encode())
-        tokens = Tokens.open(fp32 / TOKENIZER, checkpoint.spec)
+        int8.mkdir()
+        (int8 / TOKENIZER).write_bytes(checkpoint.tokenizer.encode())
+        tokens = Tokens.open(int8 / TOKENIZER, checkpoint.spec)
         samples = calibrate.samples(texts, tokens)
 
-        weights = checkpoint.folder
-        if checkpoint.onnx is not None:
-            with step("weights from the ONNX graph"):
-                weights = staging / "restored"
-                onnx.restore(checkpoint.onnx, checkpoint, weights)
         source = "sentence-transformers" if checkpoint.onnx is None else "the ONNX graph"
         with step(f"encode with {source}"), quiet.silence():
             text = _golden_text(tokens)
             original = check.original_vectors(checkpoint, [text, *texts], tokens)
             golden = Golden.of(text, tokens.encode([text])[0][0].tolist(), original[0])
-        with step("export with optimum-intel"), quiet.silence():
-            exported = graph.export(weights)
-        with step("pack inputs, pooling, L2"):
-            packed = graph.pack(exported.clone(), checkpoint.spec)
-            graph.save(packed, fp32 / GRAPH)
-            _manifest(checkpoint, fp32, None, None, (), golden).write(fp32)
-        with step("check against the export") as note, Embedder.open(fp32, precision="f32") as reference:
-            expected = check.graph_vectors(exported, samples, checkpoint.spec.pooling)
+        with step("build the FP32 graph"):
+            _write_fp32(checkpoint, fp32, golden)
+        with step(f"check against {source}") as note, Embedder.open(fp32, precision="f32") as reference:
             mine = reference.encode(texts, progress=False)
-            note(_cosine(check.require_equal("the export", expected, mine)))
-        with step(f"check against {source}") as note:
             note(_cosine(check.require_equal(source, original[1:], mine)))
 
         with step("find outlier channels") as note:
@@ -133,6 +160,15 @@ def build(
             for folder in (fp32, int8):
                 _sync(folder)
                 publish(folder, out / folder.name)
+    return manifest
+
+
+def _write_fp32(checkpoint: Checkpoint, folder: Path, golden: Golden) -> Manifest:
+    folder.mkdir()
+    (folder / TOKENIZER).write_bytes(checkpoint.tokenizer.encode())
+    graph.save(graph.pack(checkpoint.tensors, checkpoint.spec, checkpoint.epsilon), folder / GRAPH)
+    manifest = _manifest(checkpoint, folder, None, None, (), golden)
+    manifest.write(folder)
     return manifest
 
 
@@ -184,7 +220,8 @@ def _manifest(
         source=checkpoint.source,
         recipe=recipe,
         grids=grids(checkpoint.spec.max_tokens),
-        tools={"ov-minilm": __version__} | {tool: version(tool) for tool in TOOLS},
+        tools={"ov-minilm": __version__}
+        | {tool: version(tool) for tool in TOOLS if sys.modules.get(tool.replace("-", "_"))},
         files=files,
         gate=limits,
         drift=drifts,

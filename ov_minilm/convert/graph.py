@@ -1,7 +1,6 @@
-"""optimum-intel's export becomes the packed graph.
+"""The packed FP32 graph of a BERT sentence encoder, built from its weights.
 
-Before: input_ids, attention_mask, token_type_ids -> hidden states of every token.
-After:  input_ids, position_ids, segment_ids (int32, [R, W]) -> unit vectors [R, S, D].
+input_ids, position_ids, segment_ids (int32, [R, W]) -> unit vectors [R, S, D].
 
 Texts that share a row are kept apart by the mask (segment == segment) and start at position 0 each.
 A sum over a text's tokens followed by L2 normalisation is mean pooling followed by L2 normalisation; a sum
@@ -12,12 +11,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ov_minilm.runtime.backend import ops, ov
-from ov_minilm.spec import SLOTS, ModelSpec
+from ov_minilm.spec import SLOTS, FloatArray, ModelSpec
 
 MASK_BIAS = -1e4  # finite: INT8 calibration must not see -inf; exp() underflows to 0 in float32 all the same
 EPSILON = 1e-12  # torch.nn.functional.normalize's, under "max"
@@ -25,44 +25,22 @@ EPSILON = 1e-12  # torch.nn.functional.normalize's, under "max"
 _AUTOMATIC_NAME = re.compile(r"^[A-Za-z0-9]+_\d+(?:_\d+)*(?=$|/)")  # Gelu_104901, Gelu_104901_0_0/nncf_…
 
 
-def export(folder: Path) -> ov.Model:
-    """Export the checkpoint to an FP32 graph of dynamic shape."""
-    from optimum.intel import OVModelForFeatureExtraction
+def pack(weights: Mapping[str, FloatArray], spec: ModelSpec, epsilon: float) -> ov.Model:
+    """Return the graph.
 
-    exported = OVModelForFeatureExtraction.from_pretrained(
-        folder, export=True, compile=False, local_files_only=True, load_in_8bit=False
-    )
-    model: ov.Model = exported.model
-    return model
-
-
-def pack(exported: ov.Model, spec: ModelSpec) -> ov.Model:
-    """Return the packed graph; the export is used up."""
-    ids, positions, segments = (
-        ops.parameter([-1, -1], ov.Type.i32, name=name)
-        for name in ("input_ids", "position_ids", "segment_ids")
-    )
-    for parameter in (ids, positions, segments):
-        parameter.output(0).set_names({parameter.get_friendly_name()})
-
-    old_ids = next(p for p in exported.get_parameters() if "input_ids" in p.output(0).names)
-    _replace(old_ids, ids)
-    _gather(exported, "position_embeddings").input(1).replace_source_output(positions.output(0))
-    # One sentence, never a pair: every token is of type 0, whatever the shape of the batch.
-    first_type = ops.constant(np.zeros((1, 1), np.int32))
-    _gather(exported, "token_type_embeddings").input(1).replace_source_output(first_type.output(0))
-
+    Args:
+        weights: the tensors of a checkpoint, by transformers' names, in FP32.
+        spec: how many layers and heads, and which pooling.
+        epsilon: of the LayerNorms.
+    """
+    ids, positions, segments = map(_input, ("input_ids", "position_ids", "segment_ids"))
+    encoder = _Encoder(weights, spec, epsilon)
     same = ops.equal(ops.unsqueeze(segments, np.int32(2)), ops.unsqueeze(segments, np.int32(1)))
     mask = ops.unsqueeze(ops.select(same, np.float32(0), np.float32(MASK_BIAS)), np.int32(1))
-    attentions = [
-        node for node in exported.get_ordered_ops() if node.get_type_name() == "ScaledDotProductAttention"
-    ]
-    if len(attentions) != spec.layers:
-        raise RuntimeError(f"the export has {len(attentions)} attention nodes, expected {spec.layers}")
-    for attention in attentions:
-        attention.input(3).replace_source_output(mask.output(0))
+    hidden = encoder.embed(ids, positions)
+    for layer in range(spec.layers):
+        hidden = encoder.layer(hidden, mask, f"encoder.layer.{layer}")
 
-    hidden = exported.get_results()[0].input_value(0)
     slots = ops.constant(np.arange(1, SLOTS + 1, dtype=np.int32).reshape(1, -1, 1))
     pooled_segments = segments
     if spec.pooling == "cls":
@@ -70,9 +48,7 @@ def pack(exported: ov.Model, spec: ModelSpec) -> ov.Model:
         pooled_segments = ops.select(first, segments, np.int32(0))
     owner = ops.convert(ops.equal(ops.unsqueeze(pooled_segments, np.int32(1)), slots), "f32")
     pooled = ops.matmul(owner, hidden, False, False)
-    pooled.set_friendly_name("pooling")
     vectors = ops.normalize_l2(pooled, np.array([-1], np.int64), EPSILON, "max")
-    vectors.set_friendly_name("normalize")
     vectors.output(0).set_names({"embeddings"})
     return ov.Model([vectors.output(0)], [ids, positions, segments], "packed")
 
@@ -102,18 +78,72 @@ def save(model: ov.Model, path: Path) -> None:
         raise OSError(f"{path.parent} could not be written, the disk may be full ({error})") from error
 
 
-def _gather(model: ov.Model, table: str) -> ov.Node:
-    """Find the one lookup into an embedding table."""
-    found = [
-        node
-        for node in model.get_ordered_ops()
-        if node.get_type_name() == "Gather" and table in node.get_friendly_name()
-    ]
-    if len(found) != 1:
-        raise RuntimeError(f"the export has {len(found)} lookups into {table}, expected 1")
-    return found[0]
+class _Encoder:
+    """Makes the nodes of each part; names are those of the checkpoint's tensors."""
+
+    def __init__(self, weights: Mapping[str, FloatArray], spec: ModelSpec, epsilon: float) -> None:
+        self._weights = weights
+        self._spec = spec
+        self._epsilon = epsilon
+        # One node for all layers: with one in each, OpenVINO 2026.4 rounds attention in BF16 otherwise.
+        self._scale = ops.constant(np.float32((spec.dim // spec.heads) ** -0.5))
+
+    def embed(self, ids: ov.Node, positions: ov.Node) -> ov.Node:  # [R, W] -> [R, W, D]
+        words = self._look_up("embeddings.word_embeddings", ids)
+        # One sentence, never a pair: every token is of type 0, whatever the shape of the batch.
+        first_type = ops.constant(np.zeros((1, 1), np.int32))
+        types = self._look_up("embeddings.token_type_embeddings", first_type)
+        places = self._look_up("embeddings.position_embeddings", positions)
+        return self._norm(ops.add(ops.add(words, types), places), "embeddings.LayerNorm")
+
+    def layer(self, x: ov.Node, mask: ov.Node, name: str) -> ov.Node:  # [R, W, D] -> [R, W, D]
+        attended = self._linear(self._attention(x, mask, name), f"{name}.attention.output.dense")
+        x = self._norm(ops.add(attended, x), f"{name}.attention.output.LayerNorm")
+        inner = ops.gelu(self._linear(x, f"{name}.intermediate.dense"), "erf")
+        outer = self._linear(inner, f"{name}.output.dense")
+        return self._norm(ops.add(outer, x), f"{name}.output.LayerNorm")
+
+    def _attention(self, x: ov.Node, mask: ov.Node, name: str) -> ov.Node:
+        spec, size = self._spec, self._spec.dim // self._spec.heads
+        order = np.array([0, 2, 1, 3], np.int32)  # [R, W, heads, size] <-> [R, heads, W, size]
+        query, key, value = (
+            ops.transpose(
+                ops.reshape(
+                    self._linear(x, f"{name}.attention.self.{part}"),
+                    np.array([0, 0, spec.heads, size]),
+                    special_zero=True,
+                ),
+                order,
+            )
+            for part in ("query", "key", "value")
+        )
+        mixed = ops.scaled_dot_product_attention(query, key, value, mask, self._scale, causal=False)
+        return ops.reshape(ops.transpose(mixed, order), np.array([0, 0, spec.dim]), special_zero=True)
+
+    def _linear(self, x: ov.Node, name: str) -> ov.Node:
+        product = ops.matmul(x, self._constant(f"{name}.weight"), False, True)
+        product.set_friendly_name(name)
+        return ops.add(product, self._row(f"{name}.bias"))
+
+    def _norm(self, x: ov.Node, name: str) -> ov.Node:
+        scaled = ops.mvn(x, np.array([-1], np.int32), True, self._epsilon, "inside_sqrt")
+        return ops.add(ops.multiply(scaled, self._row(f"{name}.weight")), self._row(f"{name}.bias"))
+
+    def _look_up(self, name: str, ids: ov.Node) -> ov.Node:
+        rows = ops.gather(self._constant(f"{name}.weight"), ids, np.int32(0))
+        rows.set_friendly_name(name)
+        return rows
+
+    def _constant(self, name: str) -> ov.Node:
+        node = ops.constant(self._weights[name], ov.Type.f32)
+        node.set_friendly_name(name)
+        return node
+
+    def _row(self, name: str) -> ov.Node:  # [D] -> [1, 1, D]
+        return ops.constant(self._weights[name].reshape(1, 1, -1), ov.Type.f32)
 
 
-def _replace(old: ov.Node, new: ov.Node) -> None:
-    for reader in list(old.output(0).get_target_inputs()):
-        reader.replace_source_output(new.output(0))
+def _input(name: str) -> ov.Node:
+    parameter = ops.parameter([-1, -1], ov.Type.i32, name=name)
+    parameter.output(0).set_names({name})
+    return parameter

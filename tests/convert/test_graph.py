@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import TEXTS, Kind, write
+from conftest import python
 
 from ov_minilm import Embedder
-from ov_minilm.convert import graph
+from ov_minilm.artefact.manifest import file_facts
+from ov_minilm.convert import check, graph
+from ov_minilm.convert.calibrate import samples
+from ov_minilm.convert.source import WEIGHTS, find
 from ov_minilm.runtime.backend import ops, ov
+from ov_minilm.runtime.tokens import Tokens
 
 
 def small_graph() -> ov.Model:
@@ -43,6 +50,37 @@ def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path) -> None:
                 graph.save(small_graph(), tmp_path / "cut.xml")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.convert
+@pytest.mark.parametrize(
+    "kind", [Kind(), Kind(pooling="cls", dtype="bfloat16", heads=2)], ids=["mean", "cls"]
+)
+def test_the_graph_does_what_the_export_of_optimum_intel_does(tmp_path: Path, kind: Kind) -> None:
+    """Built from the weights alone, it gives the vectors of the graph that torch's code is traced to."""
+    if importlib.util.find_spec("optimum") is None:
+        pytest.skip("optimum-intel is not installed: pip install -e '.[convert,dev]'")
+    write(kind, tmp_path)
+    done = python(
+        "import sys, warnings; warnings.simplefilter('ignore')\n"
+        "from optimum.intel import OVModelForFeatureExtraction as Exporter\n"
+        "import openvino\n"
+        f"made = Exporter.from_pretrained({str(tmp_path)!r}, export=True, compile=False, dtype='float32',\n"
+        "                                local_files_only=True, load_in_8bit=False)\n"
+        f"openvino.save_model(made.model, {str(tmp_path / 'export.xml')!r}, compress_to_fp16=False)"
+    )
+    assert 0 == done.returncode, done.stderr
+    checkpoint = find(str(tmp_path), None, file_facts(tmp_path / WEIGHTS).sha256)
+    (tmp_path / "used.json").write_text(checkpoint.tokenizer, encoding="utf-8")
+    rows = samples(TEXTS, Tokens.open(tmp_path / "used.json", checkpoint.spec))
+
+    packed = graph.pack(checkpoint.tensors, checkpoint.spec, checkpoint.epsilon)
+    compiled = ov.compile_model(packed, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = np.stack([compiled(row)[0][0, 0] for row in rows])
+
+    export = ov.Core().read_model(tmp_path / "export.xml")
+    expected = check.graph_vectors(export, rows, checkpoint.spec.pooling)
+    assert (expected.astype(np.float64) * found).sum(1).min() > 1 - 1e-6
 
 
 @pytest.mark.convert

@@ -19,7 +19,7 @@ from ov_minilm.artefact.manifest import Manifest
 
 pytestmark = [pytest.mark.convert, pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")]
 
-SOON = ("paraphrase-MiniLM", "Xenova", "arctic", "gte")  # poolings, 100 to 512 tokens, prompts, ONNX, FP16
+SOON = ("paraphrase-MiniLM", "Xenova", "arctic", "gte")  # poolings, 100 to 512 tokens, prompts, ONNX, BF16
 kinds = pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=[] if kind in SOON else pytest.mark.slow) for kind in KINDS]
 )
@@ -28,7 +28,7 @@ kinds = pytest.mark.parametrize(
 @pytest.fixture(scope="session")
 def converted(artefact_cache: ArtefactCache) -> Callable[[str], Path]:
     """Return a function from a kind to the folder that checkpoints.py writes for it, some kinds at a time."""
-    for module in ("optimum", "nncf", "sentence_transformers", "onnx"):
+    for module in ("nncf", "sentence_transformers", "onnx"):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: pip install -e '.[convert,dev]'")
 

@@ -14,8 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytest
-from checkpoints import KINDS, MODULES, WORDS, Kind, write
+from checkpoints import KINDS, MODULES, WORDS, Kind, draw, save, write
 from conftest import run
 
 from ov_minilm import SourceRefused
@@ -101,9 +102,19 @@ def test_layers_width_length_pooling_and_prompts_are_the_checkpoints(tmp_path: P
         ("config.json", {"add_cross_attention": True}, "add_cross_attention is True"),
         ("config.json", {"auto_map": {"AutoModel": "modeling.Model"}}, "auto_map: the model is code"),
         ("config.json", {"hidden_size": 768}, "hidden_size is 768; above 512, FP32 layers on CPUs with AVX2"),
+        (
+            "config.json",
+            {"num_attention_heads": 5},
+            "hidden_size is 48, not a multiple of num_attention_heads, 5",
+        ),
         ("config.json", {"hidden_size": 47}, "hidden_size is 47; INT8 weights go in pairs"),
         ("config.json", {"vocab_size": 50}, f"vocab_size is 50, the tokenizer has {len(WORDS)} words"),
-        ("config.json", {"num_hidden_layers": 3}, "encoder.layer.2.attention.output.LayerNorm.weight and 15"),
+        ("config.json", {"num_hidden_layers": 3}, "encoder.layer.2.attention.self.query.weight and 15"),
+        (
+            "config.json",
+            {"intermediate_size": 96},
+            r"intermediate.dense.weight is \(144, 48\); .* says \(96, 48\)",
+        ),
         ("1_Pooling/config.json", {"pooling_mode_cls_token": True}, "pooling is cls [+] mean; only"),
         ("1_Pooling/config.json", {"pooling_mode": "lasttoken"}, "pooling is lasttoken; only mean or cls"),
         ("1_Pooling/config.json", {"pooling_mode": ["mean", "max"]}, "pooling is mean [+] max; only"),
@@ -188,6 +199,65 @@ def test_a_broken_file_is_named(tmp_path: Path, file: str, content: str, message
         find(str(folder), None, sha256)
 
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [
+        (
+            "model.safetensors",
+            "no such file, nor model.safetensors.index.json, .*; a source holds one of these",
+        ),
+        ("config.json", "config.json: no such file; a source holds config.json, "),
+        ("modules.json", "modules.json: no such file; a source holds config.json, modules.json, "),
+        (
+            "tokenizer.json vocab.txt",
+            "tokenizer.json: no such file, and no vocab.txt to make it from; copy it",
+        ),
+    ],
+)
+def test_a_folder_that_lacks_a_part_is_refused_with_the_way_out(
+    tmp_path: Path, gone: str, message: str
+) -> None:
+    """The missing file is named, and what a source must hold."""
+    folder, sha256 = small(tmp_path, Kind())
+    for name in gone.split():
+        (folder / name).unlink()
+
+    with pytest.raises(SourceRefused, match=message):
+        find(str(folder), None, sha256)
+
+
+def split(folder: Path) -> str:
+    """Make two shards and an index of a small checkpoint's weights, as large ones have; return their hash."""
+    tensors = draw(Kind())
+    names = sorted(tensors)
+    (folder / "model.safetensors").unlink()
+    lines = ""
+    index: dict[str, str] = {}
+    for number, part in enumerate((names[:5], names[5:]), 1):
+        path = folder / f"model-{number:05}-of-00002.safetensors"
+        save({name: tensors[name] for name in part}, path)
+        index |= dict.fromkeys(part, path.name)
+        lines += f"{file_facts(path).sha256}  {path.name}\n"
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_shards_are_read_as_one(tmp_path: Path) -> None:
+    """Weights in several files are those of one file; their hash is that of what sha256sum says of them."""
+    folder, sha256 = small(tmp_path, Kind())
+    whole = find(str(folder), None, sha256)
+
+    sha256 = split(folder)
+    shards = find(str(folder), None, sha256)
+
+    assert sha256 == shards.source.weights_sha256
+    assert whole.tensors.keys() == shards.tensors.keys()
+    assert all(np.array_equal(tensor, shards.tensors[name]) for name, tensor in whole.tensors.items())
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(SourceRefused, match=r"index\.json: model-00002-.* of its files is missing"):
+        find(str(folder), None, sha256)
 
 
 def test_a_tokenizer_without_special_tokens_is_refused(tmp_path: Path) -> None:

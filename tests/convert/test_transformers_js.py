@@ -33,7 +33,7 @@ AWKWARD = ["word " * 500, "Ünïcode — ΑΒΓ 中文 👍🏽", "", "  spaces\
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The official checkpoint, exported and laid out as Transformers.js has it."""
-    for module in ("optimum", "onnx", PACKAGE.replace("-", "_")):
+    for module in ("torch", "onnx", PACKAGE.replace("-", "_")):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: pip install -e '.[convert,dev]'")
     folder = tmp_path_factory.mktemp("transformers_js") / "all-MiniLM-L6-v2"

@@ -1,0 +1,123 @@
+"""The tensors of a BERT encoder: which there must be, and how a checkpoint's files are read, as FP32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ov_minilm.errors import SourceRefused
+from ov_minilm.spec import FloatArray, ModelSpec
+
+TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
+LINEAR = (
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+)
+RENAMED = {  # by transformers, when it reads
+    "bert.": "",
+    "LayerNorm.gamma": "LayerNorm.weight",
+    "LayerNorm.beta": "LayerNorm.bias",
+}
+FLOATS = {"F32": "<f4", "F16": "<f2"}  # by safetensors' names
+
+
+def tables() -> list[str]:
+    """Name the embedding tables."""
+    return [f"embeddings.{table}" for table in TABLES]
+
+
+def norms(layers: int) -> list[str]:
+    """Name the LayerNorms; each has a weight and a bias."""
+    inner = [f"encoder.layer.{layer}.{name}" for layer in range(layers) for name in NORMS]
+    return ["embeddings.LayerNorm", *inner]
+
+
+def linear(layers: int) -> list[str]:
+    """Name the linear layers; each has a weight [O, C] and a bias [O]."""
+    return [f"encoder.layer.{layer}.{name}" for layer in range(layers) for name in LINEAR]
+
+
+def read(paths: Sequence[Path]) -> dict[str, FloatArray]:
+    """Read every float tensor of safetensors files or of a pickle, under transformers' names.
+
+    Raises:
+        SourceRefused: naming the file that cannot be read, and why.
+    """
+    found = {}
+    for path in paths:
+        for name, tensor in (_pickled if path.suffix == ".bin" else _stored)(path):
+            new = name
+            for theirs, ours in RENAMED.items():
+                new = new.replace(theirs, ours)
+            found[new] = tensor
+    return found
+
+
+def check(path: Path, found: Mapping[str, FloatArray], spec: ModelSpec) -> None:
+    """Refuse weights in which a tensor is missing, or has another shape than config.json says."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in linear(spec.layers):
+        outputs = spec.intermediate if name.endswith("intermediate.dense") else spec.dim
+        inputs = spec.dim if "attention" in name or outputs != spec.dim else spec.intermediate
+        shapes |= {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+    for name in norms(spec.layers):
+        shapes |= {f"{name}.{part}": (spec.dim,) for part in ("weight", "bias")}
+    rows = dict(zip(tables(), (spec.vocab_size, spec.max_tokens, 1), strict=True))
+    missing = [name for name in (*(f"{table}.weight" for table in rows), *shapes) if name not in found]
+    if missing:
+        raise SourceRefused(
+            f"{path}: {missing[0]} and {len(missing) - 1} more are missing; "
+            f"config.json says {spec.layers} layers"
+        )
+    for table, least in rows.items():
+        shape = found[f"{table}.weight"].shape
+        if len(shape) != 2 or shape[0] < least or shape[1] != spec.dim:
+            raise SourceRefused(
+                f"{path}: {table} is {shape}; config.json says {spec.dim} components and {least} rows or more"
+            )
+    for name, shape in shapes.items():
+        if found[name].shape != shape:
+            raise SourceRefused(f"{path}: {name} is {found[name].shape}; config.json says {shape}")
+
+
+def _stored(path: Path) -> Iterator[tuple[str, FloatArray]]:
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        items = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        raise SourceRefused(f"{path}: {error}") from error
+    for name, item in items:
+        kind, data = item["dtype"], item["data"]
+        if kind == "BF16":  # the upper half of FP32
+            values = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
+        elif kind in FLOATS:
+            values = np.frombuffer(data, FLOATS[kind]).astype(np.float32, copy=False)
+        elif kind.startswith(("I", "U", "BOOL")):  # position_ids of old checkpoints
+            continue
+        else:
+            raise SourceRefused(f"{path}: {name} is {kind}; only FP32, FP16 and BF16 weights are converted")
+        yield name, values.reshape(item["shape"])
+
+
+def _pickled(path: Path) -> Iterator[tuple[str, FloatArray]]:
+    """Read what torch.save wrote, tensors only: a pickle that asks for code is refused."""
+    import pickle
+
+    import torch
+
+    try:
+        items = torch.load(path, map_location="cpu", weights_only=True)
+        for name, tensor in items.items():
+            if tensor.is_floating_point():
+                yield name, tensor.float().numpy()
+    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise SourceRefused(f"{path}: no plain file of tensors ({reason}); save it as safetensors") from error

@@ -1,0 +1,89 @@
+"""Weights are read as FP32 whatever they are stored as, and a file that holds something else is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import Kind, draw, save
+from conftest import python
+
+from ov_minilm import SourceRefused
+from ov_minilm.convert.tensors import read
+
+pytest.importorskip("safetensors", reason="the convert extra is not installed")
+pytest.importorskip("torch", reason="the convert extra is not installed")
+pytestmark = pytest.mark.convert
+
+FP8 = b'{"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}'
+TENSORS = draw(Kind(layers=1))
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 0), ("float16", 2**-11), ("bfloat16", 2**-7)])
+def test_every_dtype_becomes_fp32(tmp_path: Path, dtype: str, error: float) -> None:
+    """FP32 keeps its bits; FP16 and BF16 give what they hold, to their own precision."""
+    save(TENSORS, tmp_path / "model.safetensors", dtype)
+
+    found = read([tmp_path / "model.safetensors"])
+
+    assert TENSORS.keys() == found.keys()
+    for name, tensor in TENSORS.items():
+        assert np.float32 == found[name].dtype
+        np.testing.assert_allclose(found[name], tensor, rtol=error, atol=2**-24 if error else 0)
+
+
+def test_old_names_are_the_new_ones(tmp_path: Path) -> None:
+    """A prefix, and TensorFlow's names of LayerNorm's parts, are those that transformers renames too."""
+    old = {
+        "bert." + name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta"): tensor
+        for name, tensor in TENSORS.items()
+    }
+    save(old, tmp_path / "model.safetensors")
+
+    assert TENSORS.keys() == read([tmp_path / "model.safetensors"]).keys()
+
+
+def test_a_pickle_is_read_as_tensors_only(tmp_path: Path) -> None:
+    """What torch.save wrote gives the same tensors; a pickle that would run code is refused unread."""
+    save(TENSORS, tmp_path / "model.safetensors")
+    done = python(
+        "import os, pathlib, sys, numpy as np, torch\n"
+        "from ov_minilm.convert.tensors import read\n"
+        "from ov_minilm.errors import SourceRefused\n"
+        f"folder = pathlib.Path({str(tmp_path)!r}); whole = read([folder / 'model.safetensors'])\n"
+        "path = folder / 'pytorch_model.bin'\n"
+        "torch.save({name: torch.tensor(tensor) for name, tensor in whole.items()}, path)\n"
+        "found = read([path])\n"
+        "print(found.keys() == whole.keys(), all(np.array_equal(found[n], whole[n]) for n in whole))\n"
+        "class Evil:\n"
+        "    def __reduce__(self): return os.system, ('touch ' + str(folder / 'ran'),)\n"
+        "for content in (lambda: torch.save({'a': Evil()}, path), lambda: path.write_bytes(b'no pickle')):\n"
+        "    content()\n"
+        "    try: read([path])\n"
+        "    except SourceRefused as error:\n"
+        "        print(str(error).count(chr(10)), 'save it as safetensors' in str(error))"
+    )
+
+    assert "True True\n0 True\n0 True\n" == done.stdout, done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "model.safetensors: "),
+        (b"{}", "model.safetensors: "),
+        (
+            len(FP8).to_bytes(8, "little") + FP8 + b"ab",
+            "a is F8_E4M3; only FP32, FP16 and BF16 weights are converted",
+        ),
+    ],
+    ids=["empty", "torn", "FP8"],
+)
+def test_what_is_no_file_of_floats_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    """The file is named, and the tensor whose type is not read."""
+    (tmp_path / "model.safetensors").write_bytes(content)
+
+    with pytest.raises(SourceRefused, match=message):
+        read([tmp_path / "model.safetensors"])
