@@ -142,7 +142,7 @@ def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
         tmp_path / "out.npy",
     ]
     with tempfile.TemporaryFile() as texts:
-        texts.write(b"a few words of text to keep it busy for a while\n" * 200_000)
+        texts.write(b"a few words of text to keep it busy for a while\n" * 5_000)
         texts.seek(0)
         with subprocess.Popen(command, stdin=texts, stderr=subprocess.PIPE) as process:
             assert process.stderr is not None

@@ -16,6 +16,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+from artefact_cache import ArtefactCache
 from checkpoints import KINDS, MODULES, WORDS, Kind, draw, save, write
 from conftest import run
 
@@ -383,18 +384,19 @@ def test_wrong_weights_stop_the_command_before_anything_is_written(folder: Path,
     assert not out.exists()
 
 
-def test_a_checkpoint_saved_again_is_read(tmp_path: Path) -> None:
+def test_a_checkpoint_saved_again_is_read(artefact_cache: ArtefactCache) -> None:
     """The layout that the installed sentence-transformers writes is read as well as the official one."""
     code = (
         "import sys; from sentence_transformers import SentenceTransformer\n"
         "SentenceTransformer(sys.argv[1], device='cpu').save(sys.argv[2])"
     )
     official = find(PACKAGE, None, None).folder
-    subprocess.run(
-        [sys.executable, "-c", code, official, tmp_path / "saved"], check=True, capture_output=True
-    )
 
-    sha256 = file_facts(tmp_path / "saved/model.safetensors").sha256
-    spec = find(str(tmp_path / "saved"), None, sha256).spec
+    def save(folder: Path) -> None:
+        subprocess.run([sys.executable, "-c", code, official, folder], check=True, capture_output=True)
+
+    saved = artefact_cache.folder("saved-again", save, version=code)
+    sha256 = file_facts(saved / "model.safetensors").sha256
+    spec = find(str(saved), None, sha256).spec
 
     assert MINILM == replace(spec, name=MINILM.name)

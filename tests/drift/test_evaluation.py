@@ -26,7 +26,7 @@ from ov_minilm.drift.evaluation import (
     read_texts,
 )
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ROWS = [
     {"split": "test", "score": 2.4, "sentence1": 'a "b"', "sentence2": "naïve\tc"},
     {"split": "test", "score": 5, "sentence1": "d", "sentence2": "e"},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import pickle
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,27 @@ def test_an_adapter_is_small(name: str) -> None:
     assert len((Path(integrations.__file__).parent / f"{name}.py").read_text().splitlines()) <= 70
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_an_adapter_names_its_own_library_only(name: str) -> None:
+    """Beside Python, numpy and this package, the file imports one library: its own."""
+    tree = ast.parse((Path(integrations.__file__).parent / f"{name}.py").read_text(encoding="utf-8"))
+    found = {
+        module.split(".")[0]
+        for node in ast.walk(tree)
+        for module in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [str(node.module)]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+
+    own = {LIBRARIES[name], "torch"} if name == "sentence_transformers_module" else {LIBRARIES[name]}
+    assert found - sys.stdlib_module_names - {"numpy", "ov_minilm"} <= own
+
+
+@pytest.mark.slow  # each imports a large library in a process of its own
 @pytest.mark.parametrize("name", FILES)
 def test_an_adapter_loads_its_own_library_only(name: str) -> None:
     """Importing an adapter imports no library of another, unless its own library does."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from ov_minilm import Embedder
 
-pytest.importorskip("sentence_transformers", reason="pip install -e '.[sentence-transformers]'")
+if TYPE_CHECKING:  # the library is imported in the tests: it takes ten seconds, in each process that collects
+    from sentence_transformers import SentenceTransformer
 
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.util import quantize_embeddings
-
-from ov_minilm.integrations.sentence_transformers_module import MiniLMModule
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("sentence_transformers") is None,
+    reason="pip install -e '.[sentence-transformers]'",
+)
 
 ANIMALS = ["a cat sleeps on the sofa", "the dog barks at a cat", "two horses graze", "a horse and a dog run"]
 MONEY = [
@@ -29,6 +32,10 @@ TEXTS = ANIMALS + MONEY
 @pytest.fixture(scope="module")
 def model() -> SentenceTransformer:
     """A real SentenceTransformer of the one module."""
+    from sentence_transformers import SentenceTransformer
+
+    from ov_minilm.integrations.sentence_transformers_module import MiniLMModule
+
     return SentenceTransformer(modules=[MiniLMModule()])
 
 
@@ -45,6 +52,8 @@ def test_vectors_are_those_of_the_embedder(model: SentenceTransformer, shipped: 
 
 def test_the_rest_is_the_librarys_own(model: SentenceTransformer, shipped: Embedder) -> None:
     """Cut dimensions, precisions and similarities are computed by the library from those vectors."""
+    from sentence_transformers.util import quantize_embeddings
+
     vectors = shipped.encode(TEXTS)
 
     assert np.array_equal(vectors[:, :64], model.encode(TEXTS, truncate_dim=64))
@@ -60,6 +69,10 @@ def test_vectors_of_tokens_are_refused(model: SentenceTransformer) -> None:
 
 def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
     """A saved model comes back with its values, for those who trust this package's code."""
+    from sentence_transformers import SentenceTransformer
+
+    from ov_minilm.integrations.sentence_transformers_module import MiniLMModule
+
     SentenceTransformer(modules=[MiniLMModule(threads=1, truncate="mean")]).save_pretrained(str(tmp_path))
 
     module = SentenceTransformer(str(tmp_path), trust_remote_code=True)[0]

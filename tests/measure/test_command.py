@@ -62,6 +62,7 @@ def test_only_a_noisy_machine_is_called_noisy(shipped: Embedder) -> None:
     assert "This machine is noisy" in "\n".join(sentences(result(shipped, {}, noisy=True)))
 
 
+@pytest.mark.slow
 def test_without_an_fp32_artefact_ours_is_measured_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,6 +158,7 @@ print(json.dumps(embedding.get_text_embedding_batch(texts) + [embedding.get_quer
     assert np.array_equal(vectors[[0, 1, 2, 3, 4, 0]], ask(code, server))
 
 
+@pytest.mark.slow  # a quarter of a minute to import
 def test_litellm(server: Running, vectors: FloatArray) -> None:
     """The gateway's own client, with and without encoding_format."""
     pytest.importorskip("litellm")
