@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ov_minilm.measure.render import Figures, number
 from ov_minilm.measure.row import OURS, Row, shipped_fingerprint
@@ -95,39 +96,32 @@ def serving(figures: Figures) -> Figure | None:
 
 
 def accuracy(figures: Figures) -> Figure | None:
-    """Points of Spearman's correlation lost to FP32 against speed on sentences."""
-    names = [n for n in figures.contenders("sentences", "texts_per_s") if figures.same_vectors(n)]
-    names = [n for n in names if figures.find("accuracy", n, "spearman_change")][:MOST]
-    if len(names) < 2:
-        return None
-    figure, axes = _one(3.4)
-    for name in names:
-        x = _found(figures, "sentences", name, "texts_per_s").value
-        y = _found(figures, "accuracy", name, "spearman_change").value
-        axes.plot(x, y, "o", color=colour(name), ms=9 if name == OURS else 6)
-        _label(axes, name, (x, y))
-    axes.axhline(0, color=INK, lw=0.6)
-    axes.set(xlabel="sentences a second: right is faster", xlim=(0, None))
-    axes.set_title("Spearman points gained or lost to FP32 (STS benchmark): up is better")
-    axes.margins(0.2)
-    return figure
+    """Points of Spearman's correlation gained or lost to FP32 against speed."""
+    title = "Spearman points gained or lost to FP32 (STS benchmark): up is better"
+    return _against_speed(figures, "accuracy", "spearman_change", title)
 
 
 def memory(figures: Figures) -> Figure | None:
-    """Peak memory of a process against its speed on sentences."""
-    names = [n for n in figures.contenders("sentences", "texts_per_s") if figures.same_vectors(n)]
-    names = [n for n in names if figures.find("new process", n, "peak_mb")][:MOST]
+    """Peak memory of a process against its speed."""
+    return _against_speed(figures, "new process", "peak_mb", "Peak memory of the process, MB: down is better")
+
+
+def _against_speed(figures: Figures, workload: str, quantity: str, title: str) -> Figure | None:
+    """One point a library, its fastest variant: sentences a second to the right, a quantity upwards."""
+    names = [OURS, *rivals(figures, "sentences", "texts_per_s")]
+    names = [name for name in names if figures.find(workload, name, quantity)][:MOST]
     if len(names) < 2:
         return None
     figure, axes = _one(3.4)
     for name in names:
         x = _found(figures, "sentences", name, "texts_per_s").value
-        y = _found(figures, "new process", name, "peak_mb").value
+        y = _found(figures, workload, name, quantity).value
         axes.plot(x, y, "o", color=colour(name), ms=9 if name == OURS else 6)
         _label(axes, name, (x, y))
-    axes.set(xlabel="sentences a second: right is faster", xlim=(0, None), ylim=(0, None))
-    axes.set_title("Peak memory of the process, MB: down is better")
+    axes.axhline(0, color=INK, lw=0.6)
+    axes.set(xlabel="sentences a second: right is faster", title=title)
     axes.margins(0.2)
+    axes.set_xlim(0, None)
     return figure
 
 
@@ -220,9 +214,7 @@ def _label(axes: Axes, name: str, at: tuple[float, float]) -> None:
 
 def _plain(axes: Axes) -> None:
     """Write 0.5 and 20 on logarithmic axes, not 5x10^-1."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())

@@ -1,4 +1,4 @@
-"""A small suite for those who know pytest-benchmark: `pytest bench --benchmark-compare` between two commits."""
+"""A small suite of pytest-benchmark: `pytest bench --benchmark-compare` between two commits."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ov_minilm.artefact.manifest import SHIPPED, Manifest
+from ov_minilm.artefact.manifest import Manifest
 from ov_minilm.errors import TruncationWarning
 from ov_minilm.measure.benchmarks import BENCHMARKS
 from ov_minilm.measure.contender import Contender, Process, ours
@@ -66,7 +66,7 @@ def run(
             Process,
             texts,
             threads=result.info.threads,
-            artefact=Manifest.read(model or SHIPPED).fingerprint,
+            artefact=result.info.fingerprint,
             seconds=seconds * SHARE,
             say=say,
         ) as race:
