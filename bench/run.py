@@ -190,19 +190,16 @@ def heats(mine: Sequence[Contender], peers: Sequence[Contender]) -> Iterator[lis
 
 def compare(kept: Sequence[Row], new: Sequence[Row]) -> int:
     """Print each ratio beside the kept one of this machine; return 1 if one lies outside its interval."""
-    before = {(row.machine, row.what): row for row in kept if row.quantity == RATIO}
-    lines, moved = [], 0
-    for row in new:
+    before = {(row.machine, row.what): row for row in kept}
+    moved = False
+    for row in (one for one in new if one.quantity == RATIO):
         old = before.get((row.machine, row.what))
-        if row.quantity == RATIO and old:
-            holds = old.low <= row.value <= old.high
-            moved += not holds
-            lines.append(
-                f"{'holds' if holds else 'MOVED'}  {row.workload} against {row.contender}: "
-                f"{row.value:.2f}×, kept {old.value:.2f}× ({old.low:.2f} to {old.high:.2f})"
-            )
-    click.echo("\n".join(lines) or "no ratio of this machine was kept: nothing to compare with")
-    return int(moved > 0)
+        outside = old is not None and not old.low <= row.value <= old.high
+        moved |= outside
+        against = f"kept {old.value:.2f}× ({old.low:.2f} to {old.high:.2f})" if old else "none kept"
+        state = "new  " if old is None else "MOVED" if outside else "holds"
+        click.echo(f"{state}  {row.workload} against {row.contender}: {row.value:.2f}×, {against}")
+    return int(moved)
 
 
 def say(line: str) -> None:
