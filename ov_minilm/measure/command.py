@@ -149,9 +149,10 @@ def _lowering(figures: Figures, info: Info) -> str:
         than = f"{other} is as fast ({ratio.value:.2f}×), so the choice does not matter on this machine"
     else:
         than = f"{other} is faster, {1 / ratio.value:.2f}×: pass lowering={other!r}"
-    return (
-        f"INT8 layers run as {info.lowering} (kernel {info.kernel}, other layers {info.precision}): {than}."
-    )
+    layers = info.precision
+    if info.long_precision != info.precision:
+        layers += f", in long texts {info.long_precision}"
+    return f"INT8 layers run as {info.lowering} (kernel {info.kernel}), the others in {layers}: {than}."
 
 
 def _cost(figures: Figures) -> str:
