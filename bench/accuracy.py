@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 import numpy as np
 
@@ -24,38 +25,26 @@ class NotMeasured(Exception):
     """Something that a benchmark needs is missing; the message says what."""
 
 
-def pairs() -> evaluation.Pairs:
-    """Return scored sentence pairs, the STS benchmark's test set.
+class Pairs:
+    """Scored sentence pairs: the STS benchmark's test set."""
 
-    Raises:
-        NotMeasured: they are not there.
-    """
-    found = evaluation.find([], []).pairs
-    if SET not in found:
-        raise NotMeasured(f"{evaluation.FOLDER_VARIABLE} names no folder with {SET}.tsv")
-    return found[SET]
+    def __init__(self) -> None:
+        """Read them.
 
+        Raises:
+            NotMeasured: they are not there.
+        """
+        found = evaluation.find([], []).pairs
+        if SET not in found:
+            raise NotMeasured(f"{evaluation.FOLDER_VARIABLE} names no folder with {SET}.tsv")
+        self.texts = found[SET].texts
+        place = {text: number for number, text in enumerate(self.texts)}
+        self._left, self._right = ([place[t] for t in side] for side in (found[SET].left, found[SET].right))
+        self._scores = np.array(found[SET].scores)
 
-def accuracy(race: Race[Process]) -> Iterator[Row]:
-    """Mean cosine to FP32, and points of Spearman's correlation with people's scores gained or lost to it."""
-    data = pairs()
-    path = race.file(SET, data.texts)
-    vectors = race.each(lambda process: process.vectors(path))
-    if FP32 not in vectors:
-        raise NotMeasured("needs the FP32 artefact as the reference: out/fp32")
-    place = {text: number for number, text in enumerate(data.texts)}
-    left, right = ([place[text] for text in side] for side in (data.left, data.right))
-
-    def points(found: FloatArray) -> float:
-        return 100 * spearman((found[left] * found[right]).sum(1), np.array(data.scores))
-
-    reference = unit(vectors[FP32])
-    for name, found in vectors.items():
-        mine = unit(found)
-        cosine = float((reference * mine).sum(1).mean()) if mine.shape == reference.shape else 0.0
-        yield race.row("accuracy", name, "cosine", [cosine])  # another width: other vectors
-        yield race.row("accuracy", name, "spearman", [points(mine)])
-        yield race.row("accuracy", name, "spearman_change", [points(mine) - points(reference)])
+    def spearman(self, vectors: FloatArray) -> float:
+        """Return how well the similarities of unit vectors [N, D] rank as people do, in points."""
+        return 100 * spearman((vectors[self._left] * vectors[self._right]).sum(1), self._scores)
 
 
 def unit(vectors: FloatArray) -> FloatArray:  # [N, D] -> [N, D]
@@ -64,23 +53,35 @@ def unit(vectors: FloatArray) -> FloatArray:  # [N, D] -> [N, D]
     return found
 
 
+def accuracy(race: Race[Process]) -> Iterator[Row]:
+    """Mean cosine to FP32, and points of Spearman's correlation with people's scores gained or lost to it."""
+    pairs = Pairs()
+    path = race.file(SET, pairs.texts)
+    vectors = {name: unit(found) for name, found in race.each(lambda one: one.vectors(path)).items()}
+    if FP32 not in vectors:
+        raise NotMeasured("needs the FP32 artefact as the reference: out/fp32")
+    reference = vectors[FP32]
+    for name, mine in vectors.items():
+        same_width = mine.shape == reference.shape  # else they are other vectors
+        cosine = float((reference * mine).sum(1).mean()) if same_width else 0.0
+        points = pairs.spearman(mine)
+        yield race.row("accuracy", name, "cosine", [cosine])
+        yield race.row("accuracy", name, "spearman", [points])
+        yield race.row("accuracy", name, "spearman_change", [points - pairs.spearman(reference)])
+
+
 def smaller_vectors(race: Race[Process]) -> Iterator[Row]:
     """Every dtype with every number of dimensions: bytes, Spearman, and nearest neighbours kept."""
-    data = pairs()
-    scores = np.array(data.scores)
+    pairs = Pairs()
     with Embedder.open() as embedder:
-        whole = embedder.encode(data.texts, progress=False)
-        place = {text: number for number, text in enumerate(data.texts)}
-        left, right = ([place[text] for text in side] for side in (data.left, data.right))
-        for dimensions in DIMENSIONS:
-            for dtype in DTYPES:
-                stored = embedder.encode(data.texts, dimensions=dimensions, dtype=dtype, progress=False)
-                mine = unit(directions(stored, dimensions, dtype))
-                name = f"smaller vectors, {dtype} {dimensions}"
-                similar = (mine[left] * mine[right]).sum(1)
-                yield race.row(name, OURS, "bytes", [stored[0].nbytes])
-                yield race.row(name, OURS, "spearman", [100 * spearman(similar, scores)])
-                yield race.row(name, OURS, "overlap", [neighbour_overlap(whole, mine)])
+        whole = embedder.encode(pairs.texts, progress=False)
+        for dimensions, dtype in product(DIMENSIONS, DTYPES):
+            stored = embedder.encode(pairs.texts, dimensions=dimensions, dtype=dtype, progress=False)
+            mine = unit(directions(stored, dimensions, dtype))
+            name = f"smaller vectors, {dtype} {dimensions}"
+            yield race.row(name, OURS, "bytes", [stored[0].nbytes])
+            yield race.row(name, OURS, "spearman", [pairs.spearman(mine)])
+            yield race.row(name, OURS, "overlap", [neighbour_overlap(whole, mine)])
 
 
 def directions(stored: np.ndarray, dimensions: int, dtype: Dtype) -> FloatArray:

@@ -25,6 +25,7 @@ from ov_minilm.measure.contender import WORKER, Contender
 
 PEERS = Path(__file__).parent / "peers"
 CACHE = PEERS / ".peers"
+NPM_OPTIONS = ("--loglevel=error", "--no-audit", "--no-fund")
 GIVEN = ("checkpoint", "texts")  # what a peer can need that no peer makes
 FACTS = ("VARIANTS", "MAKES", "NEEDS", "SERVES")
 HEAD = r"(?ms)^# /// script$.+?^# ///$"
@@ -150,16 +151,8 @@ class Environments:
             raise ValueError(f"{peer.file}: no line `// npm: …` with packages")
         folder = self._cache / "node" / f"{peer.name}-{_key(found[1])}"
         if not (folder / "complete").exists():
-            command = (
-                "npm",
-                "install",
-                "--loglevel=error",
-                "--no-audit",
-                "--no-fund",
-                "--prefix",
-                str(folder),
-            )
-            self._follow(peer, (*command, *found[1].split()), ONNXRUNTIME_NODE_INSTALL="skip")  # for GPUs
+            command = ("npm", "install", *NPM_OPTIONS, "--prefix", str(folder), *found[1].split())
+            self._follow(peer, command, ONNXRUNTIME_NODE_INSTALL="skip")  # for GPUs
             (folder / "complete").touch()
         return folder
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.transforms import Bbox, BboxBase
 
 from ov_minilm.measure.render import Figures, number
 from ov_minilm.measure.row import OURS, Row, shipped_fingerprint
@@ -18,7 +20,7 @@ STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 11,
+    "axes.titlesize": 10.5,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
     "figure.facecolor": "white",  # a card of its own on a dark page too
@@ -26,6 +28,13 @@ STYLE = {
 WIDTH, DPI = 8.0, 110  # inches; 880 pixels, shown at 800
 RIVALS = 4
 MOST = 7  # bars, lines or points
+PLACES = (
+    (8, 4, "left"),
+    (8, -13, "left"),
+    (-8, 4, "right"),
+    (-8, -13, "right"),
+    (0, 16, "center"),
+)  # of labels
 LISTS = ("sentences", "chunks", "mix", "32 callers")
 
 
@@ -77,6 +86,7 @@ def serving(figures: Figures) -> Figure | None:
     if not servers:
         return None
     figure, axes = _one(3.6)
+    ends = {}
     for server in servers:
         points = [
             tuple(_found(figures, f"server, {n} clients", server, q).value for q in ("texts_per_s", "p50_ms"))
@@ -84,50 +94,48 @@ def serving(figures: Figures) -> Figure | None:
         ]
         x, y = zip(*points, strict=True)
         axes.plot(x, y, "o-", color=colour(server), lw=2 if server == OURS else 1.2, ms=4)
-        _label(axes, server, (x[-1], y[-1]))
+        ends[server] = (x[-1], y[-1])
     axes.set(xscale="log", yscale="log", xlabel="requests answered a second, one sentence each")
     axes.set_title(
         f"Milliseconds a request takes (median), 1 to {clients[-1]} clients: low and right is better"
     )
     _plain(axes)
-    axes.margins(x=0.18)
+    axes.margins(0.18)
+    _labels(axes, ends)
     return figure
 
 
 def accuracy(figures: Figures) -> Figure | None:
-    """Points of Spearman's correlation lost to FP32 against speed on sentences."""
-    names = [n for n in figures.contenders("sentences", "texts_per_s") if figures.same_vectors(n)]
-    names = [n for n in names if figures.find("accuracy", n, "spearman_change")][:MOST]
-    if len(names) < 2:
-        return None
-    figure, axes = _one(3.4)
-    for name in names:
-        x = _found(figures, "sentences", name, "texts_per_s").value
-        y = _found(figures, "accuracy", name, "spearman_change").value
-        axes.plot(x, y, "o", color=colour(name), ms=9 if name == OURS else 6)
-        _label(axes, name, (x, y))
-    axes.axhline(0, color=INK, lw=0.6)
-    axes.set(xlabel="sentences a second: right is faster", xlim=(0, None))
-    axes.set_title("Spearman points gained or lost to FP32 (STS benchmark): up is better")
-    axes.margins(0.2)
-    return figure
+    """Points of Spearman's correlation gained or lost to FP32 against speed."""
+    title = "Spearman points gained or lost to FP32 (STS benchmark): up is better"
+    return _against_speed(figures, "accuracy", "spearman_change", title)
 
 
 def memory(figures: Figures) -> Figure | None:
-    """Peak memory of a process against its speed on sentences."""
-    names = [n for n in figures.contenders("sentences", "texts_per_s") if figures.same_vectors(n)]
-    names = [n for n in names if figures.find("new process", n, "peak_mb")][:MOST]
+    """Peak memory of a process against its speed."""
+    return _against_speed(figures, "new process", "peak_mb", "Peak memory of the process, MB: down is better")
+
+
+def _against_speed(figures: Figures, workload: str, quantity: str, title: str) -> Figure | None:
+    """One point a library, its fastest variant: sentences a second to the right, a quantity upwards."""
+    names = [OURS, *rivals(figures, "sentences", "texts_per_s")]
+    names = [name for name in names if figures.find(workload, name, quantity)][:MOST]
     if len(names) < 2:
         return None
     figure, axes = _one(3.4)
+    points = {}
     for name in names:
         x = _found(figures, "sentences", name, "texts_per_s").value
-        y = _found(figures, "new process", name, "peak_mb").value
-        axes.plot(x, y, "o", color=colour(name), ms=9 if name == OURS else 6)
-        _label(axes, name, (x, y))
-    axes.set(xlabel="sentences a second: right is faster", xlim=(0, None), ylim=(0, None))
-    axes.set_title("Peak memory of the process, MB: down is better")
+        points[name] = x, _found(figures, workload, name, quantity).value
+        axes.plot(*points[name], "o", color=colour(name), ms=9 if name == OURS else 6)
+    axes.set(xlabel="sentences a second: right is faster", title=title)
     axes.margins(0.2)
+    axes.set_xlim(0, None)
+    if min(y for _, y in points.values()) > 0:
+        axes.set_ylim(0, None)
+    else:
+        axes.axhline(0, color=INK, lw=0.6)
+    _labels(axes, points)
     return figure
 
 
@@ -140,8 +148,8 @@ def limit(figures: Figures) -> Figure | None:
     figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, rows, title in (
-        (left, reached, "Share of the INT8 limit reached, %"),
-        (right, sorted(where, key=lambda row: -row.value), "Where the time of a batch of chunks goes, %"),
+        (left, reached, "INT8 limit reached, %"),
+        (right, sorted(where, key=lambda row: -row.value), "Time of a batch of chunks, %"),
     ):
         _bars(axes, rows, [row.workload.split(", ", 1)[1] for row in rows])
         axes.set_title(title)
@@ -204,25 +212,29 @@ def _bars(axes: Axes, rows: Sequence[Row], names: Sequence[str] | None = None) -
             label.set(color=MINE, weight="bold")
 
 
-def _label(axes: Axes, name: str, at: tuple[float, float]) -> None:
-    """Write a name beside its point."""
-    axes.annotate(
-        name,
-        at,
-        xytext=(8, 4),
-        textcoords="offset points",
-        fontsize=9,
-        color=MINE if name == OURS else INK,
-        weight="bold" if name == OURS else "normal",
-        annotation_clip=False,
-    )
+def _labels(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
+    """Write names beside their points, each where no other name and no point is."""
+    axes.get_figure().draw_without_rendering()  # type: ignore[union-attr]  # axes have one; settles the layout
+    pixels = axes.transData.transform(list(points.values()))
+    taken: list[BboxBase] = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels]
+    for name, point in points.items():
+        for dx, dy, side in PLACES:
+            text = axes.annotate(
+                name, point, xytext=(dx, dy), textcoords="offset points", fontsize=9, ha=side
+            )
+            text.set(color=MINE if name == OURS else INK, weight="bold" if name == OURS else "normal")
+            box = text.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                break
+            text.remove()
+        else:
+            axes.add_artist(text)  # crowded everywhere: better over another than not at all
+        taken.append(box)
 
 
 def _plain(axes: Axes) -> None:
     """Write 0.5 and 20 on logarithmic axes, not 5x10^-1."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())

@@ -9,8 +9,6 @@ python bench/run.py --render              measures nothing, draws the pictures
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +26,6 @@ from servers import SERVING, Server
 
 from ov_minilm.errors import TruncationWarning
 from ov_minilm.files import whole
-from ov_minilm.measure import machine
 from ov_minilm.measure.benchmarks import BENCHMARKS, Benchmark
 from ov_minilm.measure.contender import Contender, ContenderFailed, Process, ours
 from ov_minilm.measure.race import Race
@@ -42,18 +39,7 @@ RESULTS = Path(__file__).parent / "results"
 ROWS, UNAVAILABLE = RESULTS / "rows.jsonl", RESULTS / "unavailable.json"
 REFERENCE = ROOT / "out/fp32"
 HEAT = 5  # peers that run beside ours at a time: a process of torch takes up to 2 GB
-QUICK = (("query", "sentences"), ("onnxruntime int8", "ctranslate2 int8"))
-
-# How one machine is held to less. MLAS, which ONNX Runtime and OpenVINO's FP32 use, ignores all of these.
-HELD = {
-    "vnni": {machine.LIMIT: "AVX512_CORE_VNNI", "MKL_ENABLE_INSTRUCTIONS": "AVX512_E1"},
-    "avx2": {
-        machine.LIMIT: "AVX2",
-        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
-        "ATEN_CPU_CAPABILITY": "avx2",
-        "CT2_FORCE_CPU_ISA": "AVX2",
-    },
-}
+QUICK = {"only": ("query", "sentences"), "against": ("onnxruntime int8", "ctranslate2 int8")}
 
 
 def own_benchmarks(texts: int) -> dict[str, Benchmark]:
@@ -71,48 +57,34 @@ def own_benchmarks(texts: int) -> dict[str, Benchmark]:
 @click.option("--only", multiple=True, metavar="WORKLOAD", help="Repeatable. Default: all.")
 @click.option("--against", multiple=True, metavar="PEER", help="Repeatable. Default: all. None: 'nobody'.")
 @click.option("--quick", is_flag=True, help="A few minutes; exit 1 if a kept ratio does not hold.")
-@click.option("--render", "only_render", is_flag=True, help="Only draw the pictures.")
-@click.option("--isa", type=click.Choice(list(HELD)), help="Hold this machine to less.")
+@click.option("--render", is_flag=True, help="Only draw the pictures.")
 @click.option("--seconds", default=20.0, show_default=True, help="Of one contender for one workload.")
 @click.option("--texts", default=100_000, show_default=True, help="Rows of the Parquet job.")
 @click.option("--threads", type=int, help="Default: what the container grants.")
-@click.option("--output", type=click.Path(path_type=Path), default=ROWS, help="Where rows go.")
-def main(
-    only: tuple[str, ...],
-    against: tuple[str, ...],
-    quick: bool,
-    only_render: bool,
-    isa: str | None,
-    seconds: float,
-    texts: int,
-    threads: int | None,
-    output: Path,
-) -> None:
+def main(**options: Any) -> None:
     """Measure what is asked for, keep it, draw it."""
-    if isa:  # how a library is held to less is read once, when it starts
-        arguments = [word for word in sys.argv[1:] if word not in ("--isa", isa, f"--isa={isa}")]
-        command = [sys.executable, __file__, *arguments]
-        sys.exit(subprocess.run(command, env={**os.environ, **HELD[isa]}, check=False).returncode)
     warnings.simplefilter("ignore", TruncationWarning)
-    if not only_render:
-        if quick:
-            only, against = only or QUICK[0], against or QUICK[1]
-        kept = read(output) if output.exists() else []
-        bench = Bench(threads or cpus.threads(None), seconds, output)
-        bench.run(only, against, own_benchmarks(texts))
+    if not options["render"]:
+        kept = read(ROWS) if ROWS.exists() else []
+        quick = options["quick"]  # writes nothing: its figures are coarser than those that are kept
+        bench = Bench(cpus.threads(options["threads"]), options["seconds"], keep=not quick)
+        only, against = (options[k] or (default if quick else ()) for k, default in QUICK.items())
+        bench.run(only, against, own_benchmarks(options["texts"]))
         if quick:
             sys.exit(compare(kept, bench.rows))
-    for path in draw_all(read(output), RESULTS / "pictures"):
+    for path in draw_all(read(ROWS), RESULTS / "pictures"):
         click.echo(path)
 
 
 class Bench:
     """One run: who takes part, and what was found so far, which is written after every benchmark."""
 
-    def __init__(self, threads: int, seconds: float, output: Path) -> None:
+    def __init__(self, threads: int, seconds: float, *, keep: bool) -> None:
         self.rows: list[Row] = []
+        self._write = keep
         self._unavailable: dict[str, str] = {}
-        self._output = output
+        if UNAVAILABLE.exists():
+            self._unavailable = json.loads(UNAVAILABLE.read_text(encoding="utf-8"))
         with Embedder.open(threads=1) as embedder:
             self._texts = Texts(embedder.count_tokens)
             self._texts.make("query")  # reads the words while there is a tokenizer
@@ -187,15 +159,20 @@ class Bench:
         known = {row.what for row in self.rows}
         new = [row for row in rows if row.what not in known]
         self.rows += new
-        RESULTS.mkdir(exist_ok=True)
-        merge(self._output, new)
+        if new and self._write:
+            merge(ROWS, new)
+            self._write_unavailable({row.contender for row in new} | {row.workload for row in new})
 
     def _leave_out(self, name: str, why: str) -> None:
         say(f"left out: {name}: {why}")
         self._unavailable[name] = " ".join(why.split())
-        RESULTS.mkdir(exist_ok=True)
-        with whole(self._output.with_name(UNAVAILABLE.name)) as file:
-            file.write(json.dumps(self._unavailable, indent=1).encode() + b"\n")
+        if self._write:
+            self._write_unavailable(set())
+
+    def _write_unavailable(self, measured: set[str]) -> None:
+        self._unavailable = {name: why for name, why in self._unavailable.items() if name not in measured}
+        with whole(UNAVAILABLE) as file:
+            file.write(json.dumps(self._unavailable, indent=1, sort_keys=True).encode() + b"\n")
 
 
 def our_server() -> Contender:
@@ -206,28 +183,23 @@ def our_server() -> Contender:
 
 def heats(mine: Sequence[Contender], peers: Sequence[Contender]) -> Iterator[list[Contender]]:
     """Split peers into groups, each with ours; the first has all of ours."""
-    first = True
     for start in range(0, max(1, len(peers)), HEAT):
-        wanted = mine if first else [one for one in mine if one.name in (OURS, FP32)]
+        wanted = [one for one in mine if not start or one.name in (OURS, FP32)]
         yield [*wanted, *peers[start : start + HEAT]]
-        first = False
 
 
 def compare(kept: Sequence[Row], new: Sequence[Row]) -> int:
     """Print each ratio beside the kept one of this machine; return 1 if one lies outside its interval."""
-    before = {(row.machine, row.what): row for row in kept if row.quantity == RATIO}
-    lines, moved = [], 0
-    for row in new:
+    before = {(row.machine, row.what): row for row in kept}
+    moved = False
+    for row in (one for one in new if one.quantity == RATIO):
         old = before.get((row.machine, row.what))
-        if row.quantity == RATIO and old:
-            holds = old.low <= row.value <= old.high
-            moved += not holds
-            lines.append(
-                f"{'holds' if holds else 'MOVED'}  {row.workload} against {row.contender}: "
-                f"{row.value:.2f}×, kept {old.value:.2f}× ({old.low:.2f} to {old.high:.2f})"
-            )
-    click.echo("\n".join(lines) or "no ratio of this machine was kept: nothing to compare with")
-    return int(moved > 0)
+        outside = old is not None and not old.low <= row.value <= old.high
+        moved |= outside
+        against = f"kept {old.value:.2f}× ({old.low:.2f} to {old.high:.2f})" if old else "none kept"
+        state = "new  " if old is None else "MOVED" if outside else "holds"
+        click.echo(f"{state}  {row.workload} against {row.contender}: {row.value:.2f}×, {against}")
+    return int(moved)
 
 
 def say(line: str) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+
+from accuracy import DIMENSIONS, DTYPES
+from jobs import BUDGETS_MB
+from limit import OTHER, PARTS
 
 from ov_minilm.measure.render import Figures, Table, markdown, number
 from ov_minilm.measure.row import FP32, OURS, RATIO, read, shipped_fingerprint
@@ -16,9 +20,7 @@ MISSING = "Not measured yet with the artefact that ships.\n"
 LATENCY = [(name, q) for name in ("query", "query after a list") for q in ("p50_ms", "p99_ms")]
 LISTS = [(name, "texts_per_s") for name in ("sentences", "chunks", "documents", "mix", "32 callers")]
 COSTS = [("new process", "first_vector_s"), ("new process", "peak_mb"), ("accuracy", "spearman_change")]
-DTYPES, DIMENSIONS = ("float32", "float16", "int8", "binary"), (384, 256, 128, 64)
 HEADLINERS = ("sentence_transformers torch", "onnxruntime int8", "ctranslate2 int8", "fastembed f32")
-TEXTS, BYTES_IN_TB = 1e9, 1e12
 CORES = (64, 1000)
 
 
@@ -62,46 +64,23 @@ def serving() -> str:
 
 def smaller_vectors() -> str:
     """Bytes, Spearman and neighbours kept by dtype and dimensions."""
-
-    def table(figures: Figures) -> list[Table]:
-        cells = []
-        for dimensions in DIMENSIONS:
-            for dtype in DTYPES:
-                name = f"smaller vectors, {dtype} {dimensions}"
-                found = [figures.find(name, OURS, q) for q in ("bytes", "spearman", "overlap")]
-                if all(found):
-                    cells.append([f"{dtype}, {dimensions}", *(number(row.value) for row in found if row)])
-        header = ["", "bytes", "Spearman, STS benchmark", "ten nearest kept"]
-        return [Table("", header, cells, [figures.conditions])] if cells else []
-
-    return _tables(table, first=True)
+    names = [f"{dtype} {dimensions}" for dimensions in DIMENSIONS for dtype in DTYPES]
+    header = ["bytes", "Spearman, STS benchmark", "ten nearest kept"]
+    return _of_ours("smaller vectors, ", names, header, ("bytes", "spearman", "overlap"))
 
 
 def memory() -> str:
     """Peak memory and speed by budget."""
-
-    def table(figures: Figures) -> list[Table]:
-        names = sorted(
-            {r.workload for r in figures.rows.values() if r.workload.startswith("memory budget, ")}
-        )
-        names.sort(key=lambda name: int(name.split()[2]))
-        cells = [[name.split(", ")[1], *_values(figures, name, "peak_mb", "texts_per_s")] for name in names]
-        return (
-            [Table("", ["budget", "peak MB", "mix, texts/s"], cells, [figures.conditions])] if cells else []
-        )
-
-    return _tables(table)
+    names = [f"{budget} MB" for budget in BUDGETS_MB]
+    return _of_ours("memory budget, ", names, ["peak MB", "mix, texts/s"], ("peak_mb", "texts_per_s"))
 
 
 def limit() -> str:
-    """Share of the INT8 limit, and the parts of a batch."""
-
-    def table(figures: Figures) -> list[Table]:
-        names = [r.workload for r in figures.rows.values() if r.workload.startswith(("limit, ", "parts of "))]
-        cells = [[name, _cell(figures, name, "gflops") or _cell(figures, name, "share")] for name in names]
-        return [Table("", ["", "GFLOP/s or %"], cells, [figures.conditions])] if cells else []
-
-    return _tables(table)
+    """Share of the INT8 limit that is reached, and the parts of a batch."""
+    reached = _of_ours("limit, ", ("sentences", "chunks"), ["% of the limit"], ("share",))
+    return (
+        reached + "\n" + _of_ours("parts of a batch, ", (*PARTS, OTHER), ["% of a batch's time"], ("share",))
+    )
 
 
 def behind() -> str:
@@ -134,38 +113,35 @@ def jobs() -> str:
 
 
 def billion() -> str:
-    """Core hours for a billion texts, from the rate of one thread; and the size of their vectors."""
+    """Core hours for a billion texts, from the rate of a job with one thread."""
 
     def table(figures: Figures) -> list[Table]:
         cells = []
         for workload in ("sentences", "chunks"):
             row = figures.find(f"Parquet to Parquet, {workload}", f"{OURS} 1 thread", "texts_per_s")
             if row:
-                hours = TEXTS / row.value / 3600
-                cells.append(
-                    [workload, number(row.value), number(hours), *(number(hours / cores) for cores in CORES)]
-                )
+                hours = 1e9 / row.value / 3600
+                cells.append([workload, *map(number, (row.value, hours, *(hours / n for n in CORES)))])
         header = ["texts", "a second and core", "core hours", *(f"hours on {n:,} cores" for n in CORES)]
-        return [Table("", header, cells, [figures.conditions])] if cells else []
+        return [Table("", header, cells, [figures.conditions])]
 
-    sizes = [
-        f"| {dtype} | " + " | ".join(number(TEXTS * n * bits / 8 / BYTES_IN_TB) for n in (384, 128)) + " |"
-        for dtype, bits in (("float32", 32), ("float16", 16), ("int8", 8), ("binary", 1))
-    ]
-    head = "| `--dtype` | TB of vectors | with `--dimensions 128` |\n| --- | ---: | ---: |\n"
-    return _tables(table, first=True) + "\n" + head + "\n".join(sizes) + "\n"
+    return _tables(table)
 
 
-def _values(figures: Figures, workload: str, *quantities: str) -> list[str]:
-    return [_cell(figures, workload, quantity) for quantity in quantities]
+def _of_ours(prefix: str, names: Sequence[str], header: list[str], quantities: Sequence[str]) -> str:
+    """Render rows of ours alone: a line for each workload `prefix + name` that was measured."""
+
+    def table(figures: Figures) -> list[Table]:
+        found = {name: [figures.find(prefix + name, OURS, one) for one in quantities] for name in names}
+        cells = [
+            [name, *(number(row.value) for row in rows if row)] for name, rows in found.items() if any(rows)
+        ]
+        return [Table("", ["", *header], cells, [figures.conditions])]
+
+    return _tables(table)
 
 
-def _cell(figures: Figures, workload: str, quantity: str) -> str:
-    row = figures.find(workload, OURS, quantity)
-    return number(row.value) if row else ""
-
-
-def _tables(make: Callable[[Figures], list[Table]], *, first: bool = False) -> str:
-    """Render what a function makes of each machine's figures, or of the first that has them."""
+def _tables(make: Callable[[Figures], list[Table]]) -> str:
+    """Render what a function makes of each machine's figures."""
     found = [table for figures in machines() for table in make(figures) if table.cells]
-    return "\n".join(markdown(table) for table in (found[:1] if first else found)) or MISSING
+    return "\n".join(map(markdown, found)) or MISSING

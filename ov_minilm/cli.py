@@ -430,8 +430,8 @@ def drift(
         click.echo(json.dumps(result, indent=2))
     else:
         with Embedder.open(model, precision=precision) as embedder:  # type: ignore[arg-type]
-            info = embedder.info
-        click.echo("\n\n".join("\n".join(_drift_lines(one, info)) for one in found))
+            runs = {embedder.info.lowering: "what runs on this CPU"}
+        click.echo("\n\n".join("\n".join(_drift_lines(one, runs.get(one.lowering, ""))) for one in found))
         if not broken:
             click.echo("\n" + "\n".join(_verdict_lines(found, Gate())))
     if broken:
@@ -565,9 +565,14 @@ def _manifest_lines(manifest: Manifest, info: Info) -> Iterator[str]:
     yield f"size         {size / 1e6:.1f} MB on disk"
     for name, facts in manifest.files.items():
         yield f"file         {name}, {facts.bytes:,} bytes, sha256 {facts.sha256[:16]}…"
+    runs = {info.long_precision: "long texts on this CPU", info.precision: "short texts on this CPU"}
+    if info.precision == info.long_precision:
+        runs = {info.precision: "what runs on this CPU"}
     for found in manifest.drift:
         yield ""
-        yield from _drift_lines(found, info)
+        yield from _drift_lines(
+            found, runs.get(found.precision, "") if found.lowering == info.lowering else ""
+        )
     if manifest.drift and manifest.gate:
         yield ""
         yield from _verdict_lines(manifest.drift, manifest.gate)
@@ -623,9 +628,8 @@ def _verdict_lines(found: Sequence[Drift], gate: Gate) -> Iterator[str]:
         )
 
 
-def _drift_lines(found: Drift, info: Info) -> Iterator[str]:
-    runs = (found.lowering, found.precision) == (info.lowering, info.precision)
-    yield f"drift, {found.lowering} {found.precision}{'  <- what runs on this CPU' if runs else ''}"
+def _drift_lines(found: Drift, runs_here: str = "") -> Iterator[str]:
+    yield f"drift, {found.lowering} {found.precision}{'  <- ' if runs_here else ''}{runs_here}"
     for name, cosine in found.cosine.items():
         yield (
             f"  cosine, {name} tokens".ljust(36)

@@ -166,7 +166,7 @@ def test_show_describes_the_model() -> None:
     assert f"fingerprint  {manifest.fingerprint}" in text
     assert "SmoothQuant 0.8" in text
     assert "Spearman" in text
-    assert 1 == text.count("<- what runs on this CPU")
+    assert 1 <= text.count(" on this CPU") <= 2  # long texts may run in another precision
     assert re.search(r"^size +23\.\d MB on disk$", text, re.MULTILINE)
     assert re.search(r"^passed: mean cosine 0\.99\d+ \(≥ 0\.9975\)", text, re.MULTILINE)
     assert re.search(r"^speed here +[\d,]+ texts of \d+ tokens a second", text, re.MULTILINE)

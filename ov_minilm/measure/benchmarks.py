@@ -78,8 +78,7 @@ def a_list(name: str) -> Benchmark:
         path = tuned(race, name)
         count = len(race.texts.make(name))
         return race.rows(
-            name,
-            lambda process: {"texts_per_s": count / process.ask("time", texts=path)["seconds"][0]},
+            name, lambda process: {"texts_per_s": count / process.ask("time", texts=path)["seconds"][0]}
         )
 
     benchmark.__doc__ = f"One call with the list {name!r}."

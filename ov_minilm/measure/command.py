@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ov_minilm.artefact.manifest import SHIPPED, Manifest
+from ov_minilm.artefact.manifest import Manifest
 from ov_minilm.errors import TruncationWarning
 from ov_minilm.measure.benchmarks import BENCHMARKS
 from ov_minilm.measure.contender import Contender, Process, ours
@@ -19,6 +19,14 @@ from ov_minilm.runtime import cpus
 from ov_minilm.runtime.embedder import Embedder, Info
 
 WORKLOADS = ("query", "query after a list", "sentences", "chunks", "new process")
+LATENCY = ("p50_ms", "p99_ms")
+TABLES = {
+    "Speed": [*((name, "texts_per_s") for name in ("sentences", "chunks")), *(("query", q) for q in LATENCY)],
+    "A query after a list, and a new process": [
+        *(("query after a list", quantity) for quantity in LATENCY),
+        *(("new process", quantity) for quantity in ("first_vector_s", "peak_mb")),
+    ],
+}
 SHARE = 1 / 15  # of all the time, for one contender and one workload
 HOUR_S = 3600
 SLOWER_AFTER_LIST = 1.5  # times the warmed latency; beyond it a sentence says so
@@ -66,7 +74,7 @@ def run(
             Process,
             texts,
             threads=result.info.threads,
-            artefact=Manifest.read(model or SHIPPED).fingerprint,
+            artefact=result.info.fingerprint,
             seconds=seconds * SHARE,
             say=say,
         ) as race:
@@ -88,21 +96,11 @@ def _worth_racing(contenders: Sequence[Contender], info: Info) -> list[Contender
 
 def tables(result: Result) -> list[Table]:
     """Lay out what was measured."""
-    figures = result.figures
-    columns = [
-        ("sentences", "texts_per_s"),
-        ("chunks", "texts_per_s"),
-        ("query", "p50_ms"),
-        ("query", "p99_ms"),
-    ]
-    later = [
-        ("query after a list", "p50_ms"),
-        ("query after a list", "p99_ms"),
-        ("new process", "first_vector_s"),
-        ("new process", "peak_mb"),
-    ]
-    found = [("Speed", columns), ("A query after a list, and a new process", later)]
-    return [figures.table(title, chosen) for title, chosen in found if figures.contenders(*chosen[0])]
+    figures, found = result.figures, []
+    for title, columns in TABLES.items():
+        if measured := [column for column in columns if figures.contenders(*column)]:
+            found.append(figures.table(title, measured))
+    return found
 
 
 def sentences(result: Result) -> list[str]:
@@ -151,9 +149,10 @@ def _lowering(figures: Figures, info: Info) -> str:
         than = f"{other} is as fast ({ratio.value:.2f}×), so the choice does not matter on this machine"
     else:
         than = f"{other} is faster, {1 / ratio.value:.2f}×: pass lowering={other!r}"
-    return (
-        f"INT8 layers run as {info.lowering} (kernel {info.kernel}, other layers {info.precision}): {than}."
-    )
+    layers = info.precision
+    if info.long_precision != info.precision:
+        layers += f", in long texts {info.long_precision}"
+    return f"INT8 layers run as {info.lowering} (kernel {info.kernel}), the others in {layers}: {than}."
 
 
 def _cost(figures: Figures) -> str:

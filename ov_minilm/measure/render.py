@@ -146,13 +146,13 @@ def terminal(table: Table) -> None:
         console.print(note, style="dim", markup=False, highlight=False)
 
 
-def page(title: str, sentences: Sequence[str], tables: Sequence[Table], pictures: Sequence[str] = ()) -> str:
-    """Return one page that opens offline, `pictures` being SVG elements."""
+def page(title: str, sentences: Sequence[str], tables: Sequence[Table]) -> str:
+    """Return one page that opens offline."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.from_string(PAGE.read_text(encoding="utf-8")).render(
-        title=title, sentences=sentences, tables=tables, pictures=pictures, ours=OURS
+        title=title, sentences=sentences, tables=tables, ours=OURS
     )

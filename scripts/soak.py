@@ -3,7 +3,7 @@
 Every vector is compared bit by bit with the one its text has alone. Fails, with exit code 1, on a wrong
 vector, an error, or more than 5 MB of growth after the warm-up.
 
-    python bench/soak.py --minutes 2
+    python scripts/soak.py --minutes 2
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 
 from ov_minilm import Embedder, TruncationWarning
 from ov_minilm.measure import machine
+from ov_minilm.measure.texts import Texts
 from ov_minilm.spec import FloatArray
 
 POOL, CALLERS = 2000, 4
@@ -33,26 +34,15 @@ REOPEN_S = 20.0
 class Soak:
     """What all threads share: the texts, their vectors, and what was seen so far."""
 
-    def __init__(self, embedder: Embedder, seed: int) -> None:
-        """Make texts of 0 to 250 words and encode each alone."""
-        rng = random.Random(seed)  # noqa: S311  # texts, not secrets
-        words = [
-            f"{head}{tail}"
-            for head in ("river", "stone", "light", "bread", "boat")
-            for tail in ("", "s", "ing")
-        ]
+    def __init__(self, embedder: Embedder) -> None:
+        """Encode each text alone."""
         self.embedder = embedder
-        self.texts = [
-            " ".join(
-                rng.choices(words, k=rng.choice((rng.randrange(12), rng.randrange(60), rng.randrange(251))))
-            )
-            for _ in range(POOL)
-        ]
+        self.texts = Texts(embedder.count_tokens).make("mix", POOL)
         self.vectors: FloatArray = np.stack([embedder.encode(text) for text in self.texts])
         self.stop = threading.Event()
         self.lock = threading.Lock()
         self.only_one = threading.Lock()  # held while another Embedder is open: its memory is no growth
-        self.encoded = self.wrong = self.opened = 0
+        self.encoded = self.wrong = 0
         self.errors: list[str] = []
 
     def work(self, seed: int, call: Callable[[list[str]], FloatArray]) -> None:
@@ -74,14 +64,9 @@ class Soak:
 
     def reopen(self) -> None:
         """Open another Embedder now and then, use it, and close it."""
-        rng = random.Random(0)  # noqa: S311
         while not self.stop.wait(REOPEN_S):
             with self.only_one, Embedder.open(threads=1) as other:
-                picks = [rng.randrange(POOL) for _ in range(20)]
-                self.wrong += int(
-                    (other.encode([self.texts[i] for i in picks]) != self.vectors[picks]).any(1).sum()
-                )
-                self.opened += 1
+                self.wrong += int((other.encode(self.texts[:20]) != self.vectors[:20]).any(1).sum())
 
     def iterate(self, texts: list[str]) -> FloatArray:
         """Encode through encode_iter."""
@@ -109,12 +94,10 @@ def main(minutes: float, seed: int) -> None:
     warnings.simplefilter("ignore", TruncationWarning)
     seconds = 60 * minutes
     with Embedder.open() as embedder:
-        soak = Soak(embedder, seed)
+        soak = Soak(embedder)
         ways = (embedder.encode, soak.iterate, soak.coroutines)
-        threads = [
-            threading.Thread(target=soak.work, args=(seed + i + 1, ways[i % len(ways)]))
-            for i in range(CALLERS)
-        ]
+        works = [(seed + i + 1, ways[i % len(ways)]) for i in range(CALLERS)]
+        threads = [threading.Thread(target=soak.work, args=work) for work in works]
         threads.append(threading.Thread(target=soak.reopen))
         for thread in threads:
             thread.start()
