@@ -1,6 +1,6 @@
 """Use an installed package as its users would, offline.
 
-`python -I try_wheel.py encode` needs nothing but the package; `serve` in place of `encode` needs its extra too.
+`python -I try_wheel.py encode` needs nothing but the package; `serve` needs its extra too.
 Connections that leave this machine are refused inside Python, whether or not the caller cut the network off
 as well (scripts/smoke-wheel does where it can).
 """
