@@ -1,6 +1,10 @@
 """Write tests/frozen/VERSION: a small artefact, vectors of a few texts, and an interrupted job.
 
+<<<<<<<< HEAD:tests/frozen/make_frozen.py
 Run once for a release whose manifest or journal has another form: python tests/frozen/make_frozen.py
+========
+Run once for a release whose manifest or journal has another form: python tests/frozen/freeze.py
+>>>>>>>> release:tests/frozen/freeze.py
 A folder that is there is never written again: later versions must read it.
 """
 

@@ -1,0 +1,108 @@
+"""What earlier versions wrote is read, or refused with the way out. tests/frozen holds what they wrote."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import TEXTS
+
+import ov_minilm
+from ov_minilm import Embedder, JobRefused
+
+FROZEN = sorted(path for path in (Path(__file__).parent / "frozen").iterdir() if path.is_dir())
+FINGERPRINTS = {"0.1.0": "97108a3897dec23a"}
+# Of 0.1.0. Names may be added; one that goes needs a new minor version before 1.0, a major one after it.
+PUBLIC = """
+ArtefactError BadRow CacheWarning DeviceUnavailable DriftTooLarge Embedder FileMismatch ForkedProcess Info
+JobRefused ManifestInvalid OvMiniLMError PrecisionUnavailable SelfCheckFailed SourceRefused TextTooLong
+TruncationWarning __version__ encode
+""".split()
+OF_EMBEDDER = """
+open encode encode_iter aencode submit asubmit tokenize count_tokens similarity self_check warm_up close info
+stats spec prompts truncated
+""".split()
+
+
+@pytest.fixture(params=FROZEN, ids=lambda path: path.name)
+def frozen(request: pytest.FixtureRequest) -> Path:
+    """A folder of what one earlier version wrote."""
+    folder: Path = request.param
+    return folder
+
+
+@pytest.fixture
+def embedder(frozen: Path) -> Iterator[Embedder]:
+    """The artefact of that version."""
+    with Embedder.open(frozen / "artefact", precision="f32") as opened:
+        yield opened
+
+
+def test_public_names_stay(embedder: Embedder) -> None:
+    """Every name that 0.1.0 offered is there."""
+    assert set() == set(PUBLIC) - set(ov_minilm.__all__)
+    assert set() == set(OF_EMBEDDER) - set(dir(embedder))
+
+
+def test_every_frozen_version_is_known() -> None:
+    """No folder was lost or added without its fingerprint."""
+    assert FINGERPRINTS.keys() == {path.name for path in FROZEN}
+
+
+@pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")
+def test_an_artefact_of_an_earlier_version_opens(frozen: Path, embedder: Embedder) -> None:
+    """It has its fingerprint, which a user stored beside an index, and vectors as they were."""
+    assert FINGERPRINTS[frozen.name] == embedder.info.fingerprint
+
+    before, now = np.load(frozen / "vectors.npy"), embedder.encode(TEXTS)
+
+    assert before.shape == now.shape
+    assert 0.9999 < np.sum(before * now, axis=1).min()  # the last bits may be another CPU's
+
+
+def test_a_job_of_an_earlier_version_goes_on_or_is_refused(
+    frozen: Path, embedder: Embedder, tmp_path: Path
+) -> None:
+    """With shards done, either the rest is done, or the message says --overwrite, which does it all."""
+    jobs = pytest.importorskip("ov_minilm.bulk.job", reason="needs the bulk extra")
+    pipeline = pytest.importorskip("ov_minilm.bulk.pipeline")
+    reader = pytest.importorskip("ov_minilm.bulk.reader")
+    journal = pytest.importorskip("ov_minilm.bulk.journal").NAME
+    (tmp_path / "texts.txt").write_text("one\ntwo\nthree\n", encoding="utf-8", newline="\n")
+
+    def work(output: str, *, overwrite: bool = False) -> dict[str, bytes]:
+        jobs.run(
+            reader.find([str(tmp_path / "texts.txt")]),
+            jobs.Output.parse(str(tmp_path / output)),
+            pipeline.Options(rows_per_shard=2),
+            jobs.Local(embedder),
+            overwrite=overwrite,
+        )
+        return {path.name: path.read_bytes() for path in (tmp_path / output).glob("*.parquet")}
+
+    expected = work("whole")
+    shutil.copytree(frozen / "job", tmp_path / "job")
+    first, *done = (frozen / "job" / journal).read_text(encoding="utf-8").splitlines()
+    today = json.loads((tmp_path / "whole" / journal).read_text(encoding="utf-8").splitlines()[0])
+    same = ("form", "truncate", "dtype", "rows_per_shard", "column")
+    here = {
+        key: value for key, value in today.items() if key not in same
+    }  # versions, CPU, place of the input
+    then = json.loads(first)
+    facts = {key: here.get(key, value) if key != "format" else value for key, value in then.items()}
+    (tmp_path / "job" / journal).write_text("\n".join([json.dumps(facts), *done, ""]), encoding="utf-8")
+    kept = (tmp_path / "job/part-00000.parquet").read_bytes()
+
+    refusal = ""
+    try:
+        found = work("job")
+    except JobRefused as refused:
+        refusal, found = str(refused), work("job", overwrite=True)
+        kept = expected["part-00000.parquet"]
+
+    assert not refusal or "--overwrite" in refusal
+    assert expected | {"part-00000.parquet": kept} == found  # a shard that was done is not done again
