@@ -1,8 +1,11 @@
-"""One line for each request, plain or as JSON. It holds no text, no key and no query string."""
+"""The log: one line for each request, and all lines as text or as JSON; no text, key or query string."""
 
 from __future__ import annotations
 
 import logging
+import re
+import time
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import msgspec
@@ -11,6 +14,9 @@ from starlette.types import Scope
 from ov_minilm.serve.settings import AccessLog as Form
 
 log = logging.getLogger("ov_minilm.access")
+request_context: ContextVar[tuple[str, str]] = ContextVar("request", default=("", ""))  # id, traceparent
+
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(slots=True)
@@ -20,11 +26,12 @@ class Outcome:
     texts: int = 0
     tokens: int = 0
     truncated: int = 0
+    refused: int = 0  # the status that OpenAI's API has for the error, whatever the API; 0: none
     phases: dict[str, tuple[float, float]] = field(default_factory=dict)  # begin and end, perf_counter
 
 
 class AccessLog:
-    """Writes the lines."""
+    """Writes the lines of requests."""
 
     def __init__(self, form: Form) -> None:
         self._form = form
@@ -33,31 +40,46 @@ class AccessLog:
         """Log a request: 499 is a client that left before its answer."""
         if self._form == "off" or not log.isEnabledFor(logging.INFO):
             return
-        client = scope["client"][0] if scope.get("client") else "-"
-        path, name, ms = scope["path"], request_id, round(1000 * seconds, 2)
-        if self._form == "plain":
-            log.info(
-                "%s %s %r %d %.2f ms, %d texts, %d tokens, %d truncated, %s",
-                client,
-                scope["method"],
-                path,
-                status,
-                ms,
-                outcome.texts,
-                outcome.tokens,
-                outcome.truncated,
-                name,
-            )
-            return
         line = {
-            "client": client,
+            "client": scope["client"][0] if scope.get("client") else "-",
             "method": scope["method"],
-            "path": path,
+            "path": scope["path"],
             "status": status,
-            "ms": ms,
+            "ms": round(1000 * seconds, 2),
             "texts": outcome.texts,
             "tokens": outcome.tokens,
             "truncated": outcome.truncated,
-            "request_id": name,
+            "request_id": request_id,
         }
-        log.info("%s", msgspec.json.encode(line).decode())
+        if self._form == "json":
+            log.info("%s", msgspec.json.encode(line).decode(), extra={"fields": line})
+        else:
+            log.info(
+                "%(client)s %(method)s %(path)r %(status)d %(ms).2f ms, %(texts)d texts, %(tokens)d tokens, "
+                "%(truncated)d truncated, %(request_id)s",
+                line,
+                extra={"fields": line},
+            )
+
+
+class JsonLines(logging.Formatter):
+    """Writes every record as one line of JSON: time, level, logger, message, request and trace."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; that of a request has its numbers instead of a message."""
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, object] = {
+            "time": f"{seconds}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+        }
+        fields = getattr(record, "fields", None)
+        line |= {"message": record.getMessage()} if fields is None else fields
+        request_id, traceparent = request_context.get()
+        if request_id:
+            line["request_id"] = request_id
+        if TRACEPARENT.fullmatch(traceparent):
+            line["traceparent"] = traceparent
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line).decode()

@@ -144,8 +144,9 @@ def command(
     )
     from ov_minilm.errors import TruncationWarning
     from ov_minilm.runtime.embedder import Embedder
-    from ov_minilm.serve.app import Service, application
+    from ov_minilm.serve.app import application
     from ov_minilm.serve.server import listen, serve
+    from ov_minilm.serve.service import Service
 
     logging.basicConfig(
         level=log_level.upper(),

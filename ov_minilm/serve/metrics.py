@@ -21,16 +21,18 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 TOKENS = tuple(2**power for power in range(2, 18, 2))
 TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
-REASONS = {  # of a refusal, by its status
+REASONS = {  # of a refusal, by the status that OpenAI's API has for it
     400: "validation",
     401: "authentication",
     404: "not_found",
     405: "method",
+    408: "timeout",
     413: "payload_limit",
     415: "media_type",
     429: "overloaded",
     499: "dropped",  # the client left before the answer
     500: "inference",
+    501: "not_implemented",
     503: "unavailable",
 }
 
@@ -49,7 +51,7 @@ class Metrics:
         def histogram(name: str, text: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
             return Histogram(name, text, buckets=buckets, registry=registry)
 
-        self._count = counter("te_request_count", "Requests for embeddings or tokens", "method")
+        self._count = counter("te_request_count", "Requests for embeddings or tokens, by URL", "method")
         self._success = counter("te_request_success", "Of these, answered with 200", "method")
         self._failure = counter("te_request_failure", "Requests refused, failed or dropped, by reason", "err")
         self._duration = histogram("te_request_duration", "Seconds from a request to its answer")
@@ -62,13 +64,13 @@ class Metrics:
             "inference": histogram("te_embed_inference_duration", "Seconds from then to its last vector"),
         }
 
-    def count(self, method: str, status: int, seconds: float) -> None:
-        """Count a request and how it ended."""
-        self._count.labels(method).inc()
+    def count(self, path: str, status: int, seconds: float, refused: int = 0) -> None:
+        """Count a request and how it ended; `refused` is the status that OpenAI's API has for its error."""
+        self._count.labels(path).inc()
         if status < 400:
-            self._success.labels(method).inc()
+            self._success.labels(path).inc()
         else:
-            self._failure.labels(REASONS.get(status, "other")).inc()
+            self._failure.labels(REASONS.get(refused or status, "other")).inc()
         self._duration.observe(seconds)
 
     def embedded(self, outcome: Outcome) -> None:

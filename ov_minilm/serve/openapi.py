@@ -1,4 +1,4 @@
-"""The description of the API, made from the types that read and write it."""
+"""The description of the three APIs, made from the types that read and write them."""
 
 from __future__ import annotations
 
@@ -8,81 +8,150 @@ from typing import Any
 import msgspec
 
 from ov_minilm._version import __version__
-from ov_minilm.serve import wire
+from ov_minilm.serve import ollama, openai, tei
+from ov_minilm.serve.errors import CONDITIONS
 
 MEANINGS = {
-    400: "The request is not what it must be; `message` says where",
+    400: "The request is not what it must be; the message says where",
     401: "No API key, or a wrong one",
     404: "No such model",
-    413: "The body is too large",
+    408: "The request did not come in time",
+    413: "The body is too large, or has too many texts, or one is too long",
     415: "The body is not JSON",
+    422: "A field is not what it must be; the message says which",
+    424: "The model cannot do this, or the server failed",
     429: "The queue is full; `Retry-After` says when to try again",
     500: "The server failed",
-    503: "The server is starting or ending",
+    501: "This server does not do this",
+    503: "The server is starting or ending, or its queue is full",
+}
+TAGS = {
+    "OpenAI": "The API of OpenAI, for embeddings.",
+    "TEI": "The API of Text Embeddings Inference, for a model of embeddings.",
+    "Ollama": "The API of Ollama, for embeddings.",
+    "OpenAI or TEI": "In the form of Text Embeddings Inference with `inputs`, in another with `input`.",
+    "Server": "The state of the server.",
+}
+ERRORS = {  # tag -> schema of its errors, and every status that a request with a body may get
+    "OpenAI": ("ErrorResponse", {one.status for one in CONDITIONS.values()}),
+    "TEI": ("TeiErrorResponse", {one.tei[0] for one in CONDITIONS.values()}),
+    "Ollama": ("OllamaErrorResponse", {one.ollama for one in CONDITIONS.values()}),
+    "OpenAI or TEI": (
+        "EitherErrorResponse",
+        {status for one in CONDITIONS.values() for status in (one.status, one.tei[0])},
+    ),
+}
+EXAMPLES = {  # of bodies
+    "EmbeddingRequest": {"model": "all-MiniLM-L6-v2", "input": ["one text", "another"]},
+    "EmbedRequest": {"inputs": ["one text", "another"], "truncate": True},
+    "SimilarityRequest": {"inputs": {"source_sentence": "a cat", "sentences": ["a dog", "interest rates"]}},
+    "TokenizeInputsRequest": {"inputs": "one text"},
+    "DecodeRequest": {"ids": [101, 2028, 3793, 102]},
+    "OllamaEmbedRequest": {"model": "all-minilm", "input": ["one text", "another"]},
+    "OllamaEmbeddingsRequest": {"model": "all-minilm", "prompt": "one text"},
+    "OllamaShowRequest": {"model": "all-minilm"},
+}
+NUMBERS = {"type": "array", "items": {"type": "number"}}
+HEADERS = {
+    "x-truncated": "Texts that were cut at their end",
+    "server-timing": "Milliseconds to tokenize, in the queue, and of inference",
+    "x-model-fingerprint": "What decides the vectors: store it beside an index",
 }
 
 
 @cache
-def document(most_texts: int, dim: int) -> bytes:
-    """Return openapi.json."""
+def document(most_texts: int, dim: int, vocabulary: int) -> bytes:
+    """Return openapi.json, with the limits of this server and its model."""
     kinds = (
-        wire.EmbeddingRequest,
-        wire.EmbeddingResponse,
-        wire.TokenizeRequest,
-        wire.TokenizeResponse,
-        wire.ModelList,
-        wire.Model,
-        wire.ErrorResponse,
+        *(openai.EmbeddingRequest, openai.EmbeddingResponse, openai.TokenizeRequest, openai.TokenizeResponse),
+        *(openai.ModelList, openai.Model, openai.ErrorResponse),
+        *(tei.EmbedRequest, tei.SimilarityRequest, tei.TokenizeInputsRequest, tei.Token, tei.DecodeRequest),
+        *(tei.Info, tei.TeiErrorResponse),
+        *(ollama.OllamaEmbedRequest, ollama.OllamaEmbedResponse, ollama.OllamaEmbeddingsRequest),
+        *(ollama.OllamaEmbeddingsResponse, ollama.OllamaShowRequest, ollama.OllamaShowResponse),
+        *(ollama.OllamaModels, ollama.OllamaRunningModels, ollama.OllamaVersion, ollama.OllamaErrorResponse),
     )
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
-    for kind in ("EmbeddingRequest", "TokenizeRequest"):
-        _say_what_lists_hold(schemas[kind]["properties"]["input"], most_texts)
-    number, _ = schemas["EmbeddingRequest"]["properties"]["dimensions"]["anyOf"]
-    number["maximum"] = dim
-    truncate = {
+    for kind, name in (
+        *(("EmbeddingRequest", "input"), ("TokenizeRequest", "input")),
+        *(("EmbedRequest", "inputs"), ("TokenizeInputsRequest", "inputs")),
+    ):
+        _bound_lists(schemas[kind]["properties"][name], most_texts)
+    for kind in ("EmbeddingRequest", "EmbedRequest"):
+        schemas[kind]["properties"]["dimensions"]["anyOf"][0]["maximum"] = dim
+    ids = {
+        "type": "array",
+        "items": {"type": "integer", "minimum": 0, "maximum": vocabulary - 1},
+        "minItems": 1,
+    }
+    lists = {"type": "array", "items": ids, "minItems": 1, "maxItems": most_texts}
+    schemas["DecodeRequest"]["properties"]["ids"] |= {"anyOf": [ids, lists]}
+    schemas["DecodeRequest"]["properties"]["ids"].pop("items")
+    schemas["DecodeRequest"]["properties"]["ids"].pop("type")
+    sentences = schemas["SimilarityInput"]["properties"]["sentences"]
+    sentences |= {"minItems": 1, "maxItems": max(1, most_texts - 1)}
+    schemas["OllamaEmbedRequest"]["properties"]["input"]["anyOf"][1]["maxItems"] = most_texts
+    for kind in ("OllamaEmbedRequest", "OllamaEmbeddingsRequest"):
+        schemas[kind]["required"] = ["model"]
+        schemas[kind]["properties"]["model"] = {
+            "type": "string",
+            "description": "the name of a model of /api/tags",
+        }
+    schemas["EitherErrorResponse"] = {"anyOf": [_reference("ErrorResponse"), _reference("TeiErrorResponse")]}
+    vectors = {"type": "array", "items": NUMBERS}
+    token_lists = {"type": "array", "items": {"type": "array", "items": _reference("Token")}}
+    texts = {"type": "array", "items": {"type": "string"}}
+    x_truncate = {
         "name": "x-truncate",
         "in": "header",
         "description": "As the field `truncate`, for clients that cannot add fields.",
         "schema": {"enum": ["end", "error", "mean"]},
     }
-    name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
-    posted = (400, 401, 404, 413, 415, 429, 500, 503)
+    model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+    tokenize = [_reference("TokenizeInputsRequest"), _reference("TokenizeRequest")]
+    either = [token_lists, _reference("TokenizeResponse")]
+    embed = _posted("TEI", "Embed texts", "EmbedRequest", vectors, headers=HEADERS)
+    paths: dict[str, dict[str, Any]] = {
+        "/v1/embeddings": _posted(
+            "OpenAI", "Embed texts", "EmbeddingRequest", "EmbeddingResponse", [x_truncate], HEADERS
+        ),
+        "/v1/models": {"get": _operation("OpenAI", "List the names of the model", "ModelList", (401,))},
+        "/v1/models/{model}": {
+            "get": _operation("OpenAI", "Describe one name", "Model", (401, 404), parameters=[model])
+        },
+        "/embed": embed,
+        "/": embed,
+        "/similarity": _posted("TEI", "Compare a text with others", "SimilarityRequest", NUMBERS),
+        "/tokenize": _posted(
+            "OpenAI or TEI", "List the tokens of texts", {"anyOf": tokenize}, {"anyOf": either}
+        ),
+        "/decode": _posted("TEI", "Turn token ids into texts", "DecodeRequest", texts),
+        "/info": {"get": _operation("TEI", "Describe the server", "Info", (401,))},
+        "/api/embed": _posted(
+            "Ollama", "Embed texts", "OllamaEmbedRequest", "OllamaEmbedResponse", headers=HEADERS
+        ),
+        "/api/embeddings": _posted(
+            "Ollama", "Embed a text", "OllamaEmbeddingsRequest", "OllamaEmbeddingsResponse", headers=HEADERS
+        ),
+        "/api/tags": {"get": _operation("Ollama", "List the names of the model", "OllamaModels", (401,))},
+        "/api/ps": {"get": _operation("Ollama", "Describe what is loaded", "OllamaRunningModels", (401,))},
+        "/api/show": _posted("Ollama", "Describe the model", "OllamaShowRequest", "OllamaShowResponse"),
+        "/api/version": {"get": _operation("Ollama", "Tell the version", "OllamaVersion", (401,))},
+        "/health": {"get": _operation("Server", "Tell whether it is ready", {"type": "object"}, (401, 503))},
+        "/readyz": {"get": _operation("Server", "Tell whether it is ready", {"type": "object"}, (401, 503))},
+        "/livez": {"get": _operation("Server", "Tell whether it runs", {"type": "object"}, (401,))},
+    }
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
             "info": {
                 "title": "ov_minilm",
                 "version": __version__,
-                "description": "Sentence embeddings of all-MiniLM-L6-v2, as OpenAI's API has them.",
+                "description": "Sentence embeddings of all-MiniLM-L6-v2, by the APIs of OpenAI, "
+                "Text Embeddings Inference and Ollama.",
             },
-            "paths": {
-                "/v1/embeddings": {
-                    "post": _operation(
-                        "Embed texts",
-                        "EmbeddingResponse",
-                        posted,
-                        body="EmbeddingRequest",
-                        parameters=[truncate],
-                        headers={
-                            "x-truncated": "Texts that were cut at their end",
-                            "server-timing": "Milliseconds to tokenize, in the queue, and of inference",
-                            "x-model-fingerprint": "What decides the vectors: store it beside an index",
-                        },
-                    )
-                },
-                "/v1/models": {"get": _operation("List the names of the model", "ModelList", (401,))},
-                "/v1/models/{model}": {
-                    "get": _operation("Describe one name", "Model", (401, 404), parameters=[name])
-                },
-                "/tokenize": {
-                    "post": _operation(
-                        "Count and list tokens", "TokenizeResponse", posted, body="TokenizeRequest"
-                    )
-                },
-                "/health": {"get": _operation("Tell whether it is ready", None, (401, 503))},
-                "/readyz": {"get": _operation("Tell whether it is ready", None, (401, 503))},
-                "/livez": {"get": _operation("Tell whether it runs", None, (401,))},
-            },
+            "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
+            "paths": paths,
             "components": {
                 "schemas": schemas,
                 "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
@@ -92,7 +161,7 @@ def document(most_texts: int, dim: int) -> bytes:
     )
 
 
-def _say_what_lists_hold(schema: dict[str, Any], most: int) -> None:
+def _bound_lists(schema: dict[str, Any], most: int) -> None:
     """Write out that a list is of one kind, not empty, and bounded: the types cannot."""
     text, array = schema["anyOf"]
     kinds = array["items"].get("anyOf", [array["items"]])
@@ -105,33 +174,47 @@ def _say_what_lists_hold(schema: dict[str, Any], most: int) -> None:
     schema["anyOf"] = [text, *lists]
 
 
-def _operation(
+def _posted(
+    tag: str,
     summary: str,
-    answer: str | None,
-    errors: tuple[int, ...],
-    *,
-    body: str | None = None,
+    body: str | dict[str, Any],
+    answer: str | dict[str, Any],
     parameters: list[dict[str, Any]] | None = None,
     headers: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {"description": "Done"}
-    found["content"] = _json({"type": "object"} if answer is None else _reference(answer))
+    errors = tuple(sorted(ERRORS[tag][1] & MEANINGS.keys()))
+    operation = _operation(tag, summary, answer, errors, parameters=parameters, headers=headers)
+    content = _json(_reference(body) if isinstance(body, str) else body)
+    content["application/json"]["example"] = EXAMPLES[
+        body if isinstance(body, str) else "TokenizeInputsRequest"
+    ]
+    return {"post": operation | {"requestBody": {"required": True, "content": content}}}
+
+
+def _operation(
+    tag: str,
+    summary: str,
+    answer: str | dict[str, Any],
+    errors: tuple[int, ...],
+    *,
+    parameters: list[dict[str, Any]] | None = None,
+    headers: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    done: dict[str, Any] = {"description": "Done"}
+    done["content"] = _json(_reference(answer) if isinstance(answer, str) else answer)
     if headers:
-        found["headers"] = {
+        done["headers"] = {
             name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()
         }
+    shape = _json(_reference(ERRORS.get(tag, ERRORS["OpenAI"])[0]))
     operation: dict[str, Any] = {
+        "tags": [tag],
         "summary": summary,
-        "responses": {"200": found}
-        | {
-            str(status): {"description": MEANINGS[status], "content": _json(_reference("ErrorResponse"))}
-            for status in errors
-        },
+        "responses": {"200": done}
+        | {str(status): {"description": MEANINGS[status], "content": shape} for status in errors},
     }
     if parameters:
         operation["parameters"] = parameters
-    if body:
-        operation["requestBody"] = {"required": True, "content": _json(_reference(body))}
     return operation
 
 

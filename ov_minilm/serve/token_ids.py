@@ -24,8 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ov_minilm.serve.errors import ApiError
 from ov_minilm.serve.settings import TokenIds
-from ov_minilm.serve.wire import ApiError
 from ov_minilm.spec import MINILM
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class TokenIdReader:
     def read(self, lists: list[list[int]], model: str | None) -> list[str] | list[list[int]]:
         """Return texts, if the ids are of cl100k, else the ids; ApiError 400 if it is unclear."""
         if self._policy == "reject":
-            raise ApiError(400, f"this server takes no token ids; {WAY_OUT}", param="input")
+            raise ApiError("bad_token_ids", f"this server takes no token ids; {WAY_OUT}", param="input")
         if self._policy == "cl100k" or (self._policy == "auto" and self._is_cl100k(lists, model)):
             return self._decode(lists)
         for index, ids in enumerate(lists):
@@ -69,7 +69,9 @@ class TokenIdReader:
     def _is_cl100k(self, lists: list[list[int]], model: str | None) -> bool:
         if not self._known:
             raise ApiError(
-                400, f"which vocabulary these token ids are of cannot be told; {WAY_OUT}", param="input"
+                "bad_token_ids",
+                f"which vocabulary these token ids are of cannot be told; {WAY_OUT}",
+                param="input",
             )
         foreign = any(map(_foreign, lists))
         begun = any(ids[0] == CLS for ids in lists)
@@ -78,10 +80,9 @@ class TokenIdReader:
         if not begun and (foreign or model in CL100K_MODELS):
             return True
         raise ApiError(
-            400,
+            "ambiguous_token_ids",
             "input holds token ids that may be of this model's vocabulary or of OpenAI's cl100k; " + WAY_OUT,
             param="input",
-            code="ambiguous_token_ids",
         )
 
     def _decode(self, lists: list[list[int]]) -> list[str]:
@@ -89,18 +90,17 @@ class TokenIdReader:
             if self._encoding is None:
                 if not ranks_path().exists():
                     raise ApiError(
-                        400,
+                        "cl100k_unavailable",
                         "input holds token ids of OpenAI's cl100k, and this server has no ranks to read "
                         f"them; {WAY_OUT}, which fetches the ranks once",
                         param="input",
-                        code="cl100k_unavailable",
                     )
                 self._encoding = _load()
         try:
             return [self._encoding.decode_bytes(ids).decode("utf-8", "replace") for ids in lists]
         except KeyError as error:
             raise ApiError(
-                400, f"input has an id that cl100k does not have: {error}", param="input"
+                "bad_token_ids", f"input has an id that cl100k does not have: {error}", param="input"
             ) from error
 
 
@@ -131,4 +131,6 @@ def _is_framed(ids: Ids) -> bool:
 
 def _check_native(ids: Ids, index: int) -> None:
     if PAD in ids:
-        raise ApiError(400, f"input[{index}] holds [PAD], id 0; send ids without padding", param="input")
+        raise ApiError(
+            "bad_token_ids", f"input[{index}] holds [PAD], id 0; send ids without padding", param="input"
+        )

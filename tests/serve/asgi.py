@@ -18,7 +18,7 @@ from ov_minilm.artefact.golden import MIN_COSINE
 from ov_minilm.errors import SelfCheckFailed
 from ov_minilm.runtime.embedder import Info
 from ov_minilm.runtime.scheduler import Stats
-from ov_minilm.spec import FloatArray
+from ov_minilm.spec import FloatArray, ModelSpec
 
 JSON = {"content-type": "application/json"}
 
@@ -120,6 +120,14 @@ class Waiting(Embedder):
     def stats(self) -> Stats:
         """Of the real one."""
         return self._real.stats
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Of the real one."""
+        return self._real.spec
+
+    def warm_up(self) -> None:
+        """Do nothing: there is nothing to compile."""
 
     def tokenize(self, texts: Any, *, truncate: Any = "end") -> Any:
         """As the real one."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from asgi import JSON, Answer, Waiting, ask, embed, send
-from conftest import left_by_twenty
+from conftest import left_by_twenty, until
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp
@@ -19,7 +19,8 @@ from starlette.types import ASGIApp
 from ov_minilm import Embedder
 from ov_minilm.runtime.output import shrink
 from ov_minilm.serve import Settings, create_app
-from ov_minilm.serve.app import Service, application
+from ov_minilm.serve.app import application
+from ov_minilm.serve.service import Service
 from ov_minilm.spec import Grid
 
 pytestmark = pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")  # answers count instead
@@ -151,7 +152,7 @@ def test_strict_servers_know_their_names_only(shipped: Embedder) -> None:
     ("method", "path", "status", "code"),
     [
         ("GET", "/v1/embedding", 404, "unknown_url"),
-        ("GET", "/v1/embeddings/", 404, "unknown_url"),
+        ("GET", "/v1/embeddings/", 405, "method_not_allowed"),
         ("GET", "/v1/embeddings", 405, "method_not_allowed"),
         ("DELETE", "/v1/models", 405, "method_not_allowed"),
         ("POST", "/v1/embeddings", 400, None),
@@ -366,6 +367,11 @@ def test_cross_origin_only_where_it_is_allowed(shipped: Embedder) -> None:
         preflight.status,
         preflight.headers["access-control-allow-origin"],
     )
+    private = {"access-control-request-private-network": "true"}  # from a public page to this network
+    assert (200, "true") == (
+        (allowed := ask(opened, "OPTIONS", "/v1/embeddings", headers=asks | private)).status,
+        allowed.headers["access-control-allow-private-network"],
+    )
     other = ask(opened, "OPTIONS", "/v1/embeddings", headers=asks | {"origin": "https://evil.example"})
     assert "access-control-allow-origin" not in other.headers
     refused = embed(opened, {"input": "a"}, JSON | {"origin": "https://app.example"})
@@ -375,15 +381,85 @@ def test_cross_origin_only_where_it_is_allowed(shipped: Embedder) -> None:
     )
 
 
-def test_it_can_be_a_part_of_another_application(shipped: Embedder) -> None:
-    """Mounted under a path of somebody else's application, every URL works there."""
-    outer = Starlette(routes=[Mount("/embed", app=create_app(shipped))])
+@pytest.mark.parametrize("base", ["", "/embed", "/a/b"])
+def test_it_can_be_a_part_of_another_application(shipped: Embedder, base: str) -> None:
+    """Mounted under any path, everything is as at the root: keys, open pages, metrics and error shapes."""
+    app = create_app(shipped, Settings(api_keys=("k",), warm_up=False))
+    outer: ASGIApp = Starlette(routes=[Mount(base, app=app)]) if base else app
+    key = JSON | {"authorization": "Bearer k"}
 
-    answer = ask(outer, "POST", "/embed/v1/embeddings", {"input": "a"})
+    answer = ask(outer, "POST", f"{base}/v1/embeddings", {"input": "a"}, key)
+    theirs = ask(outer, "POST", f"{base}/embed", {"inputs": []}, key)
 
     assert np.array_equal(shipped.encode("a"), answer.vectors[0])
-    assert 200 == ask(outer, "GET", "/embed/readyz").status
-    assert "unknown_url" == ask(outer, "GET", "/embed/nothing").json["error"]["code"]
+    assert "empty" == theirs.json["error_type"]
+    for page in ("/", "/docs", "/openapi.json", "/livez", "/readyz", "/health"):
+        assert 200 == ask(outer, "GET", f"{base}{page}").status, page
+    assert 401 == ask(outer, "POST", f"{base}/v1/embeddings", {"input": "a"}).status
+    assert "unknown_url" == ask(outer, "GET", f"{base}/nothing", b"", key).json["error"]["code"]
+    metrics = ask(outer, "GET", f"{base}/metrics", b"", key).body.decode()
+    assert 'te_request_count_total{method="/v1/embeddings"} 2.0' in metrics
+    assert 'te_request_count_total{method="/embed"} 1.0' in metrics
+
+
+def test_a_mounted_application_warms_up_beside_its_first_request(shipped: Embedder) -> None:
+    """Nobody tells it that the server started, so the first request does, once."""
+    warmed: list[str] = []
+
+    class Warm(Waiting):
+        def warm_up(self) -> None:
+            warmed.append(threading.current_thread().name)
+
+    for settings in (Settings(warm_up=False), Settings()):
+        assert [] == warmed
+        app = Starlette(routes=[Mount("/x", app=create_app(Warm(shipped), settings))])
+        for _ in range(3):
+            assert 200 == ask(app, "GET", "/x/livez").status
+    until(lambda: len(warmed) > 0)
+    assert 1 == len(warmed)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/embeddings/", "/v1/v1/embeddings", "//v1//embeddings", "/embeddings", "//embeddings"),
+        *("/openai/deployments/any/embeddings", "/openai/v1/embeddings"),
+    ],
+)
+def test_urls_that_clients_make_are_answered(app: ASGIApp, path: str) -> None:
+    """A slash at the end, doubled slashes and prefixes, no /v1, and the paths of Azure's clients."""
+    assert 200 == ask(app, "POST", path, {"input": "a"}).status
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/v1/api/embed", "but /api/embed: set the base URL of the client to http://host:80"),
+        ("/api/embed/api/embed", "but /api/embed: set the base URL of the client to http://host:80"),
+        ("/embed/embed", "but /embed: set the base URL of the client to http://host:80"),
+        ("/api/v1/embeddings", "but /v1/embeddings: set the base URL of the client to http://host:80/v1"),
+        (
+            "/v1/chat/completions",
+            "the base URL is http://host:80/v1 for OpenAI's clients, else http://host:80",
+        ),
+    ],
+)
+def test_urls_that_are_wrong_say_what_to_type(app: ASGIApp, path: str, said: str) -> None:
+    """404 with the base URL that the client should have."""
+    answer = ask(app, "POST", path, {"input": "a"}, JSON | {"host": "host:80"})
+
+    assert 404 == answer.status
+    error = answer.json["error"]
+    assert said in (error if isinstance(error, str) else error["message"])
+
+
+def test_options_tell_the_methods(app: ASGIApp) -> None:
+    """OPTIONS is answered for every URL, as RFC 9110 has it; HEAD as GET."""
+    answer = ask(app, "OPTIONS", "/v1/embeddings")
+
+    assert (204, "POST, OPTIONS") == (answer.status, answer.headers["allow"])
+    assert "GET, HEAD, OPTIONS" == ask(app, "OPTIONS", "/v1/models").headers["allow"]
+    assert 200 == ask(app, "HEAD", "/v1/models").status
 
 
 def test_everybody_gets_their_own_bits_in_a_crowd(shipped: Embedder) -> None:

@@ -10,8 +10,8 @@ from asgi import JSON, ask, embed, send
 
 from ov_minilm import Embedder
 from ov_minilm.serve import Settings, create_app, limits
-from ov_minilm.serve.limits import FULL, GUESS, Admission, Keys, Lane
-from ov_minilm.serve.wire import ApiError
+from ov_minilm.serve.errors import ApiError
+from ov_minilm.serve.limits import INITIAL_TOKENS_PER_S, MIN_QUEUE_TOKENS, Admission, Keys, QueueBudget
 
 
 @pytest.fixture
@@ -38,6 +38,15 @@ def test_nothing_else_opens(authorization: str | None) -> None:
 
     assert (401, "invalid_api_key") == (refused.value.status, refused.value.code)
     assert "Bearer" == refused.value.headers["www-authenticate"]
+
+
+def test_azures_header_opens_too() -> None:
+    """Clients of Azure send `api-key: KEY`, which counts when there is no bearer."""
+    Keys(["one"]).check(None, "one")
+    Keys(["one"]).check("Basic x", "one")
+    for authorization, api_key in ((None, "two"), ("Bearer two", "one"), (None, "")):
+        with pytest.raises(ApiError):
+            Keys(["one"]).check(authorization, api_key)
 
 
 def test_without_keys_everybody_may_ask() -> None:
@@ -73,7 +82,7 @@ def test_the_key_guards_what_says_something(shipped: Embedder) -> None:
 
 def test_a_full_house_says_so_at_once() -> None:
     """One request over the bound is a 429; a place that is given back is free again."""
-    admission = Admission(1, 1.0)
+    admission = Admission(1, 1.0, 1000)
 
     with admission.request():
         assert 1 == admission.requests
@@ -88,29 +97,29 @@ def test_a_full_house_says_so_at_once() -> None:
 
 def test_tokens_are_bounded_too() -> None:
     """With enough waiting the next one is a 429, however small; what is too large for ever is a 400."""
-    lane = Admission(10, 1.0).lane(1)
+    budget = Admission(10, 1.0, 1000).budget(1)
 
-    with lane.queued(GUESS - 1), lane.queued(500):
-        assert GUESS + 499 == lane.tokens
-        with pytest.raises(ApiError) as later, lane.queued(1):
+    with budget.queued(INITIAL_TOKENS_PER_S - 1), budget.queued(500):
+        assert INITIAL_TOKENS_PER_S + 499 == budget.tokens
+        with pytest.raises(ApiError) as later, budget.queued(1):
             pass
-    with pytest.raises(ApiError) as never, lane.queued(2048 * 256 + 1):
+    with pytest.raises(ApiError) as never, budget.queued(2048 * 256 + 1):
         pass
 
     assert (429, 400) == (later.value.status, never.value.status)
     assert "max_tokens_per_request" == never.value.code
-    assert 0 == lane.tokens
+    assert 0 == budget.tokens
 
 
 def test_indexers_do_not_lock_out_small_requests() -> None:
     """Requests of many texts wait in a longer queue of their own, and are told to come back later."""
-    admission = Admission(10, 1.0)
+    admission = Admission(10, 1.0, 1000)
 
-    with admission.lane(33).queued(8 * GUESS):
-        admission.lane(32).check()
+    with admission.budget(33).queued(8 * INITIAL_TOKENS_PER_S):
+        admission.budget(32).check()
         with pytest.raises(ApiError, match="524288 may") as refused:
-            admission.lane(33).check()
-        assert 8 * GUESS == admission.tokens
+            admission.budget(33).check()
+        assert 8 * INITIAL_TOKENS_PER_S == admission.tokens
 
     assert (429, "8") == (refused.value.status, refused.value.headers["retry-after"])
 
@@ -118,42 +127,70 @@ def test_indexers_do_not_lock_out_small_requests() -> None:
 @pytest.mark.parametrize("tokens_per_s", [4_000, 400_000])
 def test_the_queue_is_as_long_as_the_machine_is_fast(clock: SimpleNamespace, tokens_per_s: int) -> None:
     """After some seconds of load what may wait is a second of work, on slow machines and on fast ones."""
-    lane = Lane(1.0)
+    budget = QueueBudget(1.0)
 
-    with lane.queued(FULL):  # something always waits
+    with budget.queued(MIN_QUEUE_TOKENS):  # something always waits
         for _ in range(20):
-            with lane.queued(tokens_per_s):
+            with budget.queued(tokens_per_s):
                 clock.now += 1.0
 
-        with lane.queued(int(0.95 * tokens_per_s) - FULL):
-            lane.check()
-            with lane.queued(int(0.1 * tokens_per_s)), pytest.raises(ApiError):
-                lane.check()
+        with budget.queued(int(0.95 * tokens_per_s) - MIN_QUEUE_TOKENS):
+            budget.check()
+            with budget.queued(int(0.1 * tokens_per_s)), pytest.raises(ApiError):
+                budget.check()
 
 
 def test_a_machine_that_stood_still_is_not_slow_for_ever(clock: SimpleNamespace) -> None:
     """After an hour in which nothing was done a few batches may wait, and soon a second of work again."""
-    lane = Lane(1.0)
-    with lane.queued(FULL):
+    budget = QueueBudget(1.0)
+    with budget.queued(MIN_QUEUE_TOKENS):
         clock.now += 3600.0
 
     for _ in range(100):
-        with lane.queued(FULL - 1), lane.queued(FULL):
+        with budget.queued(MIN_QUEUE_TOKENS - 1), budget.queued(MIN_QUEUE_TOKENS):
             clock.now += 0.1
 
-    with lane.queued(9 * FULL):  # of the 10 that it does in a second
-        lane.check()
+    with budget.queued(9 * MIN_QUEUE_TOKENS):  # of the 10 that it does in a second
+        budget.check()
 
 
 def test_a_little_now_and_then_says_nothing_about_speed(clock: SimpleNamespace) -> None:
     """Requests that find no company leave room for the burst that may come."""
-    lane = Lane(1.0)
+    budget = QueueBudget(1.0)
 
     for _ in range(100):
-        with lane.queued(14):
+        with budget.queued(14):
             clock.now += 1.0
-    with lane.queued(GUESS - 1):
-        lane.check()
+    with budget.queued(INITIAL_TOKENS_PER_S - 1):
+        budget.check()
+
+
+def test_a_request_is_admitted_by_what_it_will_cost() -> None:
+    """While one is tokenized its estimate counts as waiting; the speed is measured without."""
+    budget = QueueBudget(1.0)
+
+    with budget.tokenizing(INITIAL_TOKENS_PER_S):
+        assert INITIAL_TOKENS_PER_S == budget.tokens
+        with pytest.raises(ApiError, match="try again later"), budget.tokenizing(1):
+            pass
+    with budget.tokenizing(1), budget.queued(5):
+        assert 6 == budget.tokens
+    assert 0 == budget.tokens
+
+
+def test_bodies_are_bounded_together() -> None:
+    """Eight at the limit may be in work; the next byte is a 429, until one of them is done."""
+    admission = Admission(100, 1.0, 1000)
+
+    with admission.request() as first:
+        first.take(7000)
+        with admission.request() as second:
+            second.take(1000)
+            with pytest.raises(ApiError, match="8000 bytes of other requests are in work") as refused:
+                second.take(1)
+        second.take(0)
+        assert 7000 == admission.body_bytes
+    assert (429, 0) == (refused.value.status, admission.body_bytes)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +199,7 @@ def test_a_little_now_and_then_says_nothing_about_speed(clock: SimpleNamespace) 
         {},
         {"content-type": "text/plain"},
         {"content-type": "application/x-www-form-urlencoded"},
-        {"content-type": "application/json", "content-encoding": "gzip"},
+        {"content-type": "application/json", "content-encoding": "br"},
     ],
 )
 def test_other_types_are_refused(shipped: Embedder, headers: dict[str, str]) -> None:

@@ -35,6 +35,8 @@ def test_answers_are_as_described(shipped: Embedder) -> None:
     document = ask(app, "GET", "/openapi.json").json
 
     for name, answer in (
+        ("TeiErrorResponse", ask(app, "POST", "/embed", {"inputs": []})),
+        ("OllamaErrorResponse", ask(app, "POST", "/api/embed", {"input": "a"})),
         ("EmbeddingResponse", embed(app, {"input": ["a", "b"]})),
         ("EmbeddingResponse", embed(app, {"input": "a", "encoding_format": "base64"})),
         ("TokenizeResponse", ask(app, "POST", "/tokenize", {"input": "a"})),
@@ -78,9 +80,16 @@ def test_every_url_is_described(shipped: Embedder) -> None:
     document = ask(app, "GET", "/openapi.json").json
 
     for path, methods in document["paths"].items():
-        for method in methods:
-            answer = ask(app, method.upper(), path.replace("{model}", "all-MiniLM-L6-v2"), {"input": "a"})
+        for method, operation in methods.items():
+            content = operation.get("requestBody", {"content": {"application/json": {"example": None}}})[
+                "content"
+            ]
+            body = content["application/json"]["example"]
+            answer = ask(app, method.upper(), path.replace("{model}", "all-MiniLM-L6-v2"), body)
             assert 200 == answer.status, path
+            schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+            whole = {**schema, "components": document["components"]}
+            jsonschema.Draft202012Validator(whole).validate(answer.json)
     for page in ("/", "/docs"):
         answer = ask(app, "GET", page)
         assert b"http://" not in answer.body.replace(b"http://127", b"")
@@ -109,4 +118,4 @@ def test_the_description_is_json() -> None:
     """No NaN, no Python in it."""
     from ov_minilm.serve import openapi
 
-    assert "3.1.0" == json.loads(openapi.document(2048, 384))["openapi"]
+    assert "3.1.0" == json.loads(openapi.document(2048, 384, 30522))["openapi"]

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ov_minilm import Embedder
+from ov_minilm.serve.errors import ApiError
 from ov_minilm.serve.settings import TokenIds
 from ov_minilm.serve.token_ids import TokenIdReader, ranks_path
-from ov_minilm.serve.wire import ApiError
 
 OURS, OPENAIS = "all-MiniLM-L6-v2", "text-embedding-ada-002"
 HELLO = [15339, 1917]  # "hello world" in cl100k; possible in both vocabularies

@@ -1,0 +1,313 @@
+"""Ollama's API, as far as it is about embeddings: what comes in, what goes out, and its errors."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import datetime, timezone
+from functools import partial
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ov_minilm._version import __version__
+from ov_minilm.serve.errors import ApiError, encode_json
+from ov_minilm.serve.limits import read_body
+from ov_minilm.serve.parsing import check_count, read
+from ov_minilm.serve.service import Embedded, Handlers, Service, Work, json_answer, write_rows
+from ov_minilm.spec import MINILM
+
+# Names under which Ollama and its clients know all-MiniLM-L6-v2. Not all-minilm:33m, which has 12 layers.
+MINILM_NAME = re.compile(
+    r"(?:[\w./-]+/)?all-minilm(?:(?::(?:latest|22m|l6-v2)[\w.-]*)|(?:-l6-v2[\w.-]*(?::[\w.-]+)?))?"
+)
+MINILM_TAGS = ("all-minilm:latest", "all-minilm:l6-v2", "all-minilm:22m")
+NEVER = "0001-01-01T00:00:00Z"  # the model is not unloaded
+
+ModelName = Annotated[str | None, Meta(description="the name of a model of /api/tags")]
+Ignored = Annotated[Any, Meta(description="anything; it is ignored: the model is always loaded")]
+Options = Annotated[dict[str, Any] | None, Meta(description="an object; it is ignored")]
+
+
+class OllamaEmbedRequest(Struct):
+    """The body of POST /api/embed."""
+
+    model: ModelName = None
+    input: Annotated[str | list[str] | None, Meta(description="a text or a list of texts")] = None
+    truncate: Annotated[
+        bool | None,
+        Meta(description="true (cut texts that are too long, the default) or false (refuse them)"),
+    ] = None
+    dimensions: Annotated[
+        int | None, Meta(description="an integer: so many components are kept, of unit length again")
+    ] = None
+    keep_alive: Ignored = None
+    options: Options = None
+
+
+class OllamaEmbedResponse(Struct):
+    """The answer of POST /api/embed. Durations are nanoseconds."""
+
+    model: str
+    embeddings: list[list[float]]
+    total_duration: int | None = None
+    load_duration: int | None = None
+    prompt_eval_count: int | None = None
+
+
+class OllamaEmbeddingsRequest(Struct):
+    """The body of POST /api/embeddings, the older form."""
+
+    model: ModelName = None
+    prompt: Annotated[str | None, Meta(description="a text")] = None
+    keep_alive: Ignored = None
+    options: Options = None
+
+
+class OllamaEmbeddingsResponse(Struct):
+    """The answer of POST /api/embeddings."""
+
+    embedding: list[float]
+
+
+class OllamaShowRequest(Struct):
+    """The body of POST /api/show."""
+
+    model: ModelName = None
+    name: ModelName = None
+    verbose: Annotated[bool | None, Meta(description="true or false; it is ignored")] = None
+
+
+class Details(Struct):
+    """What kind of model it is."""
+
+    parent_model: str
+    format: str
+    family: str
+    families: list[str]
+    parameter_size: str
+    quantization_level: str
+
+
+class OllamaModel(Struct):
+    """A name of the model."""
+
+    name: str
+    model: str
+    modified_at: str
+    size: int
+    digest: str
+    details: Details
+
+
+class OllamaRunningModel(Struct):
+    """The model in memory."""
+
+    name: str
+    model: str
+    size: int
+    digest: str
+    details: Details
+    expires_at: str
+    size_vram: int
+    context_length: int
+
+
+class OllamaModels(Struct):
+    """The answer of GET /api/tags."""
+
+    models: list[OllamaModel]
+
+
+class OllamaRunningModels(Struct):
+    """The answer of GET /api/ps."""
+
+    models: list[OllamaRunningModel]
+
+
+class OllamaShowResponse(Struct):
+    """The answer of POST /api/show."""
+
+    license: str
+    modelfile: str
+    parameters: str
+    template: str
+    details: Details
+    model_info: dict[str, Any]
+    capabilities: list[str]
+    modified_at: str
+
+
+class OllamaVersion(Struct):
+    """The answer of GET /api/version: of this server."""
+
+    version: str
+
+
+class OllamaErrorResponse(Struct):
+    """The answer to everything that is refused or failed."""
+
+    error: str
+
+
+def error_answer(error: ApiError) -> tuple[int, bytes]:
+    """Return status and body of an error, as Ollama has them."""
+    return error.condition.ollama, encode_json(OllamaErrorResponse(error.message))
+
+
+class Ollama:
+    """The handlers."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        spec = service.spec
+        self._is_minilm = service.info.model == MINILM.name
+        per_layer = 4 * spec.dim * (spec.dim + 1) + spec.intermediate * (2 * spec.dim + 1) + 5 * spec.dim
+        self._parameters = (spec.vocab_size + 512 + 2 + 2) * spec.dim + spec.layers * per_layer
+        self._digest = hashlib.sha256(service.info.fingerprint.encode()).hexdigest()
+        self._bytes = self._parameters * (1 if service.info.weights == "int8" else 4)
+        self._modified = datetime.fromtimestamp(service.started, timezone.utc).isoformat()
+        self._details = Details(
+            parent_model="",
+            format="openvino",
+            family="bert",
+            families=["bert"],
+            parameter_size=f"{self._parameters / 1e6:.0f}M",
+            quantization_level={"int8": "INT8", "f32": "F32"}.get(service.info.weights, service.info.weights),
+        )
+
+    def routes(self) -> dict[str, Handlers]:
+        """Return the URLs and what answers each method."""
+        text = "this server has an embedding model; it cannot generate text"
+        store = (
+            "this server serves the one model it was started with; it cannot pull, change or remove models"
+        )
+        refused = {
+            **dict.fromkeys(("/api/generate", "/api/chat"), ("POST", "unsupported", text)),
+            **dict.fromkeys(
+                ("/api/pull", "/api/push", "/api/create", "/api/copy"), ("POST", "not_implemented", store)
+            ),
+            "/api/delete": ("DELETE", "not_implemented", store),
+        }
+        return {
+            "/api/embed": {"POST": self.embed},
+            "/api/embeddings": {"POST": self.embeddings},
+            "/api/tags": {"GET": self.tags},
+            "/api/ps": {"GET": self.running},
+            "/api/show": {"POST": self.show},
+            "/api/version": {"GET": self.version},
+            **{
+                path: {method: partial(self.refuse, condition, why)}
+                for path, (method, condition, why) in refused.items()
+            },
+        }
+
+    async def embed(self, request: Request) -> Response:
+        """POST /api/embed."""
+        return await self._service.embed(request, self._read_embed, any_type=True)
+
+    def _read_embed(self, body: bytes | bytearray) -> Work:
+        asked = read(body, OllamaEmbedRequest)
+        name = self._check_model(asked.model)
+        texts = [asked.input] if isinstance(asked.input, str) and asked.input else list(asked.input or ())
+        check_count(texts, self._service.settings.max_client_batch_size, "input")
+        dimensions = asked.dimensions if 0 < (asked.dimensions or 0) < self._service.spec.dim else None
+
+        def write(found: Embedded) -> bytearray:
+            end = b',"total_duration":%d,"load_duration":0,"prompt_eval_count":%d}'
+            return write_rows(
+                b'{"model":%b,"embeddings":' % encode_json(name),
+                (row.tolist() for row in found.shortened(dimensions)),
+                end % (int(1e9 * found.seconds), found.tokens),
+            )
+
+        return Work(
+            texts,
+            "error" if asked.truncate is False else "end",
+            write,
+            cut_advice='leave out "truncate": false; the input length exceeds the context length',
+        )
+
+    async def embeddings(self, request: Request) -> Response:
+        """POST /api/embeddings."""
+        return await self._service.embed(request, self._read_embeddings, any_type=True)
+
+    def _read_embeddings(self, body: bytes | bytearray) -> Work:
+        asked = read(body, OllamaEmbeddingsRequest)
+        self._check_model(asked.model)
+
+        def write(found: Embedded) -> bytes:
+            return encode_json(OllamaEmbeddingsResponse([x for row in found.vectors for x in row.tolist()]))
+
+        return Work([asked.prompt] if asked.prompt else [], "end", write)
+
+    def _check_model(self, name: str | None) -> str:
+        """Return the name of a model that is served. ApiError 400, 404."""
+        if not name:
+            raise ApiError(
+                "bad_field", "model is missing; send the name of a model of /api/tags", param="model"
+            )
+        known = {own.lower().removesuffix(":latest") for own in self._service.names}
+        alias = self._is_minilm and not self._service.settings.strict_model
+        if name.lower().removesuffix(":latest") in known or (alias and MINILM_NAME.fullmatch(name.lower())):
+            return name
+        raise ApiError(
+            "no_such_model",
+            f"model {name!r:.200} not found; this server has {', '.join(self._tags())}",
+            param="model",
+        )
+
+    def _tags(self) -> list[str]:
+        own = [name if ":" in name else f"{name}:latest" for name in self._service.names]
+        return [*(MINILM_TAGS if self._is_minilm and not self._service.settings.strict_model else ()), *own]
+
+    async def tags(self, _: Request) -> Response:
+        """GET /api/tags."""
+        models = [
+            OllamaModel(name, name, self._modified, self._bytes, self._digest, self._details)
+            for name in self._tags()
+        ]
+        return json_answer(encode_json(OllamaModels(models)))
+
+    async def running(self, _: Request) -> Response:
+        """GET /api/ps."""
+        name, length = self._tags()[0], self._service.spec.max_tokens
+        model = OllamaRunningModel(name, name, self._bytes, self._digest, self._details, NEVER, 0, length)
+        return json_answer(encode_json(OllamaRunningModels([model])))
+
+    async def show(self, request: Request) -> Response:
+        """POST /api/show."""
+        with self._service.admission.request() as room:
+            body = await read_body(request, self._service.settings.payload_limit, room, any_type=True)
+        asked = read(body, OllamaShowRequest)
+        self._check_model(asked.model or asked.name)
+        spec = self._service.spec
+        about = OllamaShowResponse(
+            license="Apache-2.0",
+            modelfile="",
+            parameters="",
+            template="",
+            details=self._details,
+            model_info={
+                "general.architecture": "bert",
+                "general.parameter_count": self._parameters,
+                "bert.block_count": spec.layers,
+                "bert.attention.head_count": spec.heads,
+                "bert.context_length": spec.max_tokens,
+                "bert.embedding_length": spec.dim,
+                "bert.feed_forward_length": spec.intermediate,
+            },
+            capabilities=["embedding"],
+            modified_at=self._modified,
+        )
+        return json_answer(encode_json(about))
+
+    async def version(self, _: Request) -> Response:
+        """GET /api/version."""
+        return json_answer(encode_json(OllamaVersion(__version__)))
+
+    async def refuse(self, condition: str, why: str, _: Request) -> Response:
+        """Refuse what this server cannot do."""
+        raise ApiError(condition, why)

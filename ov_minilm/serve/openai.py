@@ -1,0 +1,234 @@
+"""OpenAI's embeddings API: what comes in, what goes out, and its errors. Also our own form of /tokenize."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, cast, get_args
+
+from msgspec import Meta, Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ov_minilm.serve.errors import ApiError, encode_json
+from ov_minilm.serve.parsing import read, texts_or_ids
+from ov_minilm.serve.service import Embedded, Handlers, Service, Work, json_answer, write_rows
+from ov_minilm.serve.settings import Truncate
+from ov_minilm.spec import FloatArray
+
+MAX_ID = 100_255  # the last of cl100k that stands for text; the model's own vocabulary is smaller
+
+TokenId = Annotated[int, Meta(ge=0, le=MAX_ID)]
+
+
+class EmbeddingRequest(Struct):
+    """The body of POST /v1/embeddings."""
+
+    input: Annotated[  # a list is of one kind, which no type here says: see texts_or_ids()
+        str | list[str | TokenId | list[TokenId]],
+        Meta(
+            description="a text, a list of texts, a list of token ids (integers from 0 to "
+            f"{MAX_ID}), or a list of such lists"
+        ),
+    ]
+    model: Annotated[
+        str | None, Meta(description="a name of /v1/models; others are served too, unless --strict-model")
+    ] = None
+    encoding_format: Annotated[
+        Literal["float", "base64"] | None,
+        Meta(description='"float" (numbers, the default) or "base64" (of little-endian float32)'),
+    ] = None
+    dimensions: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="an integer, at least 1: so many components are kept, of unit length again"),
+    ] = None
+    user: Annotated[str | None, Meta(description="a text; it is ignored")] = None
+    truncate: Annotated[
+        Truncate | None,
+        Meta(
+            description='"end" (cut), "error" (refuse) or "mean" (average windows), for texts that are too '
+            "long for the model"
+        ),
+    ] = None
+
+
+class TokenizeRequest(Struct):
+    """A body of POST /tokenize."""
+
+    input: Annotated[str | list[str], Meta(description="a text or a list of texts")]
+
+
+class Embedding(Struct, tag_field="object", tag="embedding"):
+    """One vector: numbers, or base64 of little-endian float32."""
+
+    index: int
+    embedding: list[float] | str
+
+
+class Usage(Struct):
+    """Tokens that were embedded, [CLS] and [SEP] included; what was cut off does not count."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingResponse(Struct):
+    """The answer of POST /v1/embeddings, in the order of the input."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: Usage
+
+
+class Tokens(Struct, tag_field="object", tag="tokens"):
+    """The token ids of one text, as the model reads them: window after window."""
+
+    index: int
+    windows: list[list[int]]
+    truncated: bool
+
+
+class TokenizeResponse(Struct):
+    """An answer of POST /tokenize."""
+
+    object: Literal["list"]
+    data: list[Tokens]
+    model: str
+    usage: Usage
+
+
+class Model(Struct, tag_field="object", tag="model"):
+    """A name under which the model is served."""
+
+    id: str
+    created: int  # seconds since 1970: when the server started
+    owned_by: str
+
+
+class ModelList(Struct):
+    """The answer of GET /v1/models."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class ErrorBody(Struct):
+    """What went wrong. `param` names the field, `code` is for programs."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(Struct):
+    """The answer to everything that is refused or failed."""
+
+    error: ErrorBody
+
+
+def error_answer(error: ApiError) -> tuple[int, bytes]:
+    """Return status and body of an error, as OpenAI's API has them."""
+    if error.status == 429:
+        kind = "rate_limit_error"
+    else:
+        kind = "server_error" if error.status >= 500 else "invalid_request_error"
+    return error.status, encode_json(ErrorResponse(ErrorBody(error.message, kind, error.param, error.code)))
+
+
+class OpenAI:
+    """The handlers."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def routes(self) -> dict[str, Handlers]:
+        """Return the URLs, but for /v1/models/{name}, and what answers each method."""
+        return {
+            "/v1/embeddings": {"POST": self.embeddings},
+            "/v1/models": {"GET": self.models},
+        }
+
+    async def embeddings(self, request: Request) -> Response:
+        """POST /v1/embeddings."""
+        header = request.headers.get("x-truncate")
+        return await self._service.embed(request, lambda body: self._read(body, header))
+
+    def _read(self, body: bytes | bytearray, header: str | None) -> Work:
+        asked = read(body, EmbeddingRequest)
+        model = self._model_name(asked.model)
+        self._service.check_dimensions(asked.dimensions)
+        if header not in (None, *get_args(Truncate)):
+            message = f"x-truncate is {header!r}; choose end, error or mean"
+            raise ApiError("bad_field", message, param="x-truncate")
+        form, dimensions = asked.encoding_format, asked.dimensions
+
+        def write(found: Embedded) -> bytearray:
+            return embedding_answer(found.shortened(dimensions), form, model, found.tokens)
+
+        return Work(
+            texts_or_ids(asked.input, self._service.settings.max_client_batch_size, "input"),
+            asked.truncate or cast("Truncate | None", header) or self._service.settings.truncate,
+            write,
+            cut_advice='send "truncate": "end" to cut it or "mean" to average its windows',
+            ids_model=asked.model,
+        )
+
+    def _model_name(self, asked: str | None) -> str:
+        """Return the name that the answer says. ApiError 404 if only known ones are served."""
+        names = self._service.names
+        if asked in names:
+            return asked
+        if self._service.settings.strict_model:
+            said = "no model was named" if asked is None else f"the model {asked!r:.200} does not exist"
+            message = f"{said}; this server has {', '.join(names)}"
+            raise ApiError("no_such_model", message, param="model")
+        return names[0]
+
+    def tokens(self, asked: TokenizeRequest) -> bytes:
+        """Return the answer of POST /tokenize with `input`: ids, window after window."""
+        texts = texts_or_ids(asked.input, self._service.settings.max_client_batch_size, "input")
+        self._service.check_characters(texts, "input")
+        tokenized = self._service.embedder.tokenize(texts, truncate="mean")
+        data = [
+            Tokens(index, [ids.tolist() for ids in windows], len(windows) > 1)
+            for index, windows in enumerate(tokenized.windows)
+        ]
+        total = sum(tokenized.tokens)
+        return encode_json(TokenizeResponse("list", data, self._service.names[0], Usage(total, total)))
+
+    async def models(self, _: Request) -> Response:
+        """GET /v1/models."""
+        return json_answer(
+            encode_json(ModelList("list", [self._model(name) for name in self._service.names]))
+        )
+
+    async def model(self, request: Request) -> Response:
+        """GET /v1/models/{id}; ids may hold slashes."""
+        name = request.path_params["name"]
+        if name not in self._service.names:
+            raise ApiError(
+                "no_such_model",
+                f"the model {name!r:.200} does not exist; this server has {', '.join(self._service.names)}",
+                param="model",
+            )
+        return json_answer(encode_json(self._model(name)))
+
+    def _model(self, name: str) -> Model:
+        return Model(name, self._service.started, "ov_minilm")
+
+
+def embedding_answer(vectors: FloatArray, form: str | None, model: str, tokens: int) -> bytearray:
+    """Return the JSON for vectors [N, D]: as numbers, or as base64, which is a third of the size."""
+    rows: Iterable[Any] = (
+        Embedding(i, to_base64(vector) if form == "base64" else vector.tolist())
+        for i, vector in enumerate(vectors)
+    )
+    end = b',"model":%b,"usage":%b}' % (encode_json(model), encode_json(Usage(tokens, tokens)))
+    return write_rows(b'{"object":"list","data":', rows, end)
+
+
+def to_base64(vector: FloatArray) -> str:
+    """Return little-endian float32, as OpenAI's clients read it."""
+    return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode("ascii")

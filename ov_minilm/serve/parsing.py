@@ -1,0 +1,133 @@
+"""Reading JSON bodies: strict about known fields, indifferent to unknown ones, and null means absent.
+
+What is wrong is told in words: the place, what stands there, and what is expected, which is the description
+of the field that openapi.json shows too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from ov_minilm.serve.errors import ApiError
+from ov_minilm.serve.limits import check_tokens
+
+S = TypeVar("S", bound=Struct)
+SHOWN_CHARACTERS = 60  # of a wrong value, in the message
+
+_PLACE = re.compile(r"- at `\$\.?(.*?)`$")  # in a message of msgspec
+_MISSING = re.compile(r"required field `(\w+)`")
+_decoder = cache(msgspec.json.Decoder)
+
+
+def read(body: bytes | bytearray, kind: type[S]) -> S:
+    """Parse a body. ApiError says what is wrong and where."""
+    try:
+        try:
+            return _decoder(kind).decode(body)  # type: ignore[no-any-return]  # cache hides the type
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            return msgspec.convert(_read_surrogates(body), kind)
+    except msgspec.ValidationError as error:
+        raise _in_words(body, kind, str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise _not_json(error) from error
+
+
+def _not_json(error: Exception) -> ApiError:
+    return ApiError("bad_json", f"the body is not valid JSON in UTF-8: {error}")
+
+
+def _read_surrogates(body: bytes | bytearray) -> Any:
+    """Read again what the fast reader refuses.
+
+    Clients that cut texts in the middle of an emoji send half of a surrogate pair, escaped. That is no text,
+    but Python's reader takes it, and the tokenizer makes it U+FFFD, as everywhere.
+    """
+
+    def refuse(name: str) -> Any:
+        raise ValueError(f"{name} is no JSON")
+
+    return json.loads(body.decode("utf-8"), parse_constant=refuse)
+
+
+def _in_words(body: bytes | bytearray, kind: type[Struct], message: str) -> ApiError:
+    """Return the error for a body that is JSON but not what the type says."""
+    try:
+        value: Any = json.loads(body)
+    except (ValueError, RecursionError) as error:  # behind the place where the fast reader stopped
+        return _not_json(error)
+    missing, found = _MISSING.search(message), _PLACE.search(message)
+    place = ".".join(filter(None, (found[1] if found else "", missing[1] if missing else "")))
+    if not place:
+        return ApiError("bad_field", f"the body is {_kind_of(value)}; send a JSON object")
+    names = re.findall(r"\w+|\[(?:\d+|\.\.\.)\]", place)
+    expected = _description(kind, [name for name in names if not name.startswith("[")])
+    if missing:
+        return ApiError("bad_field", f"{place} is missing; expected {expected}", param=names[0])
+    for name in names:
+        value = value[int(name[1:-1])] if name.startswith("[") else value[name]
+    return ApiError("bad_field", f"{place} is {_kind_of(value)}; expected {expected}", param=names[0])
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, list | dict):
+        return {list: "a list", dict: "an object"}[type(value)]
+    try:
+        return f"{json.dumps(value, ensure_ascii=False):.{SHOWN_CHARACTERS}}"
+    except ValueError:  # an integer of thousands of digits
+        return "a number"
+
+
+def _description(kind: Any, names: list[str]) -> str:
+    """Return the description of a field, or of a field of a field that is an object."""
+    words = "another type"
+    for name in names:
+        hint = get_type_hints(kind, include_extras=True)[name]
+        words = next(
+            (meta.description or "" for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, Meta)),
+            words,
+        )
+        kind = next((one for one in _parts(hint) if isinstance(one, type) and issubclass(one, Struct)), None)
+    return words
+
+
+def _parts(hint: Any) -> list[Any]:
+    inner = getattr(hint, "__args__", ())
+    return [hint, *(part for one in inner for part in _parts(one))]
+
+
+def texts_or_ids(value: str | list[Any], most: int, field: str) -> list[Any]:
+    """Return the texts, or the lists of token ids, that an input stands for: 1 to `most` of them."""
+    found: list[Any] = [value] if isinstance(value, str) else value
+    kinds = set(map(type, found))
+    if kinds == {int}:  # the ids of a single text
+        found, kinds = [found], {list}
+    if not found:
+        raise ApiError("no_texts", f"{field} is an empty list; send at least one text", param=field)
+    if len(kinds) > 1:
+        names = sorted({str: "texts", int: "numbers", list: "lists"}[kind] for kind in kinds)
+        raise ApiError("bad_field", f"{field} mixes {' and '.join(names)}; send one kind", param=field)
+    if kinds == {list} and len(found) == 1:
+        check_tokens(len(found[0]))
+    check_count(found, most, field)
+    if kinds == {list} and [] in found:
+        message = f"{field}[{found.index([])}] is an empty list of token ids"
+        raise ApiError("no_texts", message, param=field)
+    return found
+
+
+def check_count(found: list[Any], most: int, field: str) -> None:
+    """Refuse more entries than a request may have."""
+    if len(found) > most:
+        raise ApiError(
+            "too_many_texts",
+            f"{field} has {len(found)} entries, this server takes {most} a request; send several requests",
+            param=field,
+        )

@@ -1,0 +1,356 @@
+"""What all APIs share: one way from a request's body to vectors, and the state of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from ov_minilm.errors import SelfCheckFailed, TextTooLong
+from ov_minilm.runtime.embedder import Embedder
+from ov_minilm.runtime.output import shrink
+from ov_minilm.runtime.tokens import Tokenized
+from ov_minilm.serve.access import Outcome
+from ov_minilm.serve.errors import ApiError, encode_json
+from ov_minilm.serve.limits import Admission, BodyBudget, Keys, check_tokens, read_body
+from ov_minilm.serve.metrics import Metrics
+from ov_minilm.serve.settings import Settings, Truncate
+from ov_minilm.serve.token_ids import TokenIdReader
+from ov_minilm.spec import FloatArray, IntArray
+
+T = TypeVar("T")
+Handlers = Mapping[str, Callable[[Request], Awaitable[Response]]]  # by method
+
+# What the event loop does itself, a millisecond at most; more is done in threads.
+INLINE_BODY_BYTES = 4096  # to parse and tokenize
+INLINE_VECTORS = 32  # to write
+LARGE_BODY_BYTES = 262_144  # parsed and tokenized in few threads, which bounds the memory it takes
+LARGE_BODY_THREADS = 2
+CHUNK_CHARACTERS = 65_536  # tokenized at once: a tokenizer takes 200 bytes and more for a token
+CHUNK_TEXTS = 512
+MAX_ESTIMATED_TOKENS = 1_000_000  # of a text of which all windows are embedded
+CHARACTERS_PER_TOKEN = 4  # of English text; for an estimate
+MAX_TOKENIZE_CHARACTERS = 100_000  # of a request that wants to see its tokens: each is 100 bytes of JSON
+SLICE_BYTES = 262_144  # of a large answer, given to the socket at once
+TRIM_AFTER_S = 0.2  # a large request: its answer is sent by then, if the client reads it
+WATCH_DISCONNECT_AFTER_S = 0.25  # before a client that waits is watched
+
+log = logging.getLogger("ov_minilm.serve")
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The result of a request for embeddings."""
+
+    vectors: FloatArray  # [N, D], of unit length
+    tokens: int
+    characters: int
+    outcome: Outcome
+    seconds: float  # since the body was there
+
+    def shortened(self, dimensions: int | None) -> FloatArray:  # -> [N, dimensions]
+        """Return the first components, of unit length again; None keeps all."""
+        return self.vectors if dimensions is None else shrink(self.vectors, dimensions)
+
+
+def no_headers(_: Embedded) -> Mapping[str, str]:
+    """Return no headers."""
+    return {}
+
+
+@dataclass(slots=True)
+class Work:
+    """What an API found in a body, and how it writes the answer."""
+
+    texts: list[Any]  # str, or lists of token ids
+    truncate: Truncate
+    write: Callable[[Embedded], bytes | bytearray]
+    field: str = "input"  # the name of `texts` in the body
+    cut_advice: str = 'send "truncate": true to cut it'  # to a client whose text is too long
+    ids_model: str | None = None  # the model whose token ids these are, as far as the client says
+    keep_end: bool = False  # of a text that is cut: its last tokens, not its first
+    headers: Callable[[Embedded], Mapping[str, str]] = no_headers
+
+
+class Service:
+    """One embedder behind limits, and what is known about it."""
+
+    def __init__(self, embedder: Embedder, settings: Settings) -> None:
+        self.settings = settings
+        self.embedder = embedder
+        self.spec = embedder.spec
+        self.admission = Admission(
+            settings.max_concurrent_requests, settings.max_queue_seconds, settings.payload_limit
+        )
+        self.metrics = Metrics(self.admission, embedder)
+        self.keys = Keys(settings.api_keys)
+        self.ready = False  # an inference gave the right vector
+        self.prepared = False  # warmed up if that was asked for, or about to be
+        self.draining = False  # told to end: answers what has come, and no more
+        self.started = int(time.time())
+        self.info = embedder.info
+        self.names = settings.served_model_names or (self.info.model.rpartition("/")[2], self.info.model)
+        self._ids = TokenIdReader(
+            settings.token_ids, embedder.tokenize(["hello world"]).windows[0][0].tolist()
+        )
+        self._large = ThreadPoolExecutor(LARGE_BODY_THREADS, "ov_minilm large requests")
+
+    async def embed(
+        self,
+        request: Request,
+        parse: Callable[[bytes | bytearray], Work],
+        *,
+        any_type: bool = False,
+    ) -> Response:
+        """Answer a request for embeddings, of whichever API: `parse` reads its body."""
+        outcome: Outcome = request.scope["outcome"]
+        with self.admission.request() as room, self._giving_memory_back(room):
+            received = [await read_body(request, self.settings.payload_limit, room, any_type=any_type)]
+            size = len(received[0])
+            came = time.perf_counter()
+            work, tokenized, characters = await self._offload(size, partial(self._prepare, parse, received))
+            outcome.texts, outcome.truncated = len(tokenized.windows), len(tokenized.truncated)
+            outcome.tokens = tokens = sum(tokenized.tokens)
+            queued = time.perf_counter()
+            await asyncio.sleep(0)  # requests of the same turn of the loop are submitted together
+            with self.admission.budget(sum(map(len, tokenized.windows))).queued(tokens):
+                began: list[float] = []
+                vectors = await _or_client_disconnect(
+                    self.embedder.asubmit(tokenized, started=lambda: began.append(time.perf_counter())),
+                    request,
+                )
+            embedded = time.perf_counter()
+            outcome.phases = {
+                "tokenize": (came, queued),
+                "queue": (queued, began[0] if began else queued),
+                "inference": (began[0] if began else queued, embedded),
+            }
+            found = Embedded(vectors, tokens, characters, outcome, embedded - came)
+            del tokenized, vectors
+            write = partial(work.write, found)
+            answer = await (asyncio.to_thread(write) if outcome.texts > INLINE_VECTORS else _now(write))
+        self.metrics.embedded(outcome)
+        headers = {
+            "x-truncated": str(outcome.truncated),
+            "x-model-fingerprint": self.info.fingerprint,
+            "server-timing": ", ".join(
+                f"{name};dur={1000 * (ended - begun):.2f}" for name, (begun, ended) in outcome.phases.items()
+            ),
+        }
+        return json_answer(answer, headers | dict(work.headers(found)))
+
+    async def offload_body(self, request: Request, write: Callable[[bytes | bytearray], bytes]) -> Response:
+        """Answer a request about tokens: `write` reads the body and returns the answer."""
+        with self.admission.request() as room, self._giving_memory_back(room):
+            body = await read_body(request, self.settings.payload_limit, room)
+            return json_answer(await self._offload(len(body), partial(write, body)))
+
+    async def _offload(self, size: int, work: Callable[[], T]) -> T:
+        """Do the work for a small body in the event loop, for others in threads."""
+        if size < INLINE_BODY_BYTES:
+            return work()
+        pool = self._large if size >= LARGE_BODY_BYTES else None
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+    def _prepare(
+        self, parse: Callable[[bytes | bytearray], Work], received: list[bytearray]
+    ) -> tuple[Work, Tokenized, int]:
+        """Parse a body and tokenize its texts; neither is kept. ApiError 429 before tokenizing."""
+        work = parse(received.pop())
+        texts, work.texts = work.texts, []
+        if texts and isinstance(texts[0], list):
+            texts = self._ids.read(texts, work.ids_model)
+        most = MAX_ESTIMATED_TOKENS if work.truncate == "mean" else self.spec.max_tokens
+        estimate = sum(min(len(text) // CHARACTERS_PER_TOKEN + 2, most) for text in texts)
+        with self.admission.budget(len(texts)).tokenizing(estimate):
+            return work, self._tokenize(texts, work), sum(map(len, texts))
+
+    def _tokenize(self, texts: Sequence[Any], work: Work) -> Tokenized:
+        """Tokenize chunk by chunk, so that few texts at a time are in the tokenizer's own, large form."""
+        keep_end = work.keep_end and work.truncate == "end"
+        windows: list[list[IntArray]] = []
+        truncated: list[int] = []
+        tokens = 0
+        for start, chunk in _chunks(texts):
+            part = self._tokenize_chunk(chunk, start, "mean" if keep_end else work.truncate, work)
+            if keep_end:
+                part = self._keep_ends(part)
+            truncated += [start + index for index in part.truncated]
+            windows += part.windows
+            tokens += sum(part.tokens)
+            check_tokens(tokens)
+        return Tokenized(windows, truncated)
+
+    def _tokenize_chunk(self, texts: Sequence[Any], start: int, truncate: Truncate, work: Work) -> Tokenized:
+        try:
+            return self.embedder.tokenize(texts, truncate=truncate)
+        except ValueError as error:  # an id that the vocabulary does not have; ids are one chunk
+            raise ApiError("bad_token_ids", str(error), param=work.field) from error
+        except TextTooLong as error:
+            raise ApiError(
+                "text_too_long",
+                f"{work.field}[{start + error.index}] has {error.tokens} tokens, the model reads "
+                f"{error.limit}; shorten it, or {work.cut_advice}",
+                param=work.field,
+            ) from error
+
+    def _keep_ends(self, tokenized: Tokenized) -> Tokenized:
+        """Return as many of the last tokens of each text as the model reads, of all its windows."""
+        room = self.spec.max_tokens - 2
+        windows: list[list[IntArray]] = []
+        for of_text in tokenized.windows:
+            if len(of_text) > 1:
+                last = np.concatenate([ids[1:-1] for ids in of_text[-2:]])[-room:]
+                of_text = [np.concatenate([of_text[0][:1], last, of_text[0][-1:]])]  # [CLS] … [SEP]
+            windows.append(of_text)
+        return Tokenized(windows, [i for i, of_text in enumerate(tokenized.windows) if len(of_text) > 1])
+
+    def check_dimensions(self, dimensions: int | None) -> None:
+        """Refuse more components than there are. ApiError 400."""
+        if dimensions is not None and not 1 <= dimensions <= self.spec.dim:
+            message = f"dimensions is {dimensions}, this model has {self.spec.dim}"
+            raise ApiError("bad_field", message, param="dimensions")
+
+    def check_characters(self, texts: Iterable[Any], field: str) -> None:
+        """Refuse more text than a request may have whose tokens are listed. ApiError 400."""
+        characters = sum(map(len, texts))
+        if characters > MAX_TOKENIZE_CHARACTERS:
+            raise ApiError(
+                "too_many_tokens",
+                f"{field} has {characters} characters, {MAX_TOKENIZE_CHARACTERS} may be tokenized in a "
+                "request; send several requests",
+                param=field,
+            )
+
+    async def check(self) -> None:
+        """Run a real inference and compare it with the golden vector; ApiError 503 if it differs."""
+        try:
+            await asyncio.to_thread(self.embedder.self_check)
+        except SelfCheckFailed as error:
+            raise ApiError("wrong_vectors", str(error)) from error
+        self.ready = True
+
+    async def warm_up(self) -> None:
+        """Compile everything, if that was asked for."""
+        self.prepared = True
+        if self.settings.warm_up:
+            await asyncio.to_thread(self.embedder.warm_up)
+
+    def warm_up_aside(self) -> None:
+        """Compile everything beside the first requests: a mounted application is told of no start."""
+        self.prepared = True
+        if self.settings.warm_up:
+            self._large.submit(self.embedder.warm_up).add_done_callback(_log_failure)
+
+    @contextmanager
+    def _giving_memory_back(self, room: BodyBudget) -> Iterator[None]:
+        """Return to the operating system what a large request took: malloc would keep it for the next one."""
+        try:
+            yield
+        finally:
+            if room.size >= LARGE_BODY_BYTES:
+                asyncio.get_running_loop().call_later(TRIM_AFTER_S, self._large.submit, _trim)
+
+
+def _log_failure(future: Any) -> None:
+    if error := future.exception():
+        log.error("warming up failed", exc_info=error)
+
+
+def _trim() -> None:
+    with suppress(AttributeError, OSError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _chunks(texts: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
+    """Yield parts of a list of texts, and where each starts. Lists of token ids are one part."""
+    if texts and isinstance(texts[0], list):
+        yield 0, texts
+        return
+    start = characters = 0
+    for end, text in enumerate(texts, 1):
+        characters += len(text)
+        if characters >= CHUNK_CHARACTERS or end - start == CHUNK_TEXTS or end == len(texts):
+            yield start, texts[start:end]
+            start, characters = end, 0
+
+
+class SlicedResponse(Response):
+    """A large answer, sent in slices: the socket's buffer holds one of them, not a second copy of all."""
+
+    def __init__(self, content: bytes | bytearray, headers: Mapping[str, str]) -> None:
+        self._content = memoryview(content)
+        super().__init__(headers=dict(headers) | {"content-length": str(len(content))})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer."""
+        del scope, receive
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        for start in range(0, len(self._content), SLICE_BYTES):
+            message: Message = {
+                "type": "http.response.body",
+                "body": bytes(self._content[start : start + SLICE_BYTES]),
+                "more_body": start + SLICE_BYTES < len(self._content),
+            }
+            await send(message)
+
+
+def json_answer(content: bytes | bytearray, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer of 200."""
+    if len(content) <= SLICE_BYTES:
+        return Response(bytes(content), headers=headers, media_type="application/json")
+    return SlicedResponse(content, {"content-type": "application/json"} | dict(headers or {}))
+
+
+def write_rows(begin: bytes, rows: Iterable[object], end: bytes) -> bytearray:
+    """Return JSON with a list of rows in it, made row by row: a number of Python takes 25 bytes."""
+    answer = bytearray(begin + b"[")
+    for number, row in enumerate(rows):
+        answer += b"," if number else b""
+        answer += encode_json(row)
+    answer += b"]" + end
+    return answer
+
+
+async def _now(work: Callable[[], T]) -> T:
+    return work()
+
+
+async def _or_client_disconnect(found: asyncio.Future[FloatArray], request: Request) -> FloatArray:
+    """Wait for the vectors. A client that disconnects takes its texts out of the queue.
+
+    Listening for that costs more than embedding a short text, so it begins when the answer takes long.
+
+    Raises:
+        ClientDisconnect: the client left.
+    """
+    leaving: asyncio.Future[Message] | None = None
+
+    def listen() -> None:
+        nonlocal leaving
+        leaving = asyncio.ensure_future(request.receive())
+        leaving.add_done_callback(lambda _: found.cancel())
+
+    timer = asyncio.get_running_loop().call_later(WATCH_DISCONNECT_AFTER_S, listen)
+    try:
+        return await found
+    except asyncio.CancelledError:
+        if leaving is not None and leaving.done() and not leaving.cancelled():
+            raise ClientDisconnect from None
+        raise
+    finally:
+        timer.cancel()
+        if leaving is not None:
+            leaving.cancel()

@@ -1,0 +1,341 @@
+"""The API of Text Embeddings Inference: what comes in, what goes out, and its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property, partial
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+from starlette.requests import Request
+from starlette.responses import Response
+from tokenizers import Encoding, Tokenizer
+
+from ov_minilm._version import __version__
+from ov_minilm.serve.errors import ApiError, encode_json
+from ov_minilm.serve.openai import OpenAI, TokenId
+from ov_minilm.serve.openai import TokenizeRequest as TokenizeInputRequest
+from ov_minilm.serve.parsing import check_count, read, texts_or_ids
+from ov_minilm.serve.service import Embedded, Handlers, Service, Work, json_answer, write_rows
+from ov_minilm.serve.settings import Truncate
+
+TEXTS_OR_IDS = "a text, a list of texts, a list of token ids, or a list of such lists"
+TRUNCATE = "true (cut texts that are too long) or false (refuse them); the default is the server's"
+
+Truncated = Annotated[bool | None, Meta(description=TRUNCATE)]
+Direction = Annotated[
+    Literal["left", "right", "Left", "Right"] | None,
+    Meta(description='"right" (keep the start of a text that is cut, the default) or "left" (keep its end)'),
+]
+PromptName = Annotated[
+    str | None, Meta(description="the name of a prompt of the model, which goes before each text")
+]
+
+
+class EmbedRequest(Struct):
+    """The body of POST /embed and POST /."""
+
+    inputs: Annotated[str | list[str | TokenId | list[TokenId]], Meta(description=TEXTS_OR_IDS)]
+    truncate: Truncated = None
+    truncation_direction: Direction = None
+    prompt_name: PromptName = None
+    normalize: Annotated[
+        bool | None,
+        Meta(description="true or false; it changes nothing: the model itself ends with unit vectors"),
+    ] = None
+    dimensions: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="an integer, at least 1: so many components are kept, of unit length again"),
+    ] = None
+
+
+class SimilarityInput(Struct):
+    """A text, and others that are compared with it."""
+
+    source_sentence: Annotated[str, Meta(description="a text")]
+    sentences: Annotated[list[str], Meta(description="a list of texts")]
+
+
+class SimilarityParameters(Struct):
+    """How the texts of POST /similarity are embedded."""
+
+    truncate: Truncated = None
+    truncation_direction: Direction = None
+    prompt_name: PromptName = None
+
+
+class SimilarityRequest(Struct):
+    """The body of POST /similarity."""
+
+    inputs: Annotated[SimilarityInput, Meta(description="an object with source_sentence and sentences")]
+    parameters: Annotated[
+        SimilarityParameters | None, Meta(description="an object with truncate and truncation_direction")
+    ] = None
+
+
+class TokenizeInputsRequest(Struct):
+    """A body of POST /tokenize, as Text Embeddings Inference has it."""
+
+    inputs: Annotated[str | list[str], Meta(description="a text or a list of texts")]
+    add_special_tokens: Annotated[bool, Meta(description="true or false: with [CLS] and [SEP]")] = True
+    prompt_name: PromptName = None
+
+
+class Token(Struct):
+    """A token of a text that is not cut. `start` and `stop` count bytes of UTF-8."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+class DecodeRequest(Struct):
+    """The body of POST /decode."""
+
+    ids: Annotated[
+        list[TokenId | list[TokenId]], Meta(description="a list of token ids, or a list of such lists")
+    ]
+    skip_special_tokens: Annotated[bool, Meta(description="true or false: without [CLS] and [SEP]")] = True
+
+
+class ModelType(Struct):
+    """What the model is."""
+
+    embedding: dict[str, str]
+
+
+class Info(Struct):
+    """The answer of GET /info."""
+
+    model_id: str
+    model_sha: str | None
+    model_dtype: str
+    served_model_name: str
+    model_type: ModelType
+    max_concurrent_requests: int
+    max_input_length: int
+    max_batch_tokens: int
+    max_batch_requests: int | None
+    max_client_batch_size: int
+    auto_truncate: bool
+    tokenization_workers: int
+    version: str
+    sha: str | None
+    docker_label: str | None
+
+
+class TeiErrorResponse(Struct):
+    """The answer to everything that is refused or failed."""
+
+    error: str
+    error_type: str
+
+
+class _WhichTokenize(Struct):
+    """Enough of a body of POST /tokenize to tell the two forms apart."""
+
+    inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+def error_answer(error: ApiError) -> tuple[int, bytes]:
+    """Return status and body of an error, as Text Embeddings Inference has them."""
+    status, kind = error.condition.tei
+    return status, encode_json(TeiErrorResponse(error.message, kind))
+
+
+class Tei:
+    """The handlers."""
+
+    def __init__(self, service: Service, openai: OpenAI) -> None:
+        self._service = service
+        self._openai = openai
+
+    def routes(self) -> dict[str, Handlers]:
+        """Return the URLs and what answers each method."""
+        embed, info = {"POST": self.embed}, {"GET": self.info}
+        refusals = {
+            "/embed_all": "this model gives one vector a text; its graph has no vectors of tokens to give",
+            "/embed_sparse": "this model gives dense vectors; /embed has them",
+            "/rerank": "this model is not a re-ranker; /similarity compares texts by their vectors",
+            "/predict": "this model is not a classifier; /embed has its vectors",
+        }
+        return {
+            "/embed": embed,
+            "/": embed,
+            "/invocations": embed,
+            "/similarity": {"POST": self.similarity},
+            "/tokenize": {"POST": self.tokenize},
+            "/decode": {"POST": self.decode},
+            "/info": info,
+            **{path: {"POST": partial(self.refuse, why)} for path, why in refusals.items()},
+        }
+
+    async def embed(self, request: Request) -> Response:
+        """POST /embed, POST / and POST /invocations."""
+        return await self._service.embed(request, self._read_embed)
+
+    def _read_embed(self, body: bytes | bytearray) -> Work:
+        asked = read(body, EmbedRequest)
+        self._service.check_dimensions(asked.dimensions)
+
+        def write(found: Embedded) -> bytearray:
+            return write_rows(b"", (row.tolist() for row in found.shortened(asked_dimensions)), b"")
+
+        asked_dimensions = asked.dimensions
+        texts = texts_or_ids(asked.inputs, self._service.settings.max_client_batch_size, "inputs")
+        return self._work(texts, asked, write)
+
+    def _work(self, texts: list[Any], asked: EmbedRequest | SimilarityParameters, write: Any) -> Work:
+        truncate: Truncate = self._service.settings.truncate
+        if asked.truncate is not None:
+            truncate = "end" if asked.truncate else "error"
+        return Work(
+            self._prompted(texts, asked.prompt_name),
+            truncate,
+            write,
+            field="inputs",
+            keep_end=(asked.truncation_direction or "right").lower() == "left",
+            headers=_headers,
+        )
+
+    def _prompted(self, texts: list[Any], name: str | None) -> list[Any]:
+        """Put the prompt of this name before each text."""
+        if name is None:
+            return texts
+        prompts = self._service.spec.prompts
+        if name not in prompts:
+            has = f"it has {', '.join(sorted(prompts))}" if prompts else "it was trained without any"
+            message = f"prompt_name is {name!r:.60}, this model has no such prompt; {has}"
+            raise ApiError("bad_field", message, param="prompt_name")
+        if not isinstance(texts[0], str):
+            raise ApiError("bad_field", "prompt_name goes before texts, not token ids", param="prompt_name")
+        return [prompts[name] + text for text in texts]
+
+    async def similarity(self, request: Request) -> Response:
+        """POST /similarity: the cosine of one text to each of several others."""
+        return await self._service.embed(request, self._read_similarity)
+
+    def _read_similarity(self, body: bytes | bytearray) -> Work:
+        asked = read(body, SimilarityRequest)
+        if not asked.inputs.sentences:
+            message = "inputs.sentences is an empty list; send at least one text"
+            raise ApiError("no_texts", message, param="inputs")
+        texts = [asked.inputs.source_sentence, *asked.inputs.sentences]
+        check_count(texts, self._service.settings.max_client_batch_size, "inputs")
+
+        def write(found: Embedded) -> bytes:
+            return encode_json((found.vectors[1:] @ found.vectors[0]).tolist())
+
+        return self._work(texts, asked.parameters or SimilarityParameters(), write)
+
+    async def tokenize(self, request: Request) -> Response:
+        """POST /tokenize: with `inputs` as Text Embeddings Inference has it, with `input` in windows."""
+
+        def write(body: bytes | bytearray) -> bytes:
+            try:
+                theirs = msgspec.json.decode(body, type=_WhichTokenize).inputs is not msgspec.UNSET
+            except msgspec.DecodeError:  # the reader says what is wrong
+                theirs = False
+            if not theirs:
+                return self._openai.tokens(read(body, TokenizeInputRequest))
+            request.scope["error_answer"] = error_answer
+            return self._tokens(read(body, TokenizeInputsRequest))
+
+        return await self._service.offload_body(request, write)
+
+    def _tokens(self, asked: TokenizeInputsRequest) -> bytes:
+        texts = texts_or_ids(asked.inputs, self._service.settings.max_client_batch_size, "inputs")
+        self._service.check_characters(texts, "inputs")
+        texts = self._prompted(texts, asked.prompt_name)
+        encodings = (
+            self._tokenizer.encode(text, add_special_tokens=asked.add_special_tokens)
+            for text in _valid(texts)
+        )
+        rows = (_token_list(text, encoding) for text, encoding in zip(texts, encodings, strict=True))
+        return bytes(write_rows(b"", rows, b""))
+
+    async def decode(self, request: Request) -> Response:
+        """POST /decode: the text that token ids stand for."""
+        return await self._service.offload_body(request, self._decode)
+
+    def _decode(self, body: bytes | bytearray) -> bytes:
+        asked = read(body, DecodeRequest)
+        lists = texts_or_ids(asked.ids, self._service.settings.max_client_batch_size, "ids")
+        for index, ids in enumerate(lists):
+            if max(map(int, ids)) >= self._service.spec.vocab_size:
+                last = self._service.spec.vocab_size - 1
+                message = f"ids[{index}] holds an id over {last}, the last of this model"
+                raise ApiError("bad_token_ids", message, param="ids")
+        return encode_json([self._tokenizer.decode(ids, asked.skip_special_tokens) for ids in lists])
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        """A copy of the embedder's tokenizer that cuts nothing."""
+        tokenizer = Tokenizer.from_str(self._service.embedder._tokens._tokenizer.to_str())
+        tokenizer.no_truncation()
+        return tokenizer
+
+    async def info(self, _: Request) -> Response:
+        """GET /info."""
+        service = self._service
+        about = Info(
+            model_id=service.info.model,
+            model_sha=service.info.fingerprint,
+            model_dtype={"f32": "float32"}.get(service.info.weights, service.info.weights),
+            served_model_name=service.names[0],
+            model_type=ModelType({"pooling": service.spec.pooling}),
+            max_concurrent_requests=service.settings.max_concurrent_requests,
+            max_input_length=service.spec.max_tokens,
+            max_batch_tokens=max(int(np.prod([*map(int, grid.split("x"))])) for grid in service.info.grids),
+            max_batch_requests=None,
+            max_client_batch_size=service.settings.max_client_batch_size,
+            auto_truncate=service.settings.truncate != "error",
+            tokenization_workers=service.info.threads,
+            version=__version__,
+            sha=None,
+            docker_label=None,
+        )
+        return json_answer(encode_json(about))
+
+    async def refuse(self, why: str, _: Request) -> Response:
+        """Refuse what needs a model of another kind."""
+        raise ApiError("unsupported", why)
+
+
+def _headers(found: Embedded) -> Mapping[str, str]:
+    """Return the headers of Text Embeddings Inference: milliseconds and counts."""
+    names = {"tokenize": "tokenization", "queue": "queue", "inference": "inference"}
+    phases = {
+        f"x-{names[name]}-time": str(round(1000 * (ended - begun)))
+        for name, (begun, ended) in found.outcome.phases.items()
+    }
+    total = str(round(1000 * found.seconds))
+    return phases | {
+        "x-compute-type": "cpu",
+        "x-compute-time": total,
+        "x-total-time": total,
+        "x-compute-characters": str(found.characters),
+        "x-compute-tokens": str(found.tokens),
+    }
+
+
+def _valid(texts: list[str]) -> list[str]:
+    """Return the texts as the tokenizer takes them: half a surrogate pair is U+FFFD."""
+    return [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
+
+
+def _token_list(text: str, encoding: Encoding) -> list[Token]:
+    at = [0]  # bytes before each character
+    for character in text:
+        at.append(at[-1] + len(character.encode("utf-8", "replace")))
+    rows = zip(encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True)
+    return [
+        Token(number, token, True, None, None)
+        if special
+        else Token(number, text[start:stop], False, at[start], at[stop])
+        for number, token, special, (start, stop) in rows
+    ]
