@@ -110,6 +110,11 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--threads", type=click.IntRange(1), help="Default: what the container grants."),
         click.option(
+            "--memory-mb",
+            type=click.IntRange(1),
+            help="MB that the process may take, about; less is slower. Default: no bound.",
+        ),
+        click.option(
             "--lowering", type=click.Choice(["auto", "native", "conv"]), default="auto", show_default=True
         ),
         click.option(

@@ -26,7 +26,7 @@ from ov_minilm.errors import ArtefactError, CacheWarning, OvMiniLMError, SelfChe
 from ov_minilm.files import whole
 from ov_minilm.runtime import cpus
 from ov_minilm.runtime.cache import SUFFIX, is_whole
-from ov_minilm.spec import LONG
+from ov_minilm.spec import LONG_TEXT_TOKENS
 
 if TYPE_CHECKING:
     from ov_minilm.runtime.embedder import Embedder
@@ -189,7 +189,7 @@ def _probe(options: dict[str, Any], reference: str | None) -> Iterator[Finding]:
             "plan",
             "ok",
             f"{info.device}, {info.weights} {info.lowering}, {info.precision} "
-            f"(over {LONG} tokens {info.long_precision}), {info.threads} threads",
+            f"(over {LONG_TEXT_TOKENS} tokens {info.long_precision}), {info.threads} threads",
             facts=info.as_dict(),
         )
         yield _golden(mine)

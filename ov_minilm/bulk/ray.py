@@ -71,6 +71,7 @@ class Opening:
     lowering: Literal["auto", "native", "conv"] = "auto"
     cache_dir: str | os.PathLike[str] | None = None
     threads: int | None = None
+    memory_mb: int | None = None
 
     def open(self) -> Embedder:
         """Open it in this process."""
@@ -89,6 +90,7 @@ class Opening:
             precision=self.precision,
             lowering=self.lowering,
             threads=threads,
+            memory_mb=self.memory_mb,
             cache_dir=self.cache_dir,
         )
 

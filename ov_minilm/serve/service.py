@@ -181,17 +181,17 @@ class Service:
         """Tokenize chunk by chunk, so that few texts at a time are in the tokenizer's own, large form."""
         keep_end = work.keep_end and work.truncate == "end"
         windows: list[list[IntArray]] = []
-        truncated: list[int] = []
+        cut: dict[int, int] = {}
         tokens = 0
         for start, chunk in _chunks(texts):
             part = self._tokenize_chunk(chunk, start, "mean" if keep_end else work.truncate, work)
             if keep_end:
                 part = self._keep_ends(part)
-            truncated += [start + index for index in part.truncated]
+            cut |= {start + index: count for index, count in part.cut.items()}
             windows += part.windows
             tokens += sum(part.tokens)
             check_tokens(tokens)
-        return Tokenized(windows, truncated)
+        return Tokenized(windows, cut)
 
     def _tokenize_chunk(self, texts: Sequence[Any], start: int, truncate: Truncate, work: Work) -> Tokenized:
         try:
@@ -215,7 +215,8 @@ class Service:
                 last = np.concatenate([ids[1:-1] for ids in of_text[-2:]])[-room:]
                 of_text = [np.concatenate([of_text[0][:1], last, of_text[0][-1:]])]  # [CLS] … [SEP]
             windows.append(of_text)
-        return Tokenized(windows, [i for i, of_text in enumerate(tokenized.windows) if len(of_text) > 1])
+        counts = enumerate(zip(tokenized.windows, tokenized.tokens, strict=True))
+        return Tokenized(windows, {i: count for i, (of_text, count) in counts if len(of_text) > 1})
 
     def check_dimensions(self, dimensions: int | None) -> None:
         """Refuse more components than there are. ApiError 400."""
