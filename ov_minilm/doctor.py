@@ -6,6 +6,7 @@ a finding and not the end. The child writes each finding as a line of JSON as so
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -275,7 +276,7 @@ def _time(embedder: Embedder, texts: list[str]) -> float:
 
 def _memory(embedder: Embedder, text: str) -> Finding:
     """Measure the peak of this process with one grid at a time, and then with every grid kept and used."""
-    if sys.platform == "win32":
+    if importlib.util.find_spec("resource") is None:  # Windows
         return Finding("memory", "ok", "not measured on this system")
     one = _peak()
     embedder.warm_up()

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, overload
 
 import numpy as np
-import tokenizers
 
 from ov_minilm._version import __version__
 from ov_minilm.artefact.golden import MIN_COSINE
@@ -25,7 +24,6 @@ from ov_minilm.artefact.location import find_model
 from ov_minilm.artefact.manifest import TOKENIZER, Manifest
 from ov_minilm.errors import ForkedProcess, SelfCheckFailed, TruncationWarning
 from ov_minilm.runtime import cpus
-from ov_minilm.runtime.backend import ov
 from ov_minilm.runtime.engine import Engine
 from ov_minilm.runtime.output import Dtype, Vectors, formed
 from ov_minilm.runtime.plan import AskedLowering, AskedPrecision, Options, memory
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 PACKAGE = Path(__file__).parent.parent
+DEPENDENCIES = ("openvino", "tokenizers", "numpy")  # whose versions `info` tells
 CHUNK_TEXTS = 512  # tokenized at a time, while the batches before them run
 CHUNK_CHARS = 65_536  # the same, for longer texts: some 16,000 tokens, or half a second
 CHUNKS_AHEAD = 2  # that are tokenized before the first of them is done: workers always find texts
@@ -322,13 +321,8 @@ class Embedder:
             compiled=tuple(map(str, compiled)),
             memory_mb=memory(self._manifest, plan.grids, plan.threads),
             memory_used_mb=memory(self._manifest, compiled, plan.threads),
-            versions={
-                "ov-minilm": __version__,
-                "openvino": ov.get_version().partition("-")[0],
-                "tokenizers": tokenizers.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
+            versions={"ov-minilm": __version__, "python": platform.python_version()}
+            | {name: sys.modules[name].__version__.partition("-")[0] for name in DEPENDENCIES},
         )
 
     def self_check(self) -> float:

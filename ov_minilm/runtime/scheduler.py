@@ -292,14 +292,19 @@ class Scheduler:
             for call in places:
                 call.start()
             vectors = self._engine.run(batch)
-            for call, mine in places.items():
-                call.deliver([batch.texts[place].number for place in mine], vectors[mine])
         except Exception as error:
+            self._finish(batch)
             for call in places:
                 call.end(error)
-        finally:
-            tokens = sum(len(text.ids) for text in batch.texts)
-            with self._changed:
-                self._running.discard(batch)
-                self._counts.update(texts=len(batch.texts), tokens=tokens, batches=1, cells=batch.grid.cells)
-                self._changed.notify()
+            return
+        tokens = sum(len(text.ids) for text in batch.texts)
+        self._finish(batch, texts=len(batch.texts), tokens=tokens, batches=1, cells=batch.grid.cells)
+        for call, mine in places.items():
+            call.deliver([batch.texts[place].number for place in mine], vectors[mine])
+
+    def _finish(self, batch: Batch, **counts: int) -> None:
+        """Make room for the next batch; a caller that has its vectors finds nothing of it running."""
+        with self._changed:
+            self._running.discard(batch)
+            self._counts.update(counts)
+            self._changed.notify()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from tokenizers import Tokenizer
 import ov_minilm
 from ov_minilm.errors import ManifestInvalid
 from ov_minilm.runtime import tokens as module
-from ov_minilm.runtime.texts import check_texts, has_surrogates, mend_surrogates
+from ov_minilm.runtime.texts import has_surrogates, mend_surrogates
 from ov_minilm.runtime.tokens import Tokens, pieces
 from ov_minilm.spec import MINILM
 
@@ -219,54 +218,3 @@ def test_another_vocabulary_is_refused() -> None:
         Tokens.open(PATH, other)
 
     assert caught.value.path == PATH
-
-
-@pytest.mark.parametrize(
-    ("item", "message"),
-    [
-        (None, "text 2 is NoneType (None), expected str"),
-        (b"bytes", "text 2 is bytes (b'bytes'), expected str"),
-        (3, "text 2 is int (3), expected str"),
-        (float("nan"), "text 2 is float (nan), expected str"),
-    ],
-    ids=["None", "bytes", "int", "nan"],
-)
-def test_what_is_no_text_is_refused_by_its_index(item: object, message: str) -> None:
-    """The error says which item, of which type, and shows it."""
-    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
-        check_texts(["a", "b", item, None])
-
-
-def test_a_huge_item_is_shown_short() -> None:
-    """An error message stays one line, whatever was passed."""
-    with pytest.raises(TypeError) as caught:
-        check_texts([b"x" * 10_000])
-
-    assert len(str(caught.value)) < 120
-
-
-@pytest.mark.parametrize(
-    ("texts", "message"),
-    [
-        (b"bytes", "expected a str or an iterable of str, not bytes; decode it first"),
-        (bytearray(b"b"), "expected a str or an iterable of str, not bytes; decode it first"),
-        (None, "expected a str or an iterable of str, not NoneType"),
-        (3, "expected a str or an iterable of str, not int"),
-    ],
-    ids=["bytes", "bytearray", "None", "int"],
-)
-def test_what_holds_no_texts_is_refused(texts: object, message: str) -> None:
-    """Bytes would iterate as numbers, so they are named as bytes."""
-    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
-        check_texts(texts)
-
-
-def test_any_iterable_of_str_is_taken() -> None:
-    """Generators, tuples and arrays become lists of their texts."""
-
-    def stream() -> Iterator[str]:
-        yield from ("a", "", "c")
-
-    assert check_texts(stream()) == ["a", "", "c"]
-    assert check_texts(("a", "b")) == ["a", "b"]
-    assert check_texts(np.array(["a", "b"])) == ["a", "b"]
