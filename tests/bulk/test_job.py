@@ -296,8 +296,8 @@ def kill_and_resume(arguments: list[str | Path], seconds: float) -> bool:
 )
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path, kills: int, output: str) -> None:
     """After kill -9 the same command ends with the same bytes, in a folder or in one file."""
-    source = write(tmp_path / "in.parquet", sentences(1500))
-    options: list[str | Path] = [source, "--rows-per-shard", "100", "--id-column", "id"]
+    source = write(tmp_path / "in.parquet", sentences(600 if kills == 1 else 1500))
+    options: list[str | Path] = [source, "--rows-per-shard", "50", "--id-column", "id"]
     (tmp_path / "whole").mkdir()
     started = time.monotonic()
     assert 0 == run("encode", *options, "-o", tmp_path / "whole" / output).returncode
@@ -444,7 +444,7 @@ def test_bad_rows_are_said_and_in_the_exit_code(tmp_path: Path) -> None:
 def test_two_processes_do_not_share_an_output(tmp_path: Path) -> None:
     """The second is refused while the first works."""
     source = write(tmp_path / "in.txt", sentences(8000))
-    with start(source, "-o", tmp_path / "out", "--progress") as first:
+    with start(source, "-o", tmp_path / "out", "--progress", "--rows-per-shard", "100") as first:
         assert first.stderr is not None
         first.stderr.read(1)  # it is encoding now
 
@@ -460,8 +460,8 @@ def test_two_processes_do_not_share_an_output(tmp_path: Path) -> None:
 
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     """It says how to go on; what was half written is gone."""
-    source = write(tmp_path / "in.txt", sentences(8000))
-    arguments: list[str | Path] = [source, "-o", tmp_path / "v.npy", "--rows-per-shard", "500", "--progress"]
+    source = write(tmp_path / "in.txt", sentences(4000))
+    arguments: list[str | Path] = [source, "-o", tmp_path / "v.npy", "--rows-per-shard", "100", "--progress"]
     with start(*arguments) as process:
         until((tmp_path / "v.npy.parts/part-00001.npy").exists, 120)
         process.send_signal(signal.SIGINT)
@@ -474,14 +474,14 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_one_line_and_no_loss(tmp_path: Path) -> None:
     """What was written stays, and with room again the same command ends as it would have."""
-    source = write(tmp_path / "in.txt", sentences(900))
-    arguments: list[str | Path] = ["encode", source, "-o", tmp_path / "out", "--rows-per-shard", "300"]
+    source = write(tmp_path / "in.txt", sentences(300))
+    arguments: list[str | Path] = ["encode", source, "-o", tmp_path / "out", "--rows-per-shard", "100"]
 
     done = subprocess.run(
         [sys.executable, "-m", "ov_minilm", *map(str, arguments)],
         capture_output=True,
         check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
     )
     again = run(*arguments)
 
@@ -489,7 +489,7 @@ def test_a_full_disk_is_one_line_and_no_loss(tmp_path: Path) -> None:
     assert b"File too large" in done.stderr
     assert b"Traceback" not in done.stderr
     assert 0 == again.returncode, again.stderr
-    assert 900 == pq.read_table(tmp_path / "out").num_rows
+    assert 300 == pq.read_table(tmp_path / "out").num_rows
 
 
 def test_text_needs_no_extra(tmp_path: Path) -> None:

@@ -80,7 +80,8 @@ def conversion(small: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("real", [False, True])
 def test_two_builds_give_the_same_bytes_and_neither_phones_home(
     small: Path,
     tmp_path: Path,
