@@ -112,6 +112,7 @@ def merge(path: Path, new: Iterable[Row]) -> None:
     artefacts = {row.artefact for row in new}
     old = [row for row in (read(path) if path.exists() else []) if row.artefact in artefacts]
     rows = {(row.machine, row.what): row for row in (*old, *new)}
+    path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as file:
         for _, row in sorted(rows.items()):
             file.write((json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n").encode())
