@@ -176,13 +176,126 @@ print(json.dumps(found))
     assert np.array_equal(np.tile(vectors, (3, 1)), ask(code, server))
 
 
+def test_azure_openai(server: Running, vectors: FloatArray) -> None:
+    """Azure's client of the openai package: another path, and the key in `api-key`."""
+    openai = pytest.importorskip("openai")
+
+    with openai.AzureOpenAI(azure_endpoint=server.url, api_key=KEY, api_version="2024-10-21") as client:
+        found = client.embeddings.create(model="all-MiniLM-L6-v2", input=TEXTS)
+
+    assert np.array_equal(vectors, np.array([one.embedding for one in found.data], np.float32))
+
+
+CODES = {  # what people write for a server of Text Embeddings Inference, or for Ollama
+    "huggingface_hub": """
+from huggingface_hub import InferenceClient
+client = InferenceClient(URL, token=KEY)
+show([*client.feature_extraction(texts[:-1]), *client.feature_extraction(texts[-1], truncate=True)])
+""",
+    "huggingface_hub /embed": """
+import asyncio
+from huggingface_hub import AsyncInferenceClient
+client = AsyncInferenceClient(f"{URL}/embed", token=KEY)
+options = {"normalize": True, "truncate": True, "truncation_direction": "right"}
+show(asyncio.run(client.feature_extraction(texts, **options)))
+""",
+    "langchain_huggingface": """
+from huggingface_hub import InferenceClient
+from langchain_huggingface import HuggingFaceEndpointEmbeddings
+embeddings = HuggingFaceEndpointEmbeddings(model="sentence-transformers/all-MiniLM-L6-v2")
+embeddings.client = InferenceClient(URL, token=KEY)
+show(embeddings.embed_documents(texts[:-1]) + [embeddings.embed_query(texts[-1])])
+""",
+    "llama_index.embeddings.text_embeddings_inference": """
+from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInference
+embedding = TextEmbeddingsInference(model_name="", base_url=URL, auth_token=KEY)
+show(embedding.get_text_embedding_batch(texts))
+""",
+    "chromadb HuggingFaceEmbeddingServer": """
+from chromadb.utils.embedding_functions import HuggingFaceEmbeddingServer
+os.environ["CHROMA_HUGGINGFACE_API_KEY"] = KEY
+show(HuggingFaceEmbeddingServer(url=f"{URL}/embed", api_key_env_var="CHROMA_HUGGINGFACE_API_KEY")(texts))
+""",
+    "ollama": """
+import ollama
+client = ollama.Client(URL, headers={"authorization": f"Bearer {KEY}"})
+assert "all-minilm:latest" in [model.model for model in client.list().models]
+assert "bert" == client.show("all-minilm").details.family
+assert 1 == len(client.ps().models)
+older = client.embeddings("all-minilm", texts[-1])["embedding"]
+show([*client.embed("all-minilm:l6-v2", texts[:-1]).embeddings, older])
+""",
+    "ollama AsyncClient": """
+import asyncio, ollama
+client = ollama.AsyncClient(URL, headers={"authorization": f"Bearer {KEY}"})
+show(asyncio.run(client.embed("all-minilm", texts)).embeddings)
+""",
+    "langchain_ollama": """
+from langchain_ollama import OllamaEmbeddings
+options = {"headers": {"authorization": f"Bearer {KEY}"}}
+embeddings = OllamaEmbeddings(
+    model="all-minilm", base_url=URL, client_kwargs=options, validate_model_on_init=True
+)
+show(embeddings.embed_documents(texts[:-1]) + [embeddings.embed_query(texts[-1])])
+""",
+    "llama_index.embeddings.ollama": """
+from llama_index.embeddings.ollama import OllamaEmbedding
+options = {"headers": {"authorization": f"Bearer {KEY}"}}
+embedding = OllamaEmbedding(model_name="all-minilm", base_url=URL, client_kwargs=options)
+show(embedding.get_text_embedding_batch(texts))
+""",
+    "chromadb OllamaEmbeddingFunction": """
+from chromadb.utils.embedding_functions import OllamaEmbeddingFunction
+os.environ["OLLAMA_API_KEY"] = KEY
+show(OllamaEmbeddingFunction(url=URL, model_name="chroma/all-minilm-l6-v2-f32")(texts))
+""",
+}
+PROLOGUE = """
+import json, os
+KEY, URL = os.environ["OPENAI_API_KEY"], os.environ["OPENAI_BASE_URL"].removesuffix("/v1")
+texts = json.loads(os.environ["TEXTS"])
+def show(vectors):
+    print(json.dumps([[float(number) for number in vector] for vector in vectors]))
+"""
+
+
+@pytest.mark.parametrize("client", CODES)
+def test_clients_of_the_other_apis(server: Running, vectors: FloatArray, client: str) -> None:
+    """Each gets the vectors of `encode`, bit for bit, of awkward texts and a long one."""
+    pytest.importorskip(client.split()[0])
+    texts = [text.strip() for text in TEXTS if text]  # LlamaIndex strips texts, and refuses empty ones
+    expected = vectors[[bool(text) for text in TEXTS]]
+
+    assert np.array_equal(expected, ask(PROLOGUE + CODES[client], server, texts=texts))
+
+
+OLLAMA = "import ollama; client = ollama.Client(URL, headers={'authorization': f'Bearer {KEY}'}); client."
+HUB = "from huggingface_hub import InferenceClient; InferenceClient(URL, token=%s).feature_extraction(%s)"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (OLLAMA + "embed('llama3', 'a')", "404"),
+        (OLLAMA + "generate('all-minilm', 'a')", "cannot generate text"),
+        (HUB % ("KEY", "[]"), "400"),
+        (HUB % ("'x'", "'a'"), "401"),
+    ],
+)
+def test_errors_reach_the_clients_of_the_other_apis(server: Running, code: str, said: str) -> None:
+    """Each raises its own error, with the status or the words of the server."""
+    pytest.importorskip(code.split()[1].rstrip(";"))
+    with pytest.raises(AssertionError, match=said):
+        ask(PROLOGUE + code, server)
+
+
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which npm installed the clients that people use from Node."""
     if not shutil.which("node") or not shutil.which("npm"):
         pytest.skip("node and npm are not installed")
     folder = tmp_path_factory.mktemp("node")
-    names = ["openai@6", "ai@6", "@ai-sdk/openai@3", "@ai-sdk/openai-compatible@2"]
+    names = ["ollama@0.6", "openai@6", "ai@6", "@ai-sdk/openai@3", "@ai-sdk/openai-compatible@2"]
     done = subprocess.run(
         ["npm", "install", "--no-audit", "--no-fund", "--silent", *names],  # noqa: S607
         cwd=folder,
@@ -232,6 +345,19 @@ console.log(JSON.stringify(found));
     found = ask(code, server, "node", "--input-type=module", "--eval", cwd=packages)
 
     assert np.array_equal(vectors[[0, 1, 2, 3, 4, 0] * 2], found)
+
+
+def test_ollama_node(server: Running, vectors: FloatArray, packages: Path) -> None:
+    """Ollama's client for JavaScript."""
+    code = """
+import { Ollama } from "ollama";
+const headers = {authorization: `Bearer ${process.env.OPENAI_API_KEY}`};
+const client = new Ollama({host: process.env.OPENAI_BASE_URL.replace("/v1", ""), headers});
+const input = JSON.parse(process.env.TEXTS);
+console.log(JSON.stringify((await client.embed({model: "all-minilm", input})).embeddings));
+"""
+
+    assert np.array_equal(vectors, ask(code, server, "node", "--input-type=module", "--eval", cwd=packages))
 
 
 def test_curl(server: Running, vectors: FloatArray) -> None:

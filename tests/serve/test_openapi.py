@@ -81,10 +81,8 @@ def test_every_url_is_described(shipped: Embedder) -> None:
 
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            content = operation.get("requestBody", {"content": {"application/json": {"example": None}}})[
-                "content"
-            ]
-            body = content["application/json"]["example"]
+            asked = operation.get("requestBody", {"content": {"application/json": {"example": None}}})
+            body = asked["content"]["application/json"]["example"]
             answer = ask(app, method.upper(), path.replace("{model}", "all-MiniLM-L6-v2"), body)
             assert 200 == answer.status, path
             schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
