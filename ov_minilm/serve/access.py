@@ -7,6 +7,7 @@ import re
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TextIO
 
 import msgspec
 from starlette.types import Scope
@@ -62,6 +63,19 @@ class AccessLog:
             )
 
 
+class TextLines(logging.Formatter):
+    """Writes every record as a line of text; those of other loggers than the access log name the request."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and the trace behind it."""
+        request_id, _ = request_context.get()
+        line = super().format(record)
+        if not request_id or hasattr(record, "fields"):
+            return line
+        first, *trace = line.split("\n")
+        return "\n".join([f"{first} (request {request_id})", *trace])
+
+
 class JsonLines(logging.Formatter):
     """Writes every record as one line of JSON: time, level, logger, message, request and trace."""
 
@@ -83,3 +97,12 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
         return msgspec.json.encode(line).decode()
+
+
+def configure_logging(level: str, *, as_json: bool, stream: TextIO) -> None:
+    """Send all lines of this process to a stream, in one format; Python's warnings too."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLines() if as_json else TextLines("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+    logging.captureWarnings(True)
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))

@@ -1,38 +1,83 @@
-"""The command `ov-minilm serve`: options become Settings and an Embedder, which become a server."""
+"""The command `ov-minilm serve`: options and environment variables become Settings, an Embedder, a server."""
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import click
+from click.core import ParameterSource
 
 from ov_minilm.serve.settings import AccessLog, Settings, TokenIds, Truncate
 
-KEYS_VARIABLE = "OV_MINILM_API_KEY"
+PREFIX = "OV_MINILM_"  # of the environment variables, one for each option
 DEFAULT = Settings()
+LOOPBACK = ("localhost", "::1")  # and 127.*: nobody outside this machine can connect
+LogFormat = Literal["text", "json"]
+
+
+class Several(click.types.StringParamType):
+    """Texts that an environment variable separates by commas."""
+
+    def split_envvar_value(self, rv: str) -> Sequence[str]:
+        """Return the texts without the blanks around them."""
+        return [part for one in rv.split(",") if (part := one.strip())]
+
+
+class EnvironmentCommand(click.Command):
+    """A command with an environment variable for each option, named as the option is."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the options, each with its variable, which --help shows."""
+        found = super().get_params(ctx)
+        for option in found:
+            if isinstance(option, click.Option) and option.name != "help":
+                longest = max(option.opts, key=len)
+                option.envvar = PREFIX + longest.lstrip("-").replace("-", "_").upper()
+                option.show_envvar = True
+        return found
+
+
+log = logging.getLogger("ov_minilm.serve")
 
 
 def _default(name: str) -> dict[str, Any]:
     return {"default": getattr(DEFAULT, name), "show_default": True}
 
 
-@click.command("serve", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    "serve",
+    cls=EnvironmentCommand,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0: every network of the machine.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: a free one.")
+@click.option(
+    "--port",
+    "ports",
+    type=click.IntRange(0, 65535),
+    multiple=True,
+    default=(8000,),
+    show_default=True,
+    help="0: a free one. Repeatable: clients of Ollama look for 11434.",
+)
 @click.option(
     "--served-model-name",
     "served_model_names",
     multiple=True,
+    type=Several(),
     help="What clients call the model; the first is what answers say. Repeatable. Default: its own names.",
 )
 @click.option(
-    "--strict-model", is_flag=True, help="Refuse other model names with 404 instead of serving them."
+    "--strict-model",
+    is_flag=True,
+    help="Refuse other model names with 404 instead of serving them. Ollama's API always refuses them.",
 )
 @click.option(
     "--truncate",
@@ -53,15 +98,21 @@ def _default(name: str) -> dict[str, Any]:
     **_default("token_ids"),
     help="Of which vocabulary the ids are that some clients send instead of text.",
 )
-@click.option("--api-key", multiple=True, help="Repeatable; other users of the machine see it.")
+@click.option(
+    "--api-key", multiple=True, type=Several(), help="Repeatable; other users of the machine see it here."
+)
 @click.option(
     "--api-key-file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help=f"One key a line. Without either, keys come from {KEYS_VARIABLE}, separated by commas.",
+    help="One key a line; read again at SIGHUP.",
 )
 @click.option("--protect-health", is_flag=True, help="Ask for the key on /health, /livez and /readyz too.")
 @click.option(
-    "--cors-origin", "cors_origins", multiple=True, help="A web site whose pages may ask. Repeatable."
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    type=Several(),
+    help="A web site whose pages may ask. Repeatable.",
 )
 @click.option(
     "--max-client-batch-size",
@@ -88,7 +139,12 @@ def _default(name: str) -> dict[str, Any]:
     help="Likewise, when so much work waits, as fast as this machine is; eight times as much of requests "
     "of over 32 texts.",
 )
-@click.option("--payload-limit", type=click.IntRange(1), **_default("payload_limit"), help="Bytes of a body.")
+@click.option(
+    "--payload-limit",
+    type=click.IntRange(1),
+    **_default("payload_limit"),
+    help="Bytes of a body, which bounds a text too.",
+)
 @click.option(
     "--drain-seconds",
     type=click.IntRange(0),
@@ -101,7 +157,19 @@ def _default(name: str) -> dict[str, Any]:
     **_default("warm_up"),
     help="Compile everything before the first request, so that none waits for it. Without: less memory.",
 )
-@click.option("--access-log", type=click.Choice(get_args(AccessLog)), **_default("access_log"))
+@click.option(
+    "--access-log",
+    type=click.Choice(get_args(AccessLog)),
+    **_default("access_log"),
+    help="A line for each request; json makes all lines JSON.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(get_args(LogFormat)),
+    default="text",
+    show_default=True,
+    help="Of all lines.",
+)
 @click.option(
     "--otlp-endpoint",
     **_default("otlp_endpoint"),
@@ -113,29 +181,36 @@ def _default(name: str) -> dict[str, Any]:
     default="info",
     show_default=True,
 )
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     host: str,
-    port: int,
+    ports: tuple[int, ...],
     truncate: Truncate | None,
     auto_truncate: bool | None,
     api_key: tuple[str, ...],
     api_key_file: Path | None,
     drain_seconds: int,
+    log_format: LogFormat,
     log_level: str,
     **rest: Any,
 ) -> None:
-    """Serve OpenAI's embeddings API until SIGTERM or Ctrl-C.
+    """Serve the embeddings APIs of OpenAI, Text Embeddings Inference and Ollama until SIGTERM or Ctrl-C.
 
     \b
         curl http://127.0.0.1:8000/v1/embeddings -H 'Content-Type: application/json' \\
              -d '{"input": "one text"}'
 
-    http://127.0.0.1:8000/ is a page to try it, /docs describes it.
+    http://127.0.0.1:8000/ is a page to try it, /docs describes it. Every option has an environment
+    variable too, lists with commas; options win.
     """  # noqa: D301  # the backspace is meant: click keeps the lines after it
     if truncate and auto_truncate is not None:
         raise click.UsageError("--truncate and --auto-truncate say the same thing; pass one")
     if auto_truncate is not None:
         truncate = "end" if auto_truncate else "error"
+    if api_key_file and context.get_parameter_source("api_key") is ParameterSource.ENVIRONMENT:
+        api_key = ()
     known = {one.name for one in fields(Settings)}
     chosen = Settings(
         truncate=truncate or DEFAULT.truncate,
@@ -144,23 +219,33 @@ def command(
     )
     from ov_minilm.errors import TruncationWarning
     from ov_minilm.runtime.embedder import Embedder
+    from ov_minilm.serve.access import configure_logging
     from ov_minilm.serve.app import application
     from ov_minilm.serve.server import listen, serve
     from ov_minilm.serve.service import Service
 
-    logging.basicConfig(
-        level=log_level.upper(),
-        format="%(message)s" if chosen.access_log == "json" else "%(asctime)s %(levelname)s %(message)s",
-        stream=sys.stderr,
-    )
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
+    configure_logging(log_level.upper(), as_json="json" in (log_format, chosen.access_log), stream=sys.stderr)
     warnings.simplefilter("ignore", TruncationWarning)  # every answer has the count, and so have the metrics
-    listener = listen(host, port)
+    _warn_of_unknown_variables(context)
+    if not chosen.api_keys and host not in LOOPBACK and not host.startswith("127."):
+        log.warning("without --api-key everybody who can reach %s may use this server", host)
+    listeners = [listen(host, port) for port in ports]
     with Embedder.open(**{name: value for name, value in rest.items() if name not in known}) as embedder:
         embedder.self_check()  # what is wrong is a clear line here, and a trace within the server
         service = Service(embedder, chosen)
-        if not serve(application(service), service, listener, drain_seconds):
+        reload_keys = (lambda: _keys(api_key, api_key_file)) if api_key_file else None
+        if not serve(application(service), service, listeners, drain_seconds, reload_keys):
             raise click.ClickException("the server did not start")
+
+
+def _warn_of_unknown_variables(context: click.Context) -> None:
+    """Name environment variables that look like options and are none: they have no effect."""
+    known = [str(one.envvar) for one in context.command.get_params(context) if one.envvar]
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            meant = f"; did you mean {near[0]}?" if near else "; --help lists those that have"
+            log.warning("the environment variable %s has no effect%s", name, meant)
 
 
 def _keys(given: tuple[str, ...], file: Path | None) -> tuple[str, ...]:
@@ -168,6 +253,4 @@ def _keys(given: tuple[str, ...], file: Path | None) -> tuple[str, ...]:
         given += tuple(filter(None, map(str.strip, file.read_text(encoding="utf-8").splitlines())))
         if not given:
             raise click.UsageError(f"{file}: no key in it; an open server is one without --api-key-file")
-    if not given and (variable := os.environ.get(KEYS_VARIABLE)):
-        given = tuple(key.strip() for key in variable.split(","))
     return given

@@ -41,6 +41,7 @@ class Metrics:
     """One server's figures, in a registry of their own: two servers in a process do not mix."""
 
     def __init__(self, admission: Admission, embedder: Embedder) -> None:
+        self.texts = self.tokens = 0  # embedded since the start
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         registry.register(_Queue(admission, embedder))
@@ -75,6 +76,8 @@ class Metrics:
 
     def embedded(self, outcome: Outcome) -> None:
         """Count what a request was made of, and what it waited for."""
+        self.texts += outcome.texts
+        self.tokens += outcome.tokens
         self._texts.observe(outcome.texts)
         self._tokens.observe(outcome.tokens)
         self._truncated.inc(outcome.truncated)

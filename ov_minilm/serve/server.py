@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import mmap
+import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import click
 import httptools
 import uvicorn
 from starlette.types import ASGIApp
@@ -36,6 +41,8 @@ STATUS_LINES = {
 }
 OFFER_HEADERS = {b"upgrade", b"http2-settings"}  # of an upgrade that is not taken up
 OFFER_TOKENS = {b"upgrade", b"http2-settings"}  # of the header Connection
+
+ReloadKeys = Callable[[], tuple[str, ...]]
 
 log = logging.getLogger("ov_minilm.serve")
 
@@ -241,10 +248,10 @@ def _not_http(data: bytes, reason: str, *, first: bool) -> ApiError:
 class Server(uvicorn.Server):
     """Uvicorn's, with an end in which whoever is connected still gets an answer."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, ready: str) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, reload_keys: ReloadKeys | None) -> None:
         super().__init__(config)
         self._service = service
-        self._ready = ready
+        self._reload_keys = reload_keys
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the end at the first signal, hurry at the second. Ending as asked is no failure: exit 0."""
@@ -255,10 +262,30 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so once."""
+        """Start, and log once what runs where."""
         await super().startup(sockets)
-        if self.started:
-            log.warning("%s", self._ready)
+        if not self.started:
+            return
+        if self._reload_keys is not None and hasattr(signal, "SIGHUP"):
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, self._replace_keys, self._reload_keys)
+        first, *others = map(url, sockets or ())
+        also = "".join(f", and {other}" for other in others)
+        info = self._service.info
+        log.info(
+            "ready: %s/v1 serves %s%s; %s %s on %s, %s, kernel %s, %d threads%s",
+            *(first, ", ".join(self._service.names), also),
+            *(info.model, info.weights, info.device, info.precision, info.kernel, info.threads, _memory()),
+        )
+
+    def _replace_keys(self, reload_keys: ReloadKeys) -> None:
+        """Read the keys again; those that were valid stay, if the file cannot be read."""
+        try:
+            self._service.replace_keys(reload_keys())
+        except (OSError, ValueError, click.UsageError) as error:
+            log.error("SIGHUP: the keys stay as they were: %s", error)
+        else:
+            log.info("SIGHUP: %d keys are valid now", len(self._service.settings.api_keys))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no new connections, answer what comes on the old ones until they are quiet, and end.
@@ -310,10 +337,26 @@ def url(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def serve(app: ASGIApp, service: Service, listener: socket.socket, drain_seconds: int) -> bool:
-    """Serve until a signal ends it. False: it could not start, and the log says why."""
-    names = ", ".join(service.names)
-    ready = f"ready: {url(listener)}/v1 serves {names}"
+def _memory() -> str:
+    """Return how much memory this process has, where the system tells."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return ""
+    return f", {pages * mmap.PAGESIZE / 1e6:.0f} MB"
+
+
+def serve(
+    app: ASGIApp,
+    service: Service,
+    listeners: list[socket.socket],
+    drain_seconds: int,
+    reload_keys: ReloadKeys | None = None,
+) -> bool:
+    """Serve until a signal ends it. False: it could not start, and the log says why.
+
+    `reload_keys` gives the API keys that are valid from a SIGHUP on.
+    """
     config = uvicorn.Config(
         app,
         http=Protocol,
@@ -328,10 +371,16 @@ def serve(app: ASGIApp, service: Service, listener: socket.socket, drain_seconds
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=drain_seconds,
     )
-    server = Server(config, service, ready)
+    server = Server(config, service, reload_keys)
     gc.collect()
     gc.freeze()  # what is loaded stays; going through it again and again took 8 % of the loop's time
     gc.set_threshold(GC_THRESHOLD)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    server.run(sockets=[listener])
+    server.run(sockets=listeners)
+    if server.started:
+        log.info(
+            "stopped after %d requests in %d s: %d texts, %d tokens embedded",
+            *(server.server_state.total_requests, time.time() - service.started),
+            *(service.metrics.texts, service.metrics.tokens),
+        )
     return server.started

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -234,6 +234,11 @@ class Service:
                 "request; send several requests",
                 param=field,
             )
+
+    def replace_keys(self, keys: tuple[str, ...]) -> None:
+        """Take other API keys from now on. ValueError: one of them no client can send."""
+        self.settings = replace(self.settings, api_keys=keys)
+        self.keys = Keys(keys)
 
     async def check(self) -> None:
         """Run a real inference and compare it with the golden vector; ApiError 503 if it differs."""

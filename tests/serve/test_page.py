@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,19 +104,32 @@ def test_nothing_to_embed_is_said(page: Any) -> None:
 
 
 def test_snippets_are_what_was_typed(page: Any, server: Running) -> None:
-    """curl, Python and JavaScript, with this server's address, quotes kept apart."""
+    """Curl in each of the three APIs, Python and JavaScript, with this server's address and quotes kept."""
     page.fill("#texts", 'it\'s "quoted" <b>&</b>')
 
-    for language, quoted in (
-        ("curl", r"""it'\''s \"quoted\" <b>&</b>"""),
-        ("Python", r"""it's \"quoted\" <b>&</b>"""),
-        ("JavaScript", r"""it's \"quoted\" <b>&</b>"""),
+    for language, quoted, path in (
+        ("curl", r"""it'\''s \"quoted\" <b>&</b>""", "/v1"),
+        ("curl, TEI", r"""it'\''s \"quoted\" <b>&</b>""", "/embed"),
+        ("curl, Ollama", r"""it'\''s \"quoted\" <b>&</b>""", "/api/embed"),
+        ("Python", r"""it's \"quoted\" <b>&</b>""", "/v1"),
+        ("JavaScript", r"""it's \"quoted\" <b>&</b>""", "/v1"),
     ):
-        page.click(f"text={language}")
+        button = page.get_by_role("button", name=language, exact=True)
+        button.click()
         snippet = page.inner_text("#snippet")
-        assert f"{server.url}/v1" in snippet
+        assert f"{server.url}{path}" in snippet
         assert quoted in snippet
-        assert "true" == page.get_attribute(f"text={language}", "aria-pressed")
+        assert "true" == button.get_attribute("aria-pressed")
+
+
+def test_the_snippets_of_curl_work(page: Any) -> None:
+    """Each, pasted into a shell, gives vectors."""
+    for language in ("curl", "curl, TEI", "curl, Ollama"):
+        page.get_by_role("button", name=language, exact=True).click()
+        command = page.inner_text("#snippet").replace("curl ", "curl --silent --fail ", 1)
+        done = subprocess.run(["sh", "-c", command], capture_output=True, check=False)  # noqa: S607
+        assert 0 == done.returncode, command
+        assert len(json.loads(done.stdout)) > 0
 
 
 @pytest.mark.parametrize(
@@ -166,6 +181,8 @@ def test_a_key_is_asked_for_when_it_is_needed(browser: Any) -> None:
         page = browser.new_page()
         page.goto(server.url)
         page.wait_for_selector("#key-row:not([hidden])")
+        page.wait_for_selector("#said:has-text('wants an API key: enter it here')")
+        assert "alarm" not in (page.get_attribute("#said", "class") or "")
         page.fill("#key", "key")
         page.keyboard.press("Enter")
         page.wait_for_selector("#result:not([hidden])")

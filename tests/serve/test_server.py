@@ -163,12 +163,13 @@ def test_the_log_holds_no_text_and_no_key() -> None:
         _talk(server, b"GET /v1/models?key=sk-in-the-query HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         assert 0 == server.stop()
 
-    lines = [json.loads(line) for line in server.lines if line.startswith("{")]
-    assert [200, 400, 401, 401] == [line["status"] for line in lines]
-    assert (1, 9) == (lines[0]["texts"], lines[0]["tokens"])
+    lines = [json.loads(line) for line in server.lines]
+    requests = [line for line in lines if "status" in line]
+    assert [200, 400, 401, 401] == [line["status"] for line in requests]
+    assert (1, 9) == (requests[0]["texts"], requests[0]["tokens"])
     assert {"client", "method", "path", "status", "ms", "texts", "tokens", "truncated", "request_id"} == {
-        *lines[0]
-    }
+        *requests[0]
+    } - {"time", "level", "logger"}
     for secret in (SECRET, TEXT, "sk-wrong", "nobody", "query"):
         assert secret not in "".join(server.lines)
 
@@ -176,7 +177,9 @@ def test_the_log_holds_no_text_and_no_key() -> None:
 def test_ready_is_one_line(server: Running) -> None:
     """The first line says where it is and what it serves; before it nothing answers."""
     assert "ready: http://127.0.0.1:" in server.lines[0]
-    assert "all-MiniLM-L6-v2" in server.lines[0]
+    for part in ("all-MiniLM-L6-v2", "int8 on CPU", "kernel", "threads", "MB"):
+        assert part in server.lines[0]
+    assert '"level":"info"' in server.lines[0]
     assert {"status": "ready"} == _get(f"{server.url}/readyz")
 
 
@@ -229,6 +232,87 @@ def test_keys_come_from_a_file_and_from_the_environment(tmp_path: Path) -> None:
             for key, status in (("one", b"200"), ("two", b"200"), ("three", b"401")):
                 answer = _talk(server, _request(b'{"input": "a"}', f"authorization: Bearer {key}", CLOSE))
                 assert answer.startswith(b"HTTP/1.1 " + status), key
+
+
+def test_every_option_has_a_variable() -> None:
+    """--help names one for each; a list is separated by commas, an option wins, a wrong value is named."""
+    text = run("serve", "--help").stdout.decode()
+    options = re.findall(r"^  (?:-\w, )?--([a-z-]+)", text, re.MULTILINE)
+    flat = re.sub(r"\s+", "", text)
+
+    assert len(options) > 25
+    for option in set(options) - {"help"}:
+        assert f"envvar:OV_MINILM_{option.replace('-', '_').upper()}" in flat, option
+    wrong = run("serve", environment={"OV_MINILM_PORT": "70000"})
+    assert (2, True) == (wrong.returncode, b"70000 is not in the range" in wrong.stderr)
+    variables = {"OV_MINILM_SERVED_MODEL_NAME": "one, two", "OV_MINILM_CORS_ORIGIN": "https://a.example"}
+    with running("--served-model-name", "three", **variables) as server:
+        assert ["three"] == [model["id"] for model in _get(f"{server.url}/v1/models")["data"]]
+    with running(**variables) as server:
+        assert ["one", "two"] == [model["id"] for model in _get(f"{server.url}/v1/models")["data"]]
+
+
+def test_what_an_operator_should_know_is_said() -> None:
+    """A variable without effect and the one that was meant, an open address without a key, the work done."""
+    with running("--host", "0.0.0.0", OV_MINILM_THREDS="1") as server:  # noqa: S104  # that is what is tested
+        url = server.url.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+        with urllib.request.urlopen(f"{url}/livez", timeout=30):  # noqa: S310  # our own server
+            pass
+        assert 0 == server.stop()
+
+    text = "".join(server.lines)
+    assert "WARNING the environment variable OV_MINILM_THREDS has no effect" in text
+    assert "did you mean OV_MINILM_THREADS?" in text
+    assert "WARNING without --api-key everybody who can reach 0.0.0.0 may use this server" in text
+    assert re.search(r"INFO stopped after 1 requests in \d+ s: 0 texts, 0 tokens embedded\n$", text)
+
+
+def test_lines_of_json_have_time_and_trace() -> None:
+    """With --log-format json every line is JSON with a time; that of a request has its id and traceparent."""
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with running("--log-format", "json", OV_MINILM_NONE="1") as server:
+        _talk(server, _request(b'{"input": "a"}', f"traceparent: {parent}", "x-request-id: mine", CLOSE))
+        _talk(server, _request(b'{"input": "a"}', "traceparent: made up", CLOSE))
+        assert 0 == server.stop()
+
+    lines = [json.loads(line) for line in server.lines]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}Z", line["time"]) for line in lines)
+    assert {"info", "warning"} == {line["level"] for line in lines}
+    first, second = (line for line in lines if "status" in line)
+    assert ("mine", parent) == (first["request_id"], first["traceparent"])
+    assert "traceparent" not in second
+    assert lines[-1]["message"].startswith("stopped after 2 requests")
+
+
+def test_several_ports() -> None:
+    """One server listens on all of them, as for clients of Ollama that expect 11434."""
+    with running("--port", "0") as server:
+        line = next(line for line in server.lines if "ready" in line)
+        first, second = re.findall(r"http://127\.0\.0\.1:\d+", line)
+        assert first != second
+        for url in (first, second):
+            assert {"status": "alive"} == _get(f"{url}/livez")
+
+
+def test_keys_are_read_again_at_sighup(tmp_path: Path) -> None:
+    """The file's new keys are valid at once and the old ones not; a file that is wrong changes nothing."""
+    file = tmp_path / "keys"
+    file.write_text("old\n")
+    with running("--api-key-file", str(file)) as server:
+
+        def status(key: str) -> int:
+            answer = _talk(server, _request(b'{"input": "a"}', f"authorization: Bearer {key}", CLOSE))
+            return int(answer.split()[1])
+
+        assert (200, 401) == (status("old"), status("new"))
+        file.write_text("new\n")
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: any("1 keys are valid now" in line for line in server.lines))
+        assert (401, 200) == (status("old"), status("new"))
+        file.write_text("\n")
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: any("the keys stay as they were" in line for line in server.lines))
+        assert (401, 200) == (status("old"), status("new"))
 
 
 async def _ask(server: Running, text: str, vector: FloatArray, told: asyncio.Event) -> list[str]:
