@@ -18,6 +18,7 @@ from click.core import ParameterSource
 from ov_minilm.serve.settings import AccessLog, Settings, TokenIds, Truncate
 
 PREFIX = "OV_MINILM_"  # of the environment variables, one for each option
+OF_OTHER_COMMANDS = ["OV_MINILM_STSB"]  # that are no options of serve
 DEFAULT = Settings()
 LOOPBACK = ("localhost", "::1")  # and 127.*: nobody outside this machine can connect
 LogFormat = Literal["text", "json"]
@@ -242,7 +243,7 @@ def _warn_of_unknown_variables(context: click.Context) -> None:
     """Name environment variables that look like options and are none: they have no effect."""
     known = [str(one.envvar) for one in context.command.get_params(context) if one.envvar]
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(PREFIX) and name not in known + OF_OTHER_COMMANDS:
             near = difflib.get_close_matches(name, known, 1)
             meant = f"; did you mean {near[0]}?" if near else "; --help lists those that have"
             log.warning("the environment variable %s has no effect%s", name, meant)
