@@ -156,6 +156,23 @@ class JobRefused(OvMiniLMError):
 class TruncationWarning(UserWarning):
     """At least one text was longer than the model reads and was cut at its end."""
 
+    def __init__(self, index: int, tokens: str, limit: int) -> None:
+        super().__init__(
+            f"text {index} has {tokens} tokens, the model reads {limit}: its end is cut. "
+            'truncate="mean" averages windows, "error" refuses. This warning comes once; '
+            "Embedder.truncated counts all texts that are cut"
+        )
+
 
 class CacheWarning(UserWarning):
     """Compiled models are not kept, or a kept one was unusable; all works, but starts slower."""
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Refuse an option value that does not exist, listing those that do.
+
+    Raises:
+        ValueError: `value` is not one of the choices.
+    """
+    if value not in choices:
+        raise ValueError(f"{name}={value!r}; choose one of {', '.join(choices)}")

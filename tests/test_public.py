@@ -86,7 +86,7 @@ def test_openvino_is_imported_in_one_place() -> None:
     text = {path: path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py")}
 
     assert {"backend.py"} == {path.name for path, lines in text.items() if "import openvino as" in lines}
-    assert {"devices.py", "engine.py", "grids.py", "lowering.py", "plan.py", "weights.py"} == {
+    assert {"cache.py", "devices.py", "engine.py", "grids.py", "lowering.py", "plan.py", "weights.py"} == {
         path.name
         for path, lines in text.items()
         if "runtime.backend" in lines and path.parent.name == "runtime"
@@ -137,7 +137,7 @@ def test_every_test_states_its_promise() -> None:
 
 
 CORE = "packing texts tokens plan devices lowering weights grids engine scheduler embedder".split()
-MAX_CORE_LINES = 1411  # of code: 1,618 before the second design; the aim is 1,000
+MAX_CORE_LINES = 1329  # of code: 1,618 before the second design; the aim is 1,000
 
 
 def code_lines(path: Path) -> int:

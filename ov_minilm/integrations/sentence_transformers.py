@@ -8,8 +8,8 @@ from functools import partialmethod
 from importlib import import_module
 from typing import Any
 
+from ov_minilm.errors import check_choice
 from ov_minilm.integrations import Adapter, after
-from ov_minilm.runtime.embedder import check_choice
 from ov_minilm.runtime.output import Dtype
 from ov_minilm.spec import FloatArray
 

@@ -12,13 +12,17 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from ov_minilm.errors import CacheWarning
+from ov_minilm._version import __version__
+from ov_minilm.errors import CacheWarning, SelfCheckFailed
 from ov_minilm.files import whole
+from ov_minilm.runtime.backend import ov
 
 SUFFIX = ".compiled"
+Checked = TypeVar("Checked")
 STALE = 3600  # seconds after which an unfinished file was left by a process that is gone
 
 
@@ -30,14 +34,43 @@ class Cache:
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, object]) -> None:
+        """Use a folder; `facts`, and versions, decide which models in it can be used."""
         self.folder = folder
-        self._facts = facts
+        self._facts = {"ov-minilm": __version__, "openvino": ov.get_version(), **facts}
         self._said = False
         self._full = False  # or read-only, or no folder: not tried again
 
     def path(self, name: str, facts: Mapping[str, object]) -> Path:
         """Return where the model of this name and these facts is kept."""
         return self.folder / f"{name}-{hashlib.sha256(self._header(facts)).hexdigest()[:16]}{SUFFIX}"
+
+    def load_model(
+        self,
+        core: ov.Core,
+        device: str,
+        grid: str,
+        config: Mapping[str, object],
+        check: Callable[[ov.CompiledModel], Checked],
+    ) -> Checked | None:
+        """Return what `check` makes of a stored model; None if there is none, or none that works."""
+        facts = {"grid": grid, "config": config}
+        blob = self.load(grid, facts)
+        if blob is None:
+            return None
+        try:
+            return check(core.import_model(blob, device, dict(config)))
+        except (RuntimeError, SelfCheckFailed) as error:
+            self.drop(grid, facts, str(error))
+            return None
+
+    def store_model(
+        self, compiled: ov.CompiledModel, device: str, grid: str, config: Mapping[str, object]
+    ) -> None:
+        """Keep a compiled model, where the device can export it."""
+        try:
+            self.store(grid, {"grid": grid, "config": config}, compiled.export_model().getvalue())
+        except RuntimeError:  # AUTO, MULTI and BATCH have no export
+            self.say(f"{device} cannot export its models")
 
     def load(self, name: str, facts: Mapping[str, object]) -> bytes | None:
         """Return what was stored, or None if there is nothing or nothing that can be trusted."""

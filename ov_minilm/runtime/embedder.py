@@ -11,7 +11,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, overload
@@ -22,13 +21,13 @@ from ov_minilm._version import __version__
 from ov_minilm.artefact.golden import MIN_COSINE
 from ov_minilm.artefact.location import find_model
 from ov_minilm.artefact.manifest import TOKENIZER, Manifest
-from ov_minilm.errors import ForkedProcess, SelfCheckFailed, TruncationWarning
+from ov_minilm.errors import ForkedProcess, SelfCheckFailed, TruncationWarning, check_choice
 from ov_minilm.runtime import cpus
 from ov_minilm.runtime.engine import Engine
-from ov_minilm.runtime.output import Dtype, Vectors, formed
+from ov_minilm.runtime.output import Dtype, Vectors, formed, similarity
 from ov_minilm.runtime.plan import AskedLowering, AskedPrecision, Options, memory
 from ov_minilm.runtime.progress import Progress, report
-from ov_minilm.runtime.scheduler import SHORT_CALL_TEXTS, Call, OnDone, Scheduler, Stats
+from ov_minilm.runtime.scheduler import SHORT_CALL_TEXTS, Call, Scheduler, Stats
 from ov_minilm.runtime.texts import check_texts, iterate
 from ov_minilm.runtime.tokens import PIECE_CHARS, Tokenized, Tokens, Truncate
 from ov_minilm.spec import FloatArray, ModelSpec
@@ -250,12 +249,10 @@ class Embedder:
         For servers: many calls that wait at the same time are packed together. Cancelling leaves the queue.
         `started` is called, from another thread, when the first text runs.
         """
-        from concurrent.futures import Future  # imports logging, which `encode` need not
-
-        future: Future[FloatArray] = Future()
-        call = self._submit(tokenized, started, partial(_resolve, future))
-        future.add_done_callback(lambda _: call.cancel())
-        return future
+        call = Call(tokenized, self._spec.dim, started=started)
+        self._check_usable()
+        self._scheduler.submit(call)
+        return call
 
     def asubmit(
         self, tokenized: Tokenized, *, started: Callable[[], object] | None = None
@@ -263,12 +260,7 @@ class Embedder:
         """Do as `submit` does, for the event loop that runs here: the future is one of the loop's."""
         import asyncio  # a program that awaits this has it; others need not
 
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[FloatArray] = loop.create_future()
-        on_done: OnDone = partial(loop.call_soon_threadsafe, _resolve, future)  # type: ignore[arg-type]
-        call = self._submit(tokenized, started, on_done)
-        future.add_done_callback(lambda _: call.cancel())
-        return future
+        return asyncio.wrap_future(self.submit(tokenized, started=started))
 
     @overload
     def count_tokens(self, texts: str) -> int: ...  # type: ignore[overload-overlap]  # str is iterable too
@@ -285,13 +277,7 @@ class Embedder:
 
     def similarity(self, a: FloatArray, b: FloatArray) -> FloatArray:
         """Return the cosines (N, M) of unit vectors a (N, 384) and b (M, 384); a lone (384,) is one row."""
-        left, right = np.atleast_2d(a), np.atleast_2d(b)
-        if left.dtype.kind != "f" or right.dtype.kind != "f":  # numpy's integer products would overflow
-            raise TypeError(f"similarity takes float vectors, not {left.dtype} and {right.dtype}")
-        if left.shape[1] != right.shape[1]:
-            raise ValueError(f"vectors of {left.shape[1]} and {right.shape[1]} components")
-        cosines: FloatArray = left @ right.T
-        return cosines
+        return similarity(a, b)
 
     @property
     def spec(self) -> ModelSpec:
@@ -345,18 +331,16 @@ class Embedder:
 
         That takes about 0.4 s a grid without `cache_dir`, and the memory that `info.memory_mb` says.
         """
-        self._check_usable()
-        for grid in self._plan.grids:
-            self._engine.compile(grid)
+        self.check_grids()
 
     def check_grids(self) -> dict[str, float]:
-        """Compile every grid, one after the other, and return the lowest cosine to the golden vector in each.
+        """Compile every grid and return the lowest cosine to the golden vector in each.
 
         Raises:
             SelfCheckFailed: the first grid under 0.99.
         """
         self._check_usable()
-        return {str(grid): self._engine.check(grid) for grid in self._plan.grids}
+        return {str(grid): self._engine.compile(grid).cosine for grid in self._plan.grids}
 
     @property
     def stats(self) -> Stats:
@@ -388,14 +372,9 @@ class Embedder:
                 warn, self._warned = warn and not self._warned, self._warned or warn
             if warn:
                 index = min(tokenized.cut)
-                more = " or more" if len(texts[index]) > PIECE_CHARS else ""
-                warnings.warn(
-                    f"text {start + index} has {tokenized.cut[index]} tokens{more}, the model reads "
-                    f'{self._spec.max_tokens}: its end is cut. truncate="mean" averages windows, "error" '
-                    "refuses. This warning comes once; Embedder.truncated counts all texts that are cut",
-                    TruncationWarning,
-                    stacklevel=_frames_inside(),
-                )
+                tokens = f"{'' if len(texts[index]) <= PIECE_CHARS else 'at least '}{tokenized.cut[index]}"
+                warning = TruncationWarning(start + index, tokens, self._spec.max_tokens)
+                warnings.warn(warning, stacklevel=_frames_inside())
         return tokenized
 
     def _encode(
@@ -418,7 +397,7 @@ class Embedder:
                     running.append(Call(part, self._spec.dim, short=short))
                     self._scheduler.submit(running[-1], inline=short)
                     while running and (tokenized == len(items) or len(running) == CHUNKS_AHEAD):
-                        vectors = running[0].wait()
+                        vectors = running[0].result()
                         out[done : done + len(vectors)] = vectors
                         done += len(vectors)
                         running.popleft()
@@ -427,16 +406,6 @@ class Embedder:
                 for call in running:
                     call.cancel()
         return out
-
-    def _submit(self, tokenized: Tokenized, on_start: Callable[[], object] | None, on_done: OnDone) -> Call:
-        """Queue a call. Its caller must cancel it when it waits no more."""
-        self._check_usable()
-        call = Call(tokenized, self._spec.dim, on_start=on_start, on_done=on_done)
-        if call.packed:  # no texts
-            call.end(None)
-        else:
-            self._scheduler.submit(call)
-        return call
 
     def _check_options(self, truncate: Truncate, dimensions: int | None, dtype: Dtype) -> None:
         """Refuse before the work what would be refused after it."""
@@ -449,16 +418,6 @@ class Embedder:
             raise ValueError("this Embedder is closed")
         if os.getpid() != self._pid:
             raise ForkedProcess(self._pid, os.getpid())
-
-
-def _resolve(future: Any, call: Call, error: BaseException | None) -> None:
-    """Give a future the outcome of a call; one that was cancelled takes none."""
-    if future.done():
-        return
-    if error is None:
-        future.set_result(call.vectors)
-    else:
-        future.set_exception(error)
 
 
 def _chunks(texts: list[str]) -> Iterator[list[str]]:
@@ -483,12 +442,6 @@ def _close_if_owner(scheduler: Scheduler, pid: int) -> None:
     """Stop a scheduler that nobody can call any more; in a fork its threads are gone and its locks stuck."""
     if os.getpid() == pid:
         scheduler.close(drop=True)
-
-
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Refuse an option value that does not exist, listing those that do."""
-    if value not in choices:
-        raise ValueError(f"{name}={value!r}; choose one of {', '.join(choices)}")
 
 
 _shared: Embedder | None = None

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ov_minilm._version import __version__
 from ov_minilm.artefact.golden import MIN_COSINE, Golden
 from ov_minilm.artefact.manifest import GRAPH, WEIGHTS, Manifest
 from ov_minilm.errors import ForkedProcess, OvMiniLMError, PrecisionUnavailable, SelfCheckFailed
@@ -48,14 +47,8 @@ class Engine:
         self._compiling: defaultdict[Grid, threading.Lock] = defaultdict(threading.Lock)
         self._cache = None
         if cache_dir is not None:
-            facts = {
-                "fingerprint": manifest.fingerprint,
-                "ov-minilm": __version__,
-                "openvino": ov.get_version(),
-                "hardware": device_names(self._core, self.plan.device),
-                "lowering": self.plan.lowering,
-                "kernel": self.plan.kernel,
-            }
+            facts: dict[str, object] = {"fingerprint": manifest.fingerprint, "kernel": self.plan.kernel}
+            facts |= {"hardware": device_names(self._core, self.plan.device), "lowering": self.plan.lowering}
             self._cache = Cache(cache_dir / manifest.fingerprint, facts)
         _live.add(self)
         if self.plan.device != "CPU":
@@ -77,14 +70,6 @@ class Engine:
                 if grid not in self._compiled:
                     self._compiled[grid] = self._compile(grid)
         return self._compiled[grid]
-
-    def check(self, grid: Grid) -> float:
-        """Compile a grid, beside those there are, and return its lowest cosine to the golden vector.
-
-        Raises:
-            SelfCheckFailed: it is under 0.99, or not a number.
-        """
-        return self._check(self._compile(grid), grid)
 
     def graph(self, grid: Grid) -> ov.Model:
         """Return the graph that is compiled for a grid: of static shape, and rewritten as the plan says."""
@@ -112,45 +97,35 @@ class Engine:
         Raises:
             SelfCheckFailed: what was just compiled gives wrong vectors.
         """
-        config = self.plan.config(grid)
-        facts = {"grid": str(grid), "config": config}
-        blob = self._cache.load(str(grid), facts) if self._cache else None
-        if self._cache and blob is not None:
-            try:
-                return self._checked(self._core.import_model(blob, self.plan.device, config), grid)
-            except (RuntimeError, SelfCheckFailed) as error:
-                self._cache.drop(str(grid), facts, str(error))
+        device, config = self.plan.device, self.plan.config(grid)
+
+        def checked(compiled: ov.CompiledModel) -> CompiledGrid:
+            return self._checked(CompiledGrid(compiled, grid), grid)
+
+        kept = self._cache and self._cache.load_model(self._core, device, str(grid), config, checked)
+        if kept:
+            return kept
         try:
-            compiled = self._core.compile_model(self.graph(grid), self.plan.device, config)
+            compiled = self._core.compile_model(self.graph(grid), device, config)
         except RuntimeError as error:
-            raise OvMiniLMError(f"OpenVINO cannot compile {grid} for {self.plan.device}: {error}") from error
+            raise OvMiniLMError(f"OpenVINO cannot compile {grid} for {device}: {error}") from error
         self._weights.release()
-        if self.plan.device == "CPU":
-            found, asked = (
-                compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(),
-                config["INFERENCE_PRECISION_HINT"],
-            )
+        if device == "CPU":
+            asked = self.plan.lane_of(grid).precision
+            found = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
             if found != asked:
-                raise PrecisionUnavailable(asked, self.plan.device, f"OpenVINO chose {found}")
-        checked = self._checked(compiled, grid)
+                raise PrecisionUnavailable(asked, device, f"OpenVINO chose {found}")
+        fresh = checked(compiled)
         if self._cache:
-            try:
-                self._cache.store(str(grid), facts, compiled.export_model().getvalue())
-            except RuntimeError:  # AUTO, MULTI and BATCH have no export
-                self._cache.say(f"{self.plan.device} cannot export its models")
-        return checked
+            self._cache.store_model(compiled, device, str(grid), config)
+        return fresh
 
-    def _checked(self, compiled: ov.CompiledModel, grid: Grid) -> CompiledGrid:
-        found = CompiledGrid(compiled, grid)
-        self._check(found, grid)
-        return found
-
-    def _check(self, compiled: CompiledGrid, grid: Grid) -> float:
+    def _checked(self, compiled: CompiledGrid, grid: Grid) -> CompiledGrid:
         batch = golden_batch(self._golden, grid, self.plan.lane_of(grid).align)
-        cosine = self._golden.min_cosine(compiled.run(batch))
-        if not cosine >= MIN_COSINE:
-            raise SelfCheckFailed(f"{grid} on {self.plan.device}", cosine, MIN_COSINE)
-        return cosine
+        compiled.cosine = self._golden.min_cosine(compiled.run(batch))
+        if not compiled.cosine >= MIN_COSINE:
+            raise SelfCheckFailed(f"{grid} on {self.plan.device}", compiled.cosine, MIN_COSINE)
+        return compiled
 
 
 def golden_batch(golden: Golden, grid: Grid, align: int) -> Batch:

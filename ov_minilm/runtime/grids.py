@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ class CompiledGrid:
     def __init__(self, compiled: ov.CompiledModel, grid: Grid) -> None:
         self._compiled = compiled
         self._grid = grid
+        self.cosine = math.nan  # the lowest to the golden vector, once it is checked
         self._requests: list[Request] = []
         self._idle: deque[Request] = deque()
 

@@ -85,6 +85,22 @@ def formed(vectors: FloatArray, dimensions: int | None, dtype: Dtype) -> Vectors
     return cast(vectors if dimensions is None else shrink(vectors, dimensions), dtype)
 
 
+def similarity(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Return the cosines [N, M] of unit vectors a [N, D] and b [M, D]; a single [D] is one row.
+
+    Raises:
+        TypeError: vectors that are not floats: numpy's integer products would overflow.
+        ValueError: vectors of different numbers of components.
+    """
+    left, right = np.atleast_2d(a), np.atleast_2d(b)
+    if left.dtype.kind != "f" or right.dtype.kind != "f":
+        raise TypeError(f"similarity takes float vectors, not {left.dtype} and {right.dtype}")
+    if left.shape[1] != right.shape[1]:
+        raise ValueError(f"vectors of {left.shape[1]} and {right.shape[1]} components")
+    cosines: FloatArray = left @ right.T
+    return cosines
+
+
 def _levels(vectors: FloatArray, ranges: FloatArray) -> FloatArray:
     """Return which of the 256 steps of the ranges [2, D] each component of [..., D] is in, as float32."""
     expected = (2, vectors.shape[-1])

@@ -71,17 +71,12 @@ class Plan:
         short, long = choose_precisions(asked, manifest, lowering, kernels)
         grids = choose_grids(asked, manifest)
         align = {"bf16": kernels.bf16_group} if kernels else {}
-        lanes = [Lane(grids, short, align.get(short, 1))]
+        shares = {short: grids}
         if long != short:  # which precision a text runs in must depend on its own length alone
-            lanes = [
-                Lane(
-                    tuple(grid for grid in grids if (grid.width > LONG_TEXT_TOKENS) == over),
-                    precision,
-                    align.get(precision, 1),
-                )
-                for over, precision in ((False, short), (True, long))
-            ]
-        return cls(asked.device, lowering, asked.threads, kernels.int8 if kernels else "", tuple(lanes))
+            over = tuple(grid for grid in grids if grid.width > LONG_TEXT_TOKENS)
+            shares = {short: tuple(grid for grid in grids if grid not in over), long: over}
+        lanes = tuple(Lane(share, kind, align.get(kind, 1)) for kind, share in shares.items())
+        return cls(asked.device, lowering, asked.threads, kernels.int8 if kernels else "", lanes)
 
     @property
     def grids(self) -> tuple[Grid, ...]:
@@ -160,17 +155,14 @@ def _kernel(core: ov.Core, layer: ov.Node, x: ov.Node, precision: str) -> str:
         compiled = core.compile_model(ov.Model([layer.output(0)], [x], "probe"), "CPU", config)
     except RuntimeError:
         return "none"
-    kinds = [_facts(node) for node in compiled.get_runtime_model().get_ordered_ops()]
-    return next((kernel for kind, kernel in kinds if kind.startswith("FullyConnected")), "none")
+    facts = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    linear = (f["primitiveType"] for f in facts if _text(f["layerType"]).startswith("FullyConnected"))
+    return _text(next(linear, "none"))
 
 
-def _facts(node: ov.Node) -> tuple[str, str]:
-    info = node.get_rt_info()
-    kind, kernel = (
-        value if isinstance(value, str) else str(value.value)
-        for value in (info["layerType"], info["primitiveType"])
-    )
-    return kind, kernel
+def _text(value: Any) -> str:
+    """Return a fact as text: it may be an OVAny."""
+    return value if isinstance(value, str) else str(value.value)
 
 
 def choose_precisions(

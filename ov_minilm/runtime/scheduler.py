@@ -18,9 +18,9 @@ import math
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
 
 import numpy as np
 
@@ -33,11 +33,9 @@ SHORT_CALL_TEXTS = 32  # a call of up to so many does not wait behind long ones
 CHUNK_TOKENS = 8192  # of a long call that are packed at once: 16 batches, enough to fill rows well
 LOOKAHEAD_CELLS = 4096  # of long calls in rows (eight batches): with fewer, the next chunk is packed
 
-OnDone = Callable[["Call", BaseException | None], object]
 
-
-class Call:
-    """Texts of one caller, on their way to vectors."""
+class Call(Future[FloatArray]):
+    """Texts of one caller; its result will be their unit vectors, [N, D]. Cancelled, it leaves the queue."""
 
     def __init__(
         self,
@@ -45,92 +43,73 @@ class Call:
         dim: int,
         *,
         short: bool | None = None,
-        on_start: Callable[[], object] | None = None,
-        on_done: OnDone | None = None,
+        started: Callable[[], object] | None = None,
     ) -> None:
-        """Take texts.
+        """Take texts for vectors of `dim` components; equal ones are computed once.
 
         Args:
             tokenized: the texts.
             dim: components of a vector.
             short: whether not to wait behind long calls; None: if there are SHORT_CALL_TEXTS or fewer.
-            on_start: called once, from any thread, before the first text runs.
-            on_done: called once, from any thread, with this call and None, or the error that ended it.
-                Without it, `wait` can be called.
+            started: called once, from any thread, before the first text runs.
         """
+        super().__init__()
         self.short = len(tokenized.windows) <= SHORT_CALL_TEXTS if short is None else short
-        self.over = False  # done, failed or cancelled: texts that still run are dropped
         self._tokenized = tokenized
-        self._ids = tokenized.flat
-        self._out = np.empty((len(self._ids), dim), np.float32)
-        self._packed = 0  # windows
-        self._left = len(self._ids)  # windows without a vector
-        self._lock = threading.Lock()  # workers deliver side by side
-        self.result: SimpleQueue[BaseException | None] = SimpleQueue()
-        self._on_start = on_start
-        self._on_done = on_done or _put_result
+        self._distinct = {ids.tobytes(): ids for ids in tokenized.flat}
+        self._waiting = deque(enumerate(self._distinct.values()))  # windows that are not packed, numbered
+        self._vectors = np.empty((len(self._distinct), dim), np.float32)
+        self._left = len(self._distinct)  # windows without a vector
+        self._counting = threading.Lock()  # workers deliver side by side
+        self._started = started
+        if not self._left:
+            self.end()
 
     @property
     def packed(self) -> bool:
         """Whether no text is left to be packed."""
-        return self.over or self._packed == len(self._ids)
-
-    @property
-    def vectors(self) -> FloatArray:
-        """The unit vectors [N, D] of a call that is done."""
-        return self._tokenized.average_windows(self._out)
-
-    def wait(self) -> FloatArray:
-        """Return the vectors [N, D] as soon as they are there, or raise the error that ended the call."""
-        error = self.result.get()
-        if error is not None:
-            raise error
-        return self.vectors
+        return not self._waiting or self.done()
 
     def next_texts(self, tokens: float) -> Iterator[Text]:
         """Yield the next texts to be packed, up to about so many tokens."""
         while not self.packed and tokens > 0:
-            ids = self._ids[self._packed]
-            yield Text(ids, self, self._packed)
-            self._packed += 1
+            number, ids = self._waiting.popleft()
+            yield Text(ids, self, number)
             tokens -= len(ids)
 
     def start(self) -> None:
         """Say that the first text runs, unless that was said; what the callback raises ends this call."""
-        on_start, self._on_start = self._on_start, None
-        if on_start is not None:
+        started, self._started = self._started, None
+        if started is not None:
             try:
-                on_start()
+                started()
             except Exception as error:
                 self.end(error)
 
     def deliver(self, numbers: list[int], vectors: FloatArray) -> None:
-        """Take the vectors of some texts."""
-        self._out[numbers] = vectors
-        with self._lock:
+        """Take the vectors of some windows."""
+        self._vectors[numbers] = vectors
+        with self._counting:
             self._left -= len(numbers)
             complete = not self._left
         if complete:
-            self.end(None)
+            self.end()
 
-    def end(self, error: BaseException | None) -> None:
-        """Report the end, unless the call is over."""
-        with self._lock:
-            on_done, over = self._on_done, self.over
-            self.cancel()
-        if not over:
-            with suppress(Exception):  # a caller's callback must not end the work of others
-                on_done(self, error)
+    def end(self, error: Exception | None = None) -> None:
+        """Set the result, or the error; a call that was cancelled, or failed in another batch, takes none."""
+        with suppress(InvalidStateError):
+            if error is not None:
+                self.set_exception(error)
+            else:
+                self.set_result(self._tokenized.average_windows(self._in_order()))
 
-    def cancel(self) -> None:
-        """Leave the queue; nothing is called from now on. Breaks the cycle of call and callbacks."""
-        self.over = True
-        self._on_start = None
-        self._on_done = _put_result
-
-
-def _put_result(call: Call, error: BaseException | None) -> None:
-    call.result.put(error)
+    def _in_order(self) -> FloatArray:  # -> [windows, D]
+        """Return the vectors of all windows: those of equal ones as often as these came."""
+        windows = self._tokenized.flat
+        if len(windows) == len(self._distinct):
+            return self._vectors
+        number = {key: i for i, key in enumerate(self._distinct)}
+        return self._vectors[[number[ids.tobytes()] for ids in windows]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,15 +162,15 @@ class Scheduler:
             with self._changed:
                 if self._closed:
                     raise ValueError("this Embedder is closed")
-                inline = inline and not (self._running or self._pending)
+                idle = not (self._running or self._pending)
                 if call.short:
                     self._short.add(call.next_texts(math.inf))
                 else:
                     self._long_calls.append(call)
-                if inline:
+                if inline and idle:
                     batch = self._take()
                 if self._pending:
-                    self._start_workers()
+                    self._workers = self._workers or self._start_workers()
                     self._changed.notify()
             if batch is not None:
                 self._run(batch)
@@ -229,13 +208,11 @@ class Scheduler:
     def _pending(self) -> bool:
         return bool(self._short.cells or self._long.cells or self._long_calls)
 
-    def _start_workers(self) -> None:
-        if not self._workers:
-            for _ in range(self._worker_count):
-                self._workers.append(
-                    threading.Thread(target=self._work, name="ov_minilm worker", daemon=True)
-                )
-                self._workers[-1].start()
+    def _start_workers(self) -> list[threading.Thread]:
+        workers = [threading.Thread(target=self._work, daemon=True) for _ in range(self._worker_count)]
+        for worker in workers:
+            worker.start()
+        return workers
 
     def _work(self) -> None:
         while self.run_next(wait=True):

@@ -26,12 +26,15 @@ def call(
     *,
     start: int = 1,
     short: bool | None = None,
-    on_start: Callable[[], object] | None = None,
-    on_done: Callable[[Call, BaseException | None], object] | None = None,
+    started: Callable[[], object] | None = None,
+    on_done: Callable[[object], object] | None = None,
 ) -> Call:
     """Make a call of texts whose ids sum to tokens x their number."""
     windows = [[np.full(tokens, start + i, np.int32)] for i in range(count)]
-    return Call(Tokenized(windows, {}), 1, short=short, on_start=on_start, on_done=on_done)
+    one = Call(Tokenized(windows, {}), 1, short=short, started=started)
+    if on_done:
+        one.add_done_callback(on_done)
+    return one
 
 
 def sums(count: int, tokens: int = 10, start: int = 1) -> list[float]:
@@ -72,7 +75,7 @@ def test_every_text_gets_its_own_vector(counts: list[int]) -> None:
     drain(scheduler)
 
     for i, (one, count) in enumerate(zip(calls, counts, strict=True)):
-        assert sums(count, start=1000 * i) == one.wait()[:, 0].tolist()
+        assert sums(count, start=1000 * i) == one.result(10)[:, 0].tolist()
     stats = scheduler.stats
     assert (sum(counts), 10 * sum(counts), 0, 0) == (stats.texts, stats.tokens, stats.waiting, stats.running)
     assert stats.tokens <= stats.cells
@@ -86,8 +89,8 @@ def test_an_idle_engine_runs_a_short_call_in_its_own_thread() -> None:
 
     scheduler.submit(one, inline=True)
 
-    assert one.over
-    assert sums(3) == one.wait()[:, 0].tolist()
+    assert one.done()
+    assert sums(3) == one.result(10)[:, 0].tolist()
     assert before == threading.active_count()
 
 
@@ -100,7 +103,7 @@ def test_texts_that_wait_at_the_same_time_share_a_batch() -> None:
 
     drain(scheduler)
 
-    assert [10.0 * i for i in range(1, 41)] == [float(one.wait()[0, 0]) for one in calls]
+    assert [10.0 * i for i in range(1, 41)] == [float(one.result(10)[0, 0]) for one in calls]
     assert len(engine.ran) <= 4
 
 
@@ -160,7 +163,7 @@ def test_a_single_text_waits_for_one_batch_of_a_long_call() -> None:
 
     scheduler.run_next()
 
-    assert 70.0 == one.wait()[0, 0]
+    assert 70.0 == one.result(10)[0, 0]
     assert 6 == len(engine.ran)
 
 
@@ -209,16 +212,16 @@ def broken(*_: object) -> None:
 def test_what_a_callback_raises_ends_its_call_alone() -> None:
     """Calls in the same batch are served."""
     scheduler, _ = by_hand()
-    failed = call(3, on_start=broken)
-    calls = [call(3, on_start=broken, on_done=broken), call(3, on_done=broken), failed, call(3)]
+    failed = call(3, started=broken)
+    calls = [call(3, started=broken, on_done=broken), call(3, on_done=broken), failed, call(3)]
     for one in calls:
         scheduler.submit(one)
 
     drain(scheduler)
 
-    assert sums(3) == calls[-1].wait()[:, 0].tolist()
+    assert sums(3) == calls[-1].result(10)[:, 0].tolist()
     with pytest.raises(RuntimeError, match="the caller broke"):
-        failed.wait()
+        failed.result(10)
     assert 0 == scheduler.stats.running
 
 
@@ -237,8 +240,8 @@ def test_an_engine_that_breaks_ends_the_calls_of_that_batch(count: int) -> None:
     drain(scheduler)
 
     with pytest.raises(RuntimeError, match="the engine broke"):
-        lost.wait()
-    assert sums(600) == one.wait()[:, 0].tolist()
+        lost.result(10)
+    assert sums(600) == one.result(10)[:, 0].tolist()
     assert (0, 0) == (scheduler.stats.running, scheduler.stats.waiting)
 
 
@@ -253,29 +256,40 @@ def test_a_failure_of_packing_ends_all_calls_that_wait() -> None:
 
     for one in lost[1:]:
         with pytest.raises(ValueError, match="a text of 300 tokens; the widest row holds 256"):
-            one.wait()
+            one.result(10)
     later = call(2)
     scheduler.submit(later)
     drain(scheduler)
-    assert sums(2) == later.wait()[:, 0].tolist()
+    assert sums(2) == later.result(10)[:, 0].tolist()
+
+
+def test_equal_texts_are_computed_once() -> None:
+    """Each place in the call gets the vector; a call without texts is done at once."""
+    scheduler, _ = by_hand()
+    texts = [np.full(5, 1 + i % 3, np.int32) for i in range(40)]
+    scheduler.submit(one := Call(Tokenized([[text] for text in texts], {}), 1))
+
+    drain(scheduler)
+
+    assert [float(text.sum()) for text in texts] == one.result(10)[:, 0].tolist()
+    assert 3 == scheduler.stats.texts
+    assert (0, 1) == call(0).result(0).shape
 
 
 def test_a_cancelled_call_leaves_the_queue() -> None:
-    """Texts that are not packed never run, and nothing is heard of it."""
+    """Texts that are not packed never run."""
     scheduler, engine = by_hand()
-    heard: list[object] = []
-    calls = [call(600, on_done=lambda *found: heard.append(found)) for _ in range(50)]
+    calls = [call(600) for _ in range(50)]
     for one in calls:
         scheduler.submit(one)
     scheduler.run_next()
     for one in calls:
-        one.cancel()
+        assert one.cancel()
     scheduler.submit(last := call(1))
 
     drain(scheduler)
 
-    assert 10.0 == last.wait()[0, 0]
-    assert [] == heard
+    assert 10.0 == last.result(10)[0, 0]
     assert sum(len(batch.texts) for batch in engine.ran) <= 2 * 820 + 1
 
 
@@ -294,7 +308,7 @@ def test_an_interrupt_in_the_callers_thread_leaves_the_engine_idle() -> None:
 
     scheduler.submit(one := call(2), inline=True)
 
-    assert sums(2) == one.wait()[:, 0].tolist()
+    assert sums(2) == one.result(10)[:, 0].tolist()
     scheduler.close()
 
 
@@ -309,8 +323,8 @@ def test_a_slow_batch_holds_up_no_other(gated: tuple[Scheduler, FakeEngine]) -> 
 
     engine.let(1)
 
-    until(lambda: slow.over or fast.over)
-    assert slow.over != fast.over
+    until(lambda: slow.done() or fast.done())
+    assert slow.done() != fast.done()
 
 
 def test_a_callback_may_close(gated: tuple[Scheduler, FakeEngine]) -> None:
@@ -327,7 +341,7 @@ def test_a_callback_may_close(gated: tuple[Scheduler, FakeEngine]) -> None:
     engine.let(10**4)
 
     assert closed.wait(10)
-    assert sums(600) == one.wait()[:, 0].tolist()
+    assert sums(600) == one.result(10)[:, 0].tolist()
 
 
 def test_close_finishes_what_was_accepted(gated: tuple[Scheduler, FakeEngine]) -> None:
@@ -338,8 +352,8 @@ def test_close_finishes_what_was_accepted(gated: tuple[Scheduler, FakeEngine]) -
 
     scheduler.close()
 
-    assert one.over
-    assert sums(3000) == one.wait()[:, 0].tolist()
+    assert one.done()
+    assert sums(3000) == one.result(10)[:, 0].tolist()
     with pytest.raises(ValueError, match="closed"):
         scheduler.submit(call(1))
 
@@ -352,10 +366,10 @@ def test_threads_get_what_one_caller_gets() -> None:
     def work(seed: int) -> bool:
         rng = np.random.default_rng(seed)
         for count in rng.integers(1, 80, 20).tolist():
-            one = call(count, tokens=int(rng.integers(2, 200)), start=seed + 1)
-            expected = [float(ids[0].sum()) for ids in one._tokenized.windows]
+            tokens = int(rng.integers(2, 200))
+            one = call(count, tokens, start=seed + 1)
             scheduler.submit(one, inline=count <= 32)
-            if expected != one.wait()[:, 0].tolist():
+            if sums(count, tokens, start=seed + 1) != one.result(10)[:, 0].tolist():
                 return False
         return True
 
@@ -369,7 +383,7 @@ def test_waiting_uses_no_cpu() -> None:
     """There is no timer: an idle scheduler sleeps until it is called."""
     scheduler = Scheduler(FakeEngine())  # type: ignore[arg-type]
     scheduler.submit(one := call(600))
-    one.wait()
+    one.result(10)
 
     before = time.process_time()
     time.sleep(0.5)
