@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import importlib.util
 import json
 import os
-import subprocess
-import sys
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from artefact_cache import ArtefactCache
+from support.artefact_cache import ArtefactCache
+from support.processes import left_by_twenty as left_by_twenty  # until nothing asks for these here
+from support.processes import python as python
+from support.processes import run as run
+from support.processes import until as until
 
 from ov_minilm import Embedder
 from ov_minilm.convert.source import PACKAGE
@@ -38,30 +37,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
-
-
-def run(
-    *arguments: str | Path, text: bytes = b"", environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[bytes]:
-    """Run `python -m ov_minilm` in a new process, as a user would."""
-    return subprocess.run(
-        [sys.executable, "-m", "ov_minilm", *map(str, arguments)],
-        input=text,
-        capture_output=True,
-        env={**os.environ, **(environment or {})},
-        check=False,
-    )
-
-
-def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a new interpreter; warnings are errors there too."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        check=False,
-    )
 
 
 @pytest.fixture(scope="session")
@@ -114,29 +89,3 @@ def evaluation() -> Evaluation:
     if not os.environ.get(FOLDER_VARIABLE):
         pytest.skip(f"{FOLDER_VARIABLE} names no folder with stsb_dev.tsv, stsb_test.tsv and passages.txt")
     return find([], [])
-
-
-def until(true: Callable[[], bool], seconds: float = 10) -> None:
-    """Wait for something that other threads or processes bring about."""
-    ends = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < ends
-        time.sleep(0.005)  # what is waited for cannot wake this thread
-
-
-def left_by_twenty(call: Callable[[], Awaitable[object]]) -> int:
-    """Await a call twenty times and return how many objects are left to the garbage collector."""
-
-    async def scenario() -> int:
-        await call()
-        gc.collect()
-        for _ in range(20):
-            await call()
-        await asyncio.sleep(0.05)  # the scheduler's thread lets go of the last batch
-        return gc.collect()
-
-    gc.disable()
-    try:
-        return asyncio.run(scenario())
-    finally:
-        gc.enable()

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from conftest import python
+from support.processes import python
 
 from ov_minilm import Embedder, TruncationWarning
 from ov_minilm.artefact.drift_record import Gate, gate

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run
+from support.processes import run
 
 from ov_minilm import Embedder, __version__
 from ov_minilm.artefact.manifest import Manifest

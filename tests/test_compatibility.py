@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import TEXTS
+from support.checkpoints import TEXTS
 
 import ov_minilm
 from ov_minilm import Embedder, JobRefused

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import python, run
+from support.processes import python, run
 
 from ov_minilm.artefact.manifest import SHIPPED
 from ov_minilm.runtime import cpus

@@ -6,7 +6,7 @@ import ctypes.util
 import sys
 
 import pytest
-from conftest import python
+from support.processes import python
 
 pytestmark = [
     pytest.mark.slow,

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import python
+from support.processes import python
 
 from ov_minilm.files import check_writable, whole
 

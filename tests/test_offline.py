@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import python
+from support.processes import python
 
 from ov_minilm.convert.source import PACKAGE
 from ov_minilm.drift.evaluation import FOLDER_VARIABLE

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from conftest import python
+from support.processes import python
 
 import ov_minilm
 

@@ -8,7 +8,7 @@ import io
 import tokenize
 from pathlib import Path
 
-from conftest import python
+from support.processes import python
 
 import ov_minilm
 

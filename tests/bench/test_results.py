@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tables
 from pictures import PICTURES, draw_all, rivals
-from rows import row
 from run import compare, heats
+from support.rows import row
 
 from ov_minilm.measure.contender import Contender
 from ov_minilm.measure.render import Figures

@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import python, run, until
-from corpora import content, sentences, shards, vectors, write
+from support.corpora import content, sentences, shards, vectors, write
+from support.processes import python, run, until
 
 from ov_minilm import Embedder
 from ov_minilm.bulk import job as jobs

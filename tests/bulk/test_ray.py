@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corpora import content, sentences, shards, write
+from support.corpora import content, sentences, shards, write
 
 from ov_minilm import Embedder
 from ov_minilm.artefact.manifest import SHIPPED

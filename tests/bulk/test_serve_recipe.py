@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_spark import recipe
+from support.recipes import recipe
 
 CALLER = """
 import json, urllib.request

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -13,19 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpora import sentences
+from support.corpora import sentences
+from support.recipes import recipe
 
 from ov_minilm import Embedder
-
-PAGE = Path(__file__).parents[2] / "docs/scaling.md"
-
-
-def recipe(name: str) -> str:
-    """Return the block of code that a test is named beside."""
-    page = PAGE.read_text(encoding="utf-8")
-    found = re.search(rf"<!-- tests/bulk/{name}\.py runs this -->\n```python\n(.*?)```", page, re.DOTALL)
-    assert found is not None
-    return found.group(1)
 
 
 @pytest.mark.slow

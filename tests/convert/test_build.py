@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artefact_cache import ArtefactCache
-from checkpoints import CALIBRATION, KINDS, TEXTS, write
-from conftest import python, run, until
+from support.artefact_cache import ArtefactCache
+from support.checkpoints import CALIBRATION, KINDS, TEXTS, write
+from support.processes import python, run, until
 
 from ov_minilm import Embedder
 from ov_minilm.artefact.drift_record import Gate, gate

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import TEXTS, Kind, write
-from conftest import python
+from support.checkpoints import TEXTS, Kind, write
+from support.processes import python
 
 from ov_minilm import Embedder
 from ov_minilm.artefact.manifest import file_facts

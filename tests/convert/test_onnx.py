@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import checkpoints
 import numpy as np
 import pytest
-from artefact_cache import ArtefactCache
-from checkpoints import Kind, write
+from support import checkpoints
+from support.artefact_cache import ArtefactCache
+from support.checkpoints import Kind, write
 
 from ov_minilm import SourceRefused
 from ov_minilm.artefact.manifest import file_facts

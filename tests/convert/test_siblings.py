@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import checkpoints
 import numpy as np
 import pytest
-from artefact_cache import ArtefactCache
-from checkpoints import KINDS, TEXTS
+from support import checkpoints
+from support.artefact_cache import ArtefactCache
+from support.checkpoints import KINDS, TEXTS
 
 from ov_minilm import Embedder
 from ov_minilm.artefact.manifest import Manifest

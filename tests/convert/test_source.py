@@ -16,9 +16,9 @@ from typing import cast
 
 import numpy as np
 import pytest
-from artefact_cache import ArtefactCache
-from checkpoints import KINDS, MODULES, WORDS, Kind, draw, save, write
-from conftest import run
+from support.artefact_cache import ArtefactCache
+from support.checkpoints import KINDS, MODULES, WORDS, Kind, draw, save, write
+from support.processes import run
 
 from ov_minilm import SourceRefused
 from ov_minilm.artefact.manifest import file_facts

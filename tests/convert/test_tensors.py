@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import Kind, draw, save
-from conftest import python
+from support.checkpoints import Kind, draw, save
+from support.processes import python
 
 from ov_minilm import SourceRefused
 from ov_minilm.convert.tensors import read

@@ -9,11 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import checkpoints
 import numpy as np
 import pytest
-from conftest import run
 from environments import SILENCE, Environments, Unavailable, discover
+from support import checkpoints
+from support.processes import run
 
 from ov_minilm import Embedder
 from ov_minilm.artefact.drift_record import Gate

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import run
+from support.processes import run
 
 from ov_minilm.drift.evaluation import (
     FOLDER_VARIABLE,

@@ -1,10 +1,6 @@
 """Write tests/frozen/VERSION: a small artefact, vectors of a few texts, and an interrupted job.
 
-<<<<<<<< HEAD:tests/frozen/make_frozen.py
-Run once for a release whose manifest or journal has another form: python tests/frozen/make_frozen.py
-========
 Run once for a release whose manifest or journal has another form: python tests/frozen/freeze.py
->>>>>>>> release:tests/frozen/freeze.py
 A folder that is there is never written again: later versions must read it.
 """
 
@@ -19,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from checkpoints import CALIBRATION, TEXTS, Kind, write
+from support.checkpoints import CALIBRATION, TEXTS, Kind, write
 
 from ov_minilm import Embedder, __version__
 from ov_minilm.artefact.drift_record import Gate

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import python
+from support.processes import python
 
 import ov_minilm.integrations as integrations
 from ov_minilm import ManifestInvalid

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import python
+from support.processes import python
 
 ROOT = Path(__file__).parents[2]
 TABLE = (

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import python
+from support.processes import python
 
 from ov_minilm import Embedder
 from ov_minilm.integrations.sentence_transformers import SentenceTransformer

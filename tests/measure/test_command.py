@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import run
-from rows import row
+from support.processes import run
+from support.rows import row
 
 from ov_minilm import Embedder
 from ov_minilm.measure.command import Result, sentences

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from adapters import contender
+from support.adapters import contender
 
 from ov_minilm.measure import contender as module
 from ov_minilm.measure.contender import ContenderFailed, Process

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from rows import row
+from support.rows import row
 
 from ov_minilm.measure.render import AHEAD, Figures, Table, markdown, number, page
 from ov_minilm.measure.row import OURS, RATIO, Row, StaleRows, shipped_fingerprint

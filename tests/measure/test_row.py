@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from rows import row
+from support.rows import row
 
 from ov_minilm.measure.row import Row, StaleRows, merge, read, refuse_stale, shipped_fingerprint
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import python
+from support.processes import python
 
 from ov_minilm import CacheWarning, Embedder, SelfCheckFailed
 from ov_minilm.artefact.golden import Golden

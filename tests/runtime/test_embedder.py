@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from conftest import left_by_twenty, python, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.processes import left_by_twenty, python, until
 
 from ov_minilm import (
     Embedder,

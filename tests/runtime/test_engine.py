@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import python
+from support.processes import python
 
 from ov_minilm import DeviceUnavailable, Embedder, FileMismatch, ManifestInvalid, PrecisionUnavailable
 from ov_minilm.artefact.manifest import SHIPPED, Manifest

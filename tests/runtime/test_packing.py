@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from fakes import FakeEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.fakes import FakeEngine
 
 from ov_minilm.runtime.packing import Batch, Pool, Text, aligned, fill
 from ov_minilm.spec import GRIDS, LONG_TEXT_TOKENS, Grid, Lane, grids

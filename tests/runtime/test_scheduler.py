@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import until
-from fakes import FakeEngine
+from support.fakes import FakeEngine
+from support.processes import until
 
 from ov_minilm.runtime.packing import Batch
 from ov_minilm.runtime.scheduler import LOOKAHEAD_CELLS, Call, Scheduler

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import python
+from support.processes import python
 
 from ov_minilm import Embedder
 from ov_minilm.artefact.manifest import GRAPH, SHIPPED, WEIGHTS

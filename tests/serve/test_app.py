@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asgi import JSON, Answer, Waiting, ask, embed, send
-from conftest import left_by_twenty, until
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp
+from support.asgi import JSON, Answer, Waiting, ask, embed, send
+from support.processes import left_by_twenty, until
 
 from ov_minilm import Embedder
 from ov_minilm.runtime.output import shrink

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clients import ranks
-from serving import Running, running
+from support.clients import ranks
+from support.serving import Running, running
 
 from ov_minilm import Embedder
 from ov_minilm.spec import FloatArray

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from asgi import Answer, send
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp
+from support.asgi import Answer, send
 
 from ov_minilm import Embedder
 from ov_minilm.serve import Settings, create_app

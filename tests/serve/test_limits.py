@@ -6,7 +6,7 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
-from asgi import JSON, ask, embed, send
+from support.asgi import JSON, ask, embed, send
 
 from ov_minilm import Embedder
 from ov_minilm.serve import Settings, create_app, limits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from asgi import ask, embed
+from support.asgi import ask, embed
 
 from ov_minilm import Embedder
 from ov_minilm.serve import Settings, create_app

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asgi import ask
 from starlette.types import ASGIApp
+from support.asgi import ask
 
 from ov_minilm import Embedder
 from ov_minilm.runtime.output import shrink

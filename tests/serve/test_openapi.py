@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi import ask, embed
-from clients import ranks
-from serving import running
+from support.asgi import ask, embed
+from support.clients import ranks
+from support.serving import running
 
 from ov_minilm import Embedder
 from ov_minilm.serve import Settings, create_app

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serving import Running, running
+from support.serving import Running, running
 
 from ov_minilm import Embedder
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import run, until
-from serving import Running, running
+from support.processes import run, until
+from support.serving import Running, running
 
 from ov_minilm import Embedder
 from ov_minilm.spec import FloatArray

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asgi import Answer, Waiting, ask
 from starlette.types import ASGIApp
+from support.asgi import Answer, Waiting, ask
 
 from ov_minilm import Embedder
 from ov_minilm.runtime.output import shrink

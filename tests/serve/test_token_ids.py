@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from clients import ranks
 from hypothesis import given
 from hypothesis import strategies as st
+from support.clients import ranks
 
 from ov_minilm import Embedder
 from ov_minilm.serve.errors import ApiError

@@ -23,11 +23,11 @@ import ov_minilm
 from ov_minilm.artefact.manifest import file_facts
 
 PACKAGE = Path(ov_minilm.__file__).parent
-TESTS = Path(__file__).parent
+CHECKPOINTS = Path(__file__).with_name("checkpoints.py")
 SOURCES = (  # whatever decides the bytes of a conversion, or measures it
     *(PACKAGE / room for room in ("artefact", "convert", "drift", "runtime")),
     *PACKAGE.glob("*.py"),
-    TESTS / "checkpoints.py",
+    CHECKPOINTS,
 )
 FACTS = "facts.json"
 

@@ -1,0 +1,62 @@
+"""Run the command line or other code in a new process, and wait for what other processes bring about."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+
+def run(
+    *arguments: str | Path, text: bytes = b"", environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run `python -m ov_minilm` in a new process, as a user would."""
+    return subprocess.run(
+        [sys.executable, "-m", "ov_minilm", *map(str, arguments)],
+        input=text,
+        capture_output=True,
+        env={**os.environ, **(environment or {})},
+        check=False,
+    )
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a new interpreter; warnings are errors there too."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def until(true: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for something that other threads or processes bring about."""
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.005)  # what is waited for cannot wake this thread
+
+
+def left_by_twenty(call: Callable[[], Awaitable[object]]) -> int:
+    """Await a call twenty times and return how many objects are left to the garbage collector."""
+
+    async def scenario() -> int:
+        await call()
+        gc.collect()
+        for _ in range(20):
+            await call()
+        await asyncio.sleep(0.05)  # the scheduler's thread lets go of the last batch
+        return gc.collect()
+
+    gc.disable()
+    try:
+        return asyncio.run(scenario())
+    finally:
+        gc.enable()
