@@ -30,6 +30,7 @@ from ov_minilm.runtime.progress import Progress, report
 from ov_minilm.runtime.scheduler import SHORT_CALL_TEXTS, Call, Scheduler, Stats
 from ov_minilm.runtime.texts import check_texts, iterate
 from ov_minilm.runtime.tokens import PIECE_CHARS, Tokenized, Tokens, Truncate
+from ov_minilm.runtime.vector_cache import VectorCache
 from ov_minilm.spec import FloatArray, ModelSpec
 
 if TYPE_CHECKING:
@@ -75,13 +76,15 @@ class Embedder:
     lowering and kind of CPU.
     """
 
-    def __init__(self, manifest: Manifest, tokens: Tokens, engine: Engine) -> None:
+    def __init__(
+        self, manifest: Manifest, tokens: Tokens, engine: Engine, cache: VectorCache | None = None
+    ) -> None:
         self._manifest = manifest
         self._tokens = tokens
         self._engine = engine
         self._plan = engine.plan
         self._spec = manifest.spec
-        self._scheduler = Scheduler(engine)
+        self._scheduler = Scheduler(engine, cache=cache)
         self._counting = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
@@ -100,6 +103,7 @@ class Embedder:
         threads: int | None = None,
         memory_mb: int | None = None,
         max_batch_tokens: int | None = None,
+        cache_mb: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> Embedder:
         """Open an artefact: faults of the folder, the device or an option are reported here.
@@ -122,6 +126,8 @@ class Embedder:
                 and texts run slower in wider ones. None is no bound; `info.memory_mb` says what that takes.
             max_batch_tokens: tokens that run together, padding included: larger grids are not used. None is
                 512. With 256, the least, a short call waits less behind a long one, which runs slower.
+            cache_mb: MB for the vectors of texts that came before: a text that comes again is not computed
+                again. Some 450 short texts a MB. None keeps none.
             cache_dir: where compiled models are kept between processes, about 24 MB a grid; None keeps
                 none. Whatever is wrong with the folder or a file in it is warned of once (CacheWarning), and
                 the model is compiled without. Hashes find damage, not malice: keep the folder private.
@@ -134,13 +140,14 @@ class Embedder:
         """
         check_choice("precision", precision, get_args(AskedPrecision))
         check_choice("lowering", lowering, get_args(AskedLowering))
+        cache = None if cache_mb is None else VectorCache(cache_mb)
         folder = find_model(model)
         manifest = Manifest.read(folder)
         options = Options(
             device.upper(), precision, lowering, cpus.threads(threads), memory_mb, max_batch_tokens
         )
         engine = Engine(folder, manifest, options, None if cache_dir is None else Path(cache_dir))
-        return cls(manifest, Tokens.open(folder / TOKENIZER, manifest.spec), engine)
+        return cls(manifest, Tokens.open(folder / TOKENIZER, manifest.spec), engine, cache)
 
     def encode(
         self,
@@ -380,32 +387,35 @@ class Embedder:
     def _encode(
         self, items: list[str], start: int, progress: Progress, truncate: Truncate
     ) -> FloatArray:  # -> [N, D]
-        """Encode texts of which the first is number `start` of what the caller gave.
+        """Encode texts of which the first is number `start` of what the caller gave; equal ones once.
 
         This thread tokenizes chunk after chunk, while workers run those before.
         """
         self._check_usable()
         out = np.empty((len(items), self._spec.dim), np.float32)
         short = len(items) <= SHORT_CALL_TEXTS
-        running: deque[Call] = deque()
-        tokenized = done = 0
+        seen: dict[str, int] = {}
+        firsts = [seen.setdefault(text, number) for number, text in enumerate(items)]
+        running: deque[tuple[Call, list[int], int]] = deque()  # with the texts in it, and all of the chunk
+        tokenized = 0
         with report(len(items), progress) as advance:
             try:
                 for texts in _chunks(items):
-                    part = self._prepare(texts, start + tokenized, truncate)
+                    windows = self._prepare(texts, start + tokenized, truncate).windows
+                    numbers = [n for n in range(tokenized, tokenized + len(texts)) if firsts[n] == n]
+                    part = Tokenized([windows[n - tokenized] for n in numbers], {})
+                    running.append((Call(part, self._spec.dim, short=short), numbers, len(texts)))
                     tokenized += len(texts)
-                    running.append(Call(part, self._spec.dim, short=short))
-                    self._scheduler.submit(running[-1], inline=short)
+                    self._scheduler.submit(running[-1][0], inline=short)
                     while running and (tokenized == len(items) or len(running) == CHUNKS_AHEAD):
-                        vectors = running[0].result()
-                        out[done : done + len(vectors)] = vectors
-                        done += len(vectors)
+                        call, numbers, count = running[0]
+                        out[numbers] = call.result()
                         running.popleft()
-                        advance(len(vectors))
+                        advance(count)
             finally:  # after an error or an interrupt, here or in `advance`
-                for call in running:
+                for call, *_ in running:
                     call.cancel()
-        return out
+        return out if len(seen) == len(items) else out[firsts]
 
     def _check_options(self, truncate: Truncate, dimensions: int | None, dtype: Dtype) -> None:
         """Refuse before the work what would be refused after it."""

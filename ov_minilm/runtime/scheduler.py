@@ -27,6 +27,7 @@ import numpy as np
 from ov_minilm.runtime.engine import Engine
 from ov_minilm.runtime.packing import Batch, Pool, Text
 from ov_minilm.runtime.tokens import Tokenized
+from ov_minilm.runtime.vector_cache import VectorCache
 from ov_minilm.spec import FloatArray
 
 SHORT_CALL_TEXTS = 32  # a call of up to so many does not wait behind long ones
@@ -69,6 +70,14 @@ class Call(Future[FloatArray]):
     def packed(self) -> bool:
         """Whether no text is left to be packed."""
         return not self._waiting or self.done()
+
+    def recall(self, find: Callable[[bytes], FloatArray | None]) -> None:
+        """Take the vectors that are known already; the other texts are left to be packed."""
+        known = {n: vector for n, ids in enumerate(self._distinct) if (vector := find(ids)) is not None}
+        if known:
+            self.start()
+            self._waiting = deque(window for window in self._waiting if window[0] not in known)
+            self.deliver(list(known), np.stack(list(known.values())))
 
     def next_texts(self, tokens: float) -> Iterator[Text]:
         """Yield the next texts to be packed, up to about so many tokens."""
@@ -122,14 +131,19 @@ class Stats:
     cells: int = 0  # of those batches: tokens / cells is how full they were
     waiting: int = 0  # calls with texts that are not packed yet
     running: int = 0  # texts packed or in a batch that runs
+    cached: int = 0  # texts whose vectors were in the cache
+    cache_bytes: int = 0  # that the cache takes
 
 
 class Scheduler:
     """Runs the calls of all callers on one engine, in threads that live from the first queued text on."""
 
-    def __init__(self, engine: Engine, *, workers: int | None = None) -> None:
+    def __init__(
+        self, engine: Engine, *, cache: VectorCache | None = None, workers: int | None = None
+    ) -> None:
         """Have so many `workers`; None: one more than there are streams; 0: `run_next` has to be called."""
         self._engine = engine
+        self._cache = cache
         self._lanes = engine.plan.lanes
         self._streams = engine.plan.streams
         self._min_batch_cells = min((g.cells for g in engine.plan.grids if g.rows > 1), default=1)
@@ -149,7 +163,8 @@ class Scheduler:
         with self._changed:
             running = sum(len(batch.texts) for batch in self._running if batch)
             running += len(self._short.texts) + len(self._long.texts)
-            return Stats(**self._counts, waiting=len(self._long_calls), running=running)
+            cached = {"cached": self._cache.hits, "cache_bytes": self._cache.bytes} if self._cache else {}
+            return Stats(**self._counts, **cached, waiting=len(self._long_calls), running=running)
 
     def submit(self, call: Call, *, inline: bool = False) -> None:
         """Put a call into the queue; if the engine is idle and `inline`, run its first batch in this thread.
@@ -158,6 +173,8 @@ class Scheduler:
             ValueError: the scheduler is closed.
         """
         batch = None
+        if self._cache:
+            call.recall(self._cache.get)
         try:
             with self._changed:
                 if self._closed:
@@ -276,6 +293,9 @@ class Scheduler:
             return
         tokens = sum(len(text.ids) for text in batch.texts)
         self._finish(batch, texts=len(batch.texts), tokens=tokens, batches=1, cells=batch.grid.cells)
+        if self._cache:
+            for text, vector in zip(batch.texts, vectors, strict=True):
+                self._cache.put(text.ids.tobytes(), vector)
         for call, mine in places.items():
             call.deliver([batch.texts[place].number for place in mine], vectors[mine])
 

@@ -128,6 +128,11 @@ def _default(name: str) -> dict[str, Any]:
     "requests, which run slower, and less memory.",
 )
 @click.option(
+    "--cache-mb",
+    type=click.IntRange(1),
+    help="MB for the vectors of texts that came before, which are not computed again; some 450 texts a MB.",
+)
+@click.option(
     "--max-concurrent-requests",
     type=click.IntRange(1),
     **_default("max_concurrent_requests"),

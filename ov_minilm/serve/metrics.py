@@ -103,9 +103,11 @@ class _Queue(Collector):
             ("te_queue_size", "Requests accepted and not answered", self._admission.requests),
             ("te_queue_tokens", "Tokens accepted and not embedded", self._admission.tokens),
             ("te_batch_running", "Texts packed or in flight", stats.running),
+            ("te_cache_bytes", "Memory of the vectors that are kept (--cache-mb)", stats.cache_bytes),
         ):
             yield GaugeMetricFamily(name, text, value)
         for name, text, value in (
+            ("te_cache_hits", "Texts whose vectors were kept, and not computed again", stats.cached),
             ("te_batch_count", "Batches that ran", stats.batches),
             ("te_batch_texts", "Texts in them", stats.texts),
             ("te_batch_tokens", "Tokens in them", stats.tokens),

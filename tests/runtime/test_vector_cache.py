@@ -1,0 +1,81 @@
+"""Vectors of texts that came before."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from support.fakes import FakeEngine
+
+from ov_minilm.runtime.embedder import Embedder
+from ov_minilm.runtime.scheduler import Call, Scheduler
+from ov_minilm.runtime.tokens import Tokenized
+from ov_minilm.runtime.vector_cache import ENTRY_BYTES, VectorCache
+
+TEXTS = ["a kettle", "a cup", "a kettle", "", "a long text " * 40, "a cup", "another long text " * 40]
+
+
+def test_what_is_kept_comes_back() -> None:
+    """The same bits; other ids find nothing."""
+    cache = VectorCache(1)
+    vector = np.arange(384, dtype=np.float32)
+    cache.put(b"ids", vector)
+
+    found = cache.get(b"ids")
+    assert found is not None
+    assert np.array_equal(vector, found)
+    assert cache.get(b"id") is None
+    assert (1, 3 + 1536 + ENTRY_BYTES) == (cache.hits, cache.bytes)
+
+
+def test_what_was_not_used_for_longest_makes_room() -> None:
+    """The bound holds, also when threads fill it, and a vector that is used stays."""
+    cache = VectorCache(1)
+    cache.put(b"used", np.ones(384, np.float32))
+
+    def fill(start: int) -> None:
+        for number in range(start, start + 500):
+            cache.put(number.to_bytes(4, "big"), np.zeros(384, np.float32))
+            assert cache.get(b"used") is not None
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(fill, range(0, 4000, 500)))
+
+    assert 900_000 < cache.bytes <= 1_000_000
+    assert cache.get((0).to_bytes(4, "big")) is None
+
+
+def test_a_size_that_holds_nothing_is_refused() -> None:
+    """None is the way to have no cache."""
+    with pytest.raises(ValueError, match="cache_mb=0; at least 1"):
+        Embedder.open(cache_mb=0)
+
+
+def test_a_text_that_came_before_is_not_computed_again() -> None:
+    """In a later call, also beside texts that are new; the caller hears that it started."""
+    engine = FakeEngine()
+    scheduler = Scheduler(engine, cache=VectorCache(1), workers=0)  # type: ignore[arg-type]
+    heard: list[str] = []
+    for count in (3, 3, 5):
+        windows = [[np.full(4, 1 + i, np.int32)] for i in range(count)]
+        call = Call(Tokenized(windows, {}), 1, started=lambda: heard.append("started"))
+        scheduler.submit(call)
+        while scheduler.run_next():
+            pass
+        assert [4.0 * (1 + i) for i in range(count)] == call.result(0)[:, 0].tolist()
+
+    assert (5, 6, 3) == (scheduler.stats.texts, scheduler.stats.cached, len(heard))
+
+
+@pytest.mark.parametrize("truncate", ["end", "mean"])
+def test_the_cache_changes_no_bit(shipped: Embedder, truncate: str) -> None:
+    """Texts that repeat within a call and over calls have the vectors that they have without a cache."""
+    with Embedder.open(cache_mb=1) as cached:
+        for _ in range(2):
+            for texts in (TEXTS, TEXTS[::-1], TEXTS[:1]):
+                expected = np.concatenate(
+                    [shipped.encode([text], truncate=truncate) for text in texts]  # type: ignore[arg-type]
+                )
+                assert np.array_equal(expected, cached.encode(texts, truncate=truncate))  # type: ignore[arg-type]
+        assert cached.stats.cached >= 15
