@@ -123,7 +123,7 @@ def build(
         with step(f"encode with {source}"), quiet.silence():
             text = _golden_text(tokens)
             original = check.original_vectors(checkpoint, [text, *texts], tokens)
-            golden = Golden.of(text, tokens.encode([text])[0][0].tolist(), original[0])
+            golden = Golden.of(text, tokens.windows([text])[0][0].tolist(), original[0])
         with step("build the FP32 graph"):
             _write_fp32(checkpoint, fp32, golden)
         with step(f"check against {source}") as note, Embedder.open(fp32, precision="f32") as reference:
@@ -176,7 +176,7 @@ def _golden_text(tokens: Tokens) -> str:
     """Return as many words of the golden text as the narrowest grid holds in this vocabulary."""
     words, least = TEXT.split(), min(grid.width for grid in GRIDS)
     texts = (" ".join(words[:count]) for count in range(len(words), -1, -1))
-    return next(text for text in texts if len(tokens.encode([text])[0][0]) <= least)
+    return next(text for text in texts if len(tokens.windows([text])[0][0]) <= least)
 
 
 def _drifts(

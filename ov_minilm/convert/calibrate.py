@@ -28,14 +28,13 @@ FLOAT_TYPES = ("ScaledDotProductAttention", "NormalizeL2")
 
 def samples(texts: Sequence[str], tokens: Tokens) -> list[dict[str, IntArray]]:
     """One unpadded row [1, T] for each text: what the graph sees of it in any grid, without the padding."""
-    first, _ = tokens.encode(texts)
     return [
         {
             "input_ids": ids[None],
             "position_ids": np.arange(len(ids), dtype=np.int32)[None],
             "segment_ids": np.ones((1, len(ids)), np.int32),
         }
-        for ids in first
+        for ids, *_ in tokens.windows(texts)
     ]
 
 

@@ -57,10 +57,13 @@ class Call(Future[FloatArray]):
         super().__init__()
         self.short = len(tokenized.windows) <= SHORT_CALL_TEXTS if short is None else short
         self._tokenized = tokenized
-        self._distinct = {ids.tobytes(): ids for ids in tokenized.flat}
-        self._waiting = deque(enumerate(self._distinct.values()))  # windows that are not packed, numbered
-        self._vectors = np.empty((len(self._distinct), dim), np.float32)
-        self._left = len(self._distinct)  # windows without a vector
+        numbers: dict[bytes, int] = {}  # of distinct windows
+        self._order = [numbers.setdefault(ids.tobytes(), len(numbers)) for ids in tokenized.flat]
+        self._keys = list(numbers)
+        # Windows that are not packed, each once.
+        self._waiting = deque(dict(zip(self._order, tokenized.flat, strict=True)).items())
+        self._vectors = np.empty((len(numbers), dim), np.float32)
+        self._left = len(numbers)  # windows without a vector
         self._counting = threading.Lock()  # workers deliver side by side
         self._started = started
         if not self._left:
@@ -73,7 +76,7 @@ class Call(Future[FloatArray]):
 
     def recall(self, find: Callable[[bytes], FloatArray | None]) -> None:
         """Take the vectors that are known already; the other texts are left to be packed."""
-        known = {n: vector for n, ids in enumerate(self._distinct) if (vector := find(ids)) is not None}
+        known = {n: vector for n, ids in enumerate(self._keys) if (vector := find(ids)) is not None}
         if known:
             self.start()
             self._waiting = deque(window for window in self._waiting if window[0] not in known)
@@ -110,15 +113,7 @@ class Call(Future[FloatArray]):
             if error is not None:
                 self.set_exception(error)
             else:
-                self.set_result(self._tokenized.average_windows(self._in_order()))
-
-    def _in_order(self) -> FloatArray:  # -> [windows, D]
-        """Return the vectors of all windows: those of equal ones as often as these came."""
-        windows = self._tokenized.flat
-        if len(windows) == len(self._distinct):
-            return self._vectors
-        number = {key: i for i, key in enumerate(self._distinct)}
-        return self._vectors[[number[ids.tobytes()] for ids in windows]]
+                self.set_result(self._tokenized.average_windows(self._vectors[self._order]))
 
 
 @dataclass(frozen=True, slots=True)

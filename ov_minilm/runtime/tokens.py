@@ -97,50 +97,41 @@ class Tokens:
             TypeError, ValueError: as `frame` does for texts that are token ids.
             TextTooLong: with "error", for the first text of more than max_tokens.
         """
-        if texts and not isinstance(texts[0], str):
-            first, further = self.frame(texts)
-        else:
-            first, further = self.encode(texts, whole=truncate == "mean")
+        given_ids = len(texts) > 0 and not isinstance(texts[0], str)
+        windows = self.frame(texts) if given_ids else self.windows(texts, whole=truncate == "mean")
         if truncate == "mean":
-            return Tokenized([[ids, *further.get(i, ())] for i, ids in enumerate(first)], {})
-        cut = {index: self._total(first[index], further[index]) for index in further}
+            return Tokenized(windows, {})
+        cut = {i: _total(found) for i, found in enumerate(windows) if len(found) > 1}
         if cut and truncate == "error":
             index = min(cut)
-            tokens = self.count([texts[index]])[0] if isinstance(texts[index], str) else cut[index]
-            raise TextTooLong(start + index, tokens, self._limit)
-        return Tokenized([[ids] for ids in first], cut)
+            raise TextTooLong(
+                start + index, cut[index] if given_ids else self.count([texts[index]])[0], self._limit
+            )
+        return Tokenized([found[:1] for found in windows], cut)
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens that each text has if it is not cut, [CLS] and [SEP] once included."""
-        first, further = self.encode(texts, whole=True)
-        return [self._total(ids, further.get(i, ())) for i, ids in enumerate(first)]
+        return [_total(found) for found in self.windows(texts, whole=True)]
 
-    def encode(
-        self, texts: Sequence[str], *, whole: bool = False
-    ) -> tuple[list[IntArray], dict[int, list[IntArray]]]:
-        """Return the ids of every text's first window, and further windows of each text that has any.
+    def windows(self, texts: Sequence[str], *, whole: bool = False) -> list[list[IntArray]]:
+        """Return the ids of every text, in windows: one, or more for a text of over max_tokens.
 
         A window is [CLS], up to max_tokens - 2 word pieces, [SEP]; windows do not overlap. Every text has at
         least two tokens, the empty one too. Unless the `whole` text is asked for, the end of a long one is
-        not looked at: then at least one of its further windows is returned.
+        not looked at: then it has at least two windows.
         """
         valid = [mend_surrogates(text) if has_surrogates(text) else text for text in texts]
-        first: list[IntArray] = []
-        further: dict[int, list[IntArray]] = {}
         short = ["" if len(text) > PIECE_CHARS else text for text in valid]
-        for index, encoding in enumerate(self._tokenizer.encode_batch_fast(short)):
-            windows = [encoding.ids]
-            if len(valid[index]) > PIECE_CHARS:
-                windows = self._windows(self._word_pieces(valid[index], whole))
-            elif len(encoding.ids) == self._limit:
-                windows += [window.ids for window in encoding.overflowing]
-            first.append(np.array(windows[0], np.int32))
-            if len(windows) > 1:
-                further[index] = [np.array(window, np.int32) for window in windows[1:]]
-        return first, further
+        encodings = self._tokenizer.encode_batch_fast(short)
+        return [
+            self._cut(self._word_pieces(text, whole))
+            if len(text) > PIECE_CHARS
+            else [np.array(part.ids, np.int32) for part in (encoding, *encoding.overflowing)]
+            for text, encoding in zip(valid, encodings, strict=True)
+        ]
 
-    def frame(self, texts: Sequence[Sequence[int]]) -> tuple[list[IntArray], dict[int, list[IntArray]]]:
-        """Return what `encode` returns, for texts that are token ids of this vocabulary already.
+    def frame(self, texts: Sequence[Sequence[int]]) -> list[list[IntArray]]:
+        """Return what `windows` returns, for texts that are token ids of this vocabulary already.
 
         [CLS] and [SEP] are added where a text does not begin and end with them.
 
@@ -148,11 +139,7 @@ class Tokens:
             TypeError: something is not a list of integers; its index is named.
             ValueError: an id is not in the vocabulary.
         """
-        windows = [
-            [np.array(ids, np.int32) for ids in self._windows(self._checked(text, i))]
-            for i, text in enumerate(texts)
-        ]
-        return [found[0] for found in windows], {i: found[1:] for i, found in enumerate(windows) if found[1:]}
+        return [self._cut(self._checked(text, i)) for i, text in enumerate(texts)]
 
     def _word_pieces(self, text: str, whole: bool) -> list[int]:
         """Return the word pieces of a long text, without [CLS] and [SEP]; or some more than one window."""
@@ -165,10 +152,11 @@ class Tokens:
                 break
         return found
 
-    def _windows(self, ids: Sequence[int]) -> list[list[int]]:
+    def _cut(self, ids: Sequence[int]) -> list[IntArray]:
+        """Put word pieces into windows."""
         room = self._limit - 2
         starts = range(0, max(len(ids), 1), room)
-        return [[self._cls, *ids[start : start + room], self._sep] for start in starts]
+        return [np.array([self._cls, *ids[i : i + room], self._sep], np.int32) for i in starts]
 
     def _checked(self, text: Sequence[int], index: int) -> list[int]:
         if isinstance(text, str | bytes) or not isinstance(text, Iterable):
@@ -184,8 +172,10 @@ class Tokens:
         framed = len(ids) > 1 and (ids[0], ids[-1]) == (self._cls, self._sep)
         return ids[1:-1] if framed else ids
 
-    def _total(self, first: IntArray, further: Sequence[IntArray]) -> int:
-        return len(first) + sum(len(window) - 2 for window in further)
+
+def _total(windows: Sequence[IntArray]) -> int:
+    """Count the tokens of a text, [CLS] and [SEP] once."""
+    return 2 + sum(len(window) - 2 for window in windows)
 
 
 def pieces(text: str) -> Iterator[str]:

@@ -98,7 +98,7 @@ def test_same_bits_in_every_grid(lowering: Literal["native", "conv"]) -> None:
     """A text has the same bits in every grid that holds it and in every row of it."""
     with Embedder.open(precision="f32", lowering=lowering) as embedder:
         for text in ("a", "A man is slicing an onion.", "stone " * 50, "light " * 100):
-            ids = embedder._tokens.encode([text])[0]
+            ids = embedder._tokens.windows([text])[0]
             vectors = set()
             for grid in GRIDS:
                 for row in {0, grid.rows - 1} if grid.width >= len(ids[0]) else ():

@@ -37,7 +37,7 @@ def uncut() -> Tokenizer:
 
 def ids_of(text: str) -> list[int]:
     """Return the ids of a text's first window."""
-    ids: list[int] = TOKENS.encode([text])[0][0].tolist()
+    ids: list[int] = TOKENS.windows([text])[0][0].tolist()
     return ids
 
 
@@ -49,11 +49,10 @@ def test_a_text_is_cut_at_256_tokens() -> None:
 
 def test_nothing_is_padded() -> None:
     """Texts of one call keep their own lengths, as int32."""
-    first, further = TOKENS.encode(["word", "word word word"])
+    ((one,), (three,)) = TOKENS.windows(["word", "word word word"])
 
-    assert [ids.tolist() for ids in first] == [[CLS, WORD, SEP], [CLS, WORD, WORD, WORD, SEP]]
-    assert {np.dtype(np.int32)} == {ids.dtype for ids in first}
-    assert further == {}
+    assert [[CLS, WORD, SEP], [CLS, WORD, WORD, WORD, SEP]] == [one.tolist(), three.tolist()]
+    assert {np.dtype(np.int32)} == {one.dtype, three.dtype}
 
 
 def test_an_empty_text_has_two_tokens() -> None:
@@ -64,7 +63,7 @@ def test_an_empty_text_has_two_tokens() -> None:
 
 def test_no_texts_give_no_ids() -> None:
     """An empty list is legal."""
-    assert TOKENS.encode([]) == ([], {})
+    assert [] == TOKENS.windows([])
 
 
 @pytest.mark.parametrize(
@@ -73,21 +72,19 @@ def test_no_texts_give_no_ids() -> None:
 )
 def test_a_long_text_goes_on_in_further_windows(words: int, windows: list[int]) -> None:
     """Windows follow each other without overlap, each with its own [CLS] and [SEP]."""
-    first, further = TOKENS.encode(["short", "word " * words])
-    found = [first[1], *further.get(1, [])]
+    (_, found) = TOKENS.windows(["short", "word " * words], whole=True)
 
     assert windows == [len(window) for window in found]
     assert {(CLS, SEP)} == {(window[0], window[-1]) for window in found}
-    assert ({1} if words > 254 else set()) == further.keys()
 
 
 def test_windows_together_are_the_uncut_text() -> None:
     """The word pieces of all windows, in order, are those of the text without any cut."""
     text = " ".join(f"number {n}, naïve" for n in range(300))
 
-    first, further = TOKENS.encode([text])
+    (windows,) = TOKENS.windows([text])
 
-    pieces = [piece for window in [first[0], *further[0]] for piece in window[1:-1].tolist()]
+    pieces = [piece for window in windows for piece in window[1:-1].tolist()]
     assert uncut().encode(text).ids == [CLS, *pieces, SEP]
 
 
@@ -181,10 +178,10 @@ def test_mending_touches_surrogates_only(text: str) -> None:
 @given(st.lists(any_text, max_size=5))
 def test_every_string_has_ids(texts: list[str]) -> None:
     """Whatever the text, ids are from the vocabulary, between [CLS] and [SEP], and at most 256."""
-    first, _ = TOKENS.encode(texts)
+    windows = TOKENS.windows(texts)
 
-    assert len(texts) == len(first)
-    for ids in first:
+    assert len(texts) == len(windows)
+    for ids, *_ in windows:
         assert 2 <= len(ids) <= MINILM.max_tokens
         assert (ids[0], ids[-1]) == (CLS, SEP)
         assert ((ids >= 0) & (ids < MINILM.vocab_size)).all()
@@ -194,16 +191,16 @@ def test_every_string_has_ids(texts: list[str]) -> None:
 @given(st.lists(any_text, min_size=2, max_size=5))
 def test_ids_do_not_depend_on_the_neighbours(texts: list[str]) -> None:
     """A text has the same ids in a batch as alone."""
-    assert [ids_of(text) for text in texts] == [ids.tolist() for ids in TOKENS.encode(texts)[0]]
+    assert [ids_of(text) for text in texts] == [ids.tolist() for ids, *_ in TOKENS.windows(texts)]
 
 
 def test_threads_tokenize_at_once() -> None:
     """One tokenizer shared by 16 threads gives every one the same ids, cut texts included."""
     texts = [f"text {n} " + "word " * (n * 7 % 400) for n in range(100)]
-    expected = [ids.tolist() for ids in TOKENS.encode(texts)[0]]
+    expected = [ids.tolist() for ids, *_ in TOKENS.windows(texts)]
 
     with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(lambda _: [ids.tolist() for ids in TOKENS.encode(texts)[0]], range(48)))
+        found = list(pool.map(lambda _: [ids.tolist() for ids, *_ in TOKENS.windows(texts)], range(48)))
 
     assert [expected] * 48 == found
 
