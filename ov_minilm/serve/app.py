@@ -212,6 +212,8 @@ class Application:
             raise ApiError("draining", "this server is about to end")
         if not self._service.ready:
             await self._service.check()
+        if not self._service.all_ready():
+            raise ApiError("starting", "a worker of this server is not ready yet; ask again")
         return json_answer(b'{"status":"ready"}')
 
     async def _metrics(self, _: Request) -> Response:

@@ -8,14 +8,18 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import fields
+from contextlib import ExitStack
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import click
 from click.core import ParameterSource
 
+from ov_minilm.artefact.location import find_model
+from ov_minilm.runtime import cpus
 from ov_minilm.serve.settings import AccessLog, Settings, TokenIds, Truncate
+from ov_minilm.serve.workers import Link, Supervisor, check_system, share_weights, split_cpus, summing_metrics
 
 PREFIX = "OV_MINILM_"  # of the environment variables, one for each option
 OF_OTHER_COMMANDS = ["OV_MINILM_STSB"]  # that are no options of serve
@@ -24,12 +28,20 @@ LOOPBACK = ("localhost", "::1")  # and 127.*: nobody outside this machine can co
 LogFormat = Literal["text", "json"]
 
 
-class Several(click.types.StringParamType):
-    """Texts that an environment variable separates by commas."""
+class CommaSeparated(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """Values that an environment variable separates by commas."""
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:
-        """Return the texts without the blanks around them."""
+        """Return the values without the blanks around them."""
         return [part for one in rv.split(",") if (part := one.strip())]
+
+
+class Texts(CommaSeparated, click.types.StringParamType):
+    """Texts."""
+
+
+class Ports(CommaSeparated, click.IntRange):
+    """Port numbers."""
 
 
 class EnvironmentCommand(click.Command):
@@ -62,17 +74,25 @@ def _default(name: str) -> dict[str, Any]:
 @click.option(
     "--port",
     "ports",
-    type=click.IntRange(0, 65535),
+    type=Ports(0, 65535),
     multiple=True,
     default=(8000,),
     show_default=True,
     help="0: a free one. Repeatable: clients of Ollama look for 11434.",
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes that share the port and the CPUs, on Linux; --threads, --memory-mb and --cache-mb are "
+    "for all together, limits of requests for each. One that dies is started again.",
+)
+@click.option(
     "--served-model-name",
     "served_model_names",
     multiple=True,
-    type=Several(),
+    type=Texts(),
     help="What clients call the model; the first is what answers say. Repeatable. Default: its own names.",
 )
 @click.option(
@@ -100,7 +120,7 @@ def _default(name: str) -> dict[str, Any]:
     help="Of which vocabulary the ids are that some clients send instead of text.",
 )
 @click.option(
-    "--api-key", multiple=True, type=Several(), help="Repeatable; other users of the machine see it here."
+    "--api-key", multiple=True, type=Texts(), help="Repeatable; other users of the machine see it here."
 )
 @click.option(
     "--api-key-file",
@@ -112,7 +132,7 @@ def _default(name: str) -> dict[str, Any]:
     "--cors-origin",
     "cors_origins",
     multiple=True,
-    type=Several(),
+    type=Texts(),
     help="A web site whose pages may ask. Repeatable.",
 )
 @click.option(
@@ -193,6 +213,7 @@ def command(
     /,
     host: str,
     ports: tuple[int, ...],
+    workers: int,
     truncate: Truncate | None,
     auto_truncate: bool | None,
     api_key: tuple[str, ...],
@@ -223,25 +244,67 @@ def command(
         api_keys=_keys(api_key, api_key_file),
         **{name: value for name, value in rest.items() if name in known},
     )
-    from ov_minilm.errors import TruncationWarning
-    from ov_minilm.runtime.embedder import Embedder
-    from ov_minilm.serve.access import configure_logging
-    from ov_minilm.serve.app import application
-    from ov_minilm.serve.server import listen, serve
-    from ov_minilm.serve.service import Service
+    opening = {name: value for name, value in rest.items() if name not in known}
+    with ExitStack() as stack:
+        if workers > 1:
+            check_system()
+            cpu_sets = split_cpus(workers, cpus.threads(opening["threads"]))
+            stack.enter_context(summing_metrics())
+        from ov_minilm.errors import OvMiniLMError, TruncationWarning
+        from ov_minilm.runtime.embedder import Embedder
+        from ov_minilm.serve.access import configure_logging
+        from ov_minilm.serve.app import application
+        from ov_minilm.serve.server import Server, configuration, listen, serve
+        from ov_minilm.serve.service import Service
+        from ov_minilm.serve.worker import WorkerServer
 
-    configure_logging(log_level.upper(), as_json="json" in (log_format, chosen.access_log), stream=sys.stderr)
-    warnings.simplefilter("ignore", TruncationWarning)  # every answer has the count, and so have the metrics
-    _warn_of_unknown_variables(context)
-    if not chosen.api_keys and host not in LOOPBACK and not host.startswith("127."):
-        log.warning("without --api-key everybody who can reach %s may use this server", host)
-    listeners = [listen(host, port) for port in ports]
-    with Embedder.open(**{name: value for name, value in rest.items() if name not in known}) as embedder:
-        embedder.self_check()  # what is wrong is a clear line here, and a trace within the server
-        service = Service(embedder, chosen)
+        as_json = "json" in (log_format, chosen.access_log)
+        configure_logging(log_level.upper(), as_json=as_json, stream=sys.stderr)
+        warnings.simplefilter("ignore", TruncationWarning)  # every answer has the count, so have the metrics
+        _warn_of_unknown_variables(context)
+        if not chosen.api_keys and host not in LOOPBACK and not host.startswith("127."):
+            log.warning("without --api-key everybody who can reach %s may use this server", host)
+        listeners = [listen(host, port) for port in ports]
         reload_keys = (lambda: _keys(api_key, api_key_file)) if api_key_file else None
-        if not serve(application(service), service, listeners, drain_seconds, reload_keys):
-            raise click.ClickException("the server did not start")
+
+        def work(link: Link | None = None) -> None:
+            with Embedder.open(**opening) as embedder:
+                embedder.self_check()  # what is wrong is a clear line here, and a trace within the server
+                service = Service(embedder, chosen, link.all_ready if link else lambda: True)
+                config = configuration(application(service), drain_seconds)
+                given = (config, service, listeners, reload_keys)
+                if not serve(WorkerServer(*given, link) if link else Server(*given)):
+                    raise click.ClickException("the server did not start")
+
+        if workers == 1:
+            work()
+            return
+
+        def work_linked(link: Link) -> None:
+            try:
+                work(link)
+            except (OvMiniLMError, ValueError, OSError, click.ClickException) as error:
+                log.error("worker %d: %s", link.number + 1, error)
+                sys.exit(2)
+
+        def take_keys() -> bool:
+            """Check the file before the workers read it; those that start later have these keys."""
+            nonlocal chosen
+            try:
+                chosen = replace(chosen, api_keys=_keys(api_key, api_key_file))
+            except (OSError, ValueError, click.UsageError) as error:
+                log.error("SIGHUP: the keys stay as they were: %s", error)
+                return False
+            return True
+
+        opening["threads"] = cpus.threads(opening["threads"]) // workers
+        for name in ("memory_mb", "cache_mb"):
+            if opening[name] is not None:
+                opening[name] = max(1, opening[name] // workers)
+        share_weights(find_model(opening["model"]))
+        supervisor = Supervisor(cpu_sets, work_linked, listeners, take_keys if reload_keys else None)
+        if code := supervisor.run():
+            sys.exit(code)
 
 
 def _warn_of_unknown_variables(context: click.Context) -> None:

@@ -46,6 +46,7 @@ CONDITIONS = {
     "failed": Condition(500, "internal_error", (424, "backend"), 500),
     "not_implemented": Condition(501, "not_implemented", (424, "backend"), 501),
     "wrong_vectors": Condition(503, "wrong_vectors", (503, "unhealthy"), 503),
+    "starting": Condition(503, "starting", (503, "unhealthy"), 503),
     "draining": Condition(503, "draining", (503, "unhealthy"), 503),
     "bad_http_version": Condition(505, None, (505, "validation"), 505),
 }

@@ -5,16 +5,21 @@ Counters end in _total, as Prometheus' own client writes them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from ov_minilm.runtime.embedder import Embedder
 from ov_minilm.serve.access import Outcome
 from ov_minilm.serve.limits import Admission
+from ov_minilm.serve.workers import METRICS_FOLDER
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -38,13 +43,22 @@ REASONS = {  # of a refusal, by the status that OpenAI's API has for it
 
 
 class Metrics:
-    """One server's figures, in a registry of their own: two servers in a process do not mix."""
+    """One server's figures, in a registry of their own: two servers in a process do not mix.
+
+    Where prometheus_client keeps what processes count in a folder, `render` gives the sums of all of them.
+    """
 
     def __init__(self, admission: Admission, embedder: Embedder) -> None:
         self.texts = self.tokens = 0  # embedded since the start
+        self._admission = admission
+        self._embedder = embedder
         registry = self._registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        registry.register(_Queue(admission, embedder))
+        self._folder = os.environ.get(METRICS_FOLDER)
+        if self._folder is None:
+            ProcessCollector(registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(name, text, registry=registry, multiprocess_mode="livesum")
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
@@ -52,6 +66,20 @@ class Metrics:
         def histogram(name: str, text: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
             return Histogram(name, text, buckets=buckets, registry=registry)
 
+        self._gauges = {
+            "requests": gauge("te_queue_size", "Requests accepted and not answered"),
+            "tokens": gauge("te_queue_tokens", "Tokens accepted and not embedded"),
+            "running": gauge("te_batch_running", "Texts packed or in flight"),
+            "cache_bytes": gauge("te_cache_bytes", "Memory of the vectors that are kept (--cache-mb)"),
+        }
+        self._stats = {
+            "cached": counter("te_cache_hits", "Texts whose vectors were kept, and not computed again"),
+            "batches": counter("te_batch_count", "Batches that ran"),
+            "texts": counter("te_batch_texts", "Texts in them"),
+            "tokens": counter("te_batch_tokens", "Tokens in them"),
+            "cells": counter("te_batch_cells", "Room in them: tokens / cells is how full they were"),
+        }
+        self._counted = dict.fromkeys(self._stats, 0)  # so far
         self._count = counter("te_request_count", "Requests for embeddings or tokens, by URL", "method")
         self._success = counter("te_request_success", "Of these, answered with 200", "method")
         self._failure = counter("te_request_failure", "Requests refused, failed or dropped, by reason", "err")
@@ -84,33 +112,42 @@ class Metrics:
         for name, (begun, ended) in outcome.phases.items():
             self._phases[name].observe(ended - begun)
 
+    def update(self) -> None:
+        """Take over what the queue and the embedder count themselves."""
+        stats = self._embedder.stats
+        self._gauges["requests"].set(self._admission.requests)
+        self._gauges["tokens"].set(self._admission.tokens)
+        self._gauges["running"].set(stats.running)
+        self._gauges["cache_bytes"].set(stats.cache_bytes)
+        for name, count in self._stats.items():
+            found: int = getattr(stats, name)
+            count.inc(found - self._counted[name])
+            self._counted[name] = found
+
     def render(self) -> bytes:
         """Return the text format."""
-        return generate_latest(self._registry)
+        self.update()
+        if self._folder is None:
+            return generate_latest(self._registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, self._folder)  # type: ignore[no-untyped-call]
+        registry.register(_Processes(Path(self._folder)))
+        return generate_latest(registry)
 
 
-class _Queue(Collector):
-    """What waits and what ran, read when it is asked for."""
+class _Processes(Collector):
+    """Memory, CPU time and files of each process that serves, by its id."""
 
-    def __init__(self, admission: Admission, embedder: Embedder) -> None:
-        self._admission = admission
-        self._embedder = embedder
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def collect(self) -> Iterator[Metric]:
-        """Yield figures of the server's queue and of the embedder's batches."""
-        stats = self._embedder.stats
-        for name, text, value in (
-            ("te_queue_size", "Requests accepted and not answered", self._admission.requests),
-            ("te_queue_tokens", "Tokens accepted and not embedded", self._admission.tokens),
-            ("te_batch_running", "Texts packed or in flight", stats.running),
-            ("te_cache_bytes", "Memory of the vectors that are kept (--cache-mb)", stats.cache_bytes),
-        ):
-            yield GaugeMetricFamily(name, text, value)
-        for name, text, value in (
-            ("te_cache_hits", "Texts whose vectors were kept, and not computed again", stats.cached),
-            ("te_batch_count", "Batches that ran", stats.batches),
-            ("te_batch_texts", "Texts in them", stats.texts),
-            ("te_batch_tokens", "Tokens in them", stats.tokens),
-            ("te_batch_cells", "Room in them: tokens / cells is how full they were", stats.cells),
-        ):
-            yield CounterMetricFamily(name, text, value)
+        """Yield the figures that ProcessCollector has for one process."""
+        families: dict[str, Metric] = {}
+        for path in sorted(self._folder.glob("gauge_livesum_*.db")):
+            pid = path.stem.rpartition("_")[2]
+            for one in ProcessCollector(pid=partial(str, pid), registry=None).collect():
+                family = families.setdefault(one.name, Metric(one.name, one.documentation, one.type))
+                for sample in one.samples:
+                    family.add_sample(sample.name, {"pid": pid}, sample.value)
+        yield from families.values()

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import mmap
+import os
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from ov_minilm.serve.errors import ApiError
 from ov_minilm.serve.openai import error_answer
 from ov_minilm.serve.service import Service
+from ov_minilm.serve.workers import STOPPED
 
 HEAD_SECONDS = 10.0  # for a request's first line and headers to come
 BODY_SECONDS = 30.0  # and for the rest
@@ -248,15 +250,23 @@ def _not_http(data: bytes, reason: str, *, first: bool) -> ApiError:
 class Server(uvicorn.Server):
     """Uvicorn's, with an end in which whoever is connected still gets an answer."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, reload_keys: ReloadKeys | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        listeners: list[socket.socket],
+        reload_keys: ReloadKeys | None,
+    ) -> None:
+        """Make a server for bound sockets; `reload_keys` gives the keys that are valid from a SIGHUP on."""
         super().__init__(config)
         self._service = service
+        self.listeners = listeners
         self._reload_keys = reload_keys
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the end at the first signal, hurry at the second. Ending as asked is no failure: exit 0."""
         del frame
-        log.info("signal %d: answering what has come, then ending", sig)
+        self.report_signal(sig)
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True
@@ -269,14 +279,34 @@ class Server(uvicorn.Server):
         if self._reload_keys is not None and hasattr(signal, "SIGHUP"):
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, self._replace_keys, self._reload_keys)
-        first, *others = map(url, sockets or ())
+        self.report_ready()
+
+    def description(self) -> str:
+        """Return what runs where, in one line."""
+        first, *others = map(url, self.listeners)
         also = "".join(f", and {other}" for other in others)
         info = self._service.info
-        log.info(
-            "ready: %s/v1 serves %s%s; %s %s on %s, %s, kernel %s, %d threads%s",
-            *(first, ", ".join(self._service.names), also),
-            *(info.model, info.weights, info.device, info.precision, info.kernel, info.threads, _memory()),
+        return (
+            f"ready: {first}/v1 serves {', '.join(self._service.names)}{also}; {info.model} {info.weights} "
+            f"on {info.device}, {info.precision}, kernel {info.kernel}, {info.threads} threads{_memory()}"
         )
+
+    def report_ready(self) -> None:
+        """Log that it answers."""
+        log.info(self.description())
+
+    def report_signal(self, number: int) -> None:
+        """Log that it is about to end."""
+        log.info("signal %d: answering what has come, then ending", number)
+
+    def report_work(self) -> None:
+        """Log what was done."""
+        log.info(STOPPED, time.time() - self._service.started, *self.work_done())
+
+    def work_done(self) -> tuple[int, int, int]:
+        """Return the requests, texts and tokens since the start."""
+        metrics = self._service.metrics
+        return self.server_state.total_requests, metrics.texts, metrics.tokens
 
     def _replace_keys(self, reload_keys: ReloadKeys) -> None:
         """Read the keys again; those that were valid stay, if the file cannot be read."""
@@ -323,7 +353,8 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":  # on Windows it would take the port from a server that runs
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
     except OSError as error:
         listener.close()
@@ -346,18 +377,9 @@ def _memory() -> str:
     return f", {pages * mmap.PAGESIZE / 1e6:.0f} MB"
 
 
-def serve(
-    app: ASGIApp,
-    service: Service,
-    listeners: list[socket.socket],
-    drain_seconds: int,
-    reload_keys: ReloadKeys | None = None,
-) -> bool:
-    """Serve until a signal ends it. False: it could not start, and the log says why.
-
-    `reload_keys` gives the API keys that are valid from a SIGHUP on.
-    """
-    config = uvicorn.Config(
+def configuration(app: ASGIApp, drain_seconds: int) -> uvicorn.Config:
+    """Return what uvicorn is told."""
+    return uvicorn.Config(
         app,
         http=Protocol,
         ws="none",
@@ -371,16 +393,15 @@ def serve(
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=drain_seconds,
     )
-    server = Server(config, service, reload_keys)
+
+
+def serve(server: Server) -> bool:
+    """Serve until a signal ends it. False: it could not start, and the log says why."""
     gc.collect()
     gc.freeze()  # what is loaded stays; going through it again and again took 8 % of the loop's time
     gc.set_threshold(GC_THRESHOLD)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    server.run(sockets=listeners)
+    server.run(sockets=server.listeners)
     if server.started:
-        log.info(
-            "stopped after %d requests in %d s: %d texts, %d tokens embedded",
-            *(server.server_state.total_requests, time.time() - service.started),
-            *(service.metrics.texts, service.metrics.tokens),
-        )
+        server.report_work()
     return server.started

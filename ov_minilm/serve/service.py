@@ -87,8 +87,11 @@ class Work:
 class Service:
     """One embedder behind limits, and what is known about it."""
 
-    def __init__(self, embedder: Embedder, settings: Settings) -> None:
+    def __init__(
+        self, embedder: Embedder, settings: Settings, all_ready: Callable[[], bool] = lambda: True
+    ) -> None:
         self.settings = settings
+        self.all_ready = all_ready  # whether the other workers of this server are
         self.embedder = embedder
         self.spec = embedder.spec
         self.admission = Admission(

@@ -16,12 +16,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from support.processes import run, until
-from support.serving import Running, running
+from support.serving import Running, needs_two_cpus, running
 
 from ov_minilm import Embedder
+from ov_minilm.serve.command import command
 from ov_minilm.spec import FloatArray
 
 CLOSE = "connection: close"
@@ -235,21 +237,44 @@ def test_keys_come_from_a_file_and_from_the_environment(tmp_path: Path) -> None:
 
 
 def test_every_option_has_a_variable() -> None:
-    """--help names one for each; a list is separated by commas, an option wins, a wrong value is named."""
+    """--help names one for each."""
     text = run("serve", "--help").stdout.decode()
     options = re.findall(r"^  (?:-\w, )?--([a-z-]+)", text, re.MULTILINE)
     flat = re.sub(r"\s+", "", text)
 
-    assert len(options) > 25
+    assert {"served-model-name", "workers", "threads", "model"} < set(options)
     for option in set(options) - {"help"}:
         assert f"envvar:OV_MINILM_{option.replace('-', '_').upper()}" in flat, option
-    wrong = run("serve", environment={"OV_MINILM_PORT": "70000"})
-    assert (2, True) == (wrong.returncode, b"70000 is not in the range" in wrong.stderr)
-    variables = {"OV_MINILM_SERVED_MODEL_NAME": "one, two", "OV_MINILM_CORS_ORIGIN": "https://a.example"}
-    with running("--served-model-name", "three", **variables) as server:
-        assert ["three"] == [model["id"] for model in _get(f"{server.url}/v1/models")["data"]]
-    with running(**variables) as server:
-        assert ["one", "two"] == [model["id"] for model in _get(f"{server.url}/v1/models")["data"]]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "parameter", "expected"),
+    [
+        ("PORT", "9009, 11434", "ports", (9009, 11434)),
+        ("SERVED_MODEL_NAME", "one, two", "served_model_names", ("one", "two")),
+        ("CORS_ORIGIN", "https://a.example", "cors_origins", ("https://a.example",)),
+        ("STRICT_MODEL", "true", "strict_model", True),
+        ("WARM_UP", "false", "warm_up", False),
+        ("AUTO_TRUNCATE", "false", "auto_truncate", False),
+        ("TRUNCATE", "mean", "truncate", "mean"),
+        ("MAX_QUEUE_SECONDS", "0.5", "max_queue_seconds", 0.5),
+        ("WORKERS", "2", "workers", 2),
+        ("WORKERS", "", "workers", 1),
+        ("PORT", "70000", "ports", "70000 is not in the range"),
+        ("TOKEN_IDS", "gpt", "token_ids", "is not one of"),
+    ],
+)
+def test_variables_are_read_as_options_are(
+    variable: str, value: str, parameter: str, expected: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists have commas, an empty one is none, a wrong value is an error, and an option wins."""
+    monkeypatch.setenv(f"OV_MINILM_{variable}", value)
+    if isinstance(expected, str) and expected != value:
+        with pytest.raises(click.BadParameter, match=expected):
+            command.make_context("serve", [])
+        return
+    assert expected == command.make_context("serve", []).params[parameter]
+    assert (7,) == command.make_context("serve", ["--port", "7"]).params["ports"]
 
 
 def test_what_an_operator_should_know_is_said() -> None:
@@ -264,7 +289,7 @@ def test_what_an_operator_should_know_is_said() -> None:
     assert "WARNING the environment variable OV_MINILM_THREDS has no effect" in text
     assert "did you mean OV_MINILM_THREADS?" in text
     assert "WARNING without --api-key everybody who can reach 0.0.0.0 may use this server" in text
-    assert re.search(r"INFO stopped after 1 requests in \d+ s: 0 texts, 0 tokens embedded\n$", text)
+    assert re.search(r"INFO stopped after \d+ s: 1 requests, 0 texts and 0 tokens embedded\n$", text)
 
 
 def test_lines_of_json_have_time_and_trace() -> None:
@@ -281,7 +306,7 @@ def test_lines_of_json_have_time_and_trace() -> None:
     first, second = (line for line in lines if "status" in line)
     assert ("mine", parent) == (first["request_id"], first["traceparent"])
     assert "traceparent" not in second
-    assert lines[-1]["message"].startswith("stopped after 2 requests")
+    assert "s: 2 requests, 2 texts and 6 tokens embedded" in lines[-1]["message"]
 
 
 def test_several_ports() -> None:
@@ -343,8 +368,15 @@ async def _ask(server: Running, text: str, vector: FloatArray, told: asyncio.Eve
         writer.close()
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_sigterm_under_load_loses_nothing(times: int, shipped: Embedder) -> None:
+@pytest.mark.parametrize(
+    ("times", "options"),
+    [
+        (2, ()),
+        pytest.param(1, ("--workers", "2"), marks=needs_two_cpus),
+        pytest.param(20, (), marks=pytest.mark.slow),
+    ],
+)
+def test_sigterm_under_load_loses_nothing(times: int, options: tuple[str, ...], shipped: Embedder) -> None:
     """Sixteen clients at work: each request that was sent is answered right, then the process exits 0."""
     texts = [f"client {i} asks " + "again " * i for i in range(16)]
     vectors = shipped.encode(texts)
@@ -360,7 +392,7 @@ def test_sigterm_under_load_loses_nothing(times: int, shipped: Embedder) -> None
         return [wrong for client in clients for wrong in await client]
 
     for _ in range(times):
-        with running("--access-log", "off") as server:
+        with running("--access-log", "off", *options) as server:
             assert [] == asyncio.run(load(server))
             assert 0 == server.process.wait(30), server.lines
 
@@ -407,11 +439,3 @@ def test_a_missing_extra_is_named() -> None:
 
     assert 2 == done.returncode
     assert 'pip install "ov-minilm[serve]"' in done.stderr
-
-
-def test_help_says_what_there_is() -> None:
-    """`ov-minilm serve --help` lists the options of the server and of the embedder."""
-    done = run("serve", "--help")
-
-    for option in ("--served-model-name", "--token-ids", "--max-concurrent-requests", "--threads", "--model"):
-        assert option.encode() in done.stdout

@@ -12,6 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import pytest
+
+CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+needs_two_cpus = pytest.mark.skipif(CPUS < 2, reason="workers need Linux and two CPUs")
+
 
 @dataclass
 class Running:

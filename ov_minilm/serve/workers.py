@@ -1,0 +1,280 @@
+"""Several server processes behind the same sockets: forked, watched, started again, and ended together.
+
+The parent imports what the workers need, copies the weights and forks: what it has is in memory once. It
+never uses OpenVINO itself, which works in no fork of a process that did. uvicorn's own supervisor is not
+used: it starts new interpreters, which share nothing, and takes neither our Server nor a second signal.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import mmap
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ov_minilm.artefact.manifest import WEIGHTS
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkProcess
+
+RESTART_DELAY_S = 1.0  # after a worker that died before it was ready
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where processes keep counts that are summed
+
+STOPPED = "stopped after %d s: %d requests, %d texts and %d tokens embedded"
+
+log = logging.getLogger("ov_minilm.serve")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a worker has of its parent."""
+
+    number: int  # of the worker, from 0
+    cpus: frozenset[int]  # to run on
+    parent: int  # a file descriptor that is at its end when the parent is gone
+    _connections: memoryview  # for each worker, 0 until it is ready, then 1 more than it has
+    _pipe: Connection
+
+    def report_connections(self, count: int) -> None:
+        """Tell the other workers that this one is ready, and how many connections it has."""
+        self._connections[self.number] = count + 1
+
+    def has_most_connections(self) -> bool:
+        """Tell whether a worker that is ready has fewer connections than this one."""
+        return any(0 < count < self._connections[self.number] for count in self._connections)
+
+    def report_ready(self, line: str) -> None:
+        """Tell the parent that this worker answers, and where."""
+        self._pipe.send(line)
+
+    def report_work(self, requests: int, texts: int, tokens: int) -> None:
+        """Tell the parent at the end what was done."""
+        self._pipe.send((requests, texts, tokens))
+
+    def all_ready(self) -> bool:
+        """Tell whether every worker answers."""
+        return all(self._connections)
+
+
+@dataclass(slots=True)
+class _Worker:
+    number: int
+    process: ForkProcess
+    pipe: Connection  # at its end when the process is gone
+    ready: bool = False
+
+
+class Supervisor:
+    """Keeps one worker for each set of CPUs until a signal ends it."""
+
+    def __init__(
+        self,
+        cpu_sets: list[frozenset[int]],
+        work: Callable[[Link], None],
+        listeners: list[socket.socket],
+        on_hangup: Callable[[], bool] | None,
+    ) -> None:
+        """Make ready; `run` forks.
+
+        Args:
+            cpu_sets: the CPUs of each worker.
+            work: what a worker does until SIGTERM; it raises SystemExit if it cannot start.
+            listeners: sockets that the workers accept from, closed here at the end.
+            on_hangup: called at SIGHUP, which goes on to the workers if it returns true.
+        """
+        self._cpu_sets = cpu_sets
+        self._work = work
+        self._listeners = listeners
+        self._on_hangup = on_hangup
+        shared = mmap.mmap(-1, 4 * len(cpu_sets))  # with all that are forked
+        self._connections = memoryview(shared).cast("I")
+        self._parent_end, self._keep_open = os.pipe()
+        self._workers: dict[Connection, _Worker] = {}
+        self._started = False  # all were ready once
+        self._ending = False
+        self._failed = 0  # exit code of a worker that could not start
+        self._totals = (0, 0, 0)
+
+    def run(self) -> int:
+        """Run until a signal ends it; return 0, or the exit code of a worker that could not start."""
+        began = time.monotonic()
+        gc.collect()
+        gc.freeze()  # a collection would write to pages that the workers share
+        with self._noting_signals() as woken:
+            for number in range(len(self._cpu_sets)):
+                self._start(number)
+            while self._workers:
+                for found in wait([woken, *self._workers]):
+                    if found is woken:
+                        for number in woken.recv(4096):
+                            self._pass_on(number)
+                    else:
+                        self._listen(self._workers[found])  # type: ignore[index]  # a Connection
+        if self._started:
+            log.info(STOPPED, time.monotonic() - began, *self._totals)
+        return self._failed
+
+    @contextmanager
+    def _noting_signals(self) -> Iterator[socket.socket]:
+        """Yield a socket from which the numbers of signals that come can be read."""
+        woken, wake = socket.socketpair()
+        with woken, wake:
+            wake.setblocking(False)
+            signal.set_wakeup_fd(wake.fileno())
+            for number in (*SIGNALS, *((signal.SIGHUP,) if self._on_hangup else ())):
+                signal.signal(number, lambda *_: None)
+            yield woken
+            signal.set_wakeup_fd(-1)
+
+    def _start(self, number: int) -> None:
+        """Fork a worker; no signal comes before it has handlers of its own."""
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        link = Link(number, self._cpu_sets[number], self._parent_end, self._connections, sender)
+        process = multiprocessing.get_context("fork").Process(target=self._run_worker, args=(link,))
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*SIGNALS, signal.SIGHUP})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        sender.close()  # so that the pipe ends with the worker
+        self._workers[receiver] = _Worker(number, process, receiver)
+
+    def _run_worker(self, link: Link) -> None:
+        os.setpgid(0, 0)  # Ctrl-C reaches the parent, which passes it on
+        os.close(self._keep_open)
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*SIGNALS, signal.SIGHUP})
+        os.sched_setaffinity(0, link.cpus)
+        self._work(link)
+
+    def _listen(self, worker: _Worker) -> None:
+        """Take what a worker says: it is ready, it did so much, or nothing any more."""
+        try:
+            said: Any = worker.pipe.recv()
+        except EOFError:
+            self._replace(worker)
+            return
+        if isinstance(said, tuple):
+            self._totals = tuple(map(sum, zip(self._totals, said, strict=True)))  # type: ignore[assignment]
+            return
+        worker.ready = True
+        if self._started:
+            log.info("worker %d is process %d now, and ready", worker.number + 1, worker.process.pid)
+        elif all(self._connections):
+            self._started = True
+            log.info("%s, in each of %d workers", said, len(self._cpu_sets))
+
+    def _replace(self, worker: _Worker) -> None:
+        """Start another worker for one that ended, unless all are to end, or it could not start."""
+        from prometheus_client.multiprocess import mark_process_dead
+
+        del self._workers[worker.pipe]
+        worker.pipe.close()
+        worker.process.join()
+        self._connections[worker.number] = 0
+        # Its gauges; what it counted stays.
+        mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]
+        if self._ending:
+            return
+        code = worker.process.exitcode or 0
+        if not worker.ready and not self._started:
+            self._failed = code if code > 0 else 1
+            self._end()
+            return
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        log.error("worker %d (process %d) %s; starting another", worker.number + 1, worker.process.pid, how)
+        if not worker.ready:
+            time.sleep(RESTART_DELAY_S)
+        self._start(worker.number)
+
+    def _pass_on(self, number: int) -> None:
+        if number != signal.SIGHUP:
+            log.info("signal %d: answering what has come, then ending", number)
+            self._end()
+        elif self._on_hangup is not None and self._on_hangup():
+            self._send(signal.SIGHUP)
+
+    def _end(self) -> None:
+        """Tell the workers to end, or to hurry if they were told before."""
+        self._ending = True
+        for listener in self._listeners:
+            listener.close()
+        self._send(signal.SIGTERM)
+
+    def _send(self, number: int) -> None:
+        for worker in self._workers.values():
+            if worker.process.pid is not None and worker.process.is_alive():
+                os.kill(worker.process.pid, number)
+
+
+def split_cpus(
+    count: int, threads: int, topology: Path = Path("/sys/devices/system/cpu")
+) -> list[frozenset[int]]:
+    """Share the CPUs of this process among workers: threads of one core, and cores of one chip, together.
+
+    Raises:
+        ValueError: there are more workers than CPUs or threads.
+    """
+    allowed = os.sched_getaffinity(0)
+    if count > min(len(allowed), threads):
+        raise ValueError(
+            f"{count} workers, but {min(len(allowed), threads)} CPUs are granted: at most one for each"
+        )
+
+    def place(cpu: int) -> tuple[int, ...]:
+        names = ("physical_package_id", "core_id")
+        try:
+            return *(int((topology / f"cpu{cpu}/topology/{name}").read_text()) for name in names), cpu
+        except OSError:  # a container may hide it
+            return 0, cpu, cpu
+
+    ordered = sorted(allowed, key=place)
+    bounds = [len(ordered) * number // count for number in range(count + 1)]
+    return [frozenset(ordered[start:end]) for start, end in pairwise(bounds)]
+
+
+@contextmanager
+def summing_metrics() -> Iterator[None]:
+    """Have processes that are forked from here on sum their metrics, in files that are kept in memory."""
+    from prometheus_client import values
+
+    memory = "/dev/shm"  # noqa: S108  # the folder in it has a name of its own, for this user alone
+    with tempfile.TemporaryDirectory(
+        prefix="ov_minilm-", dir=memory if os.access(memory, os.W_OK) else None
+    ) as folder:
+        os.environ[METRICS_FOLDER] = folder
+        # Else what was right when it was imported.
+        values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
+        yield
+
+
+def check_system() -> None:
+    """Refuse systems on which a process cannot safely be forked. ValueError."""
+    if sys.platform != "linux":
+        raise ValueError("--workers needs Linux; start several servers on ports of their own, behind a proxy")
+
+
+def share_weights(folder: Path) -> None:
+    """Copy an artefact's weights into memory that processes share which are forked from here on."""
+    from ov_minilm.runtime.weights import _copy  # which keeps the copy, and finds it again in a fork
+
+    path = folder / WEIGHTS
+    facts = path.stat()
+    _copy(path.resolve(), facts.st_ino, facts.st_mtime_ns)
