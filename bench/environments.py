@@ -1,4 +1,4 @@
-"""Other libraries that run the same model: installed once by pipx or npm, started as contenders.
+"""Other libraries that run the same model: installed once by uv or npm, started as contenders.
 
 A peer is a file in `peers/`; see its README. All that this leaves behind lies under one cache folder, with a
 home folder of its own, in which the telemetry of openvino is declined.
@@ -28,7 +28,6 @@ CACHE = PEERS / ".peers"
 NPM_OPTIONS = ("--loglevel=error", "--no-audit", "--no-fund")
 GIVEN = ("checkpoint", "texts")  # what a peer can need that no peer makes
 FACTS = ("VARIANTS", "MAKES", "NEEDS", "SERVES")
-HEAD = r"(?ms)^# /// script$.+?^# ///$"
 
 # Nothing is fetched and nothing is reported while a peer prepares or runs.
 SILENCE = {
@@ -134,15 +133,11 @@ class Environments:
         return (python, "-I", *(() if peer.serves else (str(WORKER),)), str(peer.file))
 
     def python(self, peer: Peer) -> str:
-        """Let pipx make the environment that a file's head describes (PEP 723); return its interpreter."""
-        head = re.search(HEAD, peer.file.read_text(encoding="utf-8"))
-        if not head:
-            raise ValueError(f"{peer.file}: no head `# /// script` with dependencies")
-        with tempfile.TemporaryDirectory() as folder:
-            script = Path(folder) / "which.py"
-            script.write_text(f"{head[0]}\nimport sys\nprint(sys.executable)\n")
-            command = (sys.executable, "-m", "pipx", "run", str(script))
-            return self._follow(peer, command, PIPX_HOME=str(self._cache / "pipx")).split()[-1]
+        """Let uv make the environment that a file's head describes (PEP 723); return its interpreter."""
+        uv, script = (sys.executable, "-m", "uv"), ("--script", str(peer.file))
+        cache = {"UV_CACHE_DIR": str(self._cache / "uv")}  # links its files: one copy of torch serves all
+        self._follow(peer, (*uv, "sync", "--python", sys.executable, *script), **cache)
+        return self._follow(peer, (*uv, "python", "find", *script), **cache).strip()
 
     def npm(self, peer: Peer) -> Path:
         """Install what the line `// npm: …` of a file names; return the folder with node_modules."""
@@ -192,7 +187,9 @@ class Environments:
         )
         if done.returncode:
             words = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-            self._fail(peer, next((w for w in words if "ERROR" in w), words[-1] if words else "no message"))
+            self._fail(
+                peer, next((w for w in words if "error" in w.lower()), words[-1] if words else "no message")
+            )
         return done.stdout
 
     def _fail(self, peer: Peer, why: str) -> None:

@@ -1,7 +1,7 @@
 """How near to what this machine's INT8 arithmetic allows, and where the rest of the time goes.
 
-The limit is a plain INT8 matrix multiplication of the model's own shapes by the same library, measured in
-turn with `encode`: the time that it would take for a text's tokens over the time that the text takes. The
+The limit is the linear layers of the model as plain INT8 multiplications by the same library, measured in
+turn with `encode`: the time that they take for a text's tokens over the time that the text takes. The
 parts are OpenVINO's own times of the nodes of a batch.
 """
 
@@ -11,7 +11,8 @@ import re
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,13 @@ from ov_minilm.runtime.embedder import Embedder, Info
 from ov_minilm.runtime.lowering import lower
 
 ROWS = 512  # tokens of one multiplication, as many as a batch has
-ROUNDS = 7
+ONE_TEXT = (8, 16, 32, 64, 128, 256)  # tokens
+ROUNDS = 5
+CALLS_S = 0.15  # of one round of repeated calls
 PROFILE_S = 1.0
 ROUNDED_OFF_US = 1.0  # OpenVINO cuts every node's time to whole microseconds before it takes the mean
 
 GRID = (2, 256)  # rows and width of the batch that is profiled: chunks
-LAYER = r"FullyConnected|Convolution"  # OpenVINO's types of a linear layer
 PARTS = {  # part -> names of nodes, the first that fits
     "attention": r"scaled_dot_product_attention",
     "query, key, value, output": r"attention\.(self\.(query|key|value)|output\.dense)",
@@ -38,54 +40,66 @@ PARTS = {  # part -> names of nodes, the first that fits
     "LayerNorm, residual, quantize": r"LayerNorm|aten::add|fq_output",
 }
 OTHER = "lookup, layout, pooling"
+PLAIN = "plain INT8 multiplications"
 
 
 def limit(race: Race[Process]) -> Iterator[Row]:
-    """Measure the limit, the share of it that sentences and chunks reach, and the parts of a batch."""
+    """Measure the limit, the share of it that lists and single texts reach, and the parts of a batch."""
     with Embedder.open(threads=race.threads) as embedder:
         info, spec = embedder.info, embedder.spec
         layers = [(spec.dim, spec.dim)] * 4 + [(spec.dim, spec.intermediate), (spec.intermediate, spec.dim)]
-        gemms = {shape: Gemm(*shape, race.threads) for shape in set(layers)}
+        operations = spec.layers * sum(2 * inputs * outputs for inputs, outputs in layers)  # a token
+        plain = Multiplications(layers * spec.layers, ROWS, streams=race.threads, threads=race.threads)
+        rates = []
         for workload in ("sentences", "chunks"):
             texts = race.texts.make(workload)
             tokens = sum(min(count, spec.max_tokens) for count in embedder.count_tokens(texts))
             embedder.encode(texts, progress=False)
-            shares, rates = [], []
+            shares = []
             for _ in range(ROUNDS):
-                at_limit = spec.layers * sum(gemms[shape].seconds_per_token() for shape in layers)
+                at_limit = plain.seconds() / (ROWS * race.threads)  # a token
+                rates.append(operations / at_limit / 1e9)
                 started = time.perf_counter()
                 embedder.encode(texts, progress=False)
                 shares.append(100 * at_limit * tokens / (time.perf_counter() - started))
-                operations = spec.layers * sum(2 * inputs * outputs for inputs, outputs in layers)
-                rates.append(operations / at_limit / 1e9)
             yield race.row(f"limit, {workload}", OURS, "share", shares)
-        yield race.row("limit, plain INT8 multiplication", OURS, "gflops", rates)
+        yield race.row("limit, list", PLAIN, "gflops", rates)
+        for tokens in ONE_TEXT:
+            plain = Multiplications(layers * spec.layers, tokens, streams=1, threads=race.threads)
+            text = race.texts.text(tokens)
+            mine, rates = [], []
+            embedder.encode(text)
+            for _ in range(ROUNDS):
+                rates.append(operations * tokens / plain.seconds() / 1e9)
+                seconds = _median_seconds(partial(embedder.encode, text), CALLS_S)
+                mine.append(operations * tokens / seconds / 1e9)
+            yield race.row(f"limit, one text of {tokens} tokens", PLAIN, "gflops", rates)
+            yield race.row(f"limit, one text of {tokens} tokens", OURS, "gflops", mine)
     for part, share in parts(SHIPPED, info).items():
         yield race.row(f"parts of a batch, {part}", OURS, "share", [share])
 
 
-class Gemm:
-    """One INT8 layer [ROWS, inputs] -> [ROWS, outputs], running on every thread at once."""
+class Multiplications:
+    """The model's linear layers in INT8, one after the other, [1, tokens, D], and nothing else of it."""
 
-    def __init__(self, inputs: int, outputs: int, threads: int) -> None:
-        x = ops.parameter([1, ROWS, inputs], ov.Type.f32)
-        limits = [ops.constant(np.full([1, 1, 1], value, np.float32)) for value in (0, 1, 0, 1)]
-        rng = np.random.default_rng(0)
-        weight = ops.constant(rng.integers(-127, 128, (outputs, inputs)).astype(np.int8))
-        scale = ops.constant(np.full((outputs, 1), 0.01, np.float32))
-        weight = ops.multiply(ops.convert(weight, "f32"), scale)
-        result = ops.matmul(ops.fake_quantize(x, *limits, 256), weight, False, True)
-        model = ov.Model([result.output(0)], [x], "gemm")
-        self._requests = _requests(model, threads, "f32")
+    def __init__(self, layers: Sequence[tuple[int, int]], tokens: int, *, streams: int, threads: int) -> None:
+        x = ops.parameter([1, tokens, layers[0][0]], ov.Type.f32)
+        rng, result = np.random.default_rng(0), x
+        for inputs, outputs in layers:
+            width = np.full([1, 1, 1], np.sqrt(inputs), np.float32)
+            weight = ops.constant(rng.integers(-127, 128, (outputs, inputs)).astype(np.int8))
+            weight = ops.multiply(ops.convert(weight, "f32"), ops.constant(np.full((outputs, 1), 0.01, "f4")))
+            limits = [ops.constant(value) for value in (-width, width, -width, width)]
+            result = ops.matmul(ops.fake_quantize(result, *limits, 256), weight, False, True)
+        model = ov.Model([result.output(0)], [x], "multiplications")
+        self._requests = _requests(model, threads, "f32", streams)
         for request in self._requests:  # zeros or denormals would mislead
             values = request.get_input_tensor().data
-            values[:] = rng.random(values.shape, np.float32)
+            values[:] = rng.standard_normal(values.shape, np.float32)
 
-    def seconds_per_token(self, seconds: float = 0.1) -> float:
-        """Time the multiplication alone, without what quantizes its input here."""
-        times = _run(self._requests, seconds)
-        layer = sum(times[node] for node in times if re.match(LAYER, node))
-        return layer / (ROWS * len(self._requests)) / 1e6
+    def seconds(self) -> float:
+        """Time one run of every stream at once."""
+        return _median_seconds(lambda: _once(self._requests), CALLS_S)
 
 
 def parts(folder: Path, info: Info) -> dict[str, float]:
@@ -94,14 +108,14 @@ def parts(folder: Path, info: Info) -> dict[str, float]:
     model.reshape({node.get_any_name(): list(GRID) for node in model.inputs})
     if info.lowering == "conv":
         lower(model)
-    requests = _requests(model, info.threads, info.long_precision)
+    requests = _requests(model, info.threads, info.long_precision, info.threads, profile=True)
     rng = np.random.default_rng(0)
     ids, positions, segments = (node.get_any_name() for node in model.inputs)
     for request in requests:
         request.get_tensor(ids).data[:] = rng.integers(1000, 20000, GRID)
         request.get_tensor(positions).data[:] = np.arange(GRID[1])
         request.get_tensor(segments).data[:] = 1
-    times = _run(requests, PROFILE_S)
+    times = _profile(requests, PROFILE_S)
     total = sum(times.values())
     found: dict[str, float] = defaultdict(float)
     for node, microseconds in times.items():
@@ -110,34 +124,49 @@ def parts(folder: Path, info: Info) -> dict[str, float]:
     return found
 
 
-def _requests(model: ov.Model, threads: int, precision: str) -> list[ov.InferRequest]:
-    """Compile with a stream for each thread and OpenVINO's counters on."""
+def _requests(
+    model: ov.Model, threads: int, precision: str, streams: int, *, profile: bool = False
+) -> list[ov.InferRequest]:
+    """Compile with a number of streams; return a request for each. OpenVINO's counters cost some time."""
     config = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": threads,
+        "NUM_STREAMS": streams,
         "ENABLE_CPU_PINNING": False,
-        "PERF_COUNT": True,
+        "PERF_COUNT": profile,
     }
     compiled = ov.Core().compile_model(model, "CPU", config)
-    return [compiled.create_infer_request() for _ in range(threads)]
+    return [compiled.create_infer_request() for _ in range(streams)]
 
 
-def _run(requests: Sequence[ov.InferRequest], seconds: float) -> dict[str, float]:
-    """Run all requests at once until the time is over; return mean microseconds by "type name" of node.
+def _once(requests: Sequence[ov.InferRequest]) -> None:
+    for request in requests:
+        request.start_async()
+    for request in requests:
+        request.wait()
+
+
+def _median_seconds(call: Callable[[], object], seconds: float) -> float:
+    """Repeat a call until the time is over; return its median time."""
+    ends = time.perf_counter() + seconds
+    found: list[float] = []
+    while not found or time.perf_counter() < ends:
+        started = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - started)
+    return statistics.median(found)
+
+
+def _profile(requests: Sequence[ov.InferRequest], seconds: float) -> dict[str, float]:
+    """Run all requests at once until the time is over; return mean microseconds by name of node.
 
     OpenVINO's time of a node is the mean of all its runs so far.
     """
-    ends = time.perf_counter() + seconds
-    while time.perf_counter() < ends:
-        for request in requests:
-            request.start_async()
-        for request in requests:
-            request.wait()
+    _median_seconds(lambda: _once(requests), seconds)
     found: dict[str, list[float]] = defaultdict(list)
     for request in requests:
         for node in request.profiling_info:
             if node.status == node.EXECUTED:
                 microseconds = 1e6 * node.real_time.total_seconds() + ROUNDED_OFF_US
-                found[f"{node.node_type} {node.node_name}"].append(microseconds)
+                found[node.node_name].append(microseconds)
     return {name: statistics.mean(values) for name, values in found.items()}

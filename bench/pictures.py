@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+from limit import ONE_TEXT, PLAIN
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -157,12 +158,35 @@ def limit(figures: Figures) -> Figure | None:
     return figure
 
 
+def roofline(figures: Figures) -> Figure | None:
+    """Operations a second of one text, few tokens to many, ours and of the multiplications alone."""
+    tokens = [n for n in ONE_TEXT if figures.find(f"limit, one text of {n} tokens", OURS, "gflops")]
+    if not tokens:
+        return None
+    figure, axes = _one(3.2)
+    ends: dict[str, tuple[float, float]] = {}
+    for name, style in ((PLAIN, "o--"), (OURS, "o-")):
+        y = [_found(figures, f"limit, one text of {n} tokens", name, "gflops").value for n in tokens]
+        axes.plot(tokens, y, style, color=colour(name), lw=2 if name == OURS else 1.2, ms=4)
+        ends[name] = (tokens[-1], y[-1])
+    axes.set(
+        xscale="log", yscale="log", xlabel="tokens of the text: few are bound by memory, many by arithmetic"
+    )
+    axes.set_title("Billions of INT8 operations a second, one text at a time: up is better")
+    _plain(axes)
+    axes.set_xticks(tokens, [str(n) for n in tokens])
+    axes.margins(0.2)
+    _labels(axes, ends)
+    return figure
+
+
 PICTURES = {
     "throughput": throughput,
     "serving": serving,
     "accuracy": accuracy,
     "memory": memory,
     "limit": limit,
+    "roofline": roofline,
 }
 
 

@@ -27,6 +27,7 @@ from servers import SERVING, Server
 from ov_minilm.errors import TruncationWarning
 from ov_minilm.files import whole
 from ov_minilm.measure.benchmarks import BENCHMARKS, Benchmark
+from ov_minilm.measure.command import worth_racing
 from ov_minilm.measure.contender import Contender, ContenderFailed, Process, ours
 from ov_minilm.measure.race import Race
 from ov_minilm.measure.row import FP32, OURS, RATIO, Row, merge, read, shipped_fingerprint
@@ -38,7 +39,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 ROWS, UNAVAILABLE = RESULTS / "rows.jsonl", RESULTS / "unavailable.json"
 REFERENCE = ROOT / "out/fp32"
-HEAT = 5  # peers that run beside ours at a time: a process of torch takes up to 2 GB
+HEAT = 8  # peers that run beside ours at a time: a process of torch takes up to 2 GB
 QUICK = {"only": ("query", "sentences"), "against": ("onnxruntime int8", "ctranslate2 int8")}
 
 
@@ -88,6 +89,7 @@ class Bench:
         with Embedder.open(threads=1) as embedder:
             self._texts = Texts(embedder.count_tokens)
             self._texts.make("query")  # reads the words while there is a tokenizer
+            self._info = embedder.info
         self._options: dict[str, Any] = {
             "texts": self._texts,
             "threads": threads,
@@ -104,7 +106,7 @@ class Bench:
             if name not in known:
                 raise click.UsageError(f"no workload {name!r}; there are: {'; '.join(known)}")
         chosen = list(only) or known
-        mine = ours(None, REFERENCE if REFERENCE.is_dir() else None)
+        mine = worth_racing(ours(None, REFERENCE if REFERENCE.is_dir() else None), self._info)
         peers, servers = self._peers(against)
         if picked := [name for name in chosen if name in races]:
             for contenders in heats(mine, peers):

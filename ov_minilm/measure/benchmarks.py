@@ -17,7 +17,7 @@ from ov_minilm.measure.row import Row
 Benchmark = Callable[[Race[Process]], Iterator[Row]]
 CROWD = 32  # callers at a time
 STARTS = 3  # new processes of each contender
-TUNE_TEXTS = 64  # of a list, that batch sizes are tried on
+TUNE_TEXTS = 32  # of a list, that batch sizes are tried on
 
 
 def latency(answer: dict[str, Any]) -> Values:

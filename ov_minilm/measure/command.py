@@ -67,7 +67,7 @@ def run(
         result = Result(embedder.info)
         texts = Texts(embedder.count_tokens)
         texts.make("query")  # reads the words while there is a tokenizer
-    contenders = _worth_racing(ours(model, reference), result.info)
+    contenders = worth_racing(ours(model, reference), result.info)
     try:
         with Race(
             contenders,
@@ -87,7 +87,7 @@ def run(
     return result
 
 
-def _worth_racing(contenders: Sequence[Contender], info: Info) -> list[Contender]:
+def worth_racing(contenders: Sequence[Contender], info: Info) -> list[Contender]:
     """Leave out the lowering that the artefact runs in anyway, and both where there is no choice."""
     chosen = info.lowering if info.weights == "int8" and info.device == "CPU" else None
     skipped = {f"{OURS} {name}" for name in ("native", "conv") if chosen in (None, name)}

@@ -61,10 +61,11 @@ class Texts:
         """Return the texts of a workload, the same ones every time."""
         shape = SHAPES[name]
         rng = random.Random(name)  # noqa: S311  # texts, not secrets
-        return [self._text(shape.length(rng), rng) for _ in range(count or shape.texts)]
+        return [self.text(shape.length(rng), rng) for _ in range(count or shape.texts)]
 
-    def _text(self, tokens: int, rng: random.Random) -> str:
+    def text(self, tokens: int, rng: random.Random | None = None) -> str:
         """Take words from a random place on until the text has this many tokens."""
+        rng = rng or random.Random(tokens)  # noqa: S311
         place, left, found = rng.randrange(len(self._words)), tokens - SPECIAL_TOKENS, []
         while left:
             word, needed = self._words[place % len(self._words)]

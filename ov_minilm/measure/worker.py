@@ -90,7 +90,7 @@ class Worker:
         for batch in self._adapter.BATCHES:
             self._batches[texts] = batch
             self._run(items[:batch], texts)  # warm: some allocate for each new shape
-            seconds[batch] = min(self._timed(items, texts) for _ in range(2))
+            seconds[batch] = self._timed(items, texts)
         if seconds:
             self._batches[texts] = min(seconds, key=lambda batch: seconds[batch])
         return {"batch": self._batches.get(texts, 0)}

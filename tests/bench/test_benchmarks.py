@@ -40,11 +40,13 @@ def test_the_limit_is_above_what_is_reached(race: Race[Process], monkeypatch: py
     """Shares lie between nothing and everything, and the parts of a batch are all of it."""
     monkeypatch.setattr("limit.ROUNDS", 1)
     monkeypatch.setattr("limit.PROFILE_S", 0.2)
+    monkeypatch.setattr("limit.ONE_TEXT", (8, 256))
 
     rows = {row.workload: row.value for row in limit(race)}
 
     assert 0 < rows["limit, chunks"] < 100
-    assert rows["limit, plain INT8 multiplication"] > 1
+    assert rows["limit, list"] > 1
+    assert rows["limit, one text of 8 tokens"] < rows["limit, one text of 256 tokens"]
     parts = [value for name, value in rows.items() if name.startswith("parts of a batch, ")]
     assert pytest.approx(100, abs=0.1) == sum(parts)
     assert 5 == len(parts)

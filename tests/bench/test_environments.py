@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from environments import HEAD, PEERS, Environments, Peer, Unavailable, discover
+from environments import PEERS, Environments, Peer, Unavailable, discover
 
 from ov_minilm.convert.source import PACKAGE
 from ov_minilm.measure.contender import Process
@@ -31,7 +31,7 @@ def facts(variant):
 
 
 class Here(Environments):
-    """Takes this interpreter for every peer: what pipx does is pipx's."""
+    """Takes this interpreter for every peer: what uv does is uv's."""
 
     def python(self, peer: Peer) -> str:
         """Return this interpreter."""
@@ -54,7 +54,7 @@ def test_requirements_are_pinned(peer: Peer) -> None:
         wanted = re.findall(r"(?m)^// npm: (.+)$", text)[0].split()
         loose = [one for one in wanted if not re.search(r".@\d", one)]
     else:
-        head = re.search(HEAD, text)
+        head = re.search(r"(?ms)^# /// script$.+?^# ///$", text)
         assert head
         wanted = re.findall(r'"(.+)"', head[0])
         loose = [one for one in wanted if "==" not in one]
@@ -126,7 +126,7 @@ def test_a_program_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.slow
-def test_pipx_makes_what_the_head_describes(tmp_path: Path) -> None:
+def test_uv_makes_what_the_head_describes(tmp_path: Path) -> None:
     """An interpreter that has the pinned package, and not those of this one."""
     head = '# /// script\n# dependencies = [\n#   "click==8.1.8",\n# ]\n# ///\n'
     (peer,) = discover(write(tmp_path / "peers", head + FACTS))
