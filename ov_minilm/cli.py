@@ -139,7 +139,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "-o",
     "--output",
-    help="A .parquet, .npy or .jsonl file, or a folder of shards. Default: JSON lines on stdout.",
+    help="A .parquet, .npy or .jsonl file, or a folder of shards. Default, and -: JSON lines on stdout.",
 )
 @click.option(
     "--to", type=click.Choice(["parquet", "npy", "jsonl"]), help="What a folder gets. Default: parquet."
@@ -147,8 +147,8 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["text", "jsonl", "csv", "parquet"]),
-    help="Default: by the file's name, else text.",
+    type=click.Choice(["text", "jsonl", "csv", "tsv", "parquet"]),
+    help="Default: by the file's ending; stdin is text.",
 )
 @click.option(
     "--column",
@@ -158,8 +158,22 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="The column, or the field of a JSON line, that is encoded.",
 )
-@click.option("--id-column", metavar="NAME", help="A column to keep, as the first.")
-@click.option("--keep-columns", metavar="NAMES", help="More to keep: a,b,c. Without any, the text is kept.")
+@click.option("--id-column", metavar="NAME", help="A column to copy, as the first.")
+@click.option(
+    "--keep-columns",
+    metavar="NAMES",
+    help="More columns to copy: a,b,c. If neither this nor --id-column is given, the text is copied.",
+)
+@click.option(
+    "--delimiter", metavar="CHAR", help="Between the fields of CSV. Default: a comma, in .tsv a tab."
+)
+@click.option(
+    "--quote", metavar="CHAR", default='"', show_default=True, help="Around fields of CSV; '': none."
+)
+@click.option(
+    "--escape", metavar="CHAR", default="", help="Before a quote or delimiter in CSV. Default: none."
+)
+@click.option("--encoding", default="utf-8", show_default=True, help="Of text, JSON lines and CSV.")
 @click.option(
     "--truncate",
     type=click.Choice(["end", "error", "mean"]),
@@ -182,7 +196,11 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="What to do with rows that hold no text. After skip and null the exit code is 3 if there were any.",
 )
 @click.option(
-    "--rows-per-shard", type=click.IntRange(1), default=65536, show_default=True, help="What a kill can cost."
+    "--rows-per-shard",
+    type=click.IntRange(1),
+    default=65536,
+    show_default=True,
+    help="Rows per output file of a folder. An interrupted job goes on at the first unfinished one.",
 )
 @click.option("--overwrite", is_flag=True, help="Begin anew, whatever an earlier job left unfinished.")
 @click.option("--progress/--no-progress", default=None, help="Default: on a terminal, when it takes long.")
@@ -196,7 +214,10 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--actors", type=click.IntRange(1), help="At most so many, with ray. Default: as fit.")
 @click.option("--ship", is_flag=True, help="Send the files of --model to machines that do not see them.")
 @run_options
+@click.pass_context
 def encode(
+    context: click.Context,
+    /,
     files: tuple[str, ...],
     output: str | None,
     to: Form | None,
@@ -204,6 +225,10 @@ def encode(
     column: str,
     id_column: str | None,
     keep_columns: str | None,
+    delimiter: str | None,
+    quote: str,
+    escape: str,
+    encoding: str,
     truncate: Truncate,
     dimensions: int | None,
     dtype: Dtype,
@@ -218,49 +243,86 @@ def encode(
 ) -> int:
     """Encode each row of FILES (- is stdin, and the default) into Parquet, .npy or JSON lines.
 
-    Files are text (a text a line, an empty one too), JSON lines or CSV, also as .gz and .zst, or Parquet; and
-    quoted patterns like 'data/**/*.parquet'. Row n of the input is row n of the output.
+    Files are text (.txt: a text a line, an empty one too), JSON lines (.jsonl, .ndjson, .json), .csv or .tsv,
+    each also as .gz, .bz2 and .zst, or .parquet; and quoted patterns like 'data/**/*.parquet'. Row n of the
+    input is row n of the output.
 
     What was interrupted, by kill -9 too, goes on with the same command, and ends with the same bytes.
+
+    Exit codes: 0 every row has its vector; 2 refused, or stopped at a bad row; 3 done, but some rows were
+    bad; 130 and 143 interrupted; 141 the reader of stdout left.
     """
     # Arrow's own allocator keeps what is freed, a hundred MB and more; it is chosen when pyarrow is imported.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from ov_minilm.artefact.manifest import SHIPPED
-    from ov_minilm.bulk import job, reader
-    from ov_minilm.bulk.pipeline import Options
+    from ov_minilm.bulk import inputs as bulk_inputs
+    from ov_minilm.bulk import job, outputs, reader
+    from ov_minilm.bulk.pipeline import BulkOptions
+    from ov_minilm.bulk.refusals import refusal
     from ov_minilm.runtime.embedder import Embedder
 
     def say(line: str) -> None:
         click.echo(line, err=True)
 
-    if engine == "ray" and output is None:
-        raise click.UsageError("--engine ray writes files that every machine sees; name one by --output")
+    given = {
+        f"--{name.replace('_', '-')}"
+        for name in context.params
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    }
+    to_stdout = output in (None, bulk_inputs.STDIN)
+    if engine == "ray" and to_stdout:
+        raise refusal("ray_stdout")
+    for option in ("--to", "--rows-per-shard", "--overwrite") if to_stdout else ():
+        if option in given:
+            raise refusal("no_effect", option=option, where="on stdout; name a file or folder: -o NAME")
+    for option in ("--actors", "--ship") if engine == "local" else ():
+        if option in given:
+            raise refusal("no_effect", option=option, where="without --engine ray")
+    if files in ((), ("-",)) and sys.stdin is not None and sys.stdin.isatty():
+        say("reading texts from the terminal, one a line; Ctrl-D ends")
     keep = [name for name in (id_column, *(keep_columns or "").split(",")) if name]
-    inputs = reader.find(files or ("-",), column=column, keep=keep, kind=kind)
-    settings = Options(truncate, dimensions, dtype, on_error, rows_per_shard)
+    target = None if to_stdout else outputs.Output.parse(str(output), to)
+    settings = BulkOptions(truncate, dimensions, dtype, on_error, rows_per_shard)
+    inputs = reader.find(
+        files or (bulk_inputs.STDIN,),
+        column=column,
+        keep=keep,
+        kind=kind,
+        dialect=bulk_inputs.Dialect(delimiter, quote, escape, encoding),
+        given=given,
+        typed=target is not None and target.form == "parquet",
+        on_error=on_error,
+    )
     with ExitStack() as stack:
-        if output is None:
+        if target is None:
+            stdout = stack.enter_context(open(outputs.check_stdout(inputs), "wb", 0, closefd=False))
             embedder = stack.enter_context(Embedder.open(**options))
-            done = job.stream(inputs, settings, sys.stdout.buffer, embedder, say=say, progress=progress)
+            done = job.stream(inputs, settings, stdout, embedder, say=say, progress=progress)
         else:
-            target = job.Output.parse(output, to)
-            job.check(inputs, target, settings)
+            outputs.check_output(inputs, target, dtype=dtype, on_error=on_error)
             if engine == "ray":
-                from ov_minilm.bulk.ray import Opening, Shipped, on_ray
+                from ov_minilm.bulk.ray import EmbedderOptions, Shipped, on_ray
 
                 cpus, model = options.pop("threads") or 1, options.pop("model")
                 there = Shipped.read(model or SHIPPED) if ship else model and model.resolve()
-                opening = Opening(there, **options)
-                worker: job.Engine = stack.enter_context(on_ray(opening, cpus=cpus, actors=actors))
+                opening = EmbedderOptions(there, **options)
+                worker: job.Backend = stack.enter_context(on_ray(opening, cpus=cpus, actors=actors))
             else:
                 worker = job.Local(stack.enter_context(Embedder.open(**options)))
             done = job.run(inputs, target, settings, worker, overwrite=overwrite, say=say, progress=progress)
-            say(f"{done.output}: {done.rows} vectors of {done.dimensions} components")
+            vectors = _count(done.rows - done.nulls, "vector")
+            nulls = f", {_count(done.nulls, 'null')}" if done.nulls else ""
+            say(f"{done.output}: {vectors} of {done.dimensions} components{nulls}")
     if done.truncated:
-        say(f"warning: {done.truncated} texts are longer than the model reads and lost their ends")
+        subject = "text is" if done.truncated == 1 else "texts are"
+        say(f"warning: {done.truncated:,} {subject} longer than the model reads and lost the end")
     if done.bad:
-        say(f"warning: {done.bad} bad rows" + (f", named in {done.errors}" if done.errors else ""))
+        say(f"warning: {_count(done.bad, 'bad row')}" + (f", named in {done.errors}" if done.errors else ""))
     return 3 if done.bad else 0
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("s" if number != 1 else "")
 
 
 @cli.command()

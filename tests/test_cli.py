@@ -74,10 +74,10 @@ def test_the_model_has_its_usual_names() -> None:
         (["encod"], b"", "No such command"),
         (["encode", "no-such-file.txt"], b"", "does not exist"),
         (["encode", "-o", "out.csv"], b"a", "must end in .parquet, .npy, .jsonl"),
-        (["encode", "-o", "/no/such/folder/out.npy"], b"a", "/no/such/folder"),
+        (["encode", "-o", "/no/such/folder/out.npy"], b"a", "folder /no/such/folder does not exist"),
         (["encode", "--format", "jsonl"], b'{"text": "a"}\n{"txt": "b"}\n', "stdin, line 2"),
         (["encode", "--format", "jsonl"], b"not json\n", "stdin, line 1"),
-        (["encode", "--format", "jsonl"], b'{"text": 3}\n', "'text' is int"),
+        (["encode", "--format", "jsonl"], b'{"text": 3}\n', "'text' is a number"),
         (["encode"], b"ok\n\xff\xfe\n", "stdin, line 2: not UTF-8"),
         (["encode", "--device", "GPU.9"], b"a", "this machine has"),
         (["encode", "--model", "."], b"a", "manifest.json: not found"),
@@ -118,7 +118,7 @@ def test_a_long_text_is_one_line_of_warning() -> None:
 
     lines = done.stderr.decode().splitlines()
     assert 1 == len(lines)
-    assert lines[0].startswith("warning: 1 texts are longer than the model reads")
+    assert lines[0].startswith("warning: 1 text is longer than the model reads")
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

@@ -1,15 +1,95 @@
-"""The columns kept beside the vectors, as Arrow arrays; a value that does not fit makes its row bad."""
+"""The columns kept beside the vectors: as JSON for JSON lines, with one type each for Parquet.
+
+Into JSON lines a value goes as it is. Into Parquet, files of different types must have a common one that
+holds all without loss. JSON has no types: a field whose first rows are all integers of 64 bits, numbers,
+booleans or strings, or lists of one of these, gets that type; any other (objects, mixtures, nothing but
+nulls) is kept as JSON text in a column of strings. A later value that does not fit makes its row bad.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 
+from ov_minilm.bulk.inputs import display_name
+from ov_minilm.bulk.json_text import json_text, members
+from ov_minilm.bulk.refusals import bad_row, refusal
+from ov_minilm.bulk.rows import Kept
 from ov_minilm.runtime.texts import has_surrogates, mend_surrogates
 
 MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)  # what pa.array raises of a value
+EXACT_INTEGERS = 1 << 53  # a double holds every integer up to here
+
+T = TypeVar("T")
+Found: TypeAlias = "tuple[str, pa.DataType | None]"  # a file, and the type there; None: JSON of no one type
+
+
+def json_field(name: str) -> pa.Field:
+    """Describe a column of JSON texts."""
+    return pa.field(name, pa.string(), metadata={"ov_minilm.json": "1"})
+
+
+def json_type(values: Iterable[Any]) -> pa.DataType | None:
+    """Return the type that a field of JSON has by its first values; None: no single one."""
+    present = [value for value in values if value is not None]
+    kinds = {type(value) for value in present}
+    if kinds == {list}:
+        items = json_type(chain.from_iterable(present))
+        return None if items is None or pa.types.is_null(items) else pa.list_(items)
+    if kinds == {int} and all(-(1 << 63) <= value < 1 << 63 for value in present):
+        return pa.int64()
+    if kinds <= {int, float} and float in kinds and all(abs(value) <= EXACT_INTEGERS for value in present):
+        return pa.float64()
+    return {frozenset(): pa.null(), frozenset({bool}): pa.bool_(), frozenset({str}): pa.string()}.get(
+        frozenset(kinds)
+    )
+
+
+def common_field(name: str, found: Sequence[Found], of_json: bool) -> pa.Field:
+    """Return a column that holds the values of all files without loss.
+
+    Raises:
+        ValueError: there is none; names the first two files that disagree.
+    """
+    if all(kind is None or pa.types.is_null(kind) for _, kind in found):
+        return json_field(name) if of_json else pa.field(name, pa.null())
+    first, common = next((file, kind) for file, kind in found if kind is None or not pa.types.is_null(kind))
+    for file, kind in found:
+        if kind == common or (kind is not None and pa.types.is_null(kind)):
+            continue
+        merged = None if kind is None or common is None else _common_type(common, kind)
+        if merged is None:
+            raise refusal(
+                "no_common_type",
+                file=display_name(file),
+                column=name,
+                found="JSON of no one type" if kind is None else kind,
+                other=display_name(first),
+                before="JSON of no one type" if common is None else common,
+            )
+        common = merged
+    return pa.field(name, common)
+
+
+def _common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    one, other = (kind.value_type if pa.types.is_dictionary(kind) else kind for kind in (one, other))
+    decimal = pa.types.is_decimal(one) + pa.types.is_decimal(other)
+    floating = pa.types.is_floating(one) + pa.types.is_floating(other)
+    if decimal and floating:
+        return None  # a double rounds it
+    if floating == 1 and (pa.types.is_integer(one) or pa.types.is_integer(other)):
+        return pa.float64()
+    try:
+        schemas = [pa.schema([("x", kind)]) for kind in (one, other)]
+        found = pa.unify_schemas(schemas, promote_options="permissive").field("x").type
+        for kind in (one, other):
+            pa.nulls(0, kind).cast(found)
+    except pa.ArrowException:
+        return None
+    return found
 
 
 def build(values: Sequence[Sequence[Any]], schema: pa.Schema, bad: dict[int, str]) -> pa.RecordBatch:
@@ -20,71 +100,108 @@ def build(values: Sequence[Sequence[Any]], schema: pa.Schema, bad: dict[int, str
     arrays = []
     for number, field in enumerate(schema):
         column = [_valid(row[number]) if row else None for row in values]
-        try:
-            arrays.append(pa.array(column, field.type))
-        except MISFITS:
-            for row in _misfits(column, field.type):
-                bad[row] = (
-                    f"{field.name!r} is {column[row]!r:.60}, expected {field.type} as in the first rows"
-                )
-                column[row] = None
-            arrays.append(pa.array(column, field.type))
+        array = _array(column, field.type)
+        if array is None:
+            for row, value in enumerate(column):
+                if _array([value], field.type) is None:
+                    bad[row] = bad_row("misfit", column=field.name, value=repr(value), kind=field.type)
+                    column[row] = None
+            array = pa.array(column, field.type)
+        arrays.append(array)
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def check(batch: pa.RecordBatch, bad: dict[int, str]) -> pa.RecordBatch:
-    """Make null, and mark as bad, what a column calls a string and is not UTF-8."""
-    arrays = []
-    for field, array in zip(batch.schema, batch.columns, strict=True):
-        try:
-            array.validate(full=True)
-        except pa.ArrowInvalid:
-            broken = {row for row in range(len(array)) if not _sound(array.slice(row, 1))}
-            bad |= dict.fromkeys(broken, f"{field.name!r} is not UTF-8")
-            array = pa.array(
-                [None if row in broken else array[row].as_py() for row in range(len(array))], field.type
-            )
-        arrays.append(array)
-    return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
-
-
-def type_of(values: Sequence[Any], name: str, file: str) -> pa.DataType:
-    """Tell the type of a column of JSON from its first values.
-
-    Raises:
-        ValueError: they have no type in common, or are all null or missing.
-    """
+def _array(column: list[Any], kind: pa.DataType) -> pa.Array | None:
+    """Return None where Arrow refuses a value, or would drop a part: of 2.5 the half, of an object a key."""
     try:
-        found = pa.array([_valid(value) for value in values]).type
-    except MISFITS as error:
-        raise ValueError(f"{file}: {name!r} has no one type in the first rows: {error}") from error
-    if pa.types.is_null(found):
-        raise ValueError(
-            f"{file}: {name!r} is in none of the first {len(values)} rows; its type cannot be told"
-        )
-    return found
-
-
-def _misfits(column: Sequence[Any], kind: pa.DataType) -> list[int]:
-    return [row for row, value in enumerate(column) if not _fits(value, kind)]
-
-
-def _fits(value: Any, kind: pa.DataType) -> bool:
-    try:
-        pa.array([value], kind)
+        array = pa.array(column, kind)
+        same = pa.types.is_string(kind) or array.to_pylist() == column
     except MISFITS:
-        return False
-    return True
+        return None
+    return array if same else None
 
 
-def _sound(one: pa.Array) -> bool:
+def conform(batch: pa.RecordBatch, schema: pa.Schema, bad: dict[int, str]) -> pa.RecordBatch:
+    """Give columns of Parquet the types of the output.
+
+    A value that the type cannot hold, or a string that is not UTF-8, becomes null and its row bad.
+    """
+    arrays = []
+    for field in schema:
+        array = batch.column(field.name)
+
+        def misfit(row: int, error: Exception, field: pa.Field = field, array: pa.Array = array) -> pa.Array:
+            bad[row] = _misfit(field, array[row], error)
+            return pa.nulls(1, field.type)
+
+        def cast(part: pa.Array, field: pa.Field = field) -> pa.Array:
+            part.validate(full=True)  # Parquet does not check what it calls a string
+            return part if part.type == field.type else part.cast(field.type)
+
+        arrays.append(pa.concat_arrays(_convert(array, cast, misfit)))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _convert(
+    array: pa.Array, convert: Callable[[pa.Array], T], failed: Callable[[int, Exception], T]
+) -> list[T]:
+    """Convert all rows at once; if that fails, each alone, so that only what does not fit is lost."""
+
+    def one(row: int) -> T:
+        try:
+            return convert(array.slice(row, 1))
+        except MISFITS as error:
+            return failed(row, error)
+
     try:
-        one.validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True
+        return [convert(array)]
+    except MISFITS:
+        return [one(row) for row in range(len(array))]
+
+
+def _misfit(field: pa.Field, value: pa.Scalar, error: Exception) -> str:
+    if "UTF8" in str(error):
+        return bad_row("broken", column=field.name)
+    try:
+        said = str(value)
+    except MISFITS:  # a date that Python has not
+        said = f"a {value.type}"
+    return bad_row("misfit", column=field.name, value=said, kind=field.type)
+
+
+def render(batch: pa.RecordBatch, bad: dict[int, str]) -> list[str]:
+    """Return the members of a JSON object for each row: `"id": 1, "tag": null`."""
+    columns = []
+    for name, array in zip(batch.schema.names, batch.columns, strict=True):
+
+        def failed(row: int, error: Exception, name: str = name) -> list[str]:
+            bad[row] = bad_row("no_json", column=name, error=error)
+            return ["null"]
+
+        columns.append(chain.from_iterable(_convert(array, _json_texts, failed)))
+    return members(batch.schema.names, list(zip(*columns, strict=True)))
+
+
+def lost(names: Sequence[str], schema: pa.Schema | None, rows: int) -> Kept:
+    """Return nulls for rows that cannot be read."""
+    if schema is None:
+        return members(names, [()] * rows)
+    return pa.RecordBatch.from_arrays([pa.nulls(rows, field.type) for field in schema], schema=schema)
+
+
+def _json_texts(array: pa.Array) -> list[str]:
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        return _json_texts(array.dictionary_decode())
+    if pa.types.is_temporal(kind) and getattr(kind, "unit", "") == "ns":
+        if pa.types.is_duration(kind):
+            return _json_texts(array.view(pa.int64()))
+        array = array.cast(pa.string())  # Python's own types end at microseconds
+    return [json_text(value) for value in array.to_pylist()]
 
 
 def _valid(value: Any) -> Any:
     """Arrow's strings are UTF-8, which has no lone surrogates."""
+    if isinstance(value, list):
+        return [_valid(inner) for inner in value]
     return mend_surrogates(value) if isinstance(value, str) and has_surrogates(value) else value

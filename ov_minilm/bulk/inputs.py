@@ -1,21 +1,137 @@
-"""Which rows a job reads: files, the column of the texts, and the columns to keep."""
+"""Which rows a job reads: files, how they are read, the column of the texts, and the columns to keep."""
 
 from __future__ import annotations
 
+import codecs
 import glob
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import io
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, cast
+
+from ov_minilm.bulk.refusals import refusal
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Kind = Literal["text", "jsonl", "csv", "parquet"]
+Kind = Literal["text", "jsonl", "csv", "tsv", "parquet"]
 
 STDIN = "-"
-COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
-KINDS = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+ERRORS = ".errors.jsonl"  # what a file has after its name that names the bad rows of an output
+COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+KINDS: dict[str, Kind] = {
+    ".txt": "text",
+    ".text": "text",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+OTHERS = {  # ending -> what it is, what to do instead
+    **dict.fromkeys((".arrow", ".feather", ".ipc"), ("an Arrow file", "write it as .parquet with pyarrow")),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), ("a spreadsheet", "save it as CSV, UTF-8")),
+    **dict.fromkeys((".orc", ".avro"), ("this format", "write it as .parquet")),
+    **dict.fromkeys((".xz", ".lz4", ".br", ".zip", ".7z", ".tar", ".tgz"), ("an archive", "unpack it first")),
+    **dict.fromkeys((".pdf", ".html", ".htm", ".xml", ".docx"), ("a document", "extract its text to .jsonl")),
+    **dict.fromkeys((".npy", ".npz", ".pkl", ".db", ".sqlite"), ("this format", "write it as .jsonl")),
+}
+MAGIC = {  # first bytes -> what it is, what to do
+    b"\x1f\x8b": ("gzip", "let its name end in .gz"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "let its name end in .zst"),
+    b"BZh91AY&SY": ("bzip2", "let its name end in .bz2"),
+    b"\xfd7zXZ\0": ("xz", "unpack it first"),
+    b"PK\x03\x04": ("a .zip or .xlsx file", "unpack it, or save it as CSV"),
+    b"PAR1\x15": ("Parquet", "pass --format parquet"),
+    b"ARROW1\0\0": ("an Arrow file", "write it as .parquet with pyarrow"),
+    b"\xff\xfe": ("UTF-16", "pass --encoding utf-16"),
+    b"\xfe\xff": ("UTF-16", "pass --encoding utf-16"),
+}
+NAMED: tuple[Kind, ...] = ("jsonl", "csv", "tsv", "parquet")  # have columns
+EFFECT: dict[str, tuple[Kind, ...]] = {  # option -> the formats that it changes something of
+    "--column": NAMED,
+    "--id-column": NAMED,
+    "--keep-columns": NAMED,
+    "--delimiter": ("csv", "tsv"),
+    "--quote": ("csv", "tsv"),
+    "--escape": ("csv", "tsv"),
+    "--encoding": ("text", "jsonl", "csv", "tsv"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How the fields of CSV are told apart, and in which encoding files of lines are."""
+
+    delimiter: str | None = None  # None: a comma, in .tsv a tab
+    quote: str = '"'  # empty: none
+    escape: str = ""  # empty: none; a quote in quotes is doubled
+    encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        """Refuse what the csv module would stumble over later."""
+        for option, value in (
+            ("--delimiter", "," if self.delimiter is None else self.delimiter),
+            ("--quote", self.quote or "_"),
+            ("--escape", self.escape or "_"),
+        ):
+            if len(value) != 1 or value in "\r\n\0\ufeff":
+                raise refusal("one_character", option=option, value=value, rule="must be one character")
+        used = [one for one in (self.delimiter, self.quote, self.escape) if one]
+        if len(set(used)) < len(used) or self.delimiter == " ":
+            rule = "must differ from the other two, and from a space"
+            raise refusal("one_character", option="--delimiter", value=self.delimiter, rule=rule)
+        try:
+            if not codecs.lookup(self.encoding)._is_text_encoding:
+                raise LookupError
+        except LookupError:
+            raise refusal("no_encoding", encoding=self.encoding) from None
+
+    @property
+    def is_utf8(self) -> bool:
+        """A byte order mark at the start is passed over in any case."""
+        return codecs.lookup(self.encoding).name in ("utf-8", "utf-8-sig", "ascii")
+
+
+class Pipe(io.RawIOBase):
+    """A stream that can be read once; what was looked at before `rewind` is read again after it.
+
+    Closing leaves the stream below open: readers come and go, and its writer would be told that none is left.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream: Any = stream
+        self._seen = bytearray()
+        self._at = 0
+        self._looking = True
+
+    def readable(self) -> bool:
+        """Say so to BufferedReader."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer with what is there: of a pipe, no more than its writer wrote."""
+        block = bytes(self._seen[self._at : self._at + len(buffer)])
+        if not block:
+            block = self._stream.read1(len(buffer))
+            if self._looking:
+                self._seen += block
+        self._at += len(block)
+        if not self._looking and self._at >= len(self._seen):
+            self._seen.clear()
+        buffer[: len(block)] = block
+        return len(block)
+
+    def rewind(self) -> None:
+        """Read from the start again, for the last time."""
+        self._at, self._looking = 0, False
+
+    def close(self) -> None:
+        """Leave it open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +142,46 @@ class Inputs:
     column: str = "text"
     keep: tuple[str, ...] = ()
     kind: Kind | None = None  # None: by each file's name
-    schema: pa.Schema | None = None  # of the columns to keep; None without any
+    dialect: Dialect = Dialect()
+    schema: pa.Schema | None = None  # of the columns to keep; None: they are kept as JSON, or there are none
+    patterns: tuple[str, ...] = field(default=(), compare=False)  # what was expanded into files
+    pipes: Mapping[str, Pipe] = field(default_factory=dict, compare=False)  # those files that are none
 
     def kind_of(self, file: str) -> Kind:
-        """Tell how to read a file: as asked, or by its name, else as text."""
-        if self.kind is not None:
-            return self.kind
+        """Tell how to read a file: as asked, else by its name; stdin is text.
+
+        Raises:
+            ValueError: the ending says nothing, or another format.
+        """
         path = Path(file.lower())
-        suffix = Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
-        return cast("Kind", KINDS.get(suffix, "text"))
+        packed = path.suffix in COMPRESSED
+        kind = self.kind
+        if kind is None:
+            ending = Path(path.stem).suffix if packed else path.suffix
+            if ending in OTHERS:
+                what, instead = OTHERS[ending]
+                raise refusal("not_read", file=file, what=f"{what} ({ending})", instead=instead)
+            kind = "text" if file == STDIN else KINDS.get(ending)
+        if kind is None:
+            raise refusal("unknown_ending", file=file, ending="".join(path.suffixes[-2:]))
+        if kind == "parquet" and (packed or file in self.pipes):
+            how = "compressed as a whole" if packed else "piped"
+            raise refusal("parquet_stream", file=display_name(file), how=how)
+        return kind
+
+    def is_typed(self, name: str) -> bool:
+        """Tell whether a column to keep has a type of Arrow; others are kept as JSON texts."""
+        if self.schema is None:
+            return False
+        return b"ov_minilm.json" not in (self.schema.field(name).metadata or {})
 
     @property
     def resumable(self) -> bool:
-        """Files can be read again; stdin is gone."""
-        return STDIN not in self.files
+        """Files can be read again; a pipe is gone."""
+        return not self.pipes
 
     def size(self) -> int | None:
-        """Bytes of all files, as they lie on the disk; None with stdin among them."""
+        """Bytes of all files, as they lie on the disk; None with a pipe among them."""
         return sum(Path(file).stat().st_size for file in self.files) if self.resumable else None
 
 
@@ -54,26 +193,83 @@ def expand(patterns: Sequence[str]) -> Iterator[str]:
     """
     for pattern in patterns:
         path = Path(pattern)
-        if path.is_dir():
-            raise IsADirectoryError(f"{pattern} is a folder; name its files: '{path / '*.parquet'}'")
-        if pattern == STDIN or path.exists():
+        if pattern == STDIN or (path.exists() and not path.is_dir()):
             yield pattern
             continue
-        found = [name for name in glob.glob(pattern, recursive=True) if not Path(name).is_dir()]  # noqa: PTH207  # with a root too
+        if path.is_dir():
+            raise refusal("is_folder", name=pattern, example=path / "*.parquet")
+        names = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207  # with a root too
+        found = [str(name) for name in names if not name.is_dir() and not _is_error_list(name)]
         if not found:
-            raise FileNotFoundError(
-                f"{pattern} {'matches no file' if glob.has_magic(pattern) else 'does not exist'}"
-            )
+            raise refusal("no_match" if glob.has_magic(pattern) else "not_there", name=pattern)
         yield from sorted(found)
 
 
-def called(name: str) -> str:
+def _is_error_list(path: Path) -> bool:
+    """Tell whether a file names the bad rows of an output beside it: no pattern means that one."""
+    output = path.with_name(path.name.removesuffix(ERRORS))
+    return output != path and (output.exists() or output.with_name(f"{output.name}.parts").exists())
+
+
+def open_pipes(files: Sequence[str]) -> dict[str, Pipe]:
+    """Open what can be read once: stdin, FIFOs, and whatever else is no file on a disk."""
+    pipes: dict[str, Pipe] = {}
+    names = [file for file in files if file == STDIN or not Path(file).is_file()]
+    for file in names:
+        if names.count(file) > 1:
+            raise refusal("named_twice", file=display_name(file))
+        if file == STDIN and sys.stdin is None:
+            raise refusal("stdin_closed")
+        stream = sys.stdin.buffer if file == STDIN else open(file, "rb")  # noqa: PTH123, SIM115  # until the end
+        pipes[file] = Pipe(stream)
+    return pipes
+
+
+def check_options(inputs: Inputs, given: Collection[str]) -> None:
+    """Refuse options that change nothing of any input.
+
+    Raises:
+        ValueError: naming the option and the formats.
+    """
+    kinds = sorted({inputs.kind_of(file) for file in inputs.files})
+    for option in given:
+        if option not in EFFECT or set(kinds) & set(EFFECT[option]):
+            continue
+        if EFFECT[option] is not NAMED:
+            where = f"on {', '.join(kinds)}; it is for --format {', '.join(EFFECT[option])}"
+            raise refusal("no_effect", option=option, where=where)
+        if {inputs.column, *inputs.keep} != {"text"}:
+            raise refusal("text_columns", file=display_name(inputs.files[0]), column="text")
+
+
+def display_name(name: str) -> str:
     """Return what a file is called in messages."""
     return "stdin" if name == STDIN else name
 
 
-def index(names: Sequence[str], name: str, file: str) -> int:
-    """Find a column, or say which there are."""
-    if name not in names:
-        raise ValueError(f"{called(file)}: no column {name!r}; it has {', '.join(names) or 'none'}")
-    return list(names).index(name)
+def index(names: Sequence[str], name: str, file: str, hint: str = "") -> int:
+    """Find a column, or say which there are.
+
+    Raises:
+        ValueError: there is none of this name, or more than one.
+    """
+    places = [place for place, other in enumerate(names) if other == name]
+    if not places:
+        found = ", ".join(map(repr, names)) or "none"
+        raise refusal("no_column", file=display_name(file), column=name, names=found, hint=hint)
+    if len(places) > 1:
+        raise refusal("column_twice", file=display_name(file), column=name, count=len(places))
+    return places[0]
+
+
+def arrow(purpose: str) -> Any:
+    """Import pyarrow, or say what needs it.
+
+    Raises:
+        ImportError: the extra is not installed.
+    """
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ImportError(f"{purpose} needs pyarrow", name="pyarrow") from error
+    return cast("Any", pyarrow)

@@ -8,34 +8,39 @@ together from the shards at the end.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
-from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from ov_minilm.bulk.inputs import STDIN, Inputs
-from ov_minilm.bulk.journal import NAME, Journal
+from ov_minilm.bulk.inputs import STDIN, Inputs, arrow
+from ov_minilm.bulk.journal import NAME, Header, Journal, compare
 from ov_minilm.bulk.meter import Meter
-from ov_minilm.bulk.pipeline import Job, Options, Portion, encode, make_sink, unread, write_shard
-from ov_minilm.bulk.rows import VECTOR
-from ov_minilm.bulk.sink import FORMS, Form, Sink, json_lines
-from ov_minilm.files import check_writable, whole
+from ov_minilm.bulk.outputs import Output
+from ov_minilm.bulk.pipeline import (
+    BulkOptions,
+    EncodedRows,
+    Job,
+    encode,
+    make_sink,
+    pending_rows,
+    unchanged,
+    write_shard,
+)
+from ov_minilm.bulk.sink import Form, Sink, json_lines
+from ov_minilm.files import whole
 from ov_minilm.runtime.embedder import Embedder
 
 UNFINISHED = (".part-*", "._errors-*")  # what a killed process was writing
 WRITTEN = (*UNFINISHED, "part-*", "_errors-*.log")
 
 
-class Engine(Protocol):
+class Backend(Protocol):
     """Who does the shards of a job."""
 
-    def sink(self, inputs: Inputs, options: Options, form: Form) -> Sink:
+    def sink(self, inputs: Inputs, options: BulkOptions, form: Form) -> Sink:
         """Say what the vectors are like, and what made them."""
 
     def work(self, job: Job, journal: Journal, meter: Meter) -> None:
@@ -48,51 +53,30 @@ class Local:
 
     embedder: Embedder
 
-    def sink(self, inputs: Inputs, options: Options, form: Form) -> Sink:
+    def sink(self, inputs: Inputs, options: BulkOptions, form: Form) -> Sink:
         """Say what the vectors are like, and what made them."""
         return make_sink(self.embedder, inputs, options, form)
 
     def work(self, job: Job, journal: Journal, meter: Meter) -> None:
         """Do them in order; while one is written, the texts of the next are in work."""
-        with closing(unread(job.inputs, job.options.rows_per_shard, journal.done)) as rows:
-            portions = encode(rows, self.embedder, job.options)
-            for shard, of_shard in groupby(portions, key=lambda portion: portion.rows.shard):
-                journal.add(write_shard(job, shard, of_shard, partial(tell, meter)))
+        with (
+            closing(pending_rows(job.inputs, job.options.rows_per_shard, journal.done)) as rows,
+            closing(encode(rows, self.embedder, job.options)) as portions,
+        ):
+            for first in portions:
+                of_shard = _of_shard(first, portions, job.options.rows_per_shard)
+                done = write_shard(job, first.rows.shard, of_shard, partial(update_meter, meter))
+                journal.add(done)
+                meter.keep(done.rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    """Where the vectors go: one file, or a folder of shards."""
-
-    path: Path
-    form: Form
-    folder: bool
-
-    @classmethod
-    def parse(cls, name: str, form: Form | None = None) -> Output:
-        """Take a name with a known ending as a file, one without an ending as a folder.
-
-        Raises:
-            ValueError: the ending is unknown, or another one than `form`.
-        """
-        path = Path(name)
-        ending = path.suffix.removeprefix(".")
-        if name.endswith(("/", os.sep)) or path.is_dir() or not ending:
-            return cls(path, form or "parquet", folder=True)
-        for known in FORMS:
-            if ending == known and form in (None, known):
-                return cls(path, known, folder=False)
-        endings = ", ".join(f".{one}" for one in ([form] if form else FORMS))
-        raise ValueError(f"{name}: the name of a file must end in {endings}, that of a folder in /")
-
-    @property
-    def parts(self) -> Path:
-        """The folder of shards: the output itself, or one beside the file until that is there."""
-        return self.path if self.folder else self.beside("parts")
-
-    def beside(self, ending: str) -> Path:
-        """Name a file that belongs to the output."""
-        return self.path.with_name(f"{self.path.name}.{ending}")
+def _of_shard(first: EncodedRows, portions: Iterator[EncodedRows], rows: int) -> Iterator[EncodedRows]:
+    """Yield the portions of one shard, and do not wait for the next one to end it."""
+    yield first
+    left = rows - len(first.rows.texts)
+    while left and (portion := next(portions, None)):
+        yield portion
+        left -= len(portion.rows.texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,32 +88,15 @@ class Summary:
     dimensions: int
     truncated: int = 0  # texts that lost their ends
     bad: int = 0
+    nulls: int = 0  # rows whose vector is null
     errors: Path | None = None  # where the bad rows are named
-
-
-def check(inputs: Inputs, output: Output, options: Options) -> None:
-    """Find out what is wrong with the output before the work for it is done."""
-    if output.form == "npy" and options.on_error == "null" and not options.dtype.startswith("float"):
-        raise ValueError(
-            f".npy of {options.dtype} has no number that is none; skip bad rows, or use .parquet"
-        )
-    if output.form == "npy" and inputs.keep:
-        raise ValueError(".npy holds vectors alone; columns are kept in .parquet and .jsonl")
-    if VECTOR in inputs.keep:
-        raise ValueError(f"a column to keep is called {VECTOR!r}, as the vectors are; rename it")
-    if not output.folder:
-        check_writable(output.path)
-    elif not output.parts.exists():
-        check_writable(output.parts)
-    elif any(output.parts.iterdir()) and not (output.parts / NAME).exists():
-        raise FileExistsError(f"{output.parts}: a folder with files in it, of no job of ours; name a new one")
 
 
 def run(
     inputs: Inputs,
     output: Output,
-    options: Options,
-    engine: Engine,
+    options: BulkOptions,
+    engine: Backend,
     *,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda _: None,
@@ -152,42 +119,70 @@ def run(
 
 def stream(
     inputs: Inputs,
-    options: Options,
+    options: BulkOptions,
     file: IO[bytes],
     embedder: Embedder,
     *,
     say: Callable[[str], None],
     progress: bool | None = None,
 ) -> Summary:
-    """Write JSON lines as the vectors come, and say each bad row."""
+    """Write JSON lines as the vectors come, and say each bad row.
+
+    `file` has no buffer: what it cannot take is an error here, and not one more when the process ends.
+    """
     rows = truncated = bad = 0
-    with Meter(inputs.size(), progress) as meter, closing(unread(inputs, options.rows_per_shard, {})) as read:
-        for portion in encode(read, embedder, options):
+    with (
+        Meter(inputs.size(), progress) as meter,
+        closing(pending_rows(inputs, options.rows_per_shard, {})) as read,
+        closing(encode(read, embedder, options)) as portions,
+    ):
+        for portion in portions:
             for error in portion.rows.errors():
                 say(f"warning: {error}")
                 bad += 1
-            file.writelines(line.encode("utf-8") for line in json_lines(portion.block))
+            _write_all(file, "".join(json_lines(portion.block)).encode("utf-8"))
             rows += len(portion.block.texts)
             truncated += portion.truncated
-            tell(meter, portion)
+            update_meter(meter, portion)
+            meter.keep(len(portion.block.texts))
     dimensions = embedder.encode([], dimensions=options.dimensions).shape[1]
-    return Summary(Path(STDIN), rows, dimensions, truncated, bad)
+    nulls = bad if options.on_error == "null" else 0
+    return Summary(Path(STDIN), rows, dimensions, truncated, bad, nulls)
 
 
-def identity(job: Job) -> dict[str, Any]:
-    """Everything that decides the bytes of the output."""
-    facts: dict[str, Any] = {"format": 1, "form": job.sink.form, **job.sink.about, **asdict(job.options)}
-    facts |= {"column": job.inputs.column, "keep": list(job.inputs.keep), "kind": job.inputs.kind}
+def _write_all(file: IO[bytes], content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
+
+
+def identify(job: Job) -> Header:
+    """Say which job it is: everything that decides the bytes of the output."""
+    inputs = job.inputs
+    facts: dict[str, Any] = {"format": 2, "form": job.sink.form, **job.sink.metadata, **asdict(job.options)}
+    on_error = facts.pop("on_error")
+    facts |= {
+        "column": inputs.column,
+        "keep": list(inputs.keep),
+        "kind": inputs.kind,
+        **asdict(inputs.dialect),
+    }
     if job.sink.form == "parquet":
-        facts["pyarrow"] = version("pyarrow")  # which writes its number into the files
-    for number, name in enumerate(job.inputs.files):
-        facts[f"input {number}"] = name if name == STDIN else _stamp(Path(name))
-    return facts
+        facts["pyarrow"] = arrow("Parquet").__version__  # which writes its number into the files
+        facts["columns"] = [f"{field.name}: {field.type}" for field in inputs.schema or ()]
+    stamps = [[_name(file, inputs), _stamp(file, inputs)] for file in inputs.files]
+    return Header(json.loads(json.dumps(facts)), stamps, on_error)
 
 
-def _stamp(path: Path) -> str:
-    found = path.stat()
-    return f"{path.resolve()}, {found.st_size} bytes, changed {found.st_mtime_ns}"
+def _name(file: str, inputs: Inputs) -> str:
+    return file if file in inputs.pipes else str(Path(file).resolve())
+
+
+def _stamp(file: str, inputs: Inputs) -> str:
+    if file in inputs.pipes:
+        return "can be read once"
+    found = Path(file).stat()
+    return f"{found.st_size} bytes, changed {found.st_mtime_ns}"
 
 
 @contextmanager
@@ -195,29 +190,55 @@ def begin(job: Job, *, overwrite: bool, say: Callable[[str], None]) -> Iterator[
     """Hold the journal while the job is worked on; afterwards nothing half written is left."""
     job.folder.mkdir(exist_ok=True)
     with Journal.open(job.folder) as journal:
-        if not overwrite:
-            journal.resume(identity(job))
-        if overwrite or not job.inputs.resumable:  # what stdin gave before is gone
-            journal.clear()
-            _remove(job.folder, WRITTEN)
-            journal.resume(identity(job))
-        journal.forget(lambda done: not job.part(done.shard).exists())
-        _remove(job.folder, UNFINISHED)
-        if journal.done:
-            say(f"{job.folder}: {len(journal.done)} shards are done")
+        _resume(job, journal, overwrite=overwrite, say=say)
         try:
             yield journal
         except BaseException:
             if job.inputs.resumable and journal.done:
-                say(f"{job.folder} keeps what is done; the same command goes on from there")
+                rows = sum(done.rows for done in journal.done.values())
+                say(f"{job.folder} keeps what is done, {rows:,} rows; the same command goes on from there")
             else:
-                _remove(job.folder, (*WRITTEN, NAME))
-                with suppress(OSError):  # somebody else's files are in it
-                    job.folder.rmdir()
+                _discard(job.folder)
+                why = "no shard was finished" if job.inputs.resumable else "a pipe cannot be read again"
+                say(f"nothing is kept: {why}; the same command begins anew")
             raise
 
 
-def tell(meter: Meter, portion: Portion) -> None:
+def _resume(job: Job, journal: Journal, *, overwrite: bool, say: Callable[[str], None]) -> None:
+    """Find out which shards are still to be done, and remove whatever is no finished shard."""
+    now, before = identify(job), journal.read()
+    if before and not overwrite:
+        compare(job.folder, before, now)
+    if before is None or overwrite or not job.inputs.resumable:  # what a pipe gave before is gone
+        journal.write(now, {})
+    elif before != now:
+        done = {shard: one for shard, one in journal.done.items() if job.part(shard).exists()}
+        if before.on_error != now.on_error:
+            done = {shard: one for shard, one in done.items() if not one.bad}
+        if before.inputs != now.inputs:
+            say(f"{job.folder}: inputs have changed; comparing {len(done)} finished shards with them")
+            done = unchanged(job, done)
+        journal.write(now, done)
+    journal.forget(lambda done: not job.part(done.shard).exists())
+    finished = {path for shard in journal.done for path in (job.part(shard), job.errors(shard))}
+    for pattern in WRITTEN:
+        for path in job.folder.glob(pattern):
+            if path not in finished:
+                path.unlink()
+    if journal.done:
+        say(f"{job.folder}: {len(journal.done)} shards are done")
+
+
+def _discard(folder: Path) -> None:
+    """Remove what a job wrote, and its folder unless somebody else's files are in it."""
+    for pattern in (*WRITTEN, NAME):
+        for path in folder.glob(pattern):
+            path.unlink()
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def update_meter(meter: Meter, portion: EncodedRows) -> None:
     """Count a portion."""
     meter.advance(len(portion.block.texts), portion.tokens, portion.rows.done)
 
@@ -229,20 +250,21 @@ def finish(job: Job, output: Output, journal: Journal) -> Summary:
     if output.folder:
         errors = job.folder / "_errors-*.log"
     else:
-        errors = output.beside("errors.jsonl")
+        errors = output.errors
         _join_errors(job, errors, bad)
         if job.sink.form != "parquet":
             with whole(output.beside("json"), locked=True) as file:
-                file.write(json.dumps(dict(job.sink.about), indent=1).encode() + b"\n")
+                file.write(json.dumps(dict(job.sink.metadata), indent=1).encode() + b"\n")
         with whole(output.path, locked=True) as file:
             job.sink.join(file, [job.part(one.shard) for one in done])
-        shutil.rmtree(job.folder)
+        _discard(job.folder)
     return Summary(
         output.path,
         rows=sum(one.rows for one in done),
-        dimensions=int(job.sink.about["dimensions"]),
+        dimensions=int(job.sink.metadata["dimensions"]),
         truncated=sum(one.truncated for one in done),
         bad=bad,
+        nulls=bad if job.options.on_error == "null" else 0,
         errors=errors if bad else None,
     )
 
@@ -254,9 +276,3 @@ def _join_errors(job: Job, errors: Path, bad: int) -> None:
     with whole(errors, locked=True) as file:
         for path in sorted(job.folder.glob("_errors-*.log")):
             file.write(path.read_bytes())
-
-
-def _remove(folder: Path, patterns: Sequence[str]) -> None:
-    for pattern in patterns:
-        for path in folder.glob(pattern):
-            path.unlink()

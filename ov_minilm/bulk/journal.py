@@ -1,7 +1,7 @@
 """What is done of a job, line by line in a file: a job that is killed at any moment goes on from it.
 
-The first line says which job it is: everything that decides the bytes of the output. Each further line says
-that one shard is in its place, and is written after it is. A last line that was cut off was not written.
+The first line says which job it is, and which files it read. Each further line says that one shard is in its
+place, and is written after it is. A last line that was cut off was not written.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,27 @@ NAME = "_job.log"  # readers of folders of Parquet pass over names that begin wi
 
 
 @dataclass(frozen=True, slots=True)
+class Header:
+    """Which job it is."""
+
+    facts: Mapping[str, Any]  # all that decides the bytes of the output, but for the two below
+    inputs: Sequence[Sequence[str]]  # of each file its name, and its size and time of last change
+    on_error: str
+
+    def to_json(self) -> str:
+        """Return the first line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, line: str) -> Header:
+        """Read it back."""
+        raw = json.loads(line)
+        if raw.keys() != {"facts", "inputs", "on_error"}:  # of an earlier version of this package
+            return cls({"format": raw.get("format")}, [], "")
+        return cls(**raw)
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """One shard in its place."""
 
@@ -31,6 +52,7 @@ class Done:
     tokens: int
     truncated: int  # texts that lost their ends
     bad: int  # rows without a text; a file beside the shard names them
+    digest: str  # of the rows it was made of
 
     @classmethod
     def parse(cls, line: str) -> Done:
@@ -62,26 +84,23 @@ class Journal:
             raise
         return cls(folder, file)
 
-    def clear(self) -> None:
-        """Forget what an earlier job did."""
-        self._file.truncate(0)
-
-    def resume(self, job: Mapping[str, Any]) -> None:
-        """Begin a job, or go on with it if the journal is of the same.
-
-        Raises:
-            JobRefused: it is of another job; says what differs.
-        """
+    def read(self) -> Header | None:
+        """Read what was written down, and return which job it is of; None if there is none yet."""
         self._file.seek(0)
         content = self._file.read()
         lines = content[: content.rfind(b"\n") + 1]
         self._file.truncate(len(lines))
         first, *others = lines.decode("utf-8").splitlines() or [""]
-        if first:
-            _compare(self._folder, json.loads(first), json.loads(json.dumps(job)))
-        else:
-            self._append(json.dumps(job))
-        self.done = {done.shard: done for done in map(Done.parse, others)}
+        header = Header.parse(first) if first else None
+        if header and header.inputs:
+            self.done = {done.shard: done for done in map(Done.parse, others)}
+        return header
+
+    def write(self, header: Header, done: Mapping[int, Done]) -> None:
+        """Begin with a job of which some shards are done, in place of what was written down."""
+        self._file.truncate(0)
+        self._append(header.to_json(), *(json.dumps(asdict(done[shard])) for shard in sorted(done)))
+        self.done = dict(done)
 
     def forget(self, lost: Callable[[Done], bool]) -> None:
         """Do a shard again of which somebody removed the file."""
@@ -92,8 +111,8 @@ class Journal:
         self._append(json.dumps(asdict(done)))
         self.done[done.shard] = done
 
-    def _append(self, line: str) -> None:
-        self._file.write(line.encode("utf-8") + b"\n")
+    def _append(self, *lines: str) -> None:
+        self._file.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -118,11 +137,22 @@ def _lock(file: IO[bytes], folder: Path) -> None:
         raise BlockingIOError(f"{folder}: another process is working on it") from None
 
 
-def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def compare(folder: Path, before: Header, now: Header) -> None:
+    """Refuse another job: one whose rows would have other vectors, or that lacks an input.
+
+    Files that changed or were added are the same job.
+
+    Raises:
+        JobRefused: says what differs.
+    """
+    old, new = dict(before.facts), dict(now.facts)
     differences = [
-        f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
-        for name in dict(before) | dict(now)
-        if before.get(name) != now.get(name)
+        f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
+        for name in old | new
+        if old.get(name) != new.get(name)
     ]
+    names = (name for name, _ in now.inputs)
+    missing = [name for name, _ in before.inputs if name not in names]  # looks on from the last one it found
+    differences += [f"input {name} is missing, or in another place" for name in missing]
     if differences:
         raise JobRefused(folder, differences)

@@ -1,41 +1,53 @@
-"""Files of lines: text, JSON lines and CSV, plain or compressed.
+"""Files of lines: text, JSON lines and CSV, plain or compressed, in any encoding.
 
 They are read line by line, because only so a broken line costs no more than itself, and has a number.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
-import sys
+import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
-from ov_minilm.bulk.inputs import COMPRESSED, STDIN, Inputs, called, index
-from ov_minilm.bulk.rows import CHARS, Position, Rows
+from ov_minilm.bulk.inputs import COMPRESSED, MAGIC, STDIN, Inputs, arrow, display_name, index
+from ov_minilm.bulk.json_text import json_text, members
+from ov_minilm.bulk.refusals import bad_row, refusal
+from ov_minilm.bulk.rows import CHARS, Kept, Position, Rows
 from ov_minilm.runtime.texts import has_surrogates
 
-LONGEST = 1 << 24  # characters of a CSV field: an unclosed quote shall not swallow the file
+MAX_BYTES = 1 << 24  # of a line, or a field of CSV: memory stays bounded, whatever a file holds
 BYTE_ORDER_MARK = "\ufeff"
 
-# Byte at which the next record starts; text; why there is none; values of the columns to keep, or none.
-Record = tuple[int, str | None, str, Sequence[Any]]
+
+class Record(NamedTuple):
+    """One row of a file of lines."""
+
+    end: int  # byte at which the next one may start, after decompression
+    number: int  # of its line, or of the record of CSV, from 1
+    text: str | None
+    reason: str  # why there is no text
+    kept: Sequence[Any]  # values of the columns to keep; empty if there are none, or the row cannot be read
 
 
 class Lines:
     """One file, from a position on."""
 
     def __init__(self, inputs: Inputs, name: str, at: Position) -> None:
-        kind = inputs.kind_of(name)
-        self._name = called(name)
-        self._unit = "row" if kind == "csv" else "line"
-        self._schema = inputs.schema
+        self._inputs = inputs
+        self._name = name
+        self._kind = inputs.kind_of(name)
         self._at = at
-        self._raw = sys.stdin.buffer if name == STDIN else open(name, "rb")  # noqa: PTH123, SIM115  # close() does
-        self._stream = _decompressed(self._raw, name)  # its end would close the file below it
-        self._records = RECORDS[kind](self._stream, at.byte, inputs, name)
+        self._raw: BinaryIO = cast("BinaryIO", inputs.pipes.get(name) or open(name, "rb"))  # noqa: PTH123, SIM115  # close() does
+        self._bytes = _buffered(_decompressed(self._raw, name))
+        encoding = inputs.dialect.encoding
+        utf8 = self._bytes if inputs.dialect.is_utf8 else _buffered(_Utf8(self._bytes, encoding))
+        self._records = RECORDS[self._kind](utf8, at, inputs, name)
         self._damage: OSError | None = None
 
     def take(self, most: int) -> Rows:
@@ -46,42 +58,68 @@ class Lines:
         """
         if self._damage is not None:
             raise self._damage
-        texts: list[str | None] = []
-        bad: dict[int, str] = {}
-        values: list[Sequence[Any]] = []
-        start, chars = self._at, 0
+        found: list[Record] = []
+        chars = 0
         try:
-            for end, text, reason, kept in self._records:
-                if text is None:
-                    bad[len(texts)] = reason
-                texts.append(text)
-                values.append(kept)
-                self._at = Position(start.file, start.row + len(texts), end)
-                chars += len(text or "")
-                if len(texts) >= most or chars >= CHARS:
+            for record in self._records:
+                found.append(record)
+                chars += len(record.text or "")
+                if len(found) >= most or chars >= CHARS:
                     break
         except OSError as error:
-            if not texts:
+            if not found:
                 raise
             self._damage = error  # what came before it counts; the next call says it
-        columns = None
-        if self._schema is not None:
-            from ov_minilm.bulk.columns import build
+        bad = {row: record.reason for row, record in enumerate(found) if record.text is None}
+        kept = self._kept([record.kept for record in found], bad)
+        texts = [None if row in bad else record.text for row, record in enumerate(found)]
+        if found:
+            self._at = Position(self._at.file, found[-1].number, found[-1].end)
+        unit = "row" if self._kind in ("csv", "tsv") else "line"
+        numbers = [record.number for record in found]
+        return Rows(display_name(self._name), unit, numbers, texts, kept, bad, self._at)
 
-            columns = build(values, self._schema, bad)
-        for row in bad:
-            texts[row] = None
-        return Rows(self._name, self._unit, start.row + 1, texts, columns, bad, self._at)
+    def _kept(self, values: list[Sequence[Any]], bad: dict[int, str]) -> Kept:
+        """Make columns of values: of Arrow where they have types, else JSON."""
+        if not self._inputs.keep:
+            return None
+        if self._inputs.schema is None:
+            return members(self._inputs.keep, values)
+        from ov_minilm.bulk.columns import build
 
-    def values(self, most: int) -> Iterator[Sequence[Any]]:
-        """Yield the values of the columns to keep of the first rows that can be read."""
-        for _, (_, _, _, kept) in zip(range(most), self._records, strict=False):
-            if kept:
-                yield kept
+        return build(values, self._inputs.schema, bad)
+
+    def look(self, rows: int) -> list[Sequence[Any]]:
+        """Find out what is wrong with the file as a whole; return the kept values of its first rows.
+
+        Raises:
+            ValueError: it is in another format, has no header, or not the columns.
+        """
+        start = self._bytes.peek(16)
+        utf8 = self._inputs.dialect.is_utf8
+        for magic, (what, instead) in MAGIC.items():
+            if start.startswith(magic) and (utf8 or what != "UTF-16"):
+                raise self._looks_like(what, instead)
+        if utf8 and b"\0" in start[:2]:
+            raise self._looks_like("UTF-16", "pass --encoding utf-16-le or utf-16-be")
+        values = []
+        for record in islice(self._records, rows):
+            if self._name == STDIN and self._inputs.kind is None and _is_object(record.text):
+                way = "pass --format jsonl, or --format text to encode the lines as they are"
+                raise self._looks_like("JSON lines", way)
+            if record.kept:
+                values.append(record.kept)
+            if record.end > MAX_BYTES:
+                break
+        return values
+
+    def _looks_like(self, what: str, instead: str) -> Exception:
+        name = display_name(self._name)
+        return refusal("looks_like", file=name, what=what, kind=self._kind, instead=instead)
 
     def bytes_read(self) -> int:
         """Return how far it is into the file as it lies on the disk."""
-        return 0 if self._raw is sys.stdin.buffer else self._raw.tell()
+        return 0 if self._inputs.pipes.get(self._name) else self._raw.tell()
 
     def close(self) -> None:
         """Close the file."""
@@ -90,11 +128,44 @@ class Lines:
 
 def _decompressed(raw: BinaryIO, name: str) -> BinaryIO:
     codec = COMPRESSED.get(Path(name.lower()).suffix)
-    if codec is None:
-        return raw
-    import pyarrow as pa
+    return raw if codec is None else arrow(f"reading {name}").CompressedInputStream(raw, codec)
 
-    return cast("BinaryIO", io.BufferedReader(pa.CompressedInputStream(raw, codec)))
+
+class _Utf8(io.RawIOBase):
+    """Text of another encoding as UTF-8; what cannot be decoded becomes a surrogate, which no UTF-8 has."""
+
+    def __init__(self, stream: BinaryIO, encoding: str) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder(encoding)("ov_minilm.surrogate")
+        self._left = b""
+
+    def readable(self) -> bool:
+        """Say so to BufferedReader."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer."""
+        while not self._left:
+            block = self._stream.read(1 << 16)
+            self._left = self._decoder.decode(block, final=not block).encode("utf-8", "surrogatepass")
+            if not block:
+                break
+        size = min(len(self._left), len(buffer))
+        buffer[:size], self._left = self._left[:size], self._left[size:]
+        return size
+
+
+def _surrogate(error: UnicodeError) -> tuple[str, int]:
+    return "\udcff", cast("UnicodeDecodeError", error).end
+
+
+codecs.register_error("ov_minilm.surrogate", _surrogate)
+
+
+def _buffered(stream: BinaryIO | io.RawIOBase) -> io.BufferedReader:
+    if isinstance(stream, io.BufferedReader):
+        return stream
+    return io.BufferedReader(cast("io.RawIOBase", stream))
 
 
 def _forward(stream: BinaryIO, at: int, byte: int) -> None:
@@ -103,92 +174,210 @@ def _forward(stream: BinaryIO, at: int, byte: int) -> None:
         stream.seek(byte)
     else:
         while at < byte:
-            at += len(stream.readline())
+            at += len(stream.readline(min(byte - at, MAX_BYTES)))
 
 
-def _text(stream: BinaryIO, at: int, inputs: Inputs, name: str) -> Iterator[Record]:
+def _split(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Yield each line and its length; of one that is too long only the start, and the rest is passed over."""
+    while line := stream.readline(MAX_BYTES):
+        part, size = line, len(line)
+        while len(part) == MAX_BYTES and not part.endswith(b"\n"):
+            part = stream.readline(MAX_BYTES)
+            size += len(part)
+        yield line, size
+
+
+def _text_lines(stream: BinaryIO, at: Position, inputs: Inputs) -> Iterator[tuple[int, int, str | None, str]]:
+    """Yield the end, the number and the text of each line, or why there is none."""
+    byte, encoding = at.byte, inputs.dialect.encoding
+    _forward(stream, 0, byte)
+    for number, (raw, size) in enumerate(_split(stream), at.row + 1):
+        first, byte = not byte, byte + size
+        if size > MAX_BYTES:
+            yield byte, number, None, bad_row("long", most=MAX_BYTES)
+            continue
+        try:
+            line = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            yield byte, number, None, bad_row("encoding", encoding=encoding.upper(), error=error.reason)
+        else:
+            yield byte, number, line.removeprefix(BYTE_ORDER_MARK) if first else line, ""
+
+
+def _text(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterator[Record]:
     """Lines end at a newline and nowhere else, and an empty line is an empty text."""
     del name
-    _forward(stream, 0, at)
-    for raw in stream:
-        text, reason = _decode(raw, at)
-        at += len(raw)
-        yield at, text, reason, (text,) * len(inputs.keep)
+    for end, number, text, reason in _text_lines(stream, at, inputs):
+        kept = () if text is None else _fields([text] * len(inputs.keep), inputs)
+        yield Record(end, number, text, reason, kept)
 
 
-def _jsonl(stream: BinaryIO, at: int, inputs: Inputs, name: str) -> Iterator[Record]:
+def _jsonl(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterator[Record]:
     """Each line is an object; its field `column` is the text, and fields to keep may be missing."""
-    del name
-    _forward(stream, 0, at)
-    for raw in stream:
-        line, reason = _decode(raw, at)
-        at += len(raw)
+    document = not at.byte and ".json" in Path(name.lower()).suffixes[-2:]
+    for end, number, line, reason in _text_lines(stream, at, inputs):
         if line is None:
-            yield at, None, reason, ()
-            continue
-        try:
-            record = json.loads(line)
-            value = record[inputs.column]
-            kept = [record.get(name) for name in inputs.keep]
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-            yield at, None, f"no JSON object with a field {inputs.column!r}", ()
-            continue
-        reason = f"{inputs.column!r} is {type(value).__name__}, expected a string"
-        yield at, value if isinstance(value, str) else None, reason, kept
+            yield Record(end, number, None, reason, ())
+        elif line and not line.isspace():
+            record = _parse(line)
+            if document and isinstance(record, str):
+                raise refusal("json_document", file=name)
+            document = False
+            yield _record(line, record, end, number, inputs)
 
 
-def _decode(raw: bytes, at: int) -> tuple[str | None, str]:
-    """Return the text of a line, or None and the reason."""
+def _parse(line: str) -> dict[str, Any] | str:
+    """Return an object, or why it is none."""
     try:
-        line = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        return None, f"not UTF-8 ({error.reason})"
-    return (line if at else line.removeprefix(BYTE_ORDER_MARK)), ""
+        found = DECODER.decode(line)
+    except RecursionError:
+        return bad_row("not_json", error="nested too deep")
+    except ValueError as error:
+        return bad_row("not_json", error=error)
+    return found if isinstance(found, dict) else bad_row("not_json", error=f"it is {_json_name(found)}")
 
 
-def _csv(stream: BinaryIO, at: int, inputs: Inputs, name: str) -> Iterator[Record]:
+def _record(line: str, record: dict[str, Any] | str, end: int, number: int, inputs: Inputs) -> Record:
+    if isinstance(record, str):
+        return Record(end, number, None, record, ())
+    if inputs.column not in record:
+        names = ", ".join(map(repr, list(record)[:8])) or "none"
+        return Record(end, number, None, bad_row("no_field", column=inputs.column, names=names), ())
+    text = record[inputs.column]
+    kept = _members(line, record, inputs) if inputs.keep else ()
+    if isinstance(text, str):
+        return Record(end, number, text, "", kept)
+    reason = "null" if text is None else _json_name(text)
+    return Record(end, number, None, bad_row("not_string", column=inputs.column, found=reason), kept)
+
+
+def _members(line: str, record: dict[str, Any], inputs: Inputs) -> list[Any]:
+    """Return the values to keep: as JSON texts, or as Python's where a column has a type.
+
+    Of numbers with a fraction and of what holds them, the JSON text is that of the line: Python would round.
+    """
+    values: list[Any] = []
+    texts: dict[str, str] = {}
+    for name in inputs.keep:
+        value = record.get(name)
+        if inputs.is_typed(name):
+            values.append(value)
+        elif isinstance(value, float | list | dict):
+            texts = texts or dict(_texts(line))
+            values.append(texts[name])
+        elif value is None and inputs.schema is not None:
+            values.append(None)
+        else:
+            values.append(json_text(value))
+    return values
+
+
+def _texts(line: str) -> Iterator[tuple[str, str]]:
+    """Cut the values of an object out of its line, which is valid; NaN and infinities become null."""
+    at = line.index("{") + 1
+    while match := MEMBER.match(line, at):
+        value, at = DECODER.raw_decode(line, match.end())
+        text = line[match.end() : at]
+        yield json.loads(match[1]), json.dumps(value) if NOT_JSON.search(text) else text
+
+
+MEMBER = re.compile(r'[\s,]*("(?:[^"\\]|\\.)*")\s*:\s*')
+NOT_JSON = re.compile("NaN|Infinity")
+DECODER = json.JSONDecoder(parse_constant=lambda _: None)
+
+
+def _json_name(value: object) -> str:
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
+    return "null" if value is None else names.get(type(value), "an object")
+
+
+def _is_object(text: str | None) -> bool:
+    return bool(text) and isinstance(_parse(text or ""), dict)
+
+
+def _fields(values: Sequence[str], inputs: Inputs) -> Sequence[str]:
+    """Return texts to keep as they are for a column of strings, else as JSON."""
+    if not values or inputs.schema is not None:
+        return values
+    return [json_text(value) for value in values]
+
+
+class _CsvLines:
+    """The lines that csv.reader asks for; it counts their bytes."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._lines = _split(stream)
+        self.byte = 0
+
+    def __iter__(self) -> _CsvLines:
+        return self
+
+    def __next__(self) -> str:
+        raw, size = next(self._lines)
+        first, self.byte = not self.byte, self.byte + size
+        if size > MAX_BYTES:
+            raise csv.Error(bad_row("long", most=MAX_BYTES))  # the reader gives up this record alone
+        line = raw.decode("utf-8", "surrogateescape")  # broken bytes are looked for in the row
+        return line.removeprefix(BYTE_ORDER_MARK) if first else line
+
+
+def _csv(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterator[Record]:
     """RFC 4180 with a header. All columns are text, and blank lines are no rows, as for other readers."""
-    byte = 0
-
-    def lines() -> Iterator[str]:
-        nonlocal byte
-        for raw in stream:
-            line = raw.decode("utf-8", "surrogateescape")  # broken bytes are looked for in the row
-            line = line if byte else line.removeprefix(BYTE_ORDER_MARK)
-            byte += len(raw)
-            yield line
-
-    csv.field_size_limit(LONGEST)
-    reader = csv.reader(lines(), strict=True)
+    dialect = inputs.dialect
+    tabs = inputs.kind_of(name) == "tsv"
+    delimiter = dialect.delimiter or ("\t" if tabs else ",")
+    lines = _CsvLines(stream)
+    csv.field_size_limit(MAX_BYTES)
+    reader = csv.reader(
+        lines,
+        delimiter=delimiter,
+        quotechar=dialect.quote or None,
+        quoting=csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE,
+        escapechar=dialect.escape or None,
+        strict=True,
+    )
+    hint = f"; if it is not {delimiter!r} that separates them, pass --delimiter"
     try:
-        header = next(reader, None)
+        header = next((row for row in reader if row), None)
     except csv.Error as error:
-        raise ValueError(f"{name}: no CSV header: {error}") from error
+        raise refusal("no_header", file=display_name(name), error=error, hint=hint) from error
     if header is None:  # an empty file
         return
-    text = index(header, inputs.column, name)
-    keep = [index(header, column, name) for column in inputs.keep]
-    if at:
-        _forward(stream, byte, at)
-        byte = at
+    if any(map(has_surrogates, header)):
+        raise refusal("no_header", file=display_name(name), error="not UTF-8", hint="; pass --encoding")
+    text = index(header, inputs.column, name, hint)
+    keep = [index(header, column, name, hint) for column in inputs.keep]
+    if at.byte:
+        _forward(stream, lines.byte, at.byte)
+        lines.byte = at.byte
+    number = at.row
     while True:
+        row: list[str] = []
         try:
             row = next(reader)
+            reason = bad_row("fields", found=len(row), expected=len(header))
         except StopIteration:
             return
         except csv.Error as error:
-            yield byte, None, f"no CSV record: {error}", ()
+            reason = bad_row("csv", error=error)
+        else:
+            if not row or (len(row) == 1 < len(header) and not row[0].strip()):
+                continue
+        number += 1
+        if len(row) != len(header):
+            yield Record(lines.byte, number, None, reason, ())
             continue
-        if len(row) == len(header):
-            kept = [row[column] for column in keep]
-            sound = not any(map(has_surrogates, (row[text], *kept)))
-            yield byte, row[text] if sound else None, "not UTF-8", kept if sound else ()
-        elif row:
-            yield byte, None, f"{len(row)} fields, the header has {len(header)}", ()
+        kept = [row[column] for column in keep]
+        if any(map(has_surrogates, (row[text], *kept))):
+            reason = bad_row("encoding", encoding=dialect.encoding.upper(), error="invalid bytes")
+            yield Record(lines.byte, number, None, reason, ())
+        else:
+            yield Record(lines.byte, number, row[text], "", _fields(kept, inputs))
 
 
-RECORDS: dict[str, Callable[[BinaryIO, int, Inputs, str], Iterator[Record]]] = {
+RECORDS: dict[str, Callable[[BinaryIO, Position, Inputs, str], Iterator[Record]]] = {
     "text": _text,
     "jsonl": _jsonl,
     "csv": _csv,
+    "tsv": _csv,
 }

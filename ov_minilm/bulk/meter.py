@@ -2,71 +2,95 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import threading
 import time
 from types import TracebackType
 
-WIDTH = 24  # cells of the bar
-EVERY = (0.2, 60.0)  # seconds between two lines: on a terminal, and elsewhere
-PATIENCE = 2.0  # seconds before a bar appears on its own: a short job stays silent
+BAR_CELLS = 24
+INTERVALS_S = (0.2, 10.0)  # between two lines: on a terminal, and elsewhere
+SILENT_S = 0.5  # before a bar appears on its own: a short job stays silent
 
 
 class Meter:
-    """Counts what is done, and says so on stderr.
+    """Counts what is done, and says so on stderr from a thread of its own, however long a row takes.
 
     `total` is in bytes of input, which are known before they are read; None where they are not, as of stdin.
     With show=None it speaks if stderr is a terminal and the job takes long.
     """
 
     def __init__(self, total: int | None, show: bool | None) -> None:
-        terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._terminal = terminal
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._total = total
-        self._silent = sys.stderr is None or show is False or (show is None and not terminal)
+        silent = sys.stderr is None or show is False or (show is None and not self._terminal)
+        self._thread = None if silent else threading.Thread(target=self._report, daemon=True)
+        self._delay = 0.0 if show else SILENT_S
+        self._ended = threading.Event()
         self._started = time.monotonic()
-        self._next = self._started + (0.0 if show else PATIENCE)
-        self._spoke = False
-        self._first: int | None = None  # bytes that were done before
-        self._bytes = self._texts = self._tokens = 0
+        self._first: tuple[float, int] | None = (
+            None  # when the first rows were done, and the bytes up to there
+        )
+        self._bytes = self._texts = self._tokens = self._kept = 0
 
     def advance(self, texts: int, tokens: int, done: int) -> None:
-        """Add texts and tokens; `done` is how many bytes of input are behind us."""
+        """Add texts and tokens that have vectors; `done` is how many bytes of input are behind us."""
         self._texts += texts
         self._tokens += tokens
         self._bytes = max(self._bytes, done)
         if self._first is None:
-            self._first = done
-        now = time.monotonic()
-        if not self._silent and now >= self._next:
-            self._next = now + EVERY[not self._terminal]
-            self._say(self.line(now - self._started))
+            self._first = time.monotonic(), done
 
-    def line(self, seconds: float) -> str:
-        """Put it in words, after so many seconds."""
-        rates = f"{self._texts / seconds:,.0f} texts/s, {self._tokens / seconds:,.0f} tokens/s"
-        said = f"{self._texts:,} texts, {rates}"
+    def keep(self, texts: int) -> None:
+        """Add texts whose vectors are written: a kill does not cost them."""
+        self._kept += texts
+
+    def line(self, now: float) -> str:
+        """Say it in words, at this time of time.monotonic()."""
+        seconds = max(now - self._started, 1e-9)
+        said = (
+            f"{self._texts:,} texts ({self._kept:,} safe), "
+            f"{self._texts / seconds:,.0f} texts/s, {self._tokens / seconds:,.0f} tokens/s"
+        )
         if not self._total:
             return said
         share = min(1.0, self._bytes / self._total)
-        cells = round(share * WIDTH)
-        bar = f"[{'#' * cells}{'-' * (WIDTH - cells)}] {share:4.0%}  {said}"
-        since = self._bytes - (self._first or 0)
-        if since <= 0:
-            return bar
-        left = round((self._total - self._bytes) / since * seconds)
-        return f"{bar}, ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+        cells = round(share * BAR_CELLS)
+        bar = f"[{'#' * cells}{'-' * (BAR_CELLS - cells)}] {share:4.0%}, "
+        since, before = self._first or (now, 0)  # compiling, and what an earlier run did, are no measure
+        if self._bytes > before:
+            left = round((self._total - self._bytes) / (self._bytes - before) * (now - since))
+            bar += f"ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}, "
+        return bar + said
 
-    def _say(self, line: str) -> None:
-        self._spoke = True
-        sys.stderr.write(f"\r{line}\x1b[K" if self._terminal else f"{line}\n")
+    def _report(self) -> None:
+        while not self._ended.wait(self._delay):
+            self._delay = INTERVALS_S[not self._terminal]
+            self._write()
+
+    def _write(self) -> None:
+        line = self.line(time.monotonic())
+        if self._terminal:
+            line = f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K"
+        sys.stderr.write(line if self._terminal else f"{line}\n")
         sys.stderr.flush()
 
     def __enter__(self) -> Meter:
+        if self._thread:
+            if not self._delay:
+                self._write()
+                self._delay = INTERVALS_S[not self._terminal]
+            self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._terminal and self._spoke:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        self._ended.set()
+        if self._thread:
+            self._thread.join()
+            if self._terminal:
+                sys.stderr.write("\r\x1b[K")
+                sys.stderr.flush()
+            else:
+                self._write()

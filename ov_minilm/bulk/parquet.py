@@ -9,12 +9,15 @@ from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ov_minilm.bulk import columns
 from ov_minilm.bulk.inputs import Inputs, index
-from ov_minilm.bulk.rows import CHARS, ROWS, VECTOR, Block, Position, Rows, damaged
+from ov_minilm.bulk.lines import MAX_BYTES
+from ov_minilm.bulk.refusals import bad_row, refusal
+from ov_minilm.bulk.rows import CHARS, ROWS, VECTOR, Block, Kept, Position, Rows, damaged
 from ov_minilm.runtime.texts import has_surrogates, mend_surrogates
 
 GROUP = 8192  # rows of a row group that we write
@@ -52,11 +55,11 @@ class Parquet:
     def __init__(self, inputs: Inputs, name: str, at: Position) -> None:
         self._name = name
         self._column = inputs.column
-        self._schema = inputs.schema
+        self._inputs = inputs
         self._at = at
         self._bytes = Path(name).stat().st_size
         self._file = pq.ParquetFile(name, buffer_size=BUFFER, pre_buffer=False)
-        _check(self._file.schema_arrow, inputs, name)
+        kept_types(inputs, name, self._file.schema_arrow)
         metadata = self._file.metadata
         self._rows = metadata.num_rows
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
@@ -71,26 +74,36 @@ class Parquet:
         while not len(self._piece):
             found = next(self._pieces, None)
             if found is None:
-                return Rows(self._name, "row", self._at.row + 1, [], None, {}, self._at)
+                return Rows(self._name, "row", (), [], None, {}, self._at)
             self._piece = found
         now, self._piece = self._piece[:most], self._piece[most:]
         bad: dict[int, str] = {}
+        texts: list[str | None] = [None] * len(now)
         if isinstance(now, Lost):
             bad = dict.fromkeys(range(len(now)), now.reason)
-            texts: list[str | None] = [None] * len(now)
-            kept = None if self._schema is None else columns.build([()] * len(now), self._schema, bad)
         else:
             texts = _texts(now.column(self._column), bad)
-            kept = None if self._schema is None else columns.check(now.select(self._schema.names), bad)
+        kept = self._kept(now, bad)
         for row in bad:
             texts[row] = None
-        start = self._at
-        self._at = Position(start.file, start.row + len(texts))
-        return Rows(self._name, "row", start.row + 1, texts, kept, bad, self._at)
+        first = self._at.row + 1
+        self._at = Position(self._at.file, self._at.row + len(texts))
+        return Rows(self._name, "row", range(first, first + len(texts)), texts, kept, bad, self._at)
+
+    def _kept(self, piece: Piece, bad: dict[int, str]) -> Kept:
+        """Give the columns to keep their types in the output, or make JSON of them."""
+        keep, schema = list(self._inputs.keep), self._inputs.schema
+        if not keep:
+            return None
+        if isinstance(piece, Lost):
+            return columns.lost(keep, schema, len(piece))
+        if schema is None:
+            return columns.render(piece.select(keep), bad)
+        return columns.conform(piece, schema, bad)
 
     def _read(self, skip: int) -> Iterator[Piece]:
         """Yield pieces that start with the row group: damage costs the same, wherever reading began."""
-        names = [self._column] if self._schema is None else [self._column, *self._schema.names]
+        names = [self._column, *self._inputs.keep]
         for group, rows in enumerate(self._groups):
             if skip >= rows:
                 skip -= rows
@@ -106,7 +119,7 @@ class Parquet:
             except (OSError, ValueError) as error:
                 if not damaged(error):
                     raise
-                yield Lost(left, f"row group {group} is damaged: {error}")[skip:]
+                yield Lost(left, bad_row("group", group=group, error=error))[skip:]
                 skip = 0
 
     def bytes_read(self) -> int:
@@ -123,40 +136,78 @@ def count(name: str) -> int:
     return int(pq.read_metadata(name).num_rows)
 
 
-def read_schema(inputs: Inputs, name: str) -> pa.Schema:
-    """Return the fields of the columns to keep."""
-    found = pq.read_schema(name)
-    return pa.schema([found.field(index(found.names, column, name)) for column in inputs.keep])
+def kept_types(inputs: Inputs, name: str, schema: pa.Schema | None = None) -> dict[str, pa.DataType]:
+    """Return the types of the columns to keep.
 
-
-def _check(schema: pa.Schema, inputs: Inputs, name: str) -> None:
-    kind = schema.field(index(schema.names, inputs.column, name)).type
+    Raises:
+        ValueError: a column is missing or ambiguous, or the texts are none.
+    """
+    found = pq.read_schema(name) if schema is None else schema
+    kind = found.field(index(found.names, inputs.column, name)).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not any(is_a(kind) for is_a in TEXTUAL):
-        raise ValueError(f"{name}: column {inputs.column!r} is {kind}, expected text")
-    for field in inputs.schema or ():
-        found = schema.field(index(schema.names, field.name, name)).type
-        if found != field.type:
-            raise ValueError(f"{name}: column {field.name!r} is {found}; in {inputs.files[0]} {field.type}")
+    if not (pa.types.is_null(kind) or any(is_a(kind) for is_a in TEXTUAL)):
+        raise refusal("not_text", file=name, column=inputs.column, found=kind)
+    return {column: found.field(index(found.names, column, name)).type for column in inputs.keep}
+
+
+def was_written(name: str) -> bool:
+    """Tell whether a file says that this package wrote it."""
+    try:
+        metadata = pq.read_schema(name).metadata or {}
+    except (OSError, pa.ArrowException):  # damaged: said when it is read
+        return False
+    return b"ov_minilm.fingerprint" in metadata
+
+
+def read_kept(path: Path, names: Sequence[str]) -> list[str]:
+    """Return the columns beside the vectors of a file that `write` wrote, as JSON."""
+    table = pq.read_table(path, columns=list(names))
+    return [text for batch in table.to_batches() for text in columns.render(batch, {})]
+
+
+def check_schema(schema: pa.Schema) -> None:
+    """Refuse a type that cannot be written, before the work for it is done.
+
+    Raises:
+        ValueError: naming the column and its type.
+    """
+    for field in schema:
+        empty = pa.schema([field]).empty_table()
+        try:
+            with _writer(pa.BufferOutputStream(), empty.schema) as writer:
+                writer.write_table(empty)
+        except (pa.ArrowException, OSError) as error:
+            raise refusal("not_written", column=field.name, found=field.type, error=error) from error
 
 
 def _texts(array: pa.Array, bad: dict[int, str]) -> list[str | None]:
     """Return texts, and None where there is none, with the reason in `bad`."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
+    if not pa.types.is_null(array.type) and array.nbytes > MAX_BYTES:
+        array = _without_long(array, bad)
     try:
         values = array.to_pylist()
     except UnicodeDecodeError:  # Parquet does not check what it calls a string
         values = array.cast(pa.large_binary()).to_pylist()
     for row, value in enumerate(values):
         if value is None:
-            bad[row] = "null"
+            bad.setdefault(row, bad_row("null"))
         elif isinstance(value, bytes):
             try:
                 values[row] = value.decode("utf-8")
             except UnicodeDecodeError as error:
-                values[row], bad[row] = None, f"not UTF-8 ({error.reason})"
+                values[row], bad[row] = None, bad_row("encoding", encoding="UTF-8", error=error.reason)
     return cast("list[str | None]", values)
+
+
+def _without_long(array: pa.Array, bad: dict[int, str]) -> pa.Array:
+    """Take out what is too long before Python copies it."""
+    long = [row for row in range(len(array)) if array.slice(row, 1).nbytes > MAX_BYTES]
+    bad |= dict.fromkeys(long, bad_row("long", most=MAX_BYTES))
+    keep = np.ones(len(array), bool)
+    keep[long] = False
+    return pc.if_else(pa.array(keep), array, pa.nulls(len(array), array.type)) if long else array
 
 
 def write(schema: pa.Schema, file: IO[bytes], blocks: Iterable[Block]) -> int:
@@ -210,7 +261,7 @@ def _table(block: Block, schema: pa.Schema) -> pa.Table:
     if block.columns is None:
         kept = [pa.array([_mended(text) for text in block.texts], pa.string())]
     else:
-        kept = block.columns.columns
+        kept = cast("pa.RecordBatch", block.columns).columns
     lost = [text is None for text in block.texts]
     vectors = pa.FixedSizeListArray.from_arrays(
         pa.array(np.ascontiguousarray(block.vectors).reshape(-1)),

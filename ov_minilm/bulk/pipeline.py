@@ -6,6 +6,7 @@ never waits.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -19,30 +20,41 @@ import numpy as np
 from ov_minilm.bulk.inputs import Inputs
 from ov_minilm.bulk.journal import Done
 from ov_minilm.bulk.reader import Reader
-from ov_minilm.bulk.rows import Block, OnError, Position, Rows, settle
+from ov_minilm.bulk.refusals import bad_row
+from ov_minilm.bulk.rows import Block, OnError, Position, Rows, apply_error_policy
 from ov_minilm.bulk.sink import Form, Sink
+from ov_minilm.errors import BadRow
 from ov_minilm.files import whole
 from ov_minilm.runtime.embedder import Embedder
 from ov_minilm.runtime.output import Dtype, Vectors, formed
 from ov_minilm.runtime.tokens import Tokenized, Truncate
 from ov_minilm.spec import FloatArray
 
-SHARD = 65_536  # rows: what a kill can cost is the work on one shard
-AHEAD = 8192  # texts handed to the engine before their vectors are waited for
+SHARD_ROWS = 65_536
+AHEAD_TOKENS = 1 << 16  # handed to the engine before their vectors are waited for: a second of work or two
 
 # What decides the vectors, of what Embedder.info says.
-ABOUT = ("model", "weights", "fingerprint", "device", "precision", "long_precision", "lowering", "kernel")
+MODEL_FACTS = (
+    "model",
+    "weights",
+    "fingerprint",
+    "device",
+    "precision",
+    "long_precision",
+    "lowering",
+    "kernel",
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class BulkOptions:
     """What decides the output, beside the model and the rows."""
 
     truncate: Truncate = "end"
     dimensions: int | None = None
     dtype: Dtype = "float32"
     on_error: OnError = "stop"
-    rows_per_shard: int = SHARD
+    rows_per_shard: int = SHARD_ROWS
 
     def __post_init__(self) -> None:
         if self.rows_per_shard < 1:
@@ -54,7 +66,7 @@ class Job:
     """All that is needed to work on any shard, on any machine that sees the files."""
 
     inputs: Inputs
-    options: Options
+    options: BulkOptions
     sink: Sink
     folder: Path
 
@@ -67,7 +79,7 @@ class Job:
         return self.folder / f"_errors-{shard:05}.log"
 
 
-def make_sink(embedder: Embedder, inputs: Inputs, options: Options, form: Form) -> Sink:
+def make_sink(embedder: Embedder, inputs: Inputs, options: BulkOptions, form: Form) -> Sink:
     """Say what the files will hold, and what they say of themselves.
 
     Raises:
@@ -75,15 +87,15 @@ def make_sink(embedder: Embedder, inputs: Inputs, options: Options, form: Form) 
     """
     info = embedder.info
     empty = embedder.encode([], dimensions=options.dimensions, dtype=options.dtype)
-    about = {name: str(getattr(info, name)) for name in ABOUT}
-    about |= {name: info.versions[name] for name in ("openvino", "tokenizers")}
-    about |= {"truncate": options.truncate, "dtype": options.dtype}
-    about["dimensions"] = str(embedder.encode([], dimensions=options.dimensions).shape[1])
-    return Sink(form, empty, inputs.schema, about)
+    metadata = {name: str(getattr(info, name)) for name in MODEL_FACTS}
+    metadata |= {name: info.versions[name] for name in ("openvino", "tokenizers")}
+    metadata |= {"truncate": options.truncate, "dtype": options.dtype}
+    metadata["dimensions"] = str(embedder.encode([], dimensions=options.dimensions).shape[1])
+    return Sink(form, empty, inputs.schema, metadata)
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
+class EncodedRows:
     """Some rows and what became of them."""
 
     rows: Rows  # as they were read
@@ -111,7 +123,9 @@ def _shards(inputs: Inputs, done: Mapping[int, Done]) -> Generator[tuple[int, Re
                 shard += 1
 
 
-def unread(inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]) -> Generator[Rows, None, None]:
+def pending_rows(
+    inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]
+) -> Generator[Rows, None, None]:
     """Yield the rows of every shard that is not done, in order; none crosses a shard's border."""
     with closing(_shards(inputs, done)) as shards:
         for shard, reader in shards:
@@ -119,11 +133,49 @@ def unread(inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]) -> Gen
 
 
 def read_shard(reader: Reader, shard: int, rows_per_shard: int) -> Iterator[Rows]:
-    """Yield the rows of one shard, whose first is the next of the reader."""
-    left = rows_per_shard
+    """Yield the rows of one shard, whose first is the next of the reader, with the digest up to their end."""
+    left, digest = rows_per_shard, hashlib.blake2b(digest_size=16)
     while left and (rows := reader.take(left)) is not None:
-        yield replace(rows, shard=shard)
+        kept = rows.columns if isinstance(rows.columns, list) else [""] * len(rows.texts)
+        for index, row in enumerate(zip(rows.texts, kept, strict=True)):
+            bad = (rows.file, rows.numbers[index], rows.bad[index]) if index in rows.bad else ""
+            digest.update(repr((*row, bad)).encode("utf-8", "surrogatepass"))
+        yield replace(rows, shard=shard, digest=digest.hexdigest())
         left -= len(rows.texts)
+
+
+def unchanged(job: Job, done: Mapping[int, Done]) -> dict[int, Done]:
+    """Return the shards whose rows are still the same, and where they end now that inputs have changed."""
+    policy: OnError = "skip" if job.options.on_error == "skip" else "null"
+    found: dict[int, Done] = {}
+    with Reader(job.inputs) as reader:
+        for shard in range(max(done, default=-1) + 1):
+            kept: list[str] = []
+            last = None
+            for last in read_shard(reader, shard, job.options.rows_per_shard):
+                kept += _typed_as_json(apply_error_policy(last, policy))
+            if last is None:
+                break
+            if shard in done and done[shard].digest == last.digest and kept == _written_as_json(job, shard):
+                found[shard] = replace(done[shard], end=last.end)
+    return found
+
+
+def _typed_as_json(rows: Rows) -> list[str]:
+    """Return columns that the digest is not of; NaN equals NaN in JSON."""
+    if rows.columns is None or isinstance(rows.columns, list):
+        return []
+    from ov_minilm.bulk.columns import render
+
+    return render(rows.columns, {})
+
+
+def _written_as_json(job: Job, shard: int) -> list[str]:
+    if job.inputs.schema is None:
+        return []
+    from ov_minilm.bulk.parquet import read_kept
+
+    return read_kept(job.part(shard), job.inputs.keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +188,7 @@ class Task:
 
 
 def plan(inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]) -> Iterator[Task]:
-    """Yield every shard that is not done: those of `unread`, without their rows.
+    """Yield every shard that is not done: those of `pending_rows`, without their rows.
 
     Parquet says how many rows it has; files of lines are read for it.
     """
@@ -147,7 +199,9 @@ def plan(inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]) -> Itera
                 yield Task(shard, start, rows)
 
 
-def encode(rows: Iterable[Rows], embedder: Embedder, options: Options) -> Iterator[Portion]:
+def encode(
+    rows: Iterable[Rows], embedder: Embedder, options: BulkOptions
+) -> Generator[EncodedRows, None, None]:
     """Yield rows with their vectors, in order.
 
     Raises:
@@ -155,16 +209,29 @@ def encode(rows: Iterable[Rows], embedder: Embedder, options: Options) -> Iterat
     """
     waiting: deque[tuple[Rows, Rows, Tokenized, Future[FloatArray]]] = deque()
     ahead = 0
-    for read in rows:
-        checked, tokenized = _tokenize(read, embedder, options.truncate)
-        kept = settle(checked, options.on_error)
-        waiting.append((checked, kept, tokenized, embedder.submit(tokenized)))
-        ahead += len(tokenized.windows)
-        while ahead > AHEAD:
-            ahead -= len(waiting[0][2].windows)
-            yield _portion(*waiting.popleft(), options)
-    while waiting:
-        yield _portion(*waiting.popleft(), options)
+    stop: BadRow | None = None
+    try:
+        for read in rows:
+            checked, tokenized = _tokenize(read, embedder, options.truncate)
+            try:
+                kept = apply_error_policy(checked, options.on_error)
+            except BadRow as error:  # what came before it is finished first
+                stop = error
+                break
+            waiting.append((checked, kept, tokenized, embedder.submit(tokenized)))
+            ahead += sum(tokenized.tokens)
+            while ahead > AHEAD_TOKENS:
+                ahead -= sum(waiting[0][2].tokens)
+                yield _encoded(*waiting[0], options)
+                waiting.popleft()
+        while waiting:
+            yield _encoded(*waiting[0], options)
+            waiting.popleft()
+        if stop:
+            raise stop
+    finally:
+        for *_, future in waiting:
+            future.cancel()  # or closing the embedder would finish them
 
 
 def _tokenize(rows: Rows, embedder: Embedder, truncate: Truncate) -> tuple[Rows, Tokenized]:
@@ -178,17 +245,17 @@ def _tokenize(rows: Rows, embedder: Embedder, truncate: Truncate) -> tuple[Rows,
     kept: list[str | None] = list(rows.texts)
     for index in tokenized.truncated:
         limit, tokens = tokenized.tokens[index], embedder.count_tokens(texts[index])
-        bad[places[index]] = f"{tokens} tokens, the model reads {limit}; truncate as end or mean"
+        bad[places[index]] = bad_row("tokens", tokens=tokens, most=limit)
         kept[places[index]] = None
     return _tokenize(replace(rows, texts=kept, bad=bad), embedder, truncate)
 
 
-def _portion(
-    rows: Rows, kept: Rows, tokenized: Tokenized, future: Future[FloatArray], options: Options
-) -> Portion:
+def _encoded(
+    rows: Rows, kept: Rows, tokenized: Tokenized, future: Future[FloatArray], options: BulkOptions
+) -> EncodedRows:
     vectors = formed(future.result(), options.dimensions, options.dtype)
     block = Block(kept.texts, kept.columns, _spread(vectors, kept.texts))
-    return Portion(rows, block, sum(tokenized.tokens), len(tokenized.truncated))
+    return EncodedRows(rows, block, sum(tokenized.tokens), len(tokenized.truncated))
 
 
 def _spread(vectors: Vectors, texts: list[str | None]) -> Vectors:
@@ -201,17 +268,20 @@ def _spread(vectors: Vectors, texts: list[str | None]) -> Vectors:
 
 
 def write_shard(
-    job: Job, shard: int, portions: Iterable[Portion], tell: Callable[[Portion], None] = lambda _: None
+    job: Job,
+    shard: int,
+    portions: Iterable[EncodedRows],
+    tell: Callable[[EncodedRows], None] = lambda _: None,
 ) -> Done:
     """Write a shard and what was bad in it, each whole or not at all."""
     errors: list[bytes] = []
-    end = Position()
+    end, digest = Position(), hashlib.blake2b(digest_size=16).hexdigest()
     tokens = truncated = 0
 
     def blocks() -> Iterator[Block]:
-        nonlocal end, tokens, truncated
+        nonlocal end, digest, tokens, truncated
         for portion in portions:
-            end = portion.rows.end
+            end, digest = portion.rows.end, portion.rows.digest
             tokens += portion.tokens
             truncated += portion.truncated
             for error in portion.rows.errors():
@@ -225,4 +295,4 @@ def write_shard(
         if errors:
             with whole(job.errors(shard)) as log:
                 log.writelines(errors)
-    return Done(shard, end, rows, tokens, truncated, len(errors))
+    return Done(shard, end, rows, tokens, truncated, len(errors), digest)

@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 
 from ov_minilm.artefact.manifest import NAME, Manifest
 from ov_minilm.bulk.cpu_claims import claim_cpus
-from ov_minilm.bulk.inputs import Inputs
+from ov_minilm.bulk.inputs import Inputs, display_name
 from ov_minilm.bulk.journal import Done, Journal
 from ov_minilm.bulk.meter import Meter
-from ov_minilm.bulk.pipeline import Job, Options, Task, encode, make_sink, plan, read_shard, write_shard
+from ov_minilm.bulk.pipeline import BulkOptions, Job, Task, encode, make_sink, plan, read_shard, write_shard
 from ov_minilm.bulk.reader import Reader
+from ov_minilm.bulk.refusals import refusal
 from ov_minilm.bulk.rows import Rows
 from ov_minilm.bulk.sink import Form, Sink
 from ov_minilm.errors import OvMiniLMError
@@ -62,7 +63,7 @@ class Shipped:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class EmbedderOptions:
     """How each actor opens its Embedder; threads are those that Ray gives it."""
 
     model: str | os.PathLike[str] | Shipped | None = None
@@ -143,7 +144,9 @@ class RayEmbedder:
             "dimensions": dimensions,
             "dtype": dtype,
         }
-        self._embedder = Opening(model, precision=precision, lowering=lowering, threads=threads).open()
+        self._embedder = EmbedderOptions(
+            model, precision=precision, lowering=lowering, threads=threads
+        ).open()
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the batch with its vectors."""
@@ -161,7 +164,7 @@ class RayEmbedder:
         return partial(RayEmbedder, **self._options), ()
 
 
-def _answer(call: Callable[[], Any]) -> bytes:
+def _call(call: Callable[[], Any]) -> bytes:
     """Return what the call does, or the error that a user can do something about."""
     try:
         return pickle.dumps(call())
@@ -169,7 +172,7 @@ def _answer(call: Callable[[], Any]) -> bytes:
         return pickle.dumps(error)
 
 
-def _taken(answer: bytes) -> Any:
+def _unwrap(answer: bytes) -> Any:
     """Return or raise, as if the call had been made here."""
     found = pickle.loads(answer)  # noqa: S301  # of our own actors
     if isinstance(found, Exception):
@@ -177,24 +180,24 @@ def _taken(answer: bytes) -> Any:
     return found
 
 
-def _probe(opening: Opening, inputs: Inputs, options: Options, form: Form) -> bytes:
+def _probe(opening: EmbedderOptions, inputs: Inputs, options: BulkOptions, form: Form) -> bytes:
     def made() -> Sink:
         with opening.open() as embedder:
             return make_sink(embedder, inputs, options, form)
 
-    return _answer(made)
+    return _call(made)
 
 
 class _Worker:
     """The actor: does one shard at a call."""
 
-    def __init__(self, job: Job, opening: Opening, folder: str) -> None:
+    def __init__(self, job: Job, opening: EmbedderOptions, folder: str) -> None:
         self._job = job
         self._opening = opening
         os.chdir(folder)  # relative names mean the same here as there
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, list[bytes]]:
-        return {"answer": [_answer(partial(self._write, _taken(batch["task"][0])))]}
+        return {"answer": [_call(partial(self._write, _unwrap(batch["task"][0])))]}
 
     def _write(self, task: Task) -> Done:
         job = self._job
@@ -208,9 +211,9 @@ class _Worker:
         embedder = self._opening.open()
         found = make_sink(embedder, self._job.inputs, self._job.options, self._job.sink.form)
         differences = [
-            f"{name} {found.about[name]} instead of {value}"
-            for name, value in self._job.sink.about.items()
-            if found.about[name] != value
+            f"{name} {found.metadata[name]} instead of {value}"
+            for name, value in self._job.sink.metadata.items()
+            if found.metadata[name] != value
         ]
         if differences:
             raise ValueError(f"{platform.node()} would give other vectors: {', '.join(differences)}")
@@ -234,21 +237,21 @@ def _counted(portions: Iterator[Rows], task: Task) -> Iterator[Rows]:
 class OnRay:
     """The engine: a pool of actors with as many CPUs each as the Embedder has threads."""
 
-    opening: Opening
+    opening: EmbedderOptions
     cpus: int
     actors: int | None
 
-    def sink(self, inputs: Inputs, options: Options, form: Form) -> Sink:
+    def sink(self, inputs: Inputs, options: BulkOptions, form: Form) -> Sink:
         """Ask a machine that will work what its vectors are like."""
         import ray
 
         if not inputs.resumable:
-            raise ValueError("other machines do not see this stdin; write it to a file first")
+            raise refusal("ray_stdin", file=display_name(next(iter(inputs.pipes))))
         largest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
         if largest < self.cpus:
             raise ValueError(f"an actor needs {self.cpus} CPUs; the largest machine has {largest:.0f}")
         probe = ray.remote(num_cpus=self.cpus)(_probe)
-        found: Sink = _taken(ray.get(probe.remote(self.opening, inputs, options, form)))
+        found: Sink = _unwrap(ray.get(probe.remote(self.opening, inputs, options, form)))
         return found
 
     def work(self, job: Job, journal: Journal, meter: Meter) -> None:
@@ -276,15 +279,16 @@ class OnRay:
             # As they come: a shard that waited for the next one would be done again after a kill.
             batches = answers.iter_batches(batch_size=None, prefetch_batches=0)
             for number, answer in enumerate(chain.from_iterable(batch["answer"] for batch in batches), 1):
-                done = _taken(answer)
+                done = _unwrap(answer)
                 journal.add(done)
                 meter.advance(done.rows, done.tokens, total * number // len(tasks))
+                meter.keep(done.rows)
         except ray.exceptions.RayError as error:
             raise RuntimeError(f"Ray gave up: {str(error).splitlines()[-1]}") from error
 
 
 @contextmanager
-def on_ray(opening: Opening, *, cpus: int = 1, actors: int | None = None) -> Iterator[OnRay]:
+def on_ray(opening: EmbedderOptions, *, cpus: int = 1, actors: int | None = None) -> Iterator[OnRay]:
     """Join the cluster of RAY_ADDRESS, or the one that this process is in, else start one on this machine."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import, which reads it
     import ray

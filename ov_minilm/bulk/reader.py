@@ -2,65 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ov_minilm.bulk.inputs import STDIN, Inputs, Kind, called, expand
+from ov_minilm.bulk.inputs import (
+    Dialect,
+    Inputs,
+    Kind,
+    arrow,
+    check_options,
+    display_name,
+    expand,
+    open_pipes,
+)
 from ov_minilm.bulk.lines import Lines
-from ov_minilm.bulk.rows import ROWS, Position, Rows, damaged
+from ov_minilm.bulk.refusals import bad_row, refusal
+from ov_minilm.bulk.rows import ROWS, OnError, Position, Rows, damaged
+from ov_minilm.errors import BadRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from ov_minilm.bulk.parquet import Parquet
 
-SAMPLE = 1000  # rows of JSON lines that decide the types of the columns to keep
+SAMPLE = 1000  # rows of each file of JSON lines that decide the types of the columns to keep
 
 
 def find(
-    patterns: Sequence[str], *, column: str = "text", keep: Sequence[str] = (), kind: Kind | None = None
+    patterns: Sequence[str],
+    *,
+    column: str = "text",
+    keep: Sequence[str] = (),
+    kind: Kind | None = None,
+    dialect: Dialect = Dialect(),  # noqa: B008  # a frozen value
+    given: Collection[str] = (),
+    typed: bool = True,
+    on_error: OnError = "stop",
 ) -> Inputs:
-    """Expand globs, and look into the first file for the types of the columns to keep.
+    """Expand patterns and look into every file: its format, its columns, and their types.
+
+    Args:
+        given: options that the user wrote, by name; those without effect are refused.
+        typed: columns to keep get types, for Parquet; else they are kept as JSON.
+        on_error: damaged files are refused with "stop", else each will be a bad row.
 
     Raises:
         OSError: a file does not exist, or a pattern matches none.
-        ValueError: a column to keep is not there, or its type cannot be told.
+        ValueError: a file cannot be read as asked, a column is not there, or has no common type.
+        BadRow: a file is damaged.
     """
-    inputs = Inputs(tuple(expand(patterns)), column, tuple(dict.fromkeys(keep)), kind)
-    if not inputs.keep:
+    files = tuple(expand(patterns))
+    pipes = open_pipes(files)
+    keep = tuple(dict.fromkeys(keep))
+    inputs = Inputs(files, column, keep, kind, dialect, None, tuple(patterns), pipes)
+    check_options(inputs, given)
+    found: dict[str, list[tuple[str, pa.DataType | None]]] = {name: [] for name in keep}
+    for file in files:
+        for name, data_type in _look(inputs, file, typed=typed, on_error=on_error).items():
+            found[name].append((file, data_type))
+    for pipe in pipes.values():
+        pipe.rewind()
+    if not keep or not typed:
         return inputs
-    if not inputs.resumable:
-        raise ValueError("columns of stdin cannot be kept; write it to a file first")
-    return replace(inputs, schema=_schema(inputs, inputs.files[0]))
-
-
-def _schema(inputs: Inputs, file: str) -> pa.Schema:
-    """Tell the types of the columns to keep: Parquet says them, CSV has text only, JSON shows a sample."""
     import pyarrow as pa
 
+    from ov_minilm.bulk.columns import common_field
+    from ov_minilm.bulk.parquet import check_schema
+
+    of_json = any(inputs.kind_of(file) == "jsonl" for file in files)
+    schema = pa.schema([common_field(name, types, of_json) for name, types in found.items()])
+    check_schema(schema)
+    return replace(inputs, schema=schema)
+
+
+def _look(inputs: Inputs, file: str, *, typed: bool, on_error: OnError) -> dict[str, pa.DataType | None]:
+    """Return the type of each column to keep, if that matters; none of a damaged file that may be skipped."""
+    try:
+        return _types(inputs, file, typed=typed)
+    except (OSError, ValueError) as error:
+        if not damaged(error):
+            raise
+        if on_error == "stop":
+            raise BadRow(display_name(file), "row", 1, bad_row("damaged", error=error)) from error
+        return {}
+
+
+def _types(inputs: Inputs, file: str, *, typed: bool) -> dict[str, pa.DataType | None]:
+    """Return types: Parquet says them, text and CSV have text only, JSON shows a sample."""
     kind = inputs.kind_of(file)
     if kind == "parquet":
-        from ov_minilm.bulk.parquet import read_schema
+        arrow("Parquet")
+        from ov_minilm.bulk.parquet import kept_types
 
-        return read_schema(inputs, file)
-    if kind == "csv":
-        return pa.schema([(name, pa.string()) for name in inputs.keep])
-    if kind == "text":
-        if inputs.keep != (inputs.column,):
-            raise ValueError(f"{file}: plain text has no columns but its lines, {inputs.column!r}")
-        return pa.schema([(inputs.column, pa.string())])
-    from ov_minilm.bulk.columns import type_of
-
+        return kept_types(inputs, file)
+    if kind == "text" and not {inputs.column} >= set(inputs.keep):
+        raise refusal("text_columns", file=display_name(file), column=inputs.column)
+    sample = typed and kind == "jsonl" and bool(inputs.keep)
     lines = Lines(inputs, file, Position())
-    rows = list(lines.values(SAMPLE))
-    lines.close()
+    try:
+        rows = lines.look(SAMPLE if sample else 1)
+    finally:
+        lines.close()
+    if not typed or not inputs.keep:
+        return {}
+    pa = arrow("Parquet")
+    if kind != "jsonl":
+        return dict.fromkeys(inputs.keep, pa.string())
+    from ov_minilm.bulk.columns import json_type
+
     columns = zip(*rows, strict=True) if rows else ((),) * len(inputs.keep)
-    return pa.schema(
-        [(name, type_of(values, name, file)) for name, values in zip(inputs.keep, columns, strict=True)]
-    )
+    return {
+        name: json_type(map(json.loads, values)) for name, values in zip(inputs.keep, columns, strict=True)
+    }
 
 
 class Reader:
@@ -130,12 +187,12 @@ class Reader:
         except (OSError, ValueError) as error:
             if not damaged(error):
                 raise
-            rows = self._lost(name, f"from here on the file cannot be read: {error}")
+            rows = self._lost(name, bad_row("damaged", error=error))
         else:
             if rows.texts:
                 return rows
         self._close()
-        if name != STDIN:
+        if name not in self._inputs.pipes:
             self._before += Path(name).stat().st_size
         return replace(rows, end=_after(self.at))
 
@@ -148,13 +205,12 @@ class Reader:
 
     def _lost(self, name: str, reason: str) -> Rows:
         """Stand for all that is left of a damaged file."""
-        bad = {0: reason}
         columns = None
-        if self._inputs.schema is not None:
-            from ov_minilm.bulk.columns import build
+        if self._inputs.keep:
+            from ov_minilm.bulk.columns import lost
 
-            columns = build([()], self._inputs.schema, bad)
-        return Rows(called(name), "row", self.at.row + 1, [None], columns, bad, self.at)
+            columns = lost(self._inputs.keep, self._inputs.schema, 1)
+        return Rows(display_name(name), "row", [self.at.row + 1], [None], columns, {0: reason}, self.at)
 
 
 def _after(at: Position) -> Position:

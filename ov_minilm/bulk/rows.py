@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from numpy.typing import NDArray
 
@@ -17,18 +17,21 @@ from ov_minilm.errors import BadRow
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS, CHARS = 2048, 1 << 22  # most rows, and about most characters, read at a time: memory stays bounded
+ROWS, CHARS = 512, 1 << 20  # most rows, and about most characters, read and encoded at a time
 
 VECTOR = "embedding"  # the name of the output's column
 
 OnError = Literal["stop", "skip", "null"]
+
+# Columns to keep, of N rows: with types of Arrow, or as the members of a JSON object a row; None without any.
+Kept: TypeAlias = "pa.RecordBatch | list[str] | None"
 
 
 class Position(NamedTuple):
     """Where a row starts, so that reading can go on there."""
 
     file: int = 0  # index into the inputs
-    row: int = 0  # rows before it in that file
+    row: int = 0  # rows before it in that file; in text and JSON, lines
     byte: int = 0  # its first byte in a file of lines, after decompression; 0 in parquet
 
 
@@ -38,18 +41,19 @@ class Rows:
 
     file: str
     unit: str  # what a row of this file is called: line or row
-    start: int  # number of the first one in its file, from 1
+    numbers: Sequence[int]  # [N] of each in its file, from 1
     texts: list[str | None]  # [N]; None where the row is bad
-    columns: pa.RecordBatch | None  # [N, …] the columns to keep; None if there are none
+    columns: Kept
     bad: Mapping[int, str]  # index into texts -> reason
     end: Position  # where the row after the last one starts
     done: int = 0  # bytes of all inputs that were read before `end`
     shard: int = 0
+    digest: str = ""  # of the rows of the shard up to `end`
 
     def errors(self) -> list[BadRow]:
         """Name each bad row."""
         return [
-            BadRow(self.file, self.unit, self.start + index, reason)
+            BadRow(self.file, self.unit, self.numbers[index], reason)
             for index, reason in sorted(self.bad.items())
         ]
 
@@ -59,11 +63,11 @@ class Block:
     """Rows with their vectors, ready to be written."""
 
     texts: Sequence[str | None]  # [N]
-    columns: pa.RecordBatch | None  # [N, …]; None: the text stands beside the vector
+    columns: Kept  # None: the text stands beside the vector
     vectors: NDArray[Any]  # [N, D]; without meaning in rows that have no text
 
 
-def settle(rows: Rows, on_error: OnError) -> Rows:
+def apply_error_policy(rows: Rows, on_error: OnError) -> Rows:
     """Leave out the bad rows with "skip"; keep them, without a text, with "null".
 
     Raises:
@@ -74,8 +78,13 @@ def settle(rows: Rows, on_error: OnError) -> Rows:
     if on_error == "stop":
         raise rows.errors()[0]
     kept = [index for index in range(len(rows.texts)) if index not in rows.bad]
-    columns = None if rows.columns is None else rows.columns.take(kept)
-    return replace(rows, texts=[rows.texts[index] for index in kept], columns=columns)
+    columns = rows.columns
+    if isinstance(columns, list):
+        columns = [columns[index] for index in kept]
+    elif columns is not None:
+        columns = columns.take(kept)
+    numbers = [rows.numbers[index] for index in kept]
+    return replace(rows, numbers=numbers, texts=[rows.texts[index] for index in kept], columns=columns)
 
 
 def damaged(error: OSError | ValueError) -> bool:

@@ -5,7 +5,6 @@ The bytes depend on the rows alone: not on how many came at a time, nor on the c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from ov_minilm.bulk.json_text import json_text
 from ov_minilm.bulk.rows import VECTOR, Block
-from ov_minilm.runtime.texts import has_surrogates
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +31,7 @@ class Sink:
     form: Form
     empty: NDArray[Any]  # [0, D] of the vectors' type
     schema: pa.Schema | None  # of the kept columns
-    about: Mapping[str, str]  # model, fingerprint and the like, for Parquet's metadata
+    metadata: Mapping[str, str]  # model, fingerprint and the like, for Parquet's metadata
 
     def write(self, file: IO[bytes], blocks: Iterable[Block]) -> int:
         """Write one whole file; return the number of rows in it."""
@@ -42,7 +41,7 @@ class Sink:
             return _write_npy(self.empty, file, blocks)
         from ov_minilm.bulk import parquet
 
-        return parquet.write(parquet.output_schema(self.schema, self.empty, self.about), file, blocks)
+        return parquet.write(parquet.output_schema(self.schema, self.empty, self.metadata), file, blocks)
 
     def join(self, file: IO[bytes], parts: Sequence[Path]) -> None:
         """Write one file of what is in several."""
@@ -55,25 +54,23 @@ class Sink:
         else:
             from ov_minilm.bulk import parquet
 
-            parquet.join(parquet.output_schema(self.schema, self.empty, self.about), file, parts)
+            parquet.join(parquet.output_schema(self.schema, self.empty, self.metadata), file, parts)
 
 
 def json_lines(block: Block) -> Iterator[str]:
     """Yield one object a row; each number is the shortest that reads back exactly."""
-    for text, head, vector in zip(block.texts, _heads(block), block.vectors, strict=True):
+    for text, head, vector in zip(block.texts, _row_prefixes(block), block.vectors, strict=True):
         numbers = "null" if text is None else f"[{', '.join(map(str, vector))}]"
         yield f'{{{head}, "{VECTOR}": {numbers}}}\n'
 
 
-def _heads(block: Block) -> Iterator[str]:
+def _row_prefixes(block: Block) -> Iterator[str]:
     """Yield what stands before the vector: the kept columns, else the text."""
-    if block.columns is not None:
-        for row in block.columns.to_pylist():
-            yield json.dumps(row, ensure_ascii=False, default=str)[1:-1]
+    if isinstance(block.columns, list):
+        yield from block.columns
         return
     for text in block.texts:
-        # A lone surrogate has no UTF-8 form, but JSON has an escape for it.
-        yield f'"text": {json.dumps(text, ensure_ascii=has_surrogates(text or ""))}'
+        yield f'"text": {json_text(text)}'
 
 
 def _write_jsonl(file: IO[bytes], blocks: Iterable[Block]) -> int:

@@ -1,12 +1,13 @@
-"""Names and patterns become files, and files are read as their names say."""
+"""Names and patterns become files, and files are read as their names say, or not at all."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 
-from ov_minilm.bulk.inputs import Inputs, expand
+from ov_minilm.bulk.inputs import Dialect, Inputs, Pipe, expand, open_pipes
 
 
 def test_patterns_are_sorted_and_names_stay_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,15 +45,76 @@ def test_what_is_not_there_is_said(
     ("name", "kind"),
     [
         ("a.parquet", "parquet"),
+        ("a.pq", "parquet"),
         ("a.JSONL", "jsonl"),
+        ("a.ndjson", "jsonl"),
+        ("a.json.gz", "jsonl"),
         ("a.csv.gz", "csv"),
+        ("a.tsv.bz2", "tsv"),
         ("a.jsonl.zst", "jsonl"),
         ("a.txt", "text"),
-        ("a.gz", "text"),
-        ("a.log", "text"),
         ("-", "text"),
     ],
 )
 def test_the_name_says_the_kind(name: str, kind: str) -> None:
-    """Below .gz and .zst too; whatever is unknown is text."""
+    """Below .gz, .bz2 and .zst too, in any case."""
     assert kind == Inputs((name,)).kind_of(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.log", "a.log: the ending '.log' is not known; pass --format text, jsonl"),
+        ("a", "a: the ending '' is not known"),
+        ("a.gz", "a.gz: the ending '.gz' is not known"),
+        ("a.log.gz", "a.log.gz: the ending '.log.gz' is not known"),
+        ("/dev/stdin", "/dev/stdin: the ending '' is not known"),
+        ("a.XLSX", r"a spreadsheet \(.xlsx\) is not read; save it as CSV"),
+        ("a.arrow", r"an Arrow file \(.arrow\) is not read; write it as .parquet"),
+        ("a.csv.xz", r"an archive \(.xz\) is not read; unpack it first"),
+        ("a.parquet.gz", "Parquet is read from its end and cannot be compressed as a whole"),
+    ],
+)
+def test_a_name_that_says_no_kind_is_refused(name: str, message: str) -> None:
+    """A structured file is never read as lines of text for want of something better."""
+    with pytest.raises(ValueError, match=message):
+        Inputs((name,)).kind_of(name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"delimiter": ",,"}, "--delimiter ',,': must be one character"),
+        ({"delimiter": ""}, "--delimiter '': must be one character"),
+        ({"delimiter": "\n"}, "must be one character"),
+        ({"delimiter": '"'}, "must differ from the other two"),
+        ({"escape": '"'}, "must differ from the other two"),
+        ({"quote": "''"}, "--quote \"''\": must be one character"),
+        ({"encoding": "utf-9"}, "--encoding 'utf-9' is not known"),
+        ({"encoding": "base64"}, "--encoding 'base64' is not known"),
+    ],
+)
+def test_a_dialect_that_cannot_be_is_refused(options: dict[str, str], message: str) -> None:
+    """Before any file is opened, naming the option."""
+    with pytest.raises(ValueError, match=message):
+        Dialect(**options)
+
+
+def test_a_pipe_is_read_once_with_what_was_looked_at() -> None:
+    """What was read before rewinding comes again, then the rest; closing leaves the stream open."""
+    stream = io.BytesIO(b"one\ntwo\nthree\n")
+    pipe = Pipe(stream)
+    with io.BufferedReader(pipe, 4) as looker:
+        assert b"one\n" == looker.readline()
+    pipe.rewind()
+
+    with io.BufferedReader(pipe) as reader:
+        assert b"one\ntwo\nthree\n" == reader.read()
+    assert not stream.closed
+
+
+@pytest.mark.parametrize("names", [["-", "-"], ["/dev/null", "/dev/null"]])
+def test_a_pipe_is_named_once(names: list[str]) -> None:
+    """The second time nothing would be left of it, or it would wait for ever."""
+    with pytest.raises(ValueError, match="is named twice, and can be read once"):
+        open_pipes(names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -24,8 +25,9 @@ from support.processes import python, run, until
 
 from ov_minilm import Embedder
 from ov_minilm.bulk import job as jobs
-from ov_minilm.bulk.job import Output, Summary
-from ov_minilm.bulk.pipeline import Options
+from ov_minilm.bulk.job import Summary
+from ov_minilm.bulk.outputs import Output, check_output
+from ov_minilm.bulk.pipeline import BulkOptions
 from ov_minilm.bulk.reader import find
 from ov_minilm.bulk.rows import OnError
 from ov_minilm.errors import BadRow, JobRefused
@@ -46,12 +48,14 @@ def job(shipped: Embedder) -> Callable[..., Summary]:
         overwrite: bool = False,
         dimensions: int | None = None,
         dtype: Dtype = "float32",
+        say: Callable[[str], None] = lambda _: None,
     ) -> Summary:
-        inputs = find([str(file) for file in files], keep=keep)
-        options = Options(dimensions=dimensions, dtype=dtype, on_error=on_error, rows_per_shard=rows)
+        options = BulkOptions(dimensions=dimensions, dtype=dtype, on_error=on_error, rows_per_shard=rows)
         output = Output.parse(str(to))
-        jobs.check(inputs, output, options)
-        return jobs.run(inputs, output, options, jobs.Local(embedder), overwrite=overwrite)
+        typed = output.form == "parquet"
+        inputs = find([str(file) for file in files], keep=keep, typed=typed, on_error=on_error)
+        check_output(inputs, output, dtype=dtype, on_error=on_error)
+        return jobs.run(inputs, output, options, jobs.Local(embedder), overwrite=overwrite, say=say)
 
     return run_job
 
@@ -165,7 +169,7 @@ def test_a_bad_row_stops_the_job(tmp_path: Path, job: Callable[..., Summary]) ->
     """By default: file, line and reason, and nothing left."""
     (tmp_path / "in.jsonl").write_bytes(b"\n".join(BAD))
 
-    with pytest.raises(BadRow, match=r"in\.jsonl, line 2: 'text' is NoneType, expected a string$"):
+    with pytest.raises(BadRow, match=r"in\.jsonl, line 2: 'text' is null, expected a string$"):
         job(tmp_path / "in.jsonl", to=tmp_path / "v.npy")
 
     assert {"in.jsonl"} == content(tmp_path).keys()
@@ -179,24 +183,17 @@ def test_bad_rows_are_named(
     tmp_path: Path, policy: OnError, ids: list[int | None], lost: list[bool], job: Callable[..., Summary]
 ) -> None:
     """Skipped or null, each is in the errors file and counted; what is readable of it is kept."""
-    (tmp_path / "in.jsonl").write_bytes(b"\n".join(BAD))
+    source = write(tmp_path / "in.jsonl", sentences(1000))
+    source.write_bytes(source.read_bytes() + b"\n".join(BAD))
 
-    with pytest.raises(ValueError, match="'id' has no one type in the first rows"):
-        job(tmp_path / "in.jsonl", to=tmp_path / "v.parquet", keep=["id"], on_error=policy)
-    write(tmp_path / "first.jsonl", ["first"])
-    done = job(
-        *(tmp_path / "first.jsonl", tmp_path / "in.jsonl"),
-        to=tmp_path / "v.parquet",
-        keep=["id"],
-        on_error=policy,
-    )
+    done = job(source, to=tmp_path / "v.parquet", keep=["id"], on_error=policy)
 
     errors = [json.loads(line) for line in (tmp_path / "v.parquet.errors.jsonl").read_text().splitlines()]
-    table = pq.read_table(tmp_path / "v.parquet").slice(1)
+    table = pq.read_table(tmp_path / "v.parquet").slice(1000)
     assert (3, tmp_path / "v.parquet.errors.jsonl") == (done.bad, done.errors)
-    assert [2, 3, 4] == [error["line"] for error in errors]
-    assert {str(tmp_path / "in.jsonl")} == {error["file"] for error in errors}
-    assert "'id' is '4', expected int64 as in the first rows" == errors[2]["reason"]
+    assert [1002, 1003, 1004] == [error["line"] for error in errors]
+    assert {str(source)} == {error["file"] for error in errors}
+    assert errors[2]["reason"].startswith("'id' is '4', expected int64 as in the first rows; -o NAME.jsonl")
     assert (ids, lost) == (table["id"].to_pylist(), table["embedding"].is_null().to_pylist())
 
 
@@ -212,7 +209,8 @@ def test_nulls_and_broken_bytes_in_parquet_are_bad_rows(
     errors = [json.loads(line) for line in (tmp_path / "v.npy.errors.jsonl").read_text().splitlines()]
     found = np.load(tmp_path / "v.npy")
     assert (4, 2) == (done.rows, done.bad)
-    assert [(2, "null"), (3, "not UTF-8 (invalid start byte)")] == [(e["row"], e["reason"]) for e in errors]
+    broken = "not UTF-8 (invalid start byte); --encoding names another"
+    assert [(2, "null"), (3, broken)] == [(e["row"], e["reason"]) for e in errors]
     assert np.array_equal(shipped.encode(["a", "b"]), found[[0, 3]])
     assert np.isnan(found[[1, 2]]).all()
 
@@ -263,7 +261,7 @@ def test_a_text_too_long_is_a_bad_row(tmp_path: Path) -> None:
     assert 2 == stopped.returncode
     assert f"{tmp_path / 'in.txt'}, line 2: 302 tokens, the model reads 256" in stopped.stderr.decode()
     assert 0 == cut.returncode
-    assert b"warning: 1 texts are longer than the model reads and lost their ends" in cut.stderr
+    assert b"warning: 1 text is longer than the model reads and lost the end" in cut.stderr
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
@@ -354,7 +352,6 @@ def test_resuming_does_not_begin_anew(tmp_path: Path, job: Callable[..., Summary
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"on_error": "skip"}, "on_error was 'stop', is 'skip'"),
         ({"rows": 99}, "rows_per_shard was 100, is 99"),
         ({"keep": ["text"]}, r"keep was \[\], is \['text'\]"),
     ],
@@ -374,16 +371,111 @@ def test_other_options_are_refused(
     assert 300 == job(source, to=tmp_path / "out", overwrite=True, **change).rows
 
 
+def mend(path: Path) -> None:
+    """Put a text where line 351 has none."""
+    path.write_text(path.read_text().replace("null", '"mended"'))
+
+
+def add(path: Path) -> None:
+    """Lay a file beside it that is read after it."""
+    mend(path)
+    write(path.with_name("in2.jsonl"), ["one", "two"])
+
+
+def insert(path: Path) -> None:
+    """Put a row between others: those after it move on."""
+    mend(path)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:150], '{"text": "new", "id": -1}\n', *lines[150:]]))
+
+
+@pytest.mark.parametrize("output", ["out", "v.parquet", "v.jsonl"])
+@pytest.mark.parametrize(("change", "kept"), [(mend, 3), (add, 3), (insert, 1)])
+def test_a_mended_input_goes_on(
+    tmp_path: Path, output: str, change: Callable[[Path], None], kept: int, job: Callable[..., Summary]
+) -> None:
+    """What a bad row stopped goes on with all shards whose rows are the same, and ends as if done at once."""
+    texts = sentences(550)
+    source = write(tmp_path / "in.jsonl", texts)
+    source.write_text(source.read_text().replace(json.dumps(texts[350]), "null"))
+    with pytest.raises(BadRow, match="line 351"):
+        job(str(tmp_path / "in*.jsonl"), to=tmp_path / output, keep=["id"])
+    folder = tmp_path / output if output == "out" else tmp_path / f"{output}.parts"
+    before = {path.name: path.stat().st_mtime_ns for path in shards(folder)}
+    change(source)
+    (tmp_path / "fresh").mkdir()
+    job(str(tmp_path / "in*.jsonl"), to=tmp_path / "fresh" / output, keep=["id"])
+    seen: dict[str, int] = {}
+
+    def look(line: str) -> None:
+        if "are done" in line:
+            seen.update({path.name: path.stat().st_mtime_ns for path in shards(folder)})
+
+    job(str(tmp_path / "in*.jsonl"), to=tmp_path / output, keep=["id"], say=look)
+
+    assert 3 == len(before)
+    assert {name: before[name] for name in list(before)[:kept]} == seen
+    if output == "out":
+        assert [path.read_bytes() for path in shards(tmp_path / "fresh/out")] == [
+            path.read_bytes() for path in shards(folder)
+        ]
+    else:
+        assert (tmp_path / "fresh" / output).read_bytes() == (tmp_path / output).read_bytes()
+
+
+def test_a_shorter_input_leaves_no_shard_behind(tmp_path: Path, job: Callable[..., Summary]) -> None:
+    """Nor the errors of rows that are mended."""
+    source = write(tmp_path / "in.jsonl", sentences(450))
+    source.write_text(source.read_text() + '{"text": 1}\n')
+    job(source, to=tmp_path / "out", on_error="skip")
+    assert (tmp_path / "out/_errors-00004.log").exists()
+    write(source, sentences(250))
+
+    done = job(source, to=tmp_path / "out", on_error="skip")
+
+    assert (250, 0) == (done.rows, done.bad)
+    assert ["_job.log", *(f"part-0000{n}.parquet" for n in range(3))] == sorted(content(tmp_path / "out"))
+
+
+def test_a_bad_row_may_be_skipped_the_second_time(tmp_path: Path, job: Callable[..., Summary]) -> None:
+    """Shards without bad rows are the same whatever becomes of bad rows."""
+    source = write(tmp_path / "in.jsonl", sentences(250))
+    source.write_text(source.read_text() + '{"text": 1}\n')
+    with pytest.raises(BadRow, match="line 251"):
+        job(source, to=tmp_path / "out")
+    before = {path.name: path.stat().st_mtime_ns for path in shards(tmp_path / "out")}
+
+    done = job(source, to=tmp_path / "out", on_error="skip")
+
+    after = {path.name: path.stat().st_mtime_ns for path in shards(tmp_path / "out")}
+    assert (250, 1) == (done.rows, done.bad)
+    assert 2 == len(before)
+    assert before == {name: after[name] for name in before}
+    assert 251 == job(source, to=tmp_path / "out", on_error="null").rows
+
+
 def test_other_inputs_are_refused(tmp_path: Path, job: Callable[..., Summary]) -> None:
-    """A file that changed, and one more."""
+    """Without a file that it had, a job would lose that file's rows from the output."""
     source = write(tmp_path / "in.txt", sentences(300))
     job(source, to=tmp_path / "out")
+    before = content(tmp_path / "out")
 
-    with pytest.raises(JobRefused, match="input 1 was None, is "):
-        job(source, write(tmp_path / "b.txt", ["more"]), to=tmp_path / "out")
-    write(source, sentences(300, seed=1))
-    with pytest.raises(JobRefused, match="input 0 was "):
-        job(source, to=tmp_path / "out")
+    with pytest.raises(JobRefused, match=r"input .*in\.txt is missing"):
+        job(write(tmp_path / "b.txt", ["more"]), to=tmp_path / "out")
+
+    assert before == content(tmp_path / "out")
+
+
+def test_files_of_others_stay(tmp_path: Path, job: Callable[..., Summary]) -> None:
+    """A folder that has the name of the shards is not taken, and what others put there is not removed."""
+    source = write(tmp_path / "in.txt", ["a"])
+    (tmp_path / "v.npy.parts").mkdir()
+    (tmp_path / "v.npy.parts/mine").write_text("precious")
+
+    with pytest.raises(FileExistsError, match=r"v\.npy\.parts: a folder with files in it, of no job of ours"):
+        job(source, to=tmp_path / "v.npy")
+
+    assert "precious" == (tmp_path / "v.npy.parts/mine").read_text()
 
 
 def test_another_model_is_refused(tmp_path: Path, job: Callable[..., Summary]) -> None:
@@ -407,7 +499,7 @@ def test_stdin_begins_anew(
         content = "\n".join(texts).encode()
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
         job("-", to=tmp_path / "out")
-    with pytest.raises(JobRefused, match=r"input 0 was .*in.txt.*, is '-'"):
+    with pytest.raises(JobRefused, match=r"input .*in\.txt is missing"):
         job("-", to=tmp_path / "files")
 
     assert np.array_equal(shipped.encode(["one", "two"]), vectors(tmp_path / "out"))
@@ -435,9 +527,10 @@ def test_bad_rows_are_said_and_in_the_exit_code(tmp_path: Path) -> None:
     pipe = run("encode", "--on-error", "skip", text=b"a\n\xff\n")
 
     output = tmp_path / "v.npy"
-    said = f"{output}: 1 vectors of 384 components\nwarning: 1 bad rows, named in {output}.errors.jsonl\n"
+    said = f"{output}: 1 vector of 384 components\nwarning: 1 bad row, named in {output}.errors.jsonl\n"
     assert (3, said) == (file.returncode, file.stderr.decode())
-    said = "warning: stdin, line 2: not UTF-8 (invalid start byte)\nwarning: 1 bad rows\n"
+    reason = "not UTF-8 (invalid start byte); --encoding names another"
+    said = f"warning: stdin, line 2: {reason}\nwarning: 1 bad row\n"
     assert (3, said, 1) == (pipe.returncode, pipe.stderr.decode(), len(pipe.stdout.splitlines()))
 
 
@@ -468,7 +561,9 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
         _, said = process.communicate()
 
     assert 130 == process.returncode
-    assert b"v.npy.parts keeps what is done; the same command goes on from there\n" in said
+    assert re.search(
+        rb"v.npy.parts keeps what is done, [24],000 rows; the same command goes on from there\n", said
+    )
     assert [] == list((tmp_path / "v.npy.parts").glob(".*"))
 
 

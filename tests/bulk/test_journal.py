@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from ov_minilm.bulk.journal import NAME, Done, Journal
+from ov_minilm.bulk.journal import NAME, Done, Header, Journal, compare
 from ov_minilm.bulk.rows import Position
 from ov_minilm.errors import JobRefused
 
-JOB = {"model": "m", "keep": ["a"], "rows": 3}
-DONE = [Done(shard, Position(0, 3 * shard + 3, 40), 3, 17, 0, 1) for shard in range(3)]
+JOB = Header({"model": "m", "keep": ["a"], "rows": 3}, [["a", "1 byte"], ["b", "2 bytes"]], "stop")
+DONE = [Done(shard, Position(0, 3 * shard + 3, 40), 3, 17, 0, 1, f"d{shard}") for shard in range(3)]
 
 
 def written(folder: Path) -> bytes:
     """Write a journal of three shards."""
     with Journal.open(folder) as journal:
-        journal.resume(JOB)
+        journal.write(JOB, {})
         for done in DONE:
             journal.add(done)
     return (folder / NAME).read_bytes()
@@ -28,7 +28,7 @@ def test_what_was_added_is_found_again(tmp_path: Path) -> None:
     written(tmp_path)
 
     with Journal.open(tmp_path) as journal:
-        journal.resume(JOB)
+        assert JOB == journal.read()
 
         assert dict(enumerate(DONE)) == journal.done
 
@@ -40,7 +40,8 @@ def test_it_may_be_cut_at_any_byte(tmp_path: Path) -> None:
     for length in range(len(content)):
         (tmp_path / NAME).write_bytes(content[:length])
         with Journal.open(tmp_path) as journal:
-            journal.resume(JOB)
+            if journal.read() is None:
+                journal.write(JOB, {})
             found = len(journal.done)
             for done in DONE[found:]:
                 journal.add(done)
@@ -49,12 +50,10 @@ def test_it_may_be_cut_at_any_byte(tmp_path: Path) -> None:
         assert content == (tmp_path / NAME).read_bytes()
 
 
-def test_another_job_is_refused_with_all_that_differs(tmp_path: Path) -> None:
-    """Values that changed, came or went; the file stays as it was."""
-    content = written(tmp_path)
-
-    with Journal.open(tmp_path) as journal, pytest.raises(JobRefused) as refused:
-        journal.resume({"model": "n", "new": 1})
+def test_another_job_is_refused_with_all_that_differs() -> None:
+    """Values that changed, came or went."""
+    with pytest.raises(JobRefused) as refused:
+        compare(Path("out"), JOB, Header({"model": "n", "new": 1}, JOB.inputs, "stop"))
 
     assert "is None; 1 more)" in str(refused.value)
     assert (
@@ -63,7 +62,42 @@ def test_another_job_is_refused_with_all_that_differs(tmp_path: Path) -> None:
         "rows was 3, is None",
         "new was None, is 1",
     ) == refused.value.differences
-    assert content == (tmp_path / NAME).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "missing"),
+    [
+        ([["a", "9 bytes"], ["b", "2 bytes"]], []),
+        ([["0", "1 byte"], ["a", "1 byte"], ["b", "2 bytes"], ["c", "1 byte"]], []),
+        ([["a", "1 byte"]], ["b"]),
+        ([["b", "2 bytes"], ["a", "1 byte"]], ["b"]),
+        ([["c", "1 byte"]], ["a", "b"]),
+    ],
+)
+def test_inputs_may_change_and_be_added(inputs: list[list[str]], missing: list[str]) -> None:
+    """One that is gone, or stands elsewhere, makes it another job: its rows would vanish from the output."""
+    now = Header(JOB.facts, inputs, "skip")
+    if not missing:
+        compare(Path("out"), JOB, now)
+        return
+
+    with pytest.raises(JobRefused) as refused:
+        compare(Path("out"), JOB, now)
+
+    said = tuple(f"input {name} is missing, or in another place" for name in missing)
+    assert said == refused.value.differences
+
+
+def test_a_journal_of_an_earlier_version_is_another_job(tmp_path: Path) -> None:
+    """It is refused and not misread."""
+    (tmp_path / NAME).write_text('{"format": 1, "model": "m"}\n{"shard": 0, "rows": 3}\n')
+
+    with Journal.open(tmp_path) as journal:
+        header = journal.read()
+
+    assert header is not None
+    with pytest.raises(JobRefused, match="format was 1, is 2"):
+        compare(tmp_path, header, Header({"format": 2}, JOB.inputs, "stop"))
 
 
 def test_it_has_one_holder(tmp_path: Path) -> None:
@@ -74,13 +108,16 @@ def test_it_has_one_holder(tmp_path: Path) -> None:
     Journal.open(tmp_path).__exit__(None, None, None)
 
 
-def test_it_can_be_cleared(tmp_path: Path) -> None:
-    """Begun anew, it is of the new job and nothing is done."""
+def test_it_can_begin_with_what_is_still_right(tmp_path: Path) -> None:
+    """Written anew, it is of the job as it is now, and of the shards given."""
     written(tmp_path)
+    now = Header({"model": "n"}, [], "stop")
 
     with Journal.open(tmp_path) as journal:
-        journal.clear()
-        journal.resume({"model": "n"})
+        journal.read()
+        journal.write(now, {2: DONE[2]})
 
-        assert {} == journal.done
-    assert b'{"model": "n"}\n' == (tmp_path / NAME).read_bytes()
+        assert {2: DONE[2]} == journal.done
+    first, second = (tmp_path / NAME).read_text().splitlines()
+    assert now.to_json() == first
+    assert DONE[2] == Done.parse(second)

@@ -20,7 +20,7 @@ from ov_minilm import Embedder
 from ov_minilm.artefact.manifest import SHIPPED
 from ov_minilm.bulk import RayEmbedder, Shipped
 from ov_minilm.bulk.inputs import Inputs
-from ov_minilm.bulk.pipeline import plan, unread
+from ov_minilm.bulk.pipeline import pending_rows, plan
 from ov_minilm.bulk.reader import Reader
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
@@ -148,7 +148,9 @@ def test_a_job_on_ray_goes_on_here(tmp_path: Path, cluster: subprocess.Popen[str
     here = subprocess.run([sys.executable, *command], check=False, capture_output=True)
 
     assert 2 == process.returncode, said
-    assert f"error: {bad}, line 1: 'text' is int, expected a string\n" == said.decode().splitlines(True)[-1]
+    assert (
+        f"error: {bad}, line 1: 'text' is a number, expected a string\n" == said.decode().splitlines(True)[-1]
+    )
     assert 2 == here.returncode
     after = {path.name: path.stat().st_mtime_ns for path in shards(tmp_path / "out")}
     assert before == {name: after[name] for name in before}
@@ -210,16 +212,16 @@ def test_the_plan_is_what_reading_finds(tmp_path: Path, every: int) -> None:
     inputs = Inputs(tuple(str(tmp_path / name) for name in names))
     expected: dict[int, tuple[str, int, str | None]] = {}
     rows_of: Counter[int] = Counter()
-    for rows in unread(inputs, every, {}):
+    for rows in pending_rows(inputs, every, {}):
         rows_of[rows.shard] += len(rows.texts)
-        expected.setdefault(rows.shard, (rows.file, rows.start, rows.texts[0]))
+        expected.setdefault(rows.shard, (rows.file, rows.numbers[0], rows.texts[0]))
 
     found, sizes = {}, {}
     for task in plan(inputs, every, {}):
         with Reader(inputs, task.start) as reader:
             first = reader.take(1)
         assert first is not None
-        found[task.shard] = (first.file, first.start, first.texts[0])
+        found[task.shard] = (first.file, first.numbers[0], first.texts[0])
         sizes[task.shard] = task.rows
 
     assert expected == found

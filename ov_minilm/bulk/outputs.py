@@ -1,0 +1,181 @@
+"""Where the vectors go, and that none of it is an input.
+
+A job that replaces its input loses it, and one that finds its own shards embeds its own output: both are
+refused before any work, also if the names differ by links or only a pattern would find the output later.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from ov_minilm.bulk.inputs import ERRORS, STDIN, Inputs
+from ov_minilm.bulk.journal import NAME
+from ov_minilm.bulk.refusals import refusal
+from ov_minilm.bulk.rows import VECTOR, OnError
+from ov_minilm.bulk.sink import FORMS, Form
+from ov_minilm.files import check_writable
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where the vectors go: one file, or a folder of shards."""
+
+    path: Path
+    form: Form
+    folder: bool
+
+    @classmethod
+    def parse(cls, name: str, form: Form | None = None) -> Output:
+        """Take a name with a known ending as a file, one without an ending as a folder.
+
+        Raises:
+            ValueError: the ending is unknown, or another one than `form`.
+        """
+        path = Path(name)
+        ending = path.suffix.removeprefix(".")
+        if name.endswith(("/", os.sep)) or path.is_dir() or not ending:
+            return cls(path, form or "parquet", folder=True)
+        for known in FORMS:
+            if ending == known and form in (None, known):
+                return cls(path, known, folder=False)
+        endings = ", ".join(f".{one}" for one in ([form] if form else FORMS))
+        raise refusal("output_ending", name=name, endings=endings)
+
+    @property
+    def parts(self) -> Path:
+        """The folder of shards: the output itself, or one beside the file until that is there."""
+        return self.path if self.folder else self.beside("parts")
+
+    def beside(self, ending: str) -> Path:
+        """Name a file that belongs to the output."""
+        return self.path.with_name(f"{self.path.name}.{ending}")
+
+    @property
+    def errors(self) -> Path:
+        """The list of bad rows of an output that is one file."""
+        return self.path.with_name(self.path.name + ERRORS)
+
+    @property
+    def files(self) -> list[Path]:
+        """What a job writes that a pattern could find; of many shards, the first one."""
+        shards = [self.parts / name for name in (NAME, f"part-00000.{self.form}", "_errors-00000.log")]
+        beside = [] if self.form == "parquet" else [self.beside("json")]
+        return shards if self.folder else [self.path, *beside, *shards]
+
+
+def check_output(inputs: Inputs, output: Output, *, dtype: str, on_error: OnError) -> None:
+    """Find out what is wrong with the output before the work for it is done.
+
+    Raises:
+        OSError: it cannot be written, or is a folder of others.
+        ValueError: it is among the inputs, or cannot hold what it would get.
+    """
+    if output.form == "npy" and on_error == "null" and not dtype.startswith("float"):
+        raise refusal("null_integer", dtype=dtype)
+    if output.form == "npy" and inputs.keep:
+        raise refusal("npy_columns")
+    if VECTOR in inputs.keep:
+        raise refusal("column_name", column=VECTOR)
+    _check_inputs(inputs, output)
+    folder = output.path.parent
+    if not folder.is_dir():
+        raise refusal("no_folder", folder=folder)
+    if not output.folder:
+        check_writable(output.path)
+    if not output.parts.exists():
+        check_writable(output.parts)
+    elif any(output.parts.iterdir()) and not (output.parts / NAME).exists():
+        raise refusal("foreign_folder", folder=output.parts)
+
+
+def check_stdout(inputs: Inputs) -> int:
+    """Return the descriptor to write JSON lines to.
+
+    Raises:
+        ValueError: it is closed, or the file behind it is an input.
+    """
+    if sys.stdout is None:
+        raise refusal("stdout_closed")
+    descriptor = sys.stdout.fileno()
+    found = os.fstat(descriptor)
+    for file in inputs.files:
+        if stat.S_ISREG(found.st_mode) and _identity(file) == (found.st_dev, found.st_ino):
+            raise refusal("output_is_input", file=file, output="stdout")
+    if VECTOR in inputs.keep:
+        raise refusal("column_name", column=VECTOR)
+    return descriptor
+
+
+def _check_inputs(inputs: Inputs, output: Output) -> None:
+    """Refuse inputs that are, hold, or would find what the job writes or an earlier one wrote."""
+    identities = {_identity(file): file for file in inputs.files}
+    there = [path for path in (*output.files, output.errors, *output.parts.glob("part-*")) if path.is_file()]
+    for path in there:
+        if (same := identities.get(_identity(str(path)))) is not None:
+            raise refusal("output_is_input", file=same, output=path)
+    parts = output.parts.resolve()
+    for file in inputs.files:
+        if file != STDIN and parts in Path(file).resolve().parents:
+            raise refusal("input_in_output", file=file, output=output.parts)
+    for pattern in inputs.patterns:
+        for path in output.files:
+            if pattern not in inputs.files and _finds(pattern, path):
+                raise refusal("output_in_pattern", pattern=pattern, output=path)
+    written = [_was_written(file) for file in inputs.files]
+    if any(written) and not all(written):
+        ours, other = inputs.files[written.index(True)], inputs.files[written.index(False)]
+        raise refusal("output_again", file=ours, other=other)
+
+
+def _identity(file: str) -> tuple[int, int] | None:
+    """Tell one file from another whatever its names are; None where there is nothing to tell."""
+    try:
+        found = os.fstat(sys.stdin.fileno()) if file == STDIN else Path(file).stat()
+    except (OSError, ValueError):  # closed, or a stream of a test
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+
+
+def _finds(pattern: str, path: Path) -> bool:
+    """Tell whether a pattern would find a file that need not be there yet."""
+    parts = Path(pattern).parts
+    fixed = next((place for place, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    root = Path(*parts[:fixed]).resolve()
+    for target in (path.parent.resolve() / path.name, path.resolve()):
+        if target.is_relative_to(root) and _match(parts[fixed:], target.relative_to(root).parts):
+            return True
+    return False
+
+
+def _match(pattern: Sequence[str], names: Sequence[str]) -> bool:
+    """Match a path as glob does: ** stands for any number of folders, and no star for a leading dot."""
+    if not pattern or not names:
+        return not names and all(part == "**" for part in pattern)
+    hidden = names[0].startswith(".") and not pattern[0].startswith(".")
+    if pattern[0] == "**":
+        return _match(pattern[1:], names) or (not hidden and _match(pattern, names[1:]))
+    return not hidden and fnmatch(names[0], pattern[0]) and _match(pattern[1:], names[1:])
+
+
+def _was_written(file: str) -> bool:
+    """Tell whether a file holds vectors of this command."""
+    path = Path(file)
+    if file.lower().endswith(".parquet"):
+        from ov_minilm.bulk.parquet import was_written
+
+        return was_written(file)
+    if path.name.startswith("part-") and path.with_name(NAME).is_file():
+        return True
+    try:
+        beside = json.loads(path.with_name(f"{path.name}.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(beside, dict) and "fingerprint" in beside
