@@ -340,6 +340,6 @@ def test_a_file_in_another_format_is_refused(tmp_path: Path, name: str, content:
 def compress(content: bytes, codec: str) -> bytes:
     """Compress as the ending says."""
     if codec in (".gz", ".bz2"):
-        return (gzip if codec == ".gz" else bz2).compress(content)
+        return gzip.compress(content) if codec == ".gz" else bz2.compress(content)
     packed: bytes = pa.compress(content, codec="zstd", asbytes=True) if codec else content
     return packed
