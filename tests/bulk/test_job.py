@@ -562,7 +562,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
 
     assert 130 == process.returncode
     assert re.search(
-        rb"v.npy.parts keeps what is done, [24],000 rows; the same command goes on from there\n", said
+        rb"v.npy.parts keeps what is done, [1-9][0-9,]* rows; the same command goes on from there\n", said
     )
     assert [] == list((tmp_path / "v.npy.parts").glob(".*"))
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import run
-from corpora import content, write
+from support.corpora import content, write
 
 from ov_minilm.bulk.outputs import Output, check_output
 from ov_minilm.bulk.reader import find

@@ -22,7 +22,8 @@ from ov_minilm.artefact.drift_record import Gate
 from ov_minilm.artefact.manifest import file_facts
 from ov_minilm.bulk import job as jobs
 from ov_minilm.bulk.journal import NAME
-from ov_minilm.bulk.pipeline import Options
+from ov_minilm.bulk.outputs import Output
+from ov_minilm.bulk.pipeline import BulkOptions
 from ov_minilm.bulk.reader import find
 from ov_minilm.convert import source
 from ov_minilm.convert.build import build
@@ -52,8 +53,8 @@ def main(folder: Path) -> None:
         with Embedder.open(folder / "artefact", precision="f32") as embedder:
             np.save(folder / "vectors.npy", embedder.encode(TEXTS))
             (work / "texts.txt").write_text("one\ntwo\nthree\n", encoding="utf-8")
-            output = jobs.Output.parse(str(folder / "job"))
-            options = Options(rows_per_shard=2)
+            output = Output.parse(str(folder / "job"))
+            options = BulkOptions(rows_per_shard=2)
             jobs.run(find([str(work / "texts.txt")]), output, options, jobs.Local(embedder))
     (folder / "job/part-00001.parquet").unlink()  # as if the job was killed while it wrote this shard
     journal = folder / "job" / NAME
