@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support import checkpoints
 from support.artefact_cache import ArtefactCache
+from support.checkpoints import KINDS, SOON
 from support.processes import left_by_twenty as left_by_twenty  # until nothing asks for these here
 from support.processes import python as python
 from support.processes import run as run
@@ -56,18 +60,52 @@ def artefact_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytes
     return ArtefactCache(cache.mkdir("artefacts") if cache else session / "kept", session / "artefacts")
 
 
-@pytest.fixture(scope="session")
-def built(artefact_cache: ArtefactCache) -> Path:
-    """A folder with fp32/ and int8/, converted from the official checkpoint by the command line."""
-    for module in ("nncf", "sentence_transformers", PACKAGE.replace("-", "_")):
+def require_installed(*modules: str) -> None:
+    """Skip the test if one of these modules is not there."""
+    for module in modules:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: pip install -e '.[convert,dev]'")
+
+
+@pytest.fixture(scope="session")
+def built(artefact_cache: ArtefactCache) -> Path:
+    """A folder with fp32/, made from the official checkpoint by the command line, without torch."""
+    require_installed("safetensors", PACKAGE.replace("-", "_"))
+
+    def make(out: Path) -> None:
+        done = run("convert", PACKAGE, "--fp32-only", "-o", out)
+        assert done.returncode == 0, done.stderr.decode()
+
+    return artefact_cache.folder("fp32-only", make)
+
+
+@pytest.fixture(scope="session")
+def built_whole(artefact_cache: ArtefactCache) -> Path:
+    """A folder with fp32/ and int8/, converted from the official checkpoint: minutes, for slow tests."""
+    require_installed("nncf", "sentence_transformers", PACKAGE.replace("-", "_"))
 
     def make(out: Path) -> None:
         done = run("convert", PACKAGE, "-o", out, environment={FOLDER_VARIABLE: ""})
         assert done.returncode == 0, done.stderr.decode()
 
     return artefact_cache.folder("official", make)
+
+
+@pytest.fixture(scope="session")
+def converted(artefact_cache: ArtefactCache) -> Callable[[str], Path]:
+    """Return a function from a kind of small checkpoint to the folder that checkpoints.py writes for it."""
+    require_installed("nncf", "sentence_transformers", "onnx", "optimum")
+
+    def folder(kind: str) -> Path:
+        names = [name for name in KINDS if (name in SOON) == (kind in SOON)]
+
+        def make(out: Path) -> None:
+            out.mkdir()
+            subprocess.run([sys.executable, checkpoints.__file__, out, *names], check=True)
+
+        return artefact_cache.folder("-".join(names), make) / kind
+
+    return folder
 
 
 @pytest.fixture(scope="session")

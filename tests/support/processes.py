@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import io
 import os
+import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+from ov_minilm.cli import main
 
 
 def run(
@@ -23,6 +29,28 @@ def run(
         env={**os.environ, **(environment or {})},
         check=False,
     )
+
+
+def here(*arguments: str | Path, text: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run the command line in this process: for what ends before any work begins."""
+    before = sys.argv, sys.stdin, warnings.showwarning, signal.getsignal(signal.SIGTERM)
+    output, errors = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+    code: str | int | None = 0
+    try:
+        sys.argv, sys.stdin = ["ov-minilm", *map(str, arguments)], io.TextIOWrapper(io.BytesIO(text))
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            main()
+    except SystemExit as done:
+        code = done.code
+    finally:
+        sys.argv, sys.stdin, warnings.showwarning, _ = before
+        signal.signal(signal.SIGTERM, before[-1])
+    assert isinstance(code, int)
+    said = []
+    for stream in (output, errors):
+        stream.flush()
+        said.append(stream.buffer.getvalue())
+    return subprocess.CompletedProcess(arguments, code, *said)
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
