@@ -73,4 +73,4 @@ def test_the_shipped_golden_text_is_tokenized_as_recorded(shipped: Embedder) -> 
     golden = Manifest.read(SHIPPED).golden
 
     assert TEXT.startswith(golden.text)
-    assert golden.ids == tuple(shipped._tokens.windows([golden.text])[0][0].tolist())
+    assert golden.ids == tuple(shipped.tokenize([golden.text]).windows[0][0].tolist())

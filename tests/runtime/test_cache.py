@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,8 +20,12 @@ from support.processes import python
 from ov_minilm import CacheWarning, Embedder, SelfCheckFailed
 from ov_minilm.artefact.golden import Golden
 from ov_minilm.artefact.manifest import SHIPPED, Manifest
-from ov_minilm.runtime.backend import ops
+from ov_minilm.runtime.backend import ops, ov
 from ov_minilm.runtime.cache import STALE, SUFFIX, Cache
+from ov_minilm.runtime.cpus import threads
+from ov_minilm.runtime.engine import Engine
+from ov_minilm.runtime.plan import Options
+from ov_minilm.spec import Grid
 
 FACTS = {"grid": "1x16"}
 BLOB = bytes(range(256)) * 100
@@ -170,17 +175,17 @@ def test_a_whole_file_that_holds_a_wrong_model_is_found_out(
     expected = shipped.encode("a")
     with Embedder.open(cache_dir=tmp_path) as embedder:
         embedder.encode("a")
-        cache, (grid,) = embedder._engine._cache, embedder._engine.compiled
-        assert cache is not None
-        config = embedder._plan.config(grid)
-        facts = {"grid": str(grid), "config": config}
-        graph = embedder._engine.graph(grid)
-        result = graph.get_results()[0].input(0)  # every component one place too far: unit vectors still
-        order = np.roll(np.arange(384), 1)
-        moved = ops.gather(result.get_source_output(), order, np.int32(2))
-        result.replace_source_output(moved.output(0))
-        blob = embedder._engine._core.compile_model(graph, "CPU", config)
-        cache.store(str(grid), facts, BLOB if kind == "garbage" else blob.export_model().getvalue())
+    engine = Engine(SHIPPED, Manifest.read(SHIPPED), Options("CPU", "auto", "auto", threads(None)), None)
+    graph = engine.graph(Grid(1, 8))
+    result = graph.get_results()[0].input(0)  # every component one place too far: unit vectors still
+    order = np.roll(np.arange(384), 1)
+    moved = ops.gather(result.get_source_output(), order, np.int32(2))
+    result.replace_source_output(moved.output(0))
+    wrong = ov.Core().compile_model(graph, "CPU", engine.plan.config(Grid(1, 8))).export_model().getvalue()
+    path = entry(tmp_path)
+    header = path.read_bytes().split(b"\n", 2)[1]
+    rest = header + b"\n" + (BLOB if kind == "garbage" else wrong)
+    path.write_bytes(hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
 
     with Embedder.open(cache_dir=tmp_path) as embedder, pytest.warns(CacheWarning, match="is not used"):
         assert np.array_equal(expected, embedder.encode("a"))

@@ -23,8 +23,11 @@ from ov_minilm import (
     TruncationWarning,
     encode,
 )
+from ov_minilm.artefact.manifest import SHIPPED, Manifest
+from ov_minilm.runtime.engine import Engine
 from ov_minilm.runtime.output import DTYPES, Dtype, cast, shrink
 from ov_minilm.runtime.packing import Text, fill
+from ov_minilm.runtime.plan import Options
 from ov_minilm.spec import GRIDS, FloatArray
 
 POOL = [
@@ -94,18 +97,18 @@ def test_same_bits_in_every_way_to_run(precision: str, lowering: str) -> None:
 
 
 @pytest.mark.parametrize("lowering", ["native", "conv"])
-def test_same_bits_in_every_grid(lowering: Literal["native", "conv"]) -> None:
+def test_same_bits_in_every_grid(shipped: Embedder, lowering: Literal["native", "conv"]) -> None:
     """A text has the same bits in every grid that holds it and in every row of it."""
-    with Embedder.open(precision="f32", lowering=lowering) as embedder:
-        for text in ("a", "A man is slicing an onion.", "stone " * 50, "light " * 100):
-            ids = embedder._tokens.windows([text])[0]
-            vectors = set()
-            for grid in GRIDS:
-                for row in {0, grid.rows - 1} if grid.width >= len(ids[0]) else ():
-                    rows: list[list[Text]] = [*[[]] * row, [Text(ids[0])]]
-                    vectors.add(embedder._engine.run(fill(grid, rows))[0].tobytes())
+    engine = Engine(SHIPPED, Manifest.read(SHIPPED), Options("CPU", "f32", lowering, 2), None)
+    texts = ["a", "A man is slicing an onion.", "stone " * 50, "light " * 100]
+    for ((ids,),) in zip(shipped.tokenize(texts).windows, strict=True):
+        vectors = set()
+        for grid in GRIDS:
+            for row in {0, grid.rows - 1} if grid.width >= len(ids) else ():
+                rows: list[list[Text]] = [*[[]] * row, [Text(ids)]]
+                vectors.add(engine.run(fill(grid, rows))[0].tobytes())
 
-            assert 1 == len(vectors)
+        assert 1 == len(vectors)
 
 
 def test_threads_change_no_bits(alone: FloatArray) -> None:
@@ -495,16 +498,18 @@ def test_a_fork_is_noticed(use: str) -> None:
 def test_a_fork_in_the_middle_of_a_call_is_noticed() -> None:
     """Where another thread was encoding at the fork, the child still gets the error, and no deadlock."""
     done = python(
-        "import os, sys, warnings\n"
+        "import os, sys, threading, warnings\n"
         "warnings.simplefilter('ignore', DeprecationWarning)\n"
         "from ov_minilm import Embedder, ForkedProcess\n"
         "e = Embedder.open()\n"
-        "s = e._scheduler; s._changed.acquire()\n"  # as threads that are gone left it
+        "begun = threading.Event()\n"
+        "texts = [f'text {i}' for i in range(5000)]\n"
+        "run = lambda: e.encode(texts, progress=lambda *_: begun.set())\n"
+        "threading.Thread(target=run).start(); begun.wait(60)\n"
         "pid = os.fork()\n"
         "if pid == 0:\n"
         "    try: e.encode('a')\n"
         "    except ForkedProcess: e.close(); sys.exit(7)\n"
-        "s._changed.release()\n"
         "sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
     )
 
