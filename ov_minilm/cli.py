@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -202,6 +202,11 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Rows per output file of a folder. An interrupted job goes on at the first unfinished one.",
 )
+@click.option(
+    "--reuse",
+    type=PATH,
+    help="Keep all vectors in this folder, 1.6 kB a text; texts that are there are not computed again.",
+)
 @click.option("--overwrite", is_flag=True, help="Begin anew, whatever an earlier job left unfinished.")
 @click.option("--progress/--no-progress", default=None, help="Default: on a terminal, when it takes long.")
 @click.option(
@@ -234,6 +239,7 @@ def encode(
     dtype: Dtype,
     on_error: OnError,
     rows_per_shard: int,
+    reuse: Path | None,
     overwrite: bool,
     progress: bool | None,
     engine: str,
@@ -257,8 +263,9 @@ def encode(
     from ov_minilm.artefact.manifest import SHIPPED
     from ov_minilm.bulk import inputs as bulk_inputs
     from ov_minilm.bulk import job, outputs, reader
-    from ov_minilm.bulk.pipeline import BulkOptions
+    from ov_minilm.bulk.pipeline import MODEL_FACTS, BulkOptions, Encoder
     from ov_minilm.bulk.refusals import refusal
+    from ov_minilm.bulk.reuse import ReusingEmbedder
     from ov_minilm.runtime.embedder import Embedder
 
     def say(line: str) -> None:
@@ -278,6 +285,8 @@ def encode(
     for option in ("--actors", "--ship") if engine == "local" else ():
         if option in given:
             raise refusal("no_effect", option=option, where="without --engine ray")
+    if engine == "ray" and reuse is not None:
+        raise refusal("no_effect", option="--reuse", where="with --engine ray")
     if files in ((), ("-",)) and sys.stdin is not None and sys.stdin.isatty():
         say("reading texts from the terminal, one a line; Ctrl-D ends")
     keep = [name for name in (id_column, *(keep_columns or "").split(",")) if name]
@@ -293,11 +302,17 @@ def encode(
         typed=target is not None and target.form == "parquet",
         on_error=on_error,
     )
+
+    def open_encoder(stack: ExitStack) -> Encoder:
+        embedder = stack.enter_context(Embedder.open(**options))
+        if reuse is None:
+            return embedder
+        return stack.enter_context(closing(ReusingEmbedder(embedder, reuse, truncate, MODEL_FACTS)))
+
     with ExitStack() as stack:
         if target is None:
             stdout = stack.enter_context(open(outputs.check_stdout(inputs), "wb", 0, closefd=False))
-            embedder = stack.enter_context(Embedder.open(**options))
-            done = job.stream(inputs, settings, stdout, embedder, say=say, progress=progress)
+            done = job.stream(inputs, settings, stdout, open_encoder(stack), say=say, progress=progress)
         else:
             outputs.check_output(inputs, target, dtype=dtype, on_error=on_error)
             if engine == "ray":
@@ -308,7 +323,7 @@ def encode(
                 opening = EmbedderOptions(there, **options)
                 worker: job.Backend = stack.enter_context(on_ray(opening, cpus=cpus, actors=actors))
             else:
-                worker = job.Local(stack.enter_context(Embedder.open(**options)))
+                worker = job.Local(open_encoder(stack))
             done = job.run(inputs, target, settings, worker, overwrite=overwrite, say=say, progress=progress)
             vectors = _count(done.rows - done.nulls, "vector")
             nulls = f", {_count(done.nulls, 'null')}" if done.nulls else ""

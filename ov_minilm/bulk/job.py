@@ -22,6 +22,7 @@ from ov_minilm.bulk.outputs import Output
 from ov_minilm.bulk.pipeline import (
     BulkOptions,
     EncodedRows,
+    Encoder,
     Job,
     encode,
     make_sink,
@@ -31,7 +32,6 @@ from ov_minilm.bulk.pipeline import (
 )
 from ov_minilm.bulk.sink import Form, Sink, json_lines
 from ov_minilm.files import whole
-from ov_minilm.runtime.embedder import Embedder
 
 UNFINISHED = (".part-*", "._errors-*")  # what a killed process was writing
 WRITTEN = (*UNFINISHED, "part-*", "_errors-*.log")
@@ -51,7 +51,7 @@ class Backend(Protocol):
 class Local:
     """This process."""
 
-    embedder: Embedder
+    embedder: Encoder
 
     def sink(self, inputs: Inputs, options: BulkOptions, form: Form) -> Sink:
         """Say what the vectors are like, and what made them."""
@@ -121,7 +121,7 @@ def stream(
     inputs: Inputs,
     options: BulkOptions,
     file: IO[bytes],
-    embedder: Embedder,
+    embedder: Encoder,
     *,
     say: Callable[[str], None],
     progress: bool | None = None,

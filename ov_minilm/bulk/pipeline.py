@@ -21,6 +21,7 @@ from ov_minilm.bulk.inputs import Inputs
 from ov_minilm.bulk.journal import Done
 from ov_minilm.bulk.reader import Reader
 from ov_minilm.bulk.refusals import bad_row
+from ov_minilm.bulk.reuse import Pending, ReusingEmbedder, Texts
 from ov_minilm.bulk.rows import Block, OnError, Position, Rows, apply_error_policy
 from ov_minilm.bulk.sink import Form, Sink
 from ov_minilm.errors import BadRow
@@ -29,6 +30,8 @@ from ov_minilm.runtime.embedder import Embedder
 from ov_minilm.runtime.output import Dtype, Vectors, formed
 from ov_minilm.runtime.tokens import Tokenized, Truncate
 from ov_minilm.spec import FloatArray
+
+Encoder = Embedder | ReusingEmbedder
 
 SHARD_ROWS = 65_536
 AHEAD_TOKENS = 1 << 16  # handed to the engine before their vectors are waited for: a second of work or two
@@ -79,7 +82,7 @@ class Job:
         return self.folder / f"_errors-{shard:05}.log"
 
 
-def make_sink(embedder: Embedder, inputs: Inputs, options: BulkOptions, form: Form) -> Sink:
+def make_sink(embedder: Encoder, inputs: Inputs, options: BulkOptions, form: Form) -> Sink:
     """Say what the files will hold, and what they say of themselves.
 
     Raises:
@@ -200,14 +203,14 @@ def plan(inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]) -> Itera
 
 
 def encode(
-    rows: Iterable[Rows], embedder: Embedder, options: BulkOptions
+    rows: Iterable[Rows], embedder: Encoder, options: BulkOptions
 ) -> Generator[EncodedRows, None, None]:
     """Yield rows with their vectors, in order.
 
     Raises:
         BadRow: with on_error="stop".
     """
-    waiting: deque[tuple[Rows, Rows, Tokenized, Future[FloatArray]]] = deque()
+    waiting: deque[tuple[Rows, Rows, Tokenized | Texts, Future[FloatArray] | Pending]] = deque()
     ahead = 0
     stop: BadRow | None = None
     try:
@@ -218,7 +221,7 @@ def encode(
             except BadRow as error:  # what came before it is finished first
                 stop = error
                 break
-            waiting.append((checked, kept, tokenized, embedder.submit(tokenized)))
+            waiting.append((checked, kept, tokenized, embedder.submit(tokenized)))  # type: ignore[arg-type]  # its own
             ahead += sum(tokenized.tokens)
             while ahead > AHEAD_TOKENS:
                 ahead -= sum(waiting[0][2].tokens)
@@ -234,7 +237,7 @@ def encode(
             future.cancel()  # or closing the embedder would finish them
 
 
-def _tokenize(rows: Rows, embedder: Embedder, truncate: Truncate) -> tuple[Rows, Tokenized]:
+def _tokenize(rows: Rows, embedder: Encoder, truncate: Truncate) -> tuple[Rows, Tokenized | Texts]:
     """Tokenize what is there; with truncate="error", texts that are too long become bad rows."""
     places = [place for place, text in enumerate(rows.texts) if text is not None]
     texts = [text for text in rows.texts if text is not None]
@@ -251,7 +254,11 @@ def _tokenize(rows: Rows, embedder: Embedder, truncate: Truncate) -> tuple[Rows,
 
 
 def _encoded(
-    rows: Rows, kept: Rows, tokenized: Tokenized, future: Future[FloatArray], options: BulkOptions
+    rows: Rows,
+    kept: Rows,
+    tokenized: Tokenized | Texts,
+    future: Future[FloatArray] | Pending,
+    options: BulkOptions,
 ) -> EncodedRows:
     vectors = formed(future.result(), options.dimensions, options.dtype)
     block = Block(kept.texts, kept.columns, _spread(vectors, kept.texts))

@@ -1,0 +1,185 @@
+"""Vectors that earlier jobs computed, kept in a folder: a later job computes only the texts that are new.
+
+A text has the same bits in every batch, so a vector that was kept is the one that would be computed, and the
+output of a job has the same bytes with and without the folder. What decides a vector beside the text (the
+artefact, precision, kernel, how long texts are cut) names a folder of its own in it.
+
+A segment is two files: records of vector, tokens and whether the text was cut; and, written after them, the
+16-byte hashes of their texts. Segments are only added, each is there whole or not at all, and several jobs
+may add to one folder at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ov_minilm.files import whole
+from ov_minilm.runtime.embedder import Embedder, Info
+from ov_minilm.runtime.output import Vectors
+from ov_minilm.runtime.tokens import Tokenized, Truncate
+from ov_minilm.spec import FloatArray
+
+HASH_BYTES = 16
+SEGMENT_TEXTS = 32_768  # that are written at a time, 50 MB
+
+Hashes = NDArray[np.uint64]  # [N, 2] of texts
+
+
+class KeptVectors:
+    """The vectors in one folder. One thread uses it."""
+
+    def __init__(self, folder: Path, facts: Mapping[str, object], dim: int) -> None:
+        """Read which texts are there, 24 bytes of memory each; make the folder if there is none.
+
+        Raises:
+            OSError: the folder cannot be used.
+        """
+        name = hashlib.sha256(json.dumps(dict(facts), sort_keys=True).encode()).hexdigest()[:16]
+        self._folder = folder / name
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._record = np.dtype([("vector", "<f4", (dim,)), ("tokens", "<u4"), ("cut", "?")])
+        self._segments: list[NDArray[Any]] = []
+        hashes = [np.empty((0, 2), np.uint64)]
+        for path in sorted(self._folder.glob("*.hashes.npy")):
+            hashes.append(np.load(path))
+            self._segments.append(np.load(_records(path), mmap_mode="r"))
+        everything = np.concatenate(hashes)
+        order = np.argsort(everything[:, 0], kind="stable")
+        self._hashes: Hashes = everything[order]
+        lengths = [len(segment) for segment in self._segments]
+        self._segment = np.repeat(np.arange(len(lengths)), lengths)[order].astype(np.int32)
+        self._row = np.concatenate([np.arange(n) for n in [0, *lengths]])[order].astype(np.int32)
+        self._new: dict[bytes, NDArray[Any]] = {}  # records of texts that are not written yet
+
+    def find(self, texts: Sequence[str]) -> dict[int, NDArray[Any]]:
+        """Return the records that are kept, by the index of their text."""
+        keys = [_hash(text) for text in texts]
+        hashes = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
+        at = np.searchsorted(self._hashes[:, 0], hashes[:, 0])
+        places = np.minimum(at, max(len(self._hashes) - 1, 0))
+        found = (self._hashes[places] == hashes).all(1) if len(self._hashes) else np.zeros(len(texts), bool)
+        records = {
+            int(index): self._segments[self._segment[places[index]]][self._row[places[index]]]
+            for index in np.flatnonzero(found)
+        }
+        return records | {i: self._new[key] for i, key in enumerate(keys) if key in self._new}
+
+    def add(self, texts: Iterable[str], vectors: FloatArray, tokens: Iterable[int], cut: set[int]) -> None:
+        """Keep vectors [N, D]; a full segment is written at once, the rest by `write`."""
+        for index, (text, vector, count) in enumerate(zip(texts, vectors, tokens, strict=True)):
+            self._new[_hash(text)] = np.array((vector, count, index in cut), self._record)
+        if len(self._new) >= SEGMENT_TEXTS:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is new as a segment."""
+        if not self._new:
+            return
+        path = self._folder / f"{uuid.uuid4().hex}.hashes.npy"
+        with whole(_records(path)) as file:
+            np.save(file, np.array(list(self._new.values()), self._record))
+        with whole(path) as file:  # from now on the segment is there
+            np.save(file, np.frombuffer(b"".join(self._new), np.uint64).reshape(-1, 2))
+        self._new = {}
+
+
+def _records(hashes: Path) -> Path:
+    return hashes.with_name(hashes.name.replace(".hashes.", ".records."))
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Texts of which some have vectors already, as `Tokenized` for the others."""
+
+    texts: Sequence[str]
+    kept: Mapping[int, NDArray[Any]]
+    new: list[int]
+    tokenized: Tokenized  # of the new ones
+    tokens: list[int]
+    truncated: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The vectors of texts, as soon as the new ones are there."""
+
+    texts: Texts
+    future: Future[FloatArray]
+    vectors: KeptVectors
+
+    def result(self) -> FloatArray:  # -> [N, D]
+        """Wait for the new vectors, keep them, and return all, in the order of the texts."""
+        found, texts = self.future.result(), self.texts
+        out = np.empty((len(texts.texts), found.shape[1]), np.float32)
+        out[texts.new] = found
+        for index, record in texts.kept.items():
+            out[index] = record["vector"]
+        cut = set(texts.tokenized.truncated)
+        self.vectors.add((texts.texts[i] for i in texts.new), found, texts.tokenized.tokens, cut)
+        return out
+
+    def cancel(self) -> bool:
+        """Leave the queue."""
+        return self.future.cancel()
+
+
+class ReusingEmbedder:
+    """Does for a job what an Embedder does, and computes only texts whose vectors are not kept."""
+
+    def __init__(self, embedder: Embedder, folder: Path, truncate: Truncate, facts: Iterable[str]) -> None:
+        """Use a folder for the vectors of this Embedder; `facts` name what of `info` decides them."""
+        self._embedder = embedder
+        decides = {name: getattr(embedder.info, name) for name in facts}
+        windows = "mean" if truncate == "mean" else "end"  # with "error" nothing that is too long comes here
+        self._vectors = KeptVectors(folder, decides | {"truncate": windows}, embedder.spec.dim)
+        self.reused = 0  # texts so far
+
+    @property
+    def info(self) -> Info:
+        """What runs here and how."""
+        return self._embedder.info
+
+    def encode(
+        self, texts: Sequence[str], *, dimensions: int | None = None, dtype: Any = "float32"
+    ) -> Vectors:
+        """Do as `Embedder.encode` does."""
+        return self._embedder.encode(texts, dimensions=dimensions, dtype=dtype)
+
+    def count_tokens(self, texts: str) -> int:
+        """Do as `Embedder.count_tokens` does."""
+        return self._embedder.count_tokens(texts)
+
+    def tokenize(self, texts: Sequence[str], *, truncate: Truncate) -> Texts:
+        """Tokenize the texts that are new."""
+        kept = self._vectors.find(texts)
+        new = [index for index in range(len(texts)) if index not in kept]
+        tokenized = self._embedder.tokenize([texts[index] for index in new], truncate=truncate)
+        counts = {index: int(record["tokens"]) for index, record in kept.items()}
+        counts |= dict(zip(new, tokenized.tokens, strict=True))
+        cut = {index for index, record in kept.items() if record["cut"]}
+        cut |= {new[index] for index in tokenized.truncated}
+        tokens = [counts[index] for index in range(len(texts))]
+        return Texts(texts, kept, new, tokenized, tokens, sorted(cut))
+
+    def submit(self, texts: Texts) -> Pending:
+        """Put the new texts into the queue."""
+        self.reused += len(texts.kept)
+        return Pending(texts, self._embedder.submit(texts.tokenized), self._vectors)
+
+    def close(self) -> None:
+        """Write what is new; the Embedder stays open."""
+        self._vectors.write()
