@@ -15,8 +15,9 @@ from support.processes import run
 from support.rows import row
 
 from ov_minilm import Embedder
+from ov_minilm.artefact.manifest import SHIPPED, Manifest
 from ov_minilm.measure.command import Result, sentences
-from ov_minilm.measure.row import FP32, OURS, RATIO, Row, shipped_fingerprint
+from ov_minilm.measure.row import FP32, OURS, RATIO, Row
 
 FIGURES = {
     f"sentences/{OURS}/texts_per_s": 1000,
@@ -62,19 +63,22 @@ def test_only_a_noisy_machine_is_called_noisy(shipped: Embedder) -> None:
     assert "This machine is noisy" in "\n".join(sentences(result(shipped, {}, noisy=True)))
 
 
-@pytest.mark.slow
+FROZEN = Path(__file__).parents[1] / "frozen/0.1.0/artefact"  # small: measured in seconds
+
+
+@pytest.mark.parametrize("model", [FROZEN, pytest.param(SHIPPED, marks=pytest.mark.slow)])
 def test_without_an_fp32_artefact_ours_is_measured_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path
 ) -> None:
     """With a line that says how to get one; the page opens, and every line of JSON is a row."""
     monkeypatch.chdir(tmp_path)
 
-    done = run("bench", "--seconds", "5", "--json", "--report", "page.html")
+    done = run("bench", model, "--seconds", "5", "--json", "--report", "page.html")
 
     assert 0 == done.returncode, done.stderr.decode()
     rows = [Row(**json.loads(line)) for line in done.stdout.splitlines()]
     assert {OURS} == {row.contender for row in rows} - {f"{OURS} conv", f"{OURS} native"}
-    assert {shipped_fingerprint()} == {row.artefact for row in rows}
+    assert {Manifest.read(model).fingerprint} == {row.artefact for row in rows}
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "FP32 was not measured: make it with `ov-minilm convert`" in page
     assert page.rstrip().endswith("</html>")

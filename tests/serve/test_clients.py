@@ -158,6 +158,18 @@ print(json.dumps(embedding.get_text_embedding_batch(texts) + [embedding.get_quer
     assert np.array_equal(vectors[[0, 1, 2, 3, 4, 0]], ask(code, server))
 
 
+@pytest.mark.parametrize("form", [{}, {"encoding_format": "float"}, {"encoding_format": None}], ids=str)
+def test_what_litellm_sends(server: Running, vectors: FloatArray, form: dict[str, Any]) -> None:
+    """Its requests go through the openai package too: as they are, for numbers, and with a null for them."""
+    openai = pytest.importorskip("openai")
+
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY) as client:
+        body = {"model": "all-MiniLM-L6-v2", "input": TEXTS, **form}
+        answer = client.post("/embeddings", cast_to=object, body=body)
+
+    assert np.array_equal(vectors, np.array([one["embedding"] for one in answer["data"]], np.float32))
+
+
 @pytest.mark.slow  # a quarter of a minute to import
 def test_litellm(server: Running, vectors: FloatArray) -> None:
     """The gateway's own client, with and without encoding_format."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import io
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Awaitable, Callable
@@ -32,25 +32,34 @@ def run(
 
 
 def here(*arguments: str | Path, text: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run the command line in this process: for what ends before any work begins."""
+    """Run the command line in this process: for what ends before any work begins.
+
+    Its streams are files, for the system is asked what they are.
+    """
     before = sys.argv, sys.stdin, warnings.showwarning, signal.getsignal(signal.SIGTERM)
-    output, errors = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
     code: str | int | None = 0
-    try:
-        sys.argv, sys.stdin = ["ov-minilm", *map(str, arguments)], io.TextIOWrapper(io.BytesIO(text))
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-            main()
-    except SystemExit as done:
-        code = done.code
-    finally:
-        sys.argv, sys.stdin, warnings.showwarning, _ = before
-        signal.signal(signal.SIGTERM, before[-1])
-    assert isinstance(code, int)
-    said = []
-    for stream in (output, errors):
-        stream.flush()
-        said.append(stream.buffer.getvalue())
-    return subprocess.CompletedProcess(arguments, code, *said)
+    with contextlib.ExitStack() as stack:
+        given, out, err = (
+            stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in range(3)
+        )
+        given.buffer.write(text)
+        given.seek(0)
+        try:
+            sys.argv, sys.stdin = ["ov-minilm", *map(str, arguments)], given
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                main()
+        except SystemExit as done:
+            code = done.code
+        finally:
+            sys.argv, sys.stdin, warnings.showwarning, _ = before
+            signal.signal(signal.SIGTERM, before[-1])
+        assert isinstance(code, int)
+        said = []
+        for stream in (out, err):
+            stream.flush()
+            stream.seek(0)
+            said.append(stream.read().encode())
+        return subprocess.CompletedProcess(arguments, code, *said)
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
