@@ -48,6 +48,8 @@ def page(source: str) -> tuple[str, list[Path]]:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[2]))
         if target in PAGES:
             return f"{match[1]}{PAGES[target]}{match[3] or ''})"
+        if target == "README.md":
+            return f"{match[1]}index.md)"
         if target.startswith("docs/"):
             return f"{match[1]}{target.removeprefix('docs/')}{match[3] or ''})"
         if not match[1].startswith("!"):

@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from support.serving import Running, running
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SERVER = "http://127.0.0.1:8000"  # of the pages; a server on a free port stands in for it
 PLAIN = ("text", "json", "nginx", "ini", "yaml", "sql")  # shown, not run
 NOT_RUN = re.compile(r"<!-- (not run: \w.{8,}|tests/(?P<test>\S+\.py) runs this) -->")
@@ -90,7 +90,7 @@ def server() -> Iterator[Running]:
         yield found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_blocks_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """The blocks of a page run one after the other in an empty folder, and print what the page says."""
     found = [block for block in blocks(page) if runs(block)]
@@ -123,7 +123,7 @@ def test_blocks_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest) 
             )
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_blocks_that_do_not_run_say_why(page: Path) -> None:
     """Each block is run here or by a test that it names, or says what it needs; all Python parses."""
     extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8")

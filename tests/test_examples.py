@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 TICKETS = EXAMPLES / "tickets.tsv"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
 
 def run(folder: Path, command: list[str]) -> list[str]:
@@ -27,11 +27,11 @@ def run(folder: Path, command: list[str]) -> list[str]:
     return done.stdout.splitlines()
 
 
-def as_in_readme(name: str, folder: Path) -> list[str]:
-    """Run an example with the words of the README, in a folder with copies of what it needs."""
+def as_on_its_page(name: str, folder: Path) -> list[str]:
+    """Run an example with the words of examples/README.md, in a folder with copies of what it needs."""
     shutil.copytree(EXAMPLES, folder / "examples")
-    shutil.copy(ROOT / "README.md", folder)
-    line = next(line for line in README.splitlines() if line.startswith(f"    python examples/{name} "))
+    shutil.copytree(ROOT / "docs", folder / "docs")
+    line = next(line for line in PAGE.splitlines() if line.startswith(f"python examples/{name} "))
     return run(folder, shlex.split(line, comments=True)[1:])
 
 
@@ -83,18 +83,17 @@ def test_search_keeps_up_with_its_folder(notes: Path) -> None:
     assert ["stars.txt", "money.txt"] == search(notes, "an eclipse")
 
 
-def test_search_answers_from_the_readme(tmp_path: Path) -> None:
-    """The README is found to say itself what happens to long texts."""
+def test_search_answers_from_the_documentation(tmp_path: Path) -> None:
+    """The page on long texts is found first for what happens to them."""
     pytest.importorskip("duckdb", reason="pip install -e '.[examples]'")
-    lines = as_in_readme("search.py", tmp_path)
+    lines = as_on_its_page("search.py", tmp_path)
 
-    assert {"README.md"} == {line.split()[1] for line in lines[::2]}
-    assert "**Long texts.**" in "".join(lines)
+    assert "long-texts.md" == Path(lines[0].split()[1]).name
 
 
 def test_duplicates_are_grouped(tmp_path: Path) -> None:
     """Pairs that were written to say the same stand together; nothing else is printed."""
-    groups = "\n".join(as_in_readme("duplicates.py", tmp_path)).split("\n\n")
+    groups = "\n".join(as_on_its_page("duplicates.py", tmp_path)).split("\n\n")
 
     assert (
         "I was charged twice for the same order.\nYou charged me two times for one and the same order."
@@ -105,7 +104,7 @@ def test_duplicates_are_grouped(tmp_path: Path) -> None:
 
 def test_zero_shot_sorts_most_tickets_right(tmp_path: Path) -> None:
     """Five descriptions sort sixty tickets, of which at least fifty go where their author meant them."""
-    *lines, verdict = as_in_readme("zero_shot.py", tmp_path)
+    *lines, verdict = as_on_its_page("zero_shot.py", tmp_path)
 
     assert 60 == len(lines)
     assert {"delivery", "billing", "account", "defect", "return"} == {line.split("\t")[0] for line in lines}
@@ -116,7 +115,7 @@ def test_clusters_are_listed_and_drawn(tmp_path: Path) -> None:
     """Every ticket is listed once, in five clusters, and the picture has their colours."""
     for library in ("sklearn", "matplotlib"):
         pytest.importorskip(library, reason="pip install -e '.[examples]'")
-    lines = as_in_readme("cluster.py", tmp_path)
+    lines = as_on_its_page("cluster.py", tmp_path)
 
     texts = [line.split("\t")[1] for line in TICKETS.read_text(encoding="utf-8").splitlines()]
     assert sorted(texts) == sorted(line.strip() for line in lines if line.startswith(" "))

@@ -79,7 +79,7 @@ def test_whoever_is_ahead_is_listed(kept: list[Row]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["speed", "race", "serving", "smaller_vectors", "memory", "limit", "jobs", "billion"]
+    "name", ["reasons", "speed", "race", "serving", "smaller_vectors", "memory", "limit", "jobs", "billion"]
 )
 def test_a_table_without_rows_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Instead of showing figures of another artefact."""

@@ -373,7 +373,7 @@ console.log(JSON.stringify((await client.embed({model: "all-minilm", input})).em
 
 
 def test_curl(server: Running, vectors: FloatArray) -> None:
-    """The line of the README."""
+    """The line that `serve --help` shows."""
     done = subprocess.run(
         [
             *("curl", "--silent", "--fail", f"{server.url}/v1/embeddings"),

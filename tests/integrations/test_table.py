@@ -1,4 +1,4 @@
-"""The README's table for those who come from elsewhere: every row runs, and installs what it needs."""
+"""The table of libraries in docs/migrating.md: every row runs, and installs what it needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from support.processes import python
 
 ROOT = Path(__file__).parents[2]
 TABLE = (
-    (ROOT / "README.md").read_text(encoding="utf-8").partition("| from | install | write |\n")[2].splitlines()
+    (ROOT / "docs/migrating.md")
+    .read_text(encoding="utf-8")
+    .partition("| from | install | write |\n")[2]
+    .splitlines()
 )
 ROWS = {
     row[0]: (row[1].strip("`"), [code.strip("`") for code in row[2].split("<br>")])
@@ -52,7 +55,7 @@ def test_what_a_row_says_works(row: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
         pytest.importorskip(MODULES[extra], reason=f"pip install -e '.[{extra}]'")
     monkeypatch.chdir(tmp_path)
 
-    exec("\n".join(lines), {})  # noqa: S102  # the README is ours
+    exec("\n".join(lines), {})  # noqa: S102  # the page is ours
 
 
 @pytest.mark.parametrize("row", ["LangChain", "LlamaIndex", "Chroma", "Haystack"])
