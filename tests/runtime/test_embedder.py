@@ -71,10 +71,10 @@ def test_same_text_same_bits_in_any_company(shipped: Embedder, alone: FloatArray
 @pytest.mark.parametrize("lowering", ["native", "conv"])
 @pytest.mark.parametrize("precision", ["auto", "f32", "bf16"])
 def test_same_bits_in_every_way_to_run(precision: str, lowering: str) -> None:
-    """300 texts of 1 to 250 words, shuffled, alone and together, in every precision, lowered or not."""
+    """120 texts of 1 to 250 words, shuffled, alone and together, in every precision, lowered or not."""
     rng = np.random.default_rng(0)
     words = " ".join(POOL).split()
-    texts = [" ".join(rng.choice(words, rng.integers(1, 250 if i % 4 == 0 else 40))) for i in range(300)]
+    texts = [" ".join(rng.choice(words, rng.integers(1, 250 if i % 4 == 0 else 40))) for i in range(120)]
     try:
         embedder = Embedder.open(precision=precision, lowering=lowering)  # type: ignore[arg-type]
     except PrecisionUnavailable as reason:
@@ -84,7 +84,7 @@ def test_same_bits_in_every_way_to_run(precision: str, lowering: str) -> None:
         order = rng.permutation(len(texts))
 
         assert embedder.encode([texts[i] for i in order]).tobytes() == together[order].tobytes()
-        for i in range(0, len(texts), 5):
+        for i in range(0, len(texts), 3):
             assert embedder.encode(texts[i]).tobytes() == together[i].tobytes()
 
 
@@ -267,7 +267,7 @@ def test_sixty_four_threads_get_what_one_gets(shipped: Embedder, alone: FloatArr
 
     def work(seed: int) -> None:
         rng = np.random.default_rng(seed)
-        for size in (1, 3, 24, 1, 40):
+        for size in (1, 3, 40 if seed % 8 == 0 else 8):
             order = rng.integers(0, len(POOL), size)
             found = shipped.encode(POOL[order[0]] if size == 1 else [POOL[i] for i in order])
             if found.tobytes() != alone[order].tobytes():
