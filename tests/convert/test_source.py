@@ -123,6 +123,7 @@ def test_layers_width_length_pooling_and_prompts_are_the_checkpoints(tmp_path: P
             "default_prompt_name is 'query'",
         ),
         ("tokenizer_config.json", {"truncation_side": "left"}, "truncation_side is 'left', not 'right'"),
+        ("tokenizer.json", {"post_processor": None}, "an empty one would have none"),  # no special tokens
     ],
 )
 def test_what_cannot_be_done_exactly_is_refused(
@@ -156,17 +157,6 @@ def test_a_step_that_artefacts_lack_is_refused(tmp_path: Path, kind: Kind, messa
         find(str(folder), None, sha256)
 
 
-def test_a_transformer_elsewhere_is_refused(tmp_path: Path) -> None:
-    """The layout with the encoder in a folder of its own is named, not half read."""
-    folder, sha256 = small(tmp_path, Kind())
-    steps = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-    steps[0]["path"] = "0_Transformer"
-    (folder / "modules.json").write_text(json.dumps(steps), encoding="utf-8")
-
-    with pytest.raises(SourceRefused, match="the Transformer is in 0_Transformer/"):
-        find(str(folder), None, sha256)
-
-
 def test_a_torn_file_of_weights_is_refused(tmp_path: Path) -> None:
     """A file that is no safetensors file is refused by name, though its hash is what was asked for."""
     folder, _ = small(tmp_path, Kind())
@@ -177,12 +167,21 @@ def test_a_torn_file_of_weights_is_refused(tmp_path: Path) -> None:
         find(str(folder), None, file_facts(weights).sha256)
 
 
+ELSEWHERE = json.dumps(
+    [
+        {"path": f"{i}_{name}", "type": f"sentence_transformers.models.{name}"}
+        for i, name in enumerate(MODULES)
+    ]
+)
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
         ("config.json", '{"model_type": "bert"}', "config.json: no hidden_size, num_hidden_layers, num_att"),
         ("modules.json", '[{"type": "sentence_transformers.models.Transformer"}]', "no type or no path"),
         ("modules.json", "{}", "modules.json: dict, expected list"),
+        ("modules.json", ELSEWHERE, "the Transformer is in 0_Transformer/"),
         ("tokenizer.json", '{"version": "1.0"', "tokenizer.json: "),
         ("tokenizer.json", '{"model": {"type": "WordPiece"', "tokenizer.json: "),
         ("sentence_bert_config.json", "nothing", "sentence_bert_config.json: Expecting value"),
@@ -207,6 +206,7 @@ def test_a_broken_file_is_named(tmp_path: Path, file: str, content: str, message
             "no such file, nor model.safetensors.index.json, .*; a source holds one of these",
         ),
         ("config.json", "config.json: no such file; a source holds config.json, "),
+        ("1_Pooling/config.json", "1_Pooling/config.json: no such file"),
         ("modules.json", "modules.json: no such file; a source holds config.json, modules.json, "),
         (
             "tokenizer.json vocab.txt",
@@ -258,15 +258,6 @@ def test_shards_are_read_as_one(tmp_path: Path) -> None:
         find(str(folder), None, sha256)
 
 
-def test_a_tokenizer_without_special_tokens_is_refused(tmp_path: Path) -> None:
-    """An empty text would have no token at all, and no vector."""
-    folder, sha256 = small(tmp_path, Kind())
-    edit(folder / "tokenizer.json", post_processor=None)
-
-    with pytest.raises(SourceRefused, match="an empty one would have none"):
-        find(str(folder), None, sha256)
-
-
 def test_the_length_is_at_most_the_position_table(tmp_path: Path) -> None:
     """Without a length of its own, or with a longer one, a checkpoint reads as far as it has positions."""
     folder, sha256 = small(tmp_path, Kind(max_tokens=4096))
@@ -290,14 +281,6 @@ def test_what_cannot_be_found_is_said(source: str, revision: str | None, message
     """A source that is no folder, package or hub id, or lacks a revision, is refused with the way out."""
     with pytest.raises(SourceRefused, match=message):
         find(source, revision, None)
-
-
-def test_a_missing_file_is_named(folder: Path) -> None:
-    """A folder without weights or configuration is refused by the file that is missing."""
-    (folder / "1_Pooling/config.json").unlink()
-
-    with pytest.raises(SourceRefused, match="1_Pooling/config"):
-        find(str(folder), None, None)
 
 
 def test_without_a_hub_the_way_out_is_said(tmp_path: Path) -> None:

@@ -62,52 +62,35 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "file.txt"
 
 
-def test_pairs_are_three_columns(file: Path) -> None:
-    """Score, sentence, sentence; the last line needs no newline."""
-    file.write_bytes("4.5\ta b\tnaïve\n0\tc\td".encode())
-
-    assert Pairs([4.5, 0.0], ["a b", "c"], ["naïve", "d"]) == read_pairs(file)
-
-
 def test_texts_of_pairs_are_distinct_and_in_order() -> None:
     """A sentence of several pairs is encoded once."""
     assert Pairs([1.0, 2.0, 3.0], ["b", "a", "b"], ["c", "b", "a"]).texts == ["b", "a", "c"]
 
 
-def test_quotes_are_letters(file: Path) -> None:
-    """A lone quote opens nothing, and doubled ones stay two."""
-    file.write_bytes(b'1\t"open\tsays ""hi""\n2\t\'x\'\t"y"\n')
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("4.5\ta b\tnaïve\n0\tc\td", Pairs([4.5, 0.0], ["a b", "c"], ["naïve", "d"])),  # no newline last
+        ("1\ta\tb\r\n2\tc\td\r\n", Pairs([1.0, 2.0], ["a", "c"], ["b", "d"])),  # as Windows ends lines
+        (
+            '1\t"open\tsays ""hi""\n2\t\'x\'\t"y"\n',  # quotes are letters: one opens nothing, two stay
+            Pairs([1.0, 2.0], ['"open', "'x'"], ['says ""hi""', '"y"']),
+        ),
+    ],
+)
+def test_pairs_are_three_columns(file: Path, content: str, expected: Pairs) -> None:
+    """Score, sentence, sentence, parted by tabs and by nothing else."""
+    file.write_bytes(content.encode())
 
-    assert Pairs([1.0, 2.0], ['"open', "'x'"], ['says ""hi""', '"y"']) == read_pairs(file)
+    assert expected == read_pairs(file)
 
 
-@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1e"], ids=ascii)
+@pytest.mark.parametrize("inside", ["\r", "\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1e"], ids=ascii)
 def test_only_a_newline_ends_a_line(file: Path, inside: str) -> None:
-    """Separators that str.splitlines would cut at are part of a text."""
-    file.write_bytes(f"a{inside}b\nc\n".encode())
+    """Separators that str.splitlines would cut at are part of a text; empty lines are none."""
+    file.write_bytes(f"a{inside}b\n\n c\td \n   \ne\n".encode())
 
-    assert [f"a{inside}b", "c"] == read_texts(file)
-
-
-def test_a_lone_carriage_return_ends_no_line(file: Path) -> None:
-    """It is as much part of a text as U+2028."""
-    file.write_bytes(b"a\rb\nc\n")
-
-    assert read_texts(file) == ["a\rb", "c"]
-
-
-def test_windows_line_ends_are_line_ends(file: Path) -> None:
-    """The carriage return before a newline is not in the last sentence."""
-    file.write_bytes(b"1\ta\tb\r\n2\tc\td\r\n")
-
-    assert Pairs([1.0, 2.0], ["a", "c"], ["b", "d"]) == read_pairs(file)
-
-
-def test_texts_are_one_a_line(file: Path) -> None:
-    """Tabs and blanks at the ends stay; empty lines are skipped."""
-    file.write_bytes(b"a\n\n b\tc \n   \nd\n")
-
-    assert read_texts(file) == ["a", " b\tc ", "d"]
+    assert [f"a{inside}b", " c\td ", "e"] == read_texts(file)
 
 
 @pytest.mark.parametrize(
