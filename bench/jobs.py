@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,7 @@ def parquet(count: int, workload: str) -> Benchmark:
         peaks: dict[str, list[float]] = {name: [] for name in WAYS}
         with tempfile.TemporaryDirectory() as folder:
             texts = race.texts.make(workload, count)
+            mean_tokens = statistics.mean(map(race.texts.tokens, texts))
             files = [table(Path(folder, f"{n}.parquet"), texts[:n]) for n in (count // SMALL, count)]
             for _ in range(ROUNDS):
                 for name, options in WAYS.items():
@@ -49,6 +51,8 @@ def parquet(count: int, workload: str) -> Benchmark:
                     peaks[name].append(peak)
         for name in WAYS:
             yield race.row(f"Parquet to Parquet, {workload}", name, "texts_per_s", rates[name])
+            tokens = [rate * mean_tokens for rate in rates[name]]
+            yield race.row(f"Parquet to Parquet, {workload}", name, "tokens_per_s", tokens)
             yield race.row(f"Parquet to Parquet, {workload}", name, "peak_mb", peaks[name])
 
     return benchmark

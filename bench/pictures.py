@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +37,13 @@ PLACES = (
     (-8, -13, "right"),
     (0, 16, "center"),
 )  # of labels
-LISTS = ("sentences", "chunks", "mix", "32 callers")
+PANELS = {  # workload -> quantity and title
+    "sentences": ("texts_per_s", "sentences: texts a second"),
+    "chunks": ("texts_per_s", "chunks: texts a second"),
+    "32 callers": ("texts_per_s", "32 callers: texts a second"),
+    "query": ("p50_ms", "one query: ms (less: better)"),
+}
+NAME_WIDTH = 22  # characters of a line of a name
 
 
 def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
@@ -63,17 +70,18 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def throughput(figures: Figures) -> Figure | None:
-    """Texts a second by workload, ours against the four best of the others."""
-    names = [name for name in LISTS if figures.contenders(name, "texts_per_s")]
-    if not names:
+    """Speed by workload, ours against the four best of the others."""
+    panels = {name: panel for name, panel in PANELS.items() if figures.contenders(name, panel[0])}
+    if not panels:
         return None
-    figure = Figure(figsize=(WIDTH, 1.95 * ((len(names) + 1) // 2) + 0.5), layout="constrained")
-    places = figure.subplots((len(names) + 1) // 2, 2, squeeze=False).ravel()
-    for axes, name in zip(places, names, strict=False):
-        best = rivals(figures, name, "texts_per_s")[:RIVALS]
-        _bars(axes, [_found(figures, name, one, "texts_per_s") for one in (OURS, *best)])
-        axes.set_title(f"{name}: texts a second")
-    for axes in places[len(names) :]:
+    lines = (len(panels) + 1) // 2
+    figure = Figure(figsize=(WIDTH, 2.1 * lines + 0.4), layout="constrained")
+    places = figure.subplots(lines, 2, squeeze=False).ravel()
+    for axes, (name, (quantity, title)) in zip(places, panels.items(), strict=False):
+        best = rivals(figures, name, quantity)[:RIVALS]
+        _bars(axes, [_found(figures, name, one, quantity) for one in (OURS, *best)])
+        axes.set_title(title)
+    for axes in places[len(panels) :]:
         axes.axis("off")
     return figure
 
@@ -205,6 +213,15 @@ def colour(name: str) -> str:
     return MINE if name == OURS else OTHER
 
 
+def _line(name: str) -> str:
+    return name if name == OURS else name.replace("_", " ")
+
+
+def _shown(name: str) -> str:
+    """Write a name in lines that leave room for its bar."""
+    return name if name == OURS else textwrap.fill(_line(name), NAME_WIDTH)
+
+
 def _found(figures: Figures, workload: str, contender: str, quantity: str) -> Row:
     row = figures.find(workload, contender, quantity)
     if row is None:
@@ -219,7 +236,7 @@ def _one(height: float) -> tuple[Figure, Axes]:
 
 def _bars(axes: Axes, rows: Sequence[Row], names: Sequence[str] | None = None) -> None:
     """One bar a row with its value at the end, the first on top."""
-    labels = list(names or [row.contender for row in rows])
+    labels = list(names or [_shown(row.contender) for row in rows])
     axes.barh(labels, [row.value for row in rows], color=[colour(row.contender) for row in rows], height=0.7)
     for y, row in enumerate(rows):
         text = number(row.value)
@@ -244,11 +261,12 @@ def _labels(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
     for name, point in points.items():
         for dx, dy, side in PLACES:
             text = axes.annotate(
-                name, point, xytext=(dx, dy), textcoords="offset points", fontsize=9, ha=side
+                _line(name), point, xytext=(dx, dy), textcoords="offset points", fontsize=9, ha=side
             )
             text.set(color=MINE if name == OURS else INK, weight="bold" if name == OURS else "normal")
             box = text.get_window_extent()
-            if not any(box.overlaps(other) for other in taken):
+            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
+            if inside and not any(box.overlaps(other) for other in taken):
                 break
             text.remove()
         else:

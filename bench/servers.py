@@ -124,8 +124,7 @@ async def closed_loop(server: Server, requests: list[bytes], clients: int) -> Va
     """Let each client ask again as soon as it has its answer; give requests a second, and latencies."""
     seconds: list[float] = []
     connections = [Client(server.port) for _ in range(clients)]
-    for client in connections:
-        await client.ask(requests[0])  # connects
+    await asyncio.gather(*(client.ask(requests[0]) for client in connections))  # connects
 
     async def work(client: Client, turn: int) -> None:
         while time.perf_counter() < ends:

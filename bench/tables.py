@@ -159,12 +159,14 @@ def billion() -> str:
     def table(figures: Figures) -> list[Table]:
         cells = []
         for workload in ("sentences", "chunks"):
-            row = figures.find(f"Parquet to Parquet, {workload}", f"{OURS} 1 thread", "texts_per_s")
-            if row:
-                hours = 1e9 / row.value / 3600
-                cells.append([workload, *map(number, (row.value, hours, *(hours / n for n in CORES)))])
-        header = ["texts", "a second and core", "core hours", *(f"hours on {n:,} cores" for n in CORES)]
-        return [Table("", header, cells, [figures.conditions])]
+            what = f"Parquet to Parquet, {workload}", f"{OURS} 1 thread"
+            texts, tokens = (figures.find(*what, quantity) for quantity in ("texts_per_s", "tokens_per_s"))
+            if texts and tokens:
+                hours = 1e9 / texts.value / 3600
+                each = tokens.value / texts.value, 1e6 / tokens.value
+                cells.append([workload, *map(number, (*each, hours, *(hours / n for n in CORES)))])
+        header = ["texts", "tokens each", "core-µs a token", "core hours"]
+        return [Table("", [*header, *(f"hours on {n:,} cores" for n in CORES)], cells, [figures.conditions])]
 
     return _tables(table)
 

@@ -23,6 +23,7 @@ VARIANTS = {"int8": "CTranslate2, INT8", "float32": "CTranslate2, FP32"}
 MAKES = ("ctranslate2",)
 NEEDS = ("checkpoint",)
 BATCHES = (4, 8, 16, 32, 64)
+CONCURRENT = True  # its batches of several callers run at once, one on each thread
 SORTED = False  # load sorts, because it has to know all batches to run several at once
 
 

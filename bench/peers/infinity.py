@@ -42,6 +42,7 @@ def main() -> None:
         host="127.0.0.1",
         port=int(port),
         log_level="warning",
+        timeout_keep_alive=75,  # else it hangs up on clients that wait for the others
     )
 
 

@@ -26,6 +26,7 @@ VARIANTS = {
 MAKES = ("onnx-int8", "onnx-static")
 NEEDS = ("onnx", "onnx-fused", "texts")
 BATCHES = (2, 4, 8, 16, 32, 64)
+CONCURRENT = True  # a session may be run by several threads at once
 SORTED = True
 
 FILES = {  # variant -> folder and file

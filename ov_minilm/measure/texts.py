@@ -57,6 +57,14 @@ class Texts:
         tokens = {word: count - SPECIAL_TOKENS for word, count in counted}
         return [(word, tokens[word]) for word in words]
 
+    @cached_property
+    def _tokens(self) -> dict[str, int]:
+        return dict(self._words)
+
+    def tokens(self, text: str) -> int:
+        """Count the tokens of a text of these words, [CLS] and [SEP] among them."""
+        return SPECIAL_TOKENS + sum(self._tokens[word] for word in text.split())
+
     def make(self, name: str, count: int | None = None) -> list[str]:
         """Return the texts of a workload, the same ones every time."""
         shape = SHAPES[name]
