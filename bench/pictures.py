@@ -100,6 +100,7 @@ def serving(figures: Figures) -> Figure | None:
         points = [
             tuple(_found(figures, f"server, {n} clients", server, q).value for q in ("texts_per_s", "p50_ms"))
             for n in clients
+            if figures.find(f"server, {n} clients", server, "p50_ms")
         ]
         x, y = zip(*points, strict=True)
         axes.plot(x, y, "o-", color=colour(server), lw=2 if server == OURS else 1.2, ms=4)

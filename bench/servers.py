@@ -152,7 +152,9 @@ def load(name: str, clients: int, size: int) -> Callable[[Race[Server]], Iterato
         def turn(server: Server) -> Values:
             try:
                 found = uvloop.run(closed_loop(server, [server.request(one) for one in lists], clients))
-            except (OSError, ValueError, asyncio.IncompleteReadError) as error:
+            except asyncio.IncompleteReadError as error:
+                raise ContenderFailed(f"{server.contender.name}: it hung up in {name!r}") from error
+            except (OSError, ValueError) as error:
                 raise ContenderFailed(f"{server.contender.name}: {error}") from error
             return found | {"texts_per_s": found["texts_per_s"] * size}
 

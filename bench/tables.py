@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from accuracy import DIMENSIONS, DTYPES
+from environments import discover
 from jobs import BUDGETS_MB
 from limit import OTHER, PARTS
 
@@ -142,7 +143,11 @@ def unavailable() -> str:
     """Who could not take part, and why."""
     path = RESULTS / "unavailable.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return "".join(f"- {name}: {reason}\n" for name, reason in sorted(found.items()))
+    known = {f"{peer.name} {variant}" for peer in discover() for variant in peer.variants}
+    raced = {row.contender for figures in machines() for row in figures.rows.values()}
+    rest = ", ".join(sorted(known - raced - set(found))) or "none"
+    lines = "".join(f"- {name}: {reason}\n" for name, reason in sorted(found.items()))
+    return f"{lines}- Adapters that are not raced yet with the artefact that ships: {rest}.\n"
 
 
 def jobs() -> str:
