@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import platform
 import signal
@@ -26,8 +27,7 @@ from ov_minilm._version import __version__
 from ov_minilm.errors import ArtefactError, CacheWarning, OvMiniLMError, SelfCheckFailed
 from ov_minilm.files import whole
 from ov_minilm.runtime import cpus
-from ov_minilm.runtime.cache import SUFFIX, is_whole
-from ov_minilm.spec import LONG_TEXT_TOKENS
+from ov_minilm.spec import LONG_TEXT_TOKENS, Grid
 
 if TYPE_CHECKING:
     from ov_minilm.runtime.embedder import Embedder
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 300  # seconds for the child; some kernels never return
 SHORT, ROUNDS, CALLS = 128, 5, 40  # texts a round, rounds, and calls with one text, for each way to run
+SERVER_MB = 65  # of `serve` under load, beside what an embedder takes
+LIMIT_SHARE = 0.9  # of a container's memory: what a process may take of it
+UNLIMITED = 1 << 60  # bytes and more: how cgroup v1 says so
 SLOWER = 0.9  # of the other way's speed: what is chosen should not be under this
 
 KERNELS = {  # how an INT8 layer runs, by the name of its kernel; the first that fits
@@ -59,9 +62,10 @@ class Finding:
 def examine(options: Mapping[str, Any], *, reference: Path | None = None) -> list[Finding]:
     """Look at everything; `options` are those of Embedder.open, `reference` an FP32 artefact to race."""
     found = [_threads(options.get("threads"))]
-    if options.get("cache_dir") is not None:
-        found.append(_cache(Path(options["cache_dir"])))
-    return found + _in_a_child(options, reference)
+    found += _in_a_child("probe", options, reference)
+    if found[-1].topic == "speed":  # nothing went wrong before
+        found += _in_a_child("probe_memory", options, reference)
+    return found
 
 
 def _threads(asked: int | None) -> Finding:
@@ -87,6 +91,8 @@ def _threads(asked: int | None) -> Finding:
 
 def _cache(folder: Path) -> Finding:
     """Try to write into the cache, and read every model in it."""
+    from ov_minilm.runtime.cache import SUFFIX, is_whole
+
     kept = [path for path in folder.rglob(f"*{SUFFIX}") if path.is_file()]
     damaged = [path for path in kept if not is_whole(path)]
     size = sum(path.stat().st_size for path in kept)
@@ -113,9 +119,13 @@ def _cache(folder: Path) -> Finding:
     )
 
 
-def _in_a_child(options: Mapping[str, Any], reference: Path | None) -> list[Finding]:
+def _in_a_child(function: str, options: Mapping[str, Any], reference: Path | None) -> list[Finding]:
     arguments = json.dumps({"options": options, "reference": reference}, default=str)
-    command = [sys.executable, "-c", "import sys; from ov_minilm.doctor import probe; probe(sys.argv[1])"]
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; from ov_minilm import doctor; doctor.{function}(sys.argv[1])",
+    ]
     with subprocess.Popen(
         [*command, arguments],
         stdout=subprocess.PIPE,
@@ -160,6 +170,8 @@ def _probe(options: dict[str, Any], reference: str | None) -> Iterator[Finding]:
     from ov_minilm.runtime.embedder import Embedder  # not at the top: OpenVINO may die of being imported
     from ov_minilm.runtime.engine import survey
 
+    if options["cache_dir"] is not None:
+        yield _cache(Path(options["cache_dir"]))
     version, devices, kernels = survey()
     yield _versions(version)
     listed = ", ".join(f"{name} ({what})" for name, what in devices.items())
@@ -194,7 +206,6 @@ def _probe(options: dict[str, Any], reference: str | None) -> Iterator[Finding]:
             facts=info.as_dict(),
         )
         yield _golden(mine)
-        yield _memory(mine, manifest.golden.text)
         ways = {f"{info.weights} {info.lowering}": mine}
         if info.weights == "int8" and info.device == "CPU":
             other = "native" if info.lowering == "conv" else "conv"
@@ -244,7 +255,7 @@ def _speed(ways: Mapping[str, Embedder], text: str) -> Finding:
     times: dict[str, list[float]] = {name: [] for name in ways}
     for round_ in range(ROUNDS + 1):
         for name, embedder in ways.items():
-            seconds = [_time(embedder, [text] * SHORT)]
+            seconds = [_time(embedder, [f"{number}: {text}" for number in range(SHORT)])]
             singles = [_time(embedder, [text]) for _ in range(CALLS // ROUNDS)]
             if round_:  # the first compiles
                 rates[name] += [SHORT / second for second in seconds]
@@ -274,23 +285,93 @@ def _time(embedder: Embedder, texts: list[str]) -> float:
     return time.perf_counter() - started
 
 
-def _memory(embedder: Embedder, text: str) -> Finding:
-    """Measure the peak of this process with one grid at a time, and then with every grid kept and used."""
+def probe_memory(arguments: str) -> None:
+    """Print the finding about memory: what this process takes after each kind of work, and what fits here."""
+    options = json.loads(arguments)["options"]
+    print(json.dumps(asdict(_memory(options, memory_limit()))), flush=True)  # noqa: T201  # to the parent
+
+
+def _memory(options: dict[str, Any], limit: int | None) -> Finding:
+    """Measure the peak of this process, in which nothing else ran, and compare it with a limit in bytes."""
     if importlib.util.find_spec("resource") is None:  # Windows
         return Finding("memory", "ok", "not measured on this system")
-    one = _peak()
-    embedder.warm_up()
-    for count in range(1, 25):  # texts of all lengths, one by one and together
-        embedder.encode([" ".join([text] * count)], progress=False, truncate="mean")
-    embedder.encode([" ".join([text] * count) for count in range(1, 25)] * 8, progress=False, truncate="mean")
-    every = _peak()
-    return Finding(
-        "memory",
-        "ok",
-        f"peak {one / 1e6:.0f} MB with one grid at a time, {every / 1e6:.0f} MB with every grid in use, "
-        "as after warm_up() and in the server",
-        facts={"bytes": every, "one_grid_bytes": one},
-    )
+    from ov_minilm.artefact.location import find_model
+    from ov_minilm.artefact.manifest import Manifest
+    from ov_minilm.runtime.embedder import Embedder
+    from ov_minilm.runtime.plan import memory
+
+    short = [f"sentence {number} of a list" for number in range(512)]  # equal ones would run once
+    long = [f"{number}: " + "word " * length for number in range(8) for length in range(0, 250, 5)]
+    peaks: dict[str, int] = {}
+    manifest = Manifest.read(find_model(options["model"]))
+    with Embedder.open(**options) as embedder:
+        peaks["open"] = _peak()
+        embedder.encode(short[0])
+        peaks["first_text"] = _peak()
+        embedder.encode(short, progress=False)
+        peaks["lists"] = _peak()
+        embedder.warm_up()
+        for one in long[:50]:
+            embedder.encode(one)
+        embedder.encode(long, progress=False)
+        peaks["all_grids"] = _peak()
+        grids = [Grid(*map(int, name.split("x"))) for name in embedder.info.grids]
+        least_mb = memory(manifest, grids[:2], embedder.info.threads)
+    return judge_memory(peaks, limit, least_mb, options["memory_mb"])
+
+
+def judge_memory(peaks: Mapping[str, int], limit: int | None, least_mb: int, asked_mb: int | None) -> Finding:
+    """Say what a process takes, and which budget fits a container.
+
+    Args:
+        peaks: bytes of resident memory after each kind of work, in the order in which it was done.
+        limit: bytes that the container may take; None: unlimited.
+        least_mb: MB, the least budget with which an embedder opens.
+        asked_mb: MB, the budget that these peaks had; None: none.
+    """
+    said = (
+        "peak {open:.0f} MB when opened, {first_text:.0f} after one text, {lists:.0f} after a list of short "
+        "ones, {all_grids:.0f} with every grid in use; a server takes {server} more"
+    ).format(server=SERVER_MB, **{name: peak / 1e6 for name, peak in peaks.items()})
+    facts = {"bytes": peaks["all_grids"], "peaks": peaks, "limit": limit}
+    if limit is None:
+        return Finding("memory", "ok", f"{said}; this container has no limit", facts=facts)
+    budget = int(LIMIT_SHARE * limit / 1e6)
+    facts["budget_mb"] = budget
+    said += f"; this container may take {limit / 1e6:.0f}"
+    if budget >= min(asked_mb or math.inf, peaks["all_grids"] / 1e6 + SERVER_MB):
+        return Finding("memory", "ok", said, facts=facts)
+    if budget < least_mb + SERVER_MB:
+        fix = f"grant {math.ceil((least_mb + SERVER_MB) / LIMIT_SHARE)} MB or more"
+        return Finding("memory", "wrong", said, fix, facts)
+    fix = f"pass --memory-mb {budget} (memory_mb={budget} to Embedder.open), or grant more"
+    return Finding("memory", "note", said, fix, facts)
+
+
+def memory_limit(root: Path = Path("/")) -> int | None:
+    """Return the bytes that the tightest cgroup above this process may take (v2 and v1), None if unlimited.
+
+    `root` is the file system to look in.
+    """
+    table = root / "proc/self/cgroup"
+    limits = []
+    for line in table.read_text(encoding="utf-8").splitlines() if table.exists() else ():
+        number, controllers, group = line.split(":", 2)
+        if number == "0":
+            mount, name = root / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            mount, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        folders = [mount]  # down to the group, which in a container may be the mount itself
+        for part in filter(None, group.split("/")):
+            folders.append(folders[-1] / part)
+        said = [
+            (folder / name).read_text(encoding="ascii") for folder in folders if (folder / name).is_file()
+        ]
+        limits += [int(one) for one in said if one.strip() != "max"]
+    found = min(limits, default=UNLIMITED)
+    return None if found >= UNLIMITED else found
 
 
 def _peak() -> int:

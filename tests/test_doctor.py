@@ -12,6 +12,7 @@ import pytest
 from support.processes import python, run
 
 from ov_minilm.artefact.manifest import SHIPPED
+from ov_minilm.doctor import judge_memory, memory_limit
 from ov_minilm.runtime import cpus
 from ov_minilm.runtime.cache import SUFFIX, Cache
 
@@ -37,7 +38,7 @@ def test_a_machine_that_works(tmp_path: Path) -> None:
     code, findings = examine("--cache-dir", tmp_path / "cache")
 
     assert (0, {}) == (code, wrong(findings))
-    topics = "threads cache versions devices cpu artefact plan golden memory speed".split()
+    topics = "threads cache versions devices cpu artefact plan golden speed memory".split()
     assert topics == list(findings)
     assert cpus.granted() == findings["threads"]["facts"]["granted"]
     assert "CPU" in findings["devices"]["facts"]
@@ -53,15 +54,65 @@ def test_the_memory_that_it_tells_is_what_a_process_takes() -> None:
     """The peak with every grid is that of another process after warm_up() and texts of all lengths."""
     done = python(
         "import re; from pathlib import Path; from ov_minilm import Embedder\n"
-        "embedder = Embedder.open(); embedder.warm_up()\n"
+        "embedder = Embedder.open(memory_mb=256); embedder.warm_up()\n"
         "embedder.encode(['word ' * length for length in range(1, 254)], progress=False)\n"
         "print(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])"
     )
 
-    _, findings = examine()
+    _, findings = examine("--memory-mb", "256")
 
+    peaks = list(findings["memory"]["facts"]["peaks"].values())
+    assert sorted(peaks) == peaks
     assert findings["memory"]["facts"]["bytes"] == pytest.approx(int(done.stdout) * 1024, rel=0.15)
-    assert f"{findings['memory']['facts']['bytes'] / 1e6:.0f} MB" in findings["memory"]["text"]
+    assert f"{findings['memory']['facts']['bytes'] / 1e6:.0f} with every" in findings["memory"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("limit_mb", "asked_mb", "state", "fix"),
+    [
+        (None, None, "ok", ""),
+        (900, None, "ok", ""),
+        (600, None, "note", "pass --memory-mb 540 (memory_mb=540 to Embedder.open), or grant more"),
+        (600, 540, "ok", ""),
+        (600, 560, "note", "pass --memory-mb 540 (memory_mb=540 to Embedder.open), or grant more"),
+        (256, None, "wrong", "grant 277 MB or more"),
+    ],
+)
+def test_the_budget_that_fits_a_container(
+    limit_mb: int | None, asked_mb: int | None, state: str, fix: str
+) -> None:
+    """Nine tenths of the limit, for all grids and a server, for what was asked for, or for the least."""
+    peaks = {"open": 110, "first_text": 160, "lists": 200, "all_grids": 670}
+    limit = None if limit_mb is None else limit_mb * 10**6
+
+    found = judge_memory({name: mb * 10**6 for name, mb in peaks.items()}, limit, 184, asked_mb)
+
+    assert (state, fix) == (found.state, found.fix)
+    assert "670 with every grid in use" in found.text
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "expected"),
+    [
+        ("0::/", {"memory.max": "max\n"}, None),
+        ("0::/a/b", {"a/b/memory.max": "300\n", "a/memory.max": "200\n", "memory.max": "max\n"}, 200),
+        ("0::/elsewhere", {"memory.max": "500\n"}, 500),  # in a container
+        ("4:memory:/a", {"memory/a/memory.limit_in_bytes": "400\n"}, 400),
+        ("4:memory:/", {"memory/memory.limit_in_bytes": f"{2**63 - 4096}\n"}, None),
+        ("3:cpu:/", {"memory/memory.limit_in_bytes": "100\n"}, None),
+    ],
+)
+def test_the_limit_of_a_container(
+    group: str, files: dict[str, str], expected: int | None, tmp_path: Path
+) -> None:
+    """The tightest limit of both versions of cgroups counts; none is None."""
+    placed = {f"sys/fs/cgroup/{name}": said for name, said in files.items()}
+    for name, said in {"proc/self/cgroup": f"{group}\n", **placed}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(said)
+
+    assert expected == memory_limit(tmp_path)
 
 
 def test_a_table_for_people() -> None:

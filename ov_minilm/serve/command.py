@@ -17,6 +17,7 @@ import click
 from click.core import ParameterSource
 
 from ov_minilm.artefact.location import find_model
+from ov_minilm.doctor import SERVER_MB
 from ov_minilm.runtime import cpus
 from ov_minilm.serve.settings import AccessLog, Settings, TokenIds, Truncate
 from ov_minilm.serve.workers import Link, Supervisor, check_system, share_weights, split_cpus, summing_metrics
@@ -245,6 +246,10 @@ def command(
         **{name: value for name, value in rest.items() if name in known},
     )
     opening = {name: value for name, value in rest.items() if name not in known}
+    memory_mb = opening["memory_mb"]
+    for name, own in (("memory_mb", SERVER_MB), ("cache_mb", 0)):
+        if opening[name] is not None:
+            opening[name] = max(1, opening[name] // workers - own)
     with ExitStack() as stack:
         if workers > 1:
             check_system()
@@ -268,7 +273,14 @@ def command(
         reload_keys = (lambda: _keys(api_key, api_key_file)) if api_key_file else None
 
         def work(link: Link | None = None) -> None:
-            with Embedder.open(**opening) as embedder:
+            try:
+                embedder = Embedder.open(**opening)
+            except ValueError as error:
+                if memory_mb is None:
+                    raise
+                own = f"of {memory_mb} MB the server itself takes {SERVER_MB} in each process; of the rest: "
+                raise click.UsageError(own + str(error)) from error
+            with embedder:
                 embedder.self_check()  # what is wrong is a clear line here, and a trace within the server
                 service = Service(embedder, chosen, link.all_ready if link else lambda: True)
                 config = configuration(application(service), drain_seconds)
@@ -298,9 +310,6 @@ def command(
             return True
 
         opening["threads"] = cpus.threads(opening["threads"]) // workers
-        for name in ("memory_mb", "cache_mb"):
-            if opening[name] is not None:
-                opening[name] = max(1, opening[name] // workers)
         share_weights(find_model(opening["model"]))
         supervisor = Supervisor(cpu_sets, work_linked, listeners, take_keys if reload_keys else None)
         if code := supervisor.run():

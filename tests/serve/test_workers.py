@@ -158,7 +158,7 @@ def test_workers_leave_with_their_parent() -> None:
     [
         (["--workers", "9999"], f"9999 workers, but {CPUS} CPUs are granted: at most one for each"),
         (["--workers", "2", "--threads", "1"], "2 workers, but 1 CPUs are granted"),
-        (["--workers", "2", "--memory-mb", "20"], "worker 1: memory_mb=10"),
+        (["--workers", "2", "--memory-mb", "20"], "memory_mb=10; the smallest"),
         (["--workers", "2", "--device", "GPU.9"], "this machine has"),
     ],
 )
