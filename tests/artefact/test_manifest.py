@@ -144,7 +144,19 @@ def test_an_int_serves_as_float(artefact: Path) -> None:
         (lambda raw: raw["golden"].update(vector="!"), "golden.vector: no base64 of float16"),
         (lambda raw: raw["golden"].update(vector=""), "golden.vector: its length is not 1"),
         (lambda raw: raw["golden"].update(vector="ADw="), "golden.vector: 1 components, expected 384"),
-        (lambda raw: raw["golden"].update(ids=[101] * 257), "golden.ids: 257 tokens"),
+        (
+            lambda raw: raw["golden"].update(ids=[101] * 257),
+            "golden.ids: 257 tokens, the narrowest grid holds",
+        ),
+        (lambda raw: raw["golden"].update(ids=[101]), "golden.ids: 1 tokens"),
+        (lambda raw: raw["grids"][0].update(rows=0), "grid 0x256 with 32 slots; the graph has 32 slots"),
+        (lambda raw: raw["grids"][0].update(slots=31), "grid 2x256 with 31 slots; the graph has 32"),
+        (lambda raw: raw["grids"][0].update(slots=33), "grid 2x256 with 33 slots; the graph has 32"),
+        (lambda raw: raw["grids"][1].update(width=1), "grid 1x1 with 32 slots; the graph has 32"),
+        (lambda raw: raw["grids"].pop(1), "no single-row grid holds 256 tokens"),
+        (lambda raw: raw["grids"].pop(0), "no many-row grid holds 256 tokens"),
+        (lambda raw: raw["grids"][0].update(width=255), "no many-row grid holds 256 tokens"),
+        (lambda raw: raw["grids"][1].update(width=255), "no single-row grid holds 256 tokens"),
         (lambda raw: raw.update(fingerprint="0" * 16), "fingerprint does not belong to these files"),
         (lambda raw: raw["spec"].update(pooling="max"), "expected one of ('mean', 'cls')"),
         (lambda raw: raw["spec"].update(prompts={"query": 1}), "manifest.spec.prompts.query: int"),
@@ -160,6 +172,18 @@ def test_a_manifest_that_is_not_exactly_right_is_refused(artefact: Path, change:
 
     assert artefact / NAME == caught.value.path
     assert reason in caught.value.reason
+
+
+def test_the_smallest_that_is_allowed_is_read(artefact: Path) -> None:
+    """A grid of one row of two tokens beside those that hold any text, and a golden text that fills it."""
+    small = [{"rows": 1, "width": 2, "slots": 32}, {"rows": 2, "width": 256, "slots": 32}]
+    edit(artefact, lambda raw: raw.update(grids=[*small, {"rows": 1, "width": 257, "slots": 32}]))
+    edit(artefact, lambda raw: raw["golden"].update(ids=[101, 102]))
+
+    found = Manifest.read(artefact)
+
+    assert (Grid(1, 2), Grid(2, 256), Grid(1, 257)) == found.grids
+    assert (101, 102) == found.golden.ids
 
 
 @pytest.mark.parametrize(
