@@ -14,7 +14,7 @@ from support.checkpoints import TEXTS
 import ov_minilm
 from ov_minilm import Embedder, JobRefused
 
-FROZEN = sorted(path for path in (Path(__file__).parent / "frozen").iterdir() if path.is_dir())
+FROZEN = sorted(path for path in (Path(__file__).parents[1] / "frozen").iterdir() if path.is_dir())
 FINGERPRINTS = {"0.1.0": "97108a3897dec23a"}
 # Of 0.1.0. Names may be added; one that goes needs a new minor version before 1.0, a major one after it.
 PUBLIC = """
