@@ -68,17 +68,20 @@ def test_a_job_of_an_earlier_version_goes_on_or_is_refused(
     frozen: Path, embedder: Embedder, tmp_path: Path
 ) -> None:
     """With shards done, either the rest is done, or the message says --overwrite, which does it all."""
-    jobs = pytest.importorskip("ov_minilm.bulk.job", reason="needs the bulk extra")
-    pipeline = pytest.importorskip("ov_minilm.bulk.pipeline")
-    reader = pytest.importorskip("ov_minilm.bulk.reader")
-    journal = pytest.importorskip("ov_minilm.bulk.journal").NAME
+    pytest.importorskip("pyarrow", reason="needs the bulk extra")
+    from ov_minilm.bulk import job as jobs
+    from ov_minilm.bulk.journal import NAME
+    from ov_minilm.bulk.outputs import Output
+    from ov_minilm.bulk.pipeline import BulkOptions
+    from ov_minilm.bulk.reader import find
+
     (tmp_path / "texts.txt").write_text("one\ntwo\nthree\n", encoding="utf-8", newline="\n")
 
     def work(output: str, *, overwrite: bool = False) -> dict[str, bytes]:
         jobs.run(
-            reader.find([str(tmp_path / "texts.txt")]),
-            jobs.Output.parse(str(tmp_path / output)),
-            pipeline.Options(rows_per_shard=2),
+            find([str(tmp_path / "texts.txt")]),
+            Output.parse(str(tmp_path / output)),
+            BulkOptions(rows_per_shard=2),
             jobs.Local(embedder),
             overwrite=overwrite,
         )
@@ -86,15 +89,15 @@ def test_a_job_of_an_earlier_version_goes_on_or_is_refused(
 
     expected = work("whole")
     shutil.copytree(frozen / "job", tmp_path / "job")
-    first, *done = (frozen / "job" / journal).read_text(encoding="utf-8").splitlines()
-    today = json.loads((tmp_path / "whole" / journal).read_text(encoding="utf-8").splitlines()[0])
+    first, *done = (frozen / "job" / NAME).read_text(encoding="utf-8").splitlines()
+    today = json.loads((tmp_path / "whole" / NAME).read_text(encoding="utf-8").splitlines()[0])
     same = ("form", "truncate", "dtype", "rows_per_shard", "column")
     here = {
         key: value for key, value in today.items() if key not in same
     }  # versions, CPU, place of the input
     then = json.loads(first)
     facts = {key: here.get(key, value) if key != "format" else value for key, value in then.items()}
-    (tmp_path / "job" / journal).write_text("\n".join([json.dumps(facts), *done, ""]), encoding="utf-8")
+    (tmp_path / "job" / NAME).write_text("\n".join([json.dumps(facts), *done, ""]), encoding="utf-8")
     kept = (tmp_path / "job/part-00000.parquet").read_bytes()
 
     refusal = ""
