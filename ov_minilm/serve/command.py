@@ -17,6 +17,7 @@ import click
 from click.core import ParameterSource
 
 from ov_minilm.artefact.location import find_model
+from ov_minilm.cli_help import RUN, HelpfulCommand
 from ov_minilm.doctor import SERVER_MB
 from ov_minilm.runtime import cpus
 from ov_minilm.serve.settings import AccessLog, Settings, TokenIds, Truncate
@@ -45,14 +46,14 @@ class Ports(CommaSeparated, click.IntRange):
     """Port numbers."""
 
 
-class EnvironmentCommand(click.Command):
+class EnvironmentCommand(HelpfulCommand):
     """A command with an environment variable for each option, named as the option is."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the options, each with its variable, which --help shows."""
         found = super().get_params(ctx)
         for option in found:
-            if isinstance(option, click.Option) and option.name != "help":
+            if isinstance(option, click.Option) and "--help" not in option.opts:
                 longest = max(option.opts, key=len)
                 option.envvar = PREFIX + longest.lstrip("-").replace("-", "_").upper()
                 option.show_envvar = True
@@ -69,6 +70,23 @@ def _default(name: str) -> dict[str, Any]:
 @click.command(
     "serve",
     cls=EnvironmentCommand,
+    examples=(
+        "ov-minilm serve",
+        "ov-minilm serve --host 0.0.0.0 --port 8000 --port 11434 --api-key-file keys",
+        "ov-minilm serve --workers 4 --memory-mb 1600 --access-log json",
+    ),
+    groups={
+        "Address": ("host", "ports", "workers", "cors_origins"),
+        "Keys": ("api_key", "api_key_file", "protect_health"),
+        "Requests": (
+            *("served_model_names", "strict_model", "truncate", "auto_truncate", "token_ids"),
+            *("max_client_batch_size", "payload_limit"),
+        ),
+        "Load": ("max_concurrent_requests", "max_queue_seconds", "max_batch_tokens", "cache_mb"),
+        "Start and end": ("warm_up", "drain_seconds"),
+        "Log and traces": ("log_level", "log_format", "access_log", "otlp_endpoint"),
+        "Running the model": RUN,
+    },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0: every network of the machine.")

@@ -1,0 +1,76 @@
+"""What `--help` shows beside click's own page: examples, options in groups, the commands to know first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+RUN = ("model", "threads", "memory_mb", "cache_dir", "device", "precision", "lowering", "max_batch_tokens")
+START = """
+Start:
+  echo "How do I water tomatoes?" | ov-minilm encode     # one vector, as a line of JSON
+  ov-minilm encode texts.txt -o vectors.npy              # a text a line; ov-minilm encode --help has more
+""".strip()
+
+
+class HelpfulCommand(click.Command):
+    """A command whose help has examples first and its options in groups."""
+
+    def __init__(
+        self,
+        *args: Any,
+        examples: Sequence[str] = (),
+        groups: Mapping[str, Sequence[str]] | None = None,
+        **options: Any,
+    ) -> None:
+        """Take click's own arguments and two more.
+
+        Args:
+            args: click's.
+            examples: command lines, shown as they are.
+            groups: title of a group -> names of its options. Options in none come last.
+            options: click's.
+        """
+        super().__init__(*args, **options)
+        self.examples = examples
+        self.groups = groups or {}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, then the options, group by group."""
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples:
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+        options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
+        records = {one.name: record for one in options if (record := one.get_help_record(ctx))}
+        for title, names in self.groups.items():
+            found = [records.pop(name) for name in names if name in records]
+            if found:
+                with formatter.section(title):
+                    formatter.write_dl(found)
+        if records:
+            with formatter.section("Other options" if self.groups else "Options"):
+                formatter.write_dl(list(records.values()))
+
+
+class Commands(click.Group):
+    """A group that lists the commands that most people use first, and shows how to start."""
+
+    command_class = HelpfulCommand
+
+    def __init__(self, *args: Any, first: Sequence[str] = (), **options: Any) -> None:
+        """Take click's own arguments, and the names of the commands to list first."""
+        super().__init__(*args, **options)
+        self.first = first
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the start and the commands, then the options."""
+        formatter.write("\n" + "\n".join(f"  {line}" for line in START.splitlines()) + "\n")
+        others = [name for name in self.list_commands(ctx) if name not in self.first]
+        for title, names in (("Commands", self.first), ("To make and check models", others)):
+            with formatter.section(title):
+                shown = [(name, self.commands[name]) for name in names if name in self.commands]
+                formatter.write_dl([(name, command.get_short_help_str(72)) for name, command in shown])
+        click.Command.format_options(self, ctx, formatter)
