@@ -256,7 +256,7 @@ def _bars(axes: Axes, rows: Sequence[Row], names: Sequence[str] | None = None) -
 
 def _labels(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
     """Write names beside their points, each where no other name and no point is."""
-    axes.get_figure().draw_without_rendering()  # type: ignore[union-attr]  # axes have one; settles the layout
+    axes.get_figure().draw_without_rendering()  # type: ignore[union-attr]  # axes have one; ends the layout
     pixels = axes.transData.transform(list(points.values()))
     taken: list[BboxBase] = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels]
     for name, point in points.items():

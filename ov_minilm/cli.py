@@ -68,7 +68,7 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     warnings.showwarning = lambda message, *_args, **_options: click.echo(f"warning: {message}", err=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that unfinished files are removed
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # wherever it stands
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # anywhere in the line
     debug = len(arguments) < len(sys.argv) - 1
     try:
         sys.exit(cli.main(arguments, standalone_mode=False) or 0)

@@ -149,7 +149,7 @@ class JobRefused(OvMiniLMError):
         several = [*self.differences[:3], *([f"{len(differences) - 3} more"] if len(differences) > 3 else [])]
         self.message = (
             f"{output} was begun by another job ({'; '.join(several)}); "
-            "give the same command to go on with it, --overwrite to begin anew, or another output"
+            "give the same command to go on with it, --overwrite to start over, or another output"
         )
 
 

@@ -108,7 +108,7 @@ def test_bad_usage_is_one_clear_line(
 
 
 def test_debug_shows_the_trace() -> None:
-    """Without --debug an error is one line; with it, wherever it stands, the trace is there."""
+    """Without --debug an error is one line; with it, in any place, the trace is there."""
     done = [run("encode", "--device", "GPU.9", *debug, text=b"a") for debug in ([], ["--debug"])]
 
     assert [2, 1] == [process.returncode for process in done]

@@ -201,7 +201,7 @@ def _json_texts(array: pa.Array) -> list[str]:
 
 
 def _valid(value: Any) -> Any:
-    """Arrow's strings are UTF-8, which has no lone surrogates."""
+    """Arrow's strings are UTF-8, which has no unpaired surrogates."""
     if isinstance(value, list):
         return [_valid(inner) for inner in value]
     return mend_surrogates(value) if isinstance(value, str) and has_surrogates(value) else value

@@ -1,4 +1,4 @@
-"""A job: files in, files out, whichever engine does it, and the same bytes however often it was interrupted.
+"""A job: files in, files out, by either engine, and the same bytes however often it was interrupted.
 
 Shards are cut by input rows, so that their borders do not depend on what happened before. Each is written
 whole beside its place, renamed into it, and then noted in the journal. One file, if that is asked for, is put
@@ -200,7 +200,7 @@ def begin(job: Job, *, overwrite: bool, say: Callable[[str], None]) -> Iterator[
             else:
                 _discard(job.folder)
                 why = "no shard was finished" if job.inputs.resumable else "a pipe cannot be read again"
-                say(f"nothing is kept: {why}; the same command begins anew")
+                say(f"nothing is kept: {why}; the same command begins again")
             raise
 
 

@@ -102,7 +102,7 @@ class Parquet:
         return columns.conform(piece, schema, bad)
 
     def _read(self, skip: int) -> Iterator[Piece]:
-        """Yield pieces that start with the row group: damage costs the same, wherever reading began."""
+        """Yield pieces that start with the row group: damage costs as much from any start."""
         names = [self._column, *self._inputs.keep]
         for group, rows in enumerate(self._groups):
             if skip >= rows:

@@ -110,7 +110,7 @@ class RayEmbedder:
 
         data.map_batches(RayEmbedder, concurrency=4, num_cpus=2)
 
-    Options go into `fn_constructor_kwargs`. It pickles by its options, and opens anew where it arrives.
+    Options go into `fn_constructor_kwargs`. It pickles by its options, and opens again where it arrives.
 
     Args:
         column: what is encoded; its values are strings.

@@ -275,7 +275,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
     try:
         if path.suffix == ".gz":
             raw = gzip.decompress(raw)
-        text = raw.decode("utf-8-sig")  # read_text would turn a lone return into a newline
+        text = raw.decode("utf-8-sig")  # read_text would turn a single carriage return into a newline
     except UnicodeDecodeError as error:
         number = error.object.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason})") from error

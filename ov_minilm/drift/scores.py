@@ -197,7 +197,7 @@ def ndcg(
     of its query is not ranked.
     """
     ids = list(retrieval.documents)
-    order = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)  # a stable sort then settles ties
+    order = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)  # a stable sort then decides ties
     documents = documents[order]
     found = np.zeros(len(queries))
     for row, (query, judged) in enumerate(retrieval.judgements.items()):

@@ -121,7 +121,7 @@ class Cache:
         if not self._said:
             self._said = True
             warnings.warn(
-                f"cache: {what}; compiled anew instead, which is slower", CacheWarning, stacklevel=2
+                f"cache: {what}; compiled again instead, which is slower", CacheWarning, stacklevel=2
             )
 
     def _sweep(self) -> None:

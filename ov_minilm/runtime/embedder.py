@@ -161,7 +161,7 @@ class Embedder:
         """Return unit vectors, float32: (384,) for a str, (N, 384) for N texts, in their order.
 
         Args:
-            texts: a str or any iterable of str. Lone surrogates count as U+FFFD; empty text is legal.
+            texts: a str or any iterable of str. Unpaired surrogates count as U+FFFD; empty text is legal.
             progress: None shows a bar on a terminal when it takes long; True or False; or a function
                 called with (done, total).
             truncate: what to do with a text of more than 256 tokens. "end" cuts it, warns once and
@@ -283,7 +283,7 @@ class Embedder:
         return counts[0] if isinstance(texts, str) else counts
 
     def similarity(self, a: FloatArray, b: FloatArray) -> FloatArray:
-        """Return the cosines (N, M) of unit vectors a (N, 384) and b (M, 384); a lone (384,) is one row."""
+        """Return the cosines (N, M) of unit vectors a (N, 384) and b (M, 384); a single (384,) is one row."""
         return similarity(a, b)
 
     @property

@@ -66,7 +66,7 @@ def check_text(item: object, index: int) -> str:
 
 
 def mend_surrogates(text: str) -> str:
-    """Join surrogate pairs and replace lone ones by U+FFFD: the tokenizer takes only valid Unicode."""
+    """Join surrogate pairs and replace unpaired ones by U+FFFD: the tokenizer takes only valid Unicode."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

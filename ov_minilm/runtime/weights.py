@@ -62,7 +62,7 @@ def read(core: ov.Core, graph: Path, weights: Path) -> tuple[ov.Model, Weights]:
 
 @cache
 def _copy(path: Path, inode: int, changed: int) -> Weights:
-    """Copy a file once; one that was written anew is another file."""
+    """Copy a file once; one that was written again is another file."""
     del inode, changed
     return Weights(path)
 

@@ -273,7 +273,7 @@ def canonical_path(path: str) -> str:
 
 
 def _within_mount(scope: Scope) -> str:
-    """Return the path of a request within this application, wherever it is mounted."""
+    """Return the path of a request within this application, where it is mounted."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")
     return path.removeprefix(root) if path.startswith(f"{root}/") or path == root else path

@@ -46,7 +46,7 @@ class Keys:
         if scheme.lower() != "bearer":
             key = api_key or ""
         given = hashlib.sha256(key.strip().encode()).digest()
-        matches = [hmac.compare_digest(given, digest) for digest in self._digests]  # all, whichever fits
+        matches = [hmac.compare_digest(given, digest) for digest in self._digests]  # all, even after one fits
         if not any(matches):
             said = "the API key is wrong" if authorization or api_key else "no API key was sent"
             raise ApiError(

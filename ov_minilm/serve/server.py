@@ -248,7 +248,7 @@ def _not_http(data: bytes, reason: str, *, first: bool) -> ApiError:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's, with an end in which whoever is connected still gets an answer."""
+    """Uvicorn's, with an end in which every connected client still gets an answer."""
 
     def __init__(
         self,

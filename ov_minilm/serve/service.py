@@ -117,7 +117,7 @@ class Service:
         *,
         any_type: bool = False,
     ) -> Response:
-        """Answer a request for embeddings, of whichever API: `parse` reads its body."""
+        """Answer a request for embeddings, of any of the APIs: `parse` reads its body."""
         outcome: Outcome = request.scope["outcome"]
         with self.admission.request() as room, self._giving_memory_back(room):
             received = [await read_body(request, self.settings.payload_limit, room, any_type=any_type)]

@@ -33,7 +33,7 @@ ROWS = [
 
 
 def test_the_kept_rows_are_of_the_artefact_that_ships() -> None:
-    """Whoever converts another one measures again, or removes them."""
+    """A build of another one measures again, or removes them."""
     kept = read(tables.ROWS) if tables.ROWS.exists() else []
 
     refuse_stale(kept, shipped_fingerprint())

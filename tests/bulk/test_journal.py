@@ -34,7 +34,7 @@ def test_what_was_added_is_found_again(tmp_path: Path) -> None:
 
 
 def test_it_may_be_cut_at_any_byte(tmp_path: Path) -> None:
-    """Wherever a crash cuts the file, whole lines count, and what is added next is whole too."""
+    """Cut by a crash at any byte, whole lines count, and what is added next is whole too."""
     content = written(tmp_path)
 
     for length in range(len(content)):
@@ -109,7 +109,7 @@ def test_it_has_one_holder(tmp_path: Path) -> None:
 
 
 def test_it_can_begin_with_what_is_still_right(tmp_path: Path) -> None:
-    """Written anew, it is of the job as it is now, and of the shards given."""
+    """Written again, it is of the job as it is now, and of the shards given."""
     written(tmp_path)
     now = Header({"model": "n"}, [], "stop")
 

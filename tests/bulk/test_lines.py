@@ -175,7 +175,7 @@ def test_reading_goes_on_at_any_position(tmp_path: Path, kind: str, codec: str) 
 
 @pytest.mark.parametrize("codec", [".gz", ".zst"])
 def test_a_stream_cut_short_is_an_error_after_its_rows(tmp_path: Path, codec: str) -> None:
-    """What could be decompressed is read, then the damage is said, from wherever reading started."""
+    """What could be decompressed is read, then the damage is said, at every start of reading."""
     content = "".join(f"line {number * number}\n" for number in range(20_000))
     path = tmp_path / f"in.txt{codec}"
     path.write_bytes(compress(content.encode(), codec)[:-500])
@@ -201,7 +201,7 @@ def test_a_stream_cut_short_is_an_error_after_its_rows(tmp_path: Path, codec: st
 
 
 def test_blank_lines_of_json_are_no_rows(tmp_path: Path) -> None:
-    """Wherever they are; what is bad has the number of its line as an editor shows it."""
+    """In any place; what is bad has the number of its line as an editor shows it."""
     path = tmp_path / "in.jsonl"
     path.write_bytes(b'\n{"text": "a"}\n\r\n  \t\n{"text": 3}\n{"text": "b"}\n\n')
 

@@ -67,7 +67,7 @@ def test_every_float32_survives_jsonl(rows: list[tuple[str, float]]) -> None:
 
 
 def test_jsonl_is_utf8_a_line_a_row() -> None:
-    r"""Letters stay as they are; line breaks and lone surrogates (\ud800) are escaped."""
+    r"""Letters stay as they are; line breaks and unpaired surrogates (\ud800) are escaped."""
     texts = [*TEXTS[:3], "\ud800\n"]
 
     content = written("jsonl", [Block(texts, None, VECTORS)]).decode("utf-8")

@@ -71,7 +71,7 @@ def test_vectors_are_those_of_the_embedder(shipped: Embedder) -> None:
 
 
 def test_one_text_is_refused() -> None:
-    """A lone str is no list of its letters and no row either."""
+    """A single str is no list of its letters and no row either."""
     with pytest.raises(TypeError, match="a list of texts"):
         MiniLMVectorizer().transform("one text")
 

@@ -80,7 +80,7 @@ def test_rounds_end_when_the_median_is_known(shipped: Embedder) -> None:
 
 
 def test_rounds_end_when_the_time_is_over(shipped: Embedder) -> None:
-    """Values that never settle do not go on for ever."""
+    """Values that never resolve do not go on for ever."""
     values = itertools.cycle([1.0, 5.0, 25.0])
 
     def turn(_: Toy) -> Values:

@@ -1,4 +1,4 @@
-"""CPUs granted: the affinity mask or the tightest cgroup quota, whichever is less, on made-up machines."""
+"""CPUs granted: the affinity mask or the tightest cgroup quota, the lower of the two, on made-up machines."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_cgroup_v2(machine: Machine, cgroup: str, files: dict[str, str], expecte
     ids=["unlimited", "two and a half", "a fifth"],
 )
 def test_cgroup_v1(machine: Machine, quota: str, expected: int) -> None:
-    """The cpu controller's quota, wherever it stands among the controllers of its line."""
+    """The cpu controller's quota, in any place among the controllers of its line."""
     root = machine(
         "5:memory:/elsewhere\n4:cpu,cpuacct:/app\n3:cpuset:/elsewhere\n",
         {

@@ -190,7 +190,7 @@ def test_a_cut_is_warned_of_once_and_counted() -> None:
 
 
 def test_a_cut_can_be_refused(shipped: Embedder) -> None:
-    """truncate="error" names the index, both numbers and the way out, wherever the text stands."""
+    """truncate="error" names the index, both numbers and the way out of a text in any place."""
     texts = ["short"] * 700 + ["word " * 300]
 
     with pytest.raises(TextTooLong, match="text 700 has 302 tokens, the model reads 256") as caught:
@@ -240,7 +240,7 @@ def test_encode_iter_refuses_a_str(shipped: Embedder) -> None:
 
 
 def test_similarity_is_the_cosine(shipped: Embedder) -> None:
-    """Related texts are closer than others; a lone vector counts as one row; shapes must agree."""
+    """Related texts are closer than others; a single vector counts as one row; shapes must agree."""
     a = shipped.encode(["A man plays the guitar.", "The stock market fell."])
 
     cosines = shipped.similarity(a[0], shipped.encode(["Someone is playing guitar.", "Shares lost value."]))

@@ -62,7 +62,7 @@ def test_device_strings_of_openvino_pass(device: str) -> None:
 
 
 def test_the_only_gpu_is_also_the_first() -> None:
-    """OpenVINO lists a lone GPU without its number, and both names mean it."""
+    """OpenVINO lists a single GPU without its number, and both names mean it."""
     for device in ("GPU", "GPU.0", "AUTO:GPU.0,CPU"):
         check_device(device, ["CPU", "GPU"])
 

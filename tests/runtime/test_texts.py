@@ -182,7 +182,7 @@ def test_iterating_reads_no_further_than_asked() -> None:
     ids=ascii,
 )
 def test_surrogates_are_joined_or_replaced(text: str, mended: str) -> None:
-    """Halves of a pair, as JavaScript leaves them, are one character; a lone half is U+FFFD."""
+    """Halves of a pair, as JavaScript leaves them, are one character; an unpaired half is U+FFFD."""
     assert mended == mend_surrogates(text)
     assert has_surrogates(text) == (text != mended)
 

@@ -69,7 +69,7 @@ def test_a_float_table_is_left_alone() -> None:
 
 
 def test_models_of_one_file_share_a_copy(tmp_path: Path) -> None:
-    """Two reads of a file copy it once; the same path with a new file is copied anew."""
+    """Two reads of a file copy it once; the same path with a new file is copied again."""
     for name in (GRAPH, WEIGHTS):
         shutil.copyfile(SHIPPED / name, tmp_path / name)
     core = ov.Core()

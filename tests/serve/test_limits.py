@@ -63,7 +63,7 @@ def test_keys_that_no_client_can_send_are_refused(key: str) -> None:
 
 
 def test_the_key_guards_what_says_something(shipped: Embedder) -> None:
-    """Texts, tokens, models and metrics need it; pages and health do not, unless health shall."""
+    """Texts, tokens, models and metrics need it; pages and health do not, unless health must."""
     app = create_app(shipped, Settings(api_keys=("key",)))
     guarded = create_app(shipped, Settings(api_keys=("key",), protect_health=True))
 

@@ -43,7 +43,7 @@ def test_figures_tell_what_happened(shipped: Embedder) -> None:
 
 
 def test_unknown_urls_make_no_figures(shipped: Embedder) -> None:
-    """Whoever tries a thousand URLs does not fill the registry with labels."""
+    """A client that tries a thousand URLs does not fill the registry with labels."""
     app = create_app(shipped)
     before = len(_figures(ask(app, "GET", "/metrics").body.decode()))
     for i in range(50):

@@ -101,7 +101,7 @@ def test_a_field_in_a_field_is_named_whole() -> None:
 
 
 def test_half_an_emoji_is_read() -> None:
-    """A lone surrogate, escaped, is what JavaScript sends of a text that was cut inside an emoji."""
+    """An unpaired surrogate, escaped, is what JavaScript sends of a text that was cut inside an emoji."""
     assert "a\ud83d" == read(rb'{"input": "a\ud83d"}', EmbeddingRequest).input
     assert "\U0001f609" == read(rb'{"input": "\ud83d\ude09"}', EmbeddingRequest).input
 
