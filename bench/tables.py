@@ -65,7 +65,10 @@ def reasons() -> str:
     drift = worst(manifest.drift)
     model_mb = sum(file.bytes for file in manifest.files.values()) / 1e6
     ratio, p50 = figure("sentences", FP32, RATIO), figure("query", OURS, "p50_ms")
-    mb, crowd = figure("memory budget, 200 MB", OURS, "peak_mb"), figure("32 callers", OURS, "texts_per_s")
+    mb, crowd = (
+        figure("memory budget, 200 MB", OURS, "peak_mb"),
+        figure("server, 64 clients", OURS, "texts_per_s"),
+    )
     lines = [
         f"**Fast**: {ratio} times FP32; {p50} ms for a question on two threads. "
         "[Benchmarks](bench/README.md)",
@@ -76,8 +79,8 @@ def reasons() -> str:
         f"**Accurate**: within {abs(drift['Spearman points']):.2f} Spearman points of FP32 on STS-B, mean "
         f"cosine {drift['mean cosine']:.4f}; a build over the limits is refused. "
         "[Drift](docs/how-it-works.md#drift-how-far-int8-is-from-fp32)",
-        f"**Ready to serve**: one command is OpenAI's API; {crowd} texts/s for 32 threads with one "
-        "sentence each. [Serving](docs/serving.md)",
+        f"**Ready to serve**: one command is OpenAI's API; {crowd} texts/s for 64 clients with one "
+        "sentence a request. [Serving](docs/serving.md)",
     ]
     return "".join(f"- {line}\n" for line in lines)
 
