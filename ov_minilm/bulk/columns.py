@@ -8,6 +8,7 @@ nulls) is kept as JSON text in a column of strings. A later value that does not 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any, TypeAlias, TypeVar
@@ -115,10 +116,15 @@ def _array(column: list[Any], kind: pa.DataType) -> pa.Array | None:
     """Return None where Arrow refuses a value, or would drop a part: of 2.5 the half, of an object a key."""
     try:
         array = pa.array(column, kind)
-        same = pa.types.is_string(kind) or array.to_pylist() == column
+        same = pa.types.is_string(kind) or (array.to_pylist() == column and _finite(column))
     except MISFITS:
         return None
     return array if same else None
+
+
+def _finite(column: list[Any]) -> bool:
+    """Tell whether no number of JSON was too large for a double, as 1e400 is."""
+    return not any(isinstance(value, float) and math.isinf(value) for value in column)
 
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema, bad: dict[int, str]) -> pa.RecordBatch:
@@ -180,6 +186,15 @@ def render(batch: pa.RecordBatch, bad: dict[int, str]) -> list[str]:
 
         columns.append(chain.from_iterable(_convert(array, _json_texts, failed)))
     return members(batch.schema.names, list(zip(*columns, strict=True)))
+
+
+def select(batch: pa.RecordBatch, rows: Sequence[int]) -> pa.RecordBatch:
+    """Return these rows, of any type; Arrow's own `take` has none for views, nor for no rows."""
+    arrays = [
+        pa.concat_arrays([array.slice(row, 1) for row in rows]) if rows else array.slice(0, 0)
+        for array in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
 
 
 def lost(names: Sequence[str], schema: pa.Schema | None, rows: int) -> Kept:

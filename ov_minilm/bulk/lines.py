@@ -23,6 +23,7 @@ from ov_minilm.runtime.texts import has_surrogates
 
 MAX_BYTES = 1 << 24  # of a line, or a field of CSV: memory stays bounded, whatever a file holds
 BYTE_ORDER_MARK = "\ufeff"
+JSON_SPACE = " \t\r"  # a line of nothing else is blank
 
 
 class Record(NamedTuple):
@@ -46,7 +47,7 @@ class Lines:
         self._raw: BinaryIO = cast("BinaryIO", inputs.pipes.get(name) or open(name, "rb"))  # noqa: PTH123, SIM115  # close() does
         self._bytes = _buffered(_decompressed(self._raw, name))
         encoding = inputs.dialect.encoding
-        utf8 = self._bytes if inputs.dialect.is_utf8 else _buffered(_Utf8(self._bytes, encoding))
+        utf8 = self._bytes if inputs.dialect.is_utf8 else _buffered(_Utf8(self._bytes, encoding, name))
         self._records = RECORDS[self._kind](utf8, at, inputs, name)
         self._damage: OSError | None = None
 
@@ -134,8 +135,10 @@ def _decompressed(raw: BinaryIO, name: str) -> BinaryIO:
 class _Utf8(io.RawIOBase):
     """Text of another encoding as UTF-8; what cannot be decoded becomes a surrogate, which no UTF-8 has."""
 
-    def __init__(self, stream: BinaryIO, encoding: str) -> None:
+    def __init__(self, stream: BinaryIO, encoding: str, name: str) -> None:
         self._stream = stream
+        self._name = name
+        self._encoding = encoding
         self._decoder = codecs.getincrementaldecoder(encoding)("ov_minilm.surrogate")
         self._left = b""
 
@@ -147,7 +150,14 @@ class _Utf8(io.RawIOBase):
         """Fill the buffer."""
         while not self._left:
             block = self._stream.read(1 << 16)
-            self._left = self._decoder.decode(block, final=not block).encode("utf-8", "surrogatepass")
+            try:
+                decoded = self._decoder.decode(block, final=not block)
+            except UnicodeDecodeError:
+                raise
+            except UnicodeError as error:  # utf-16 and utf-32 say their byte order at the start
+                name, encoding = display_name(self._name), self._encoding
+                raise refusal("no_byte_order", file=name, encoding=encoding) from error
+            self._left = decoded.encode("utf-8", "surrogatepass")
             if not block:
                 break
         size = min(len(self._left), len(buffer))
@@ -193,6 +203,8 @@ def _text_lines(stream: BinaryIO, at: Position, inputs: Inputs) -> Iterator[tupl
     _forward(stream, 0, byte)
     for number, (raw, size) in enumerate(_split(stream), at.row + 1):
         first, byte = not byte, byte + size
+        if first and raw == codecs.BOM_UTF8:  # an empty file
+            return
         if size > MAX_BYTES:
             yield byte, number, None, bad_row("long", most=MAX_BYTES)
             continue
@@ -218,7 +230,7 @@ def _jsonl(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterato
     for end, number, line, reason in _text_lines(stream, at, inputs):
         if line is None:
             yield Record(end, number, None, reason, ())
-        elif line and not line.isspace():
+        elif line.strip(JSON_SPACE):
             record = _parse(line)
             if document and isinstance(record, str):
                 raise refusal("json_document", file=name)

@@ -44,6 +44,10 @@ REFUSALS: dict[str, Refusal] = {
     "looks_like": Refusal(
         "the first bytes belong to another format", "{file} begins like {what}, not {kind}; {instead}"
     ),
+    "no_byte_order": Refusal(
+        "an encoding that needs a byte order mark, and none is there",
+        "{file} has no byte order mark; pass --encoding {encoding}-le or {encoding}-be",
+    ),
     "json_document": Refusal(
         "a .json file that is not lines",
         "{file}: its first line is no JSON object; .json is read as JSON lines. "

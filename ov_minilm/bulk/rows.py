@@ -82,7 +82,9 @@ def apply_error_policy(rows: Rows, on_error: OnError) -> Rows:
     if isinstance(columns, list):
         columns = [columns[index] for index in kept]
     elif columns is not None:
-        columns = columns.take(kept)
+        from ov_minilm.bulk.columns import select
+
+        columns = select(columns, kept)
     numbers = [rows.numbers[index] for index in kept]
     return replace(rows, numbers=numbers, texts=[rows.texts[index] for index in kept], columns=columns)
 

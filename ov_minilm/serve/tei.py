@@ -238,8 +238,8 @@ class Tei:
         def write(body: bytes | bytearray) -> bytes:
             try:
                 theirs = msgspec.json.decode(body, type=_WhichTokenize).inputs is not msgspec.UNSET
-            except msgspec.DecodeError:  # the reader says what is wrong
-                theirs = False
+            except msgspec.DecodeError:  # half of a surrogate pair; or the reader says what is wrong
+                theirs = b'"inputs"' in body
             if not theirs:
                 return self._openai.tokens(read(body, TokenizeInputRequest))
             request.scope["error_answer"] = error_answer

@@ -32,6 +32,7 @@ def test_values_become_columns() -> None:
         (pa.int64(), True),
         (pa.bool_(), 1),
         (pa.float64(), 2**53 + 1),
+        (pa.float64(), float("inf")),
         (pa.string(), 5),
         (pa.list_(pa.string()), ["a", 1]),
         (pa.list_(pa.string()), "a"),
@@ -48,6 +49,15 @@ def test_a_value_that_does_not_fit_makes_its_row_bad(kind: pa.DataType, value: o
     assert {"n": [None, None, None], "s": ["a", "b", "c"]} == found.to_pydict()
     expected = f"'n' is {value!r}, expected {kind} as in the first rows; -o NAME.jsonl keeps all"
     assert {1: expected} == bad
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.string_view(), pa.list_(pa.binary_view()), pa.null()])
+def test_rows_of_any_type_are_selected(kind: pa.DataType) -> None:
+    """Some of them, or none: what is left when bad rows are skipped."""
+    batch = pa.RecordBatch.from_arrays([pa.nulls(3, kind), pa.array([1, 2, 3])], names=["x", "n"])
+
+    assert [1, 3] == columns.select(batch, [0, 2])["n"].to_pylist()
+    assert batch.slice(0, 0) == columns.select(batch, [])
 
 
 def test_broken_strings_of_parquet_are_found() -> None:

@@ -40,6 +40,7 @@ def read(
         (b"a\r\nb\r\n", ["a", "b"]),
         (b"a\n\n \n", ["a", "", " "]),
         (b"", []),
+        (b"\xef\xbb\xbf", []),
         (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "\ufeffb"]),
         (b'{"text": "a"}\n', ['{"text": "a"}']),
         ("a\u2028b\x85c\rd\n".encode(), ["a\u2028b\x85c\rd"]),
@@ -247,6 +248,17 @@ def test_csv_of_other_dialects(tmp_path: Path, content: str, dialect: Dialect, t
 
     assert texts == read(path, dialect=dialect).texts
     assert texts[1:] == read(path, dialect=dialect, at=first.end).texts
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_an_unknown_byte_order_is_refused(tmp_path: Path, encoding: str) -> None:
+    """Without a mark at its start, with what to type."""
+    (tmp_path / "in.txt").write_bytes("a\n".encode(f"{encoding}-be"))
+
+    with pytest.raises(
+        ValueError, match=rf"in\.txt has no byte order mark; pass --encoding {encoding}-le or"
+    ):
+        read(tmp_path / "in.txt", dialect=Dialect(encoding=encoding))
 
 
 def test_what_an_encoding_has_not_is_a_bad_row(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import run
 from support.corpora import content, write
+from support.processes import run
 
 from ov_minilm.bulk.outputs import Output, check_output
 from ov_minilm.bulk.reader import find
