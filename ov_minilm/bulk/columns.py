@@ -188,15 +188,6 @@ def render(batch: pa.RecordBatch, bad: dict[int, str]) -> list[str]:
     return members(batch.schema.names, list(zip(*columns, strict=True)))
 
 
-def select(batch: pa.RecordBatch, rows: Sequence[int]) -> pa.RecordBatch:
-    """Return these rows, of any type; Arrow's own `take` has none for views, nor for no rows."""
-    arrays = [
-        pa.concat_arrays([array.slice(row, 1) for row in rows]) if rows else array.slice(0, 0)
-        for array in batch.columns
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
-
-
 def lost(names: Sequence[str], schema: pa.Schema | None, rows: int) -> Kept:
     """Return nulls for rows that cannot be read."""
     if schema is None:

@@ -82,11 +82,20 @@ def apply_error_policy(rows: Rows, on_error: OnError) -> Rows:
     if isinstance(columns, list):
         columns = [columns[index] for index in kept]
     elif columns is not None:
-        from ov_minilm.bulk.columns import select
-
         columns = select(columns, kept)
     numbers = [rows.numbers[index] for index in kept]
     return replace(rows, numbers=numbers, texts=[rows.texts[index] for index in kept], columns=columns)
+
+
+def select(batch: pa.RecordBatch, rows: Sequence[int]) -> pa.RecordBatch:
+    """Return these rows, of any type; Arrow's own `take` has none for views, nor for no rows."""
+    import pyarrow as pa  # only a batch's caller needs it
+
+    arrays = [
+        pa.concat_arrays([array.slice(row, 1) for row in rows]) if rows else array.slice(0, 0)
+        for array in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
 
 
 def damaged(error: OSError | ValueError) -> bool:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from ov_minilm.bulk import columns
+from ov_minilm.bulk.rows import select
 
 
 def test_values_become_columns() -> None:
@@ -56,8 +57,8 @@ def test_rows_of_any_type_are_selected(kind: pa.DataType) -> None:
     """Some of them, or none: what is left when bad rows are skipped."""
     batch = pa.RecordBatch.from_arrays([pa.nulls(3, kind), pa.array([1, 2, 3])], names=["x", "n"])
 
-    assert [1, 3] == columns.select(batch, [0, 2])["n"].to_pylist()
-    assert batch.slice(0, 0) == columns.select(batch, [])
+    assert [1, 3] == select(batch, [0, 2])["n"].to_pylist()
+    assert batch.slice(0, 0) == select(batch, [])
 
 
 def test_broken_strings_of_parquet_are_found() -> None:
