@@ -343,6 +343,7 @@ def encode(
 
     def open_encoder(stack: ExitStack) -> Encoder:
         embedder = stack.enter_context(Embedder.open(**options))
+        stack.enter_context(_leave_at_once())
         if reuse is None:
             return embedder
         return stack.enter_context(closing(ReusingEmbedder(embedder, reuse, truncate, MODEL_FACTS)))
@@ -372,6 +373,21 @@ def encode(
     if done.bad:
         say(f"warning: {_count(done.bad, 'bad row')}" + (f", named in {done.errors}" if done.errors else ""))
     return 3 if done.bad else 0
+
+
+@contextmanager
+def _leave_at_once() -> Iterator[None]:
+    """End the process when the job was interrupted and its files are in order.
+
+    Closing the embedder would wait for the batches and the compiler that are running: seconds.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, KeyboardInterrupt):
+            click.echo("interrupted", err=True)
+        sys.stderr.flush()
+        os._exit(130 if isinstance(stop, KeyboardInterrupt) else 143)
 
 
 def _count(number: int, noun: str) -> str:
