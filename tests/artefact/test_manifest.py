@@ -31,6 +31,8 @@ from ov_minilm.spec import MINILM, Grid
 
 CONTENT = {GRAPH: b"<net/>", WEIGHTS: bytes(range(256)), TOKENIZER: b'{"version": "1.0"}'}
 
+LONG = Golden.of("", [], np.full(385, 385**-0.5, np.float32)).vector
+
 Edit = Callable[[dict[str, Any]], object]
 
 
