@@ -7,7 +7,7 @@ OvMiniLMError
   SourceRefused          the checkpoint to convert is not the one that was asked for
   DeviceUnavailable      .asked .available
   PrecisionUnavailable   .asked .device .reason
-  SelfCheckFailed        .where .cosine .least
+  SelfCheckFailed        .where .cosine .minimum
   TextTooLong            .index .tokens .limit
   DriftTooLarge          .broken
   ForkedProcess          OpenVINO was used before os.fork() and again in the child
@@ -86,15 +86,15 @@ class PrecisionUnavailable(OvMiniLMError):
 
 
 class SelfCheckFailed(OvMiniLMError):
-    """A compiled model gives another vector than it must to a text whose vector is known."""
+    """A compiled model gives a wrong vector for a text whose vector is known."""
 
-    def __init__(self, where: str, cosine: float, least: float) -> None:
+    def __init__(self, where: str, cosine: float, minimum: float) -> None:
         self.where = where
         self.cosine = cosine
-        self.least = least
+        self.minimum = minimum
         self.message = (
-            f"{where} gives wrong vectors: cosine {cosine:.4f} for the golden text, at least {least} due; "
-            "`ov-minilm doctor` tells more, another device or version of its driver may help"
+            f"{where} gives wrong vectors: cosine {cosine:.4f} for the golden text, must be {minimum} or more; "
+            "run `ov-minilm doctor`, and try another device or version of its driver"
         )
 
 
@@ -148,8 +148,8 @@ class JobRefused(OvMiniLMError):
         self.differences = tuple(differences)
         several = [*self.differences[:3], *([f"{len(differences) - 3} more"] if len(differences) > 3 else [])]
         self.message = (
-            f"{output} was begun by another job ({'; '.join(several)}); "
-            "give the same command to go on with it, --overwrite to start over, or another output"
+            f"{output} belongs to another job ({'; '.join(several)}); "
+            "repeat its command to resume it, pass --overwrite to start over, or name another output"
         )
 
 
