@@ -93,7 +93,7 @@ class SelfCheckFailed(OvMiniLMError):
         self.cosine = cosine
         self.minimum = minimum
         self.message = (
-            f"{where} gives wrong vectors: cosine {cosine:.4f} for the golden text, must be {minimum} or more; "
+            f"{where} gives wrong vectors: cosine {cosine:.4f} for the golden text, not {minimum} or more; "
             "run `ov-minilm doctor`, and try another device or version of its driver"
         )
 
