@@ -238,7 +238,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.IntRange(1),
     default=65536,
     show_default=True,
-    help="Rows per output file of a folder. An interrupted job goes on at the first unfinished one.",
+    help="Rows per output file of a folder. An interrupted job resumes at the first unfinished one.",
 )
 @click.option(
     "--reuse",
@@ -291,7 +291,7 @@ def encode(
     each also as .gz, .bz2 and .zst, or .parquet; and quoted patterns like 'data/**/*.parquet'. Row n of the
     input is row n of the output.
 
-    What was interrupted, by kill -9 too, goes on with the same command, and ends with the same bytes.
+    An interrupted job, by kill -9 too, resumes with the same command, and ends with the same bytes.
 
     Exit codes: 0 every row has its vector; 2 refused, or stopped at a bad row; 3 done, but some rows were
     bad; 130 and 143 interrupted; 141 the reader of stdout left.

@@ -184,7 +184,7 @@ def _defaults(kind: type[Any]) -> dict[str, Any]:
 
 
 def _parse(kind: Any, raw: Any, where: str) -> Any:
-    """Turn JSON values into the dataclasses that `kind` names, refusing whatever is not exactly that."""
+    """Turn JSON values into the dataclasses that `kind` names, refusing any other keys and types."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return None if raw is None else _parse(next(a for a in args if a is not type(None)), raw, where)

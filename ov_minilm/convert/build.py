@@ -231,7 +231,7 @@ def _manifest(
 
 
 class _Steps:
-    """Prints one line for each step that is done: its name, seconds, and what there is to note."""
+    """Prints one line for each finished step: its name, seconds, and a remark."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
@@ -250,7 +250,7 @@ def _cosine(value: float) -> str:
 
 @contextlib.contextmanager
 def _staging(out: Path) -> Iterator[Path]:
-    """Yield a hidden folder inside `out`, on its file system; it is gone afterwards, come what may.
+    """Yield a hidden folder inside `out`, on its file system; it is removed afterwards, after an error too.
 
     A killed process cannot clean up; the next build at the same place does it. A folder `out` that was
     made for a build that failed goes too.

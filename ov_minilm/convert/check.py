@@ -51,7 +51,7 @@ def original_vectors(checkpoint: Checkpoint, texts: Sequence[str], tokens: Token
 
 
 def require_equal(name: str, expected: FloatArray, found: FloatArray) -> float:
-    """Return the least cosine between rows; one under the limit stops the build.
+    """Return the lowest cosine between rows; one under the limit stops the build.
 
     Raises:
         RuntimeError: naming the reference and the text whose vector differs.

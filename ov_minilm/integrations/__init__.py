@@ -57,7 +57,7 @@ def extra(name: str) -> Iterator[None]:
 
 
 def after(prompt: str, texts: Iterable[str]) -> Iterable[str]:
-    """Put the prompt before each text; what does not hold texts is refused, a str too."""
+    """Put the prompt before each text. A str, or anything that holds no texts, is a TypeError."""
     items = iterate(texts)
     return (prompt + check_text(text, index) for index, text in enumerate(items)) if prompt else items
 

@@ -39,7 +39,7 @@ class MiniLMEmbeddingFunction(Adapter, EmbeddingFunction[Documents]):
         return "cosine"
 
     def get_config(self) -> dict[str, Any]:
-        """Return what a collection stores of this function."""
+        """Return the options of this function, which a collection stores."""
         return asdict(self) | {"fingerprint": self.embedder.info.fingerprint}
 
     @staticmethod

@@ -23,7 +23,7 @@ class MiniLMEmbedding(BaseEmbedding, Adapter):
     embed_batch_size: int = 512  # fills whole grids; the library's default, ten a call, does not
 
     def model_post_init(self, context: Any, /) -> None:
-        """Say now what is wrong with the folder, the device or an option."""
+        """Open the model, so that a wrong folder, device or option is an error here."""
         super().model_post_init(context)
         self.__post_init__()
         name = self.embedder.spec.name

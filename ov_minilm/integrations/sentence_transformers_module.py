@@ -55,5 +55,5 @@ class MiniLMModule(Adapter, InputModule):  # type: ignore[misc]  # mypy does not
         return self.embedder.spec.dim
 
     def save(self, output_path: str, safe_serialization: bool = True) -> None:
-        """Write what this module was made of, so that SentenceTransformer(folder) makes it again."""
+        """Write this module's options, from which SentenceTransformer(folder) makes it again."""
         self.save_config(output_path)

@@ -130,7 +130,7 @@ class Made:
     odd: bool = False  # it may be refused
     refused: bool = False  # it must be
     torn: bool = False  # what comes after these rows is not known
-    broken: bool = False  # a row is bad, wherever it is
+    broken: bool = False  # a row is bad, where it is
 
 
 class Finding(AssertionError):
