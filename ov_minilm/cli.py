@@ -751,7 +751,8 @@ def _manifest_lines(manifest: Manifest, info: Info) -> Iterator[str]:
 
 def _speed_lines(embedder: Embedder, text: str) -> Iterator[str]:
     """Time one text and a list of it here, for about a second."""
-    texts = [text] * 256
+    texts = [f"{text} {number}" for number in range(256)]  # equal ones would run once
+    text = texts[0]
     tokens, info = embedder.count_tokens(text), embedder.info
     calls = {"one": lambda: embedder.encode(text), "list": lambda: embedder.encode(texts, progress=False)}
     best = {name: min(_seconds(call) for _ in range(6)) for name, call in calls.items()}
