@@ -179,9 +179,8 @@ class Requests:
 
     def _expected(self, texts: list[Any], asked: dict[str, Any]) -> FloatArray:
         """Return the vectors [N, D] of what was asked for."""
-        if self._vectors and texts and isinstance(texts[0], str):
-            mean = asked.get("truncate") == "mean"
-            vectors = self._real.encode(texts, truncate="mean" if mean else "end")
+        if self._vectors and texts:
+            vectors = self._real.submit(self._tokenized(texts, asked)).result()
         else:
             windows = self._tokenized(texts, asked).windows if texts else []
             rows = [ids_vector(of_text) for of_text in windows]
