@@ -60,6 +60,7 @@ def packing(path: Path) -> None:
                 axes.barh(y, tokens, left=start, height=0.82, color=COLOURS[(y + number) % len(COLOURS)])
                 start += tokens
         axes.invert_yaxis()
+        axes.set_yticks([])
         axes.set_xlim(0, 66)
         axes.set_xlabel("tokens", color=GREY)
     cells = (len(padded) * padded[0], batch.grid.cells)
