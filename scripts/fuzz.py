@@ -52,7 +52,8 @@ def main(cases: int, seed: int | None, only: str | None, short: bool) -> None:
     print(f"{cases:,} cases from seed {first}{f', for {SHORT_S:.0f} s' if short else ''}", flush=True)
     started, ended, rest_mb = time.monotonic(), Counter[str](), 0.0
     with Embedder.open(threads=1) as embedder, tempfile.TemporaryDirectory(dir=_memory()) as folder:
-        embedder.warm_up()  # what the compiler takes is no growth
+        if not short:
+            embedder.warm_up()  # what the compiler takes is no growth
         hashed, real = Requests(embedder, real=False), Requests(embedder, real=True)
         for number in range(cases):
             if short and time.monotonic() - started > SHORT_S:
