@@ -53,11 +53,16 @@ class Weights:
 
 def read(core: ov.Core, graph: Path, weights: Path) -> tuple[ov.Model, Weights]:
     """Read a graph for compilation; models of the same file share one copy, kept while Python runs."""
-    facts = weights.stat()
-    copy = _copy(weights.resolve(), facts.st_ino, facts.st_mtime_ns)
+    copy = shared_copy(weights)
     model = core.read_model(graph.read_bytes(), copy.tensor)
     gather_before_dequantize(model)
     return model, copy
+
+
+def shared_copy(path: Path) -> Weights:
+    """Return the copy of a file, which is made once and kept: processes that are forked later share it."""
+    facts = path.stat()
+    return _copy(path.resolve(), facts.st_ino, facts.st_mtime_ns)
 
 
 @cache

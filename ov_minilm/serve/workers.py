@@ -273,8 +273,6 @@ def check_system() -> None:
 
 def share_weights(folder: Path) -> None:
     """Copy an artefact's weights into memory that processes share which are forked from here on."""
-    from ov_minilm.runtime.weights import _copy  # which keeps the copy, and finds it again in a fork
+    from ov_minilm.runtime.weights import shared_copy  # it imports OpenVINO, which only this option needs
 
-    path = folder / WEIGHTS
-    facts = path.stat()
-    _copy(path.resolve(), facts.st_ino, facts.st_mtime_ns)
+    shared_copy(folder / WEIGHTS)
