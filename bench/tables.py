@@ -42,7 +42,7 @@ def machines() -> list[Figures]:
 
 def speed() -> str:
     """Ours against the libraries that most people run, or FP32 where they were not measured, by machine."""
-    columns = [LISTS[0], LISTS[1], LATENCY[0], COSTS[1]]
+    columns = [LISTS[0], LISTS[1], LATENCY[0], COSTS[0]]
 
     def table(figures: Figures) -> list[Table]:
         found = [name for name in HEADLINERS if figures.find("sentences", name, "texts_per_s")]
