@@ -353,24 +353,12 @@ def memory_limit(root: Path = Path("/")) -> int | None:
 
     `root` is the file system to look in.
     """
-    table = root / "proc/self/cgroup"
-    limits = []
-    for line in table.read_text(encoding="utf-8").splitlines() if table.exists() else ():
-        number, controllers, group = line.split(":", 2)
-        if number == "0":
-            mount, name = root / "sys/fs/cgroup", "memory.max"
-        elif "memory" in controllers.split(","):
-            mount, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
-        else:
-            continue
-        folders = [mount]  # down to the group, which in a container may be the mount itself
-        for part in filter(None, group.split("/")):
-            folders.append(folders[-1] / part)
-        said = [
-            (folder / name).read_text(encoding="ascii") for folder in folders if (folder / name).is_file()
-        ]
-        limits += [int(one) for one in said if one.strip() != "max"]
-    found = min(limits, default=UNLIMITED)
+    files = [
+        folder / ("memory.max" if v2 else "memory.limit_in_bytes")
+        for v2, folder in cpus.cgroup_folders("memory", root)
+    ]
+    said = [file.read_text(encoding="ascii") for file in files if file.is_file()]
+    found = min((int(one) for one in said if one.strip() != "max"), default=UNLIMITED)
     return None if found >= UNLIMITED else found
 
 

@@ -15,10 +15,7 @@ import pytest
 from support import checkpoints
 from support.artefact_cache import ArtefactCache
 from support.checkpoints import KINDS, SOON
-from support.processes import left_by_twenty as left_by_twenty  # until nothing asks for these here
-from support.processes import python as python
-from support.processes import run as run
-from support.processes import until as until
+from support.processes import run
 
 from ov_minilm import Embedder
 from ov_minilm.convert.source import PACKAGE

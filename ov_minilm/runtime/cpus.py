@@ -7,6 +7,7 @@ would start as many threads as the host has and be throttled for it.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 VARIABLE = "OV_MINILM_THREADS"
@@ -38,27 +39,25 @@ def granted(root: Path = Path("/")) -> int:
 
 def _quota(root: Path) -> float | None:
     """CPUs by the tightest cgroup limit above this process (v2 cpu.max, v1 cfs_quota), None if unlimited."""
+    limits = [_v2(folder) if v2 else _v1(folder) for v2, folder in cgroup_folders("cpu", root)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def cgroup_folders(controller: str, root: Path = Path("/")) -> Iterator[tuple[bool, Path]]:
+    """Yield whether a folder is of cgroup v2, and the folder: a limit in any of them binds this process.
+
+    They go from the mount down to the group of the process, which in a container may be the mount itself.
+    """
     table = root / "proc/self/cgroup"
-    if not table.exists():
-        return None
-    limits = []
-    for line in table.read_text(encoding="utf-8").splitlines():
+    for line in table.read_text(encoding="utf-8").splitlines() if table.exists() else ():
         number, controllers, group = line.split(":", 2)
-        if number == "0":
-            limits += [_v2(folder) for folder in _upward(root / "sys/fs/cgroup", group)]
-        elif "cpu" in controllers.split(","):
-            limits += [_v1(folder) for folder in _upward(root / "sys/fs/cgroup/cpu", group)]
-    found = [limit for limit in limits if limit is not None]
-    return min(found) if found else None
-
-
-def _upward(mount: Path, group: str) -> list[Path]:
-    """List the folders from the mount down to the group: a limit on any of them binds."""
-    folder, folders = mount, [mount]
-    for part in group.strip("/").split("/"):
-        folder = folder / part
-        folders.append(folder)
-    return folders
+        v2 = number == "0"
+        if v2 or controller in controllers.split(","):
+            folder = root / "sys/fs/cgroup" / ("" if v2 else controller)
+            yield v2, folder
+            for part in filter(None, group.split("/")):
+                folder = folder / part
+                yield v2, folder
 
 
 def _v2(folder: Path) -> float | None:

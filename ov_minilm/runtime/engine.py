@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections import defaultdict
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,12 +99,8 @@ class Engine:
             SelfCheckFailed: what was just compiled gives wrong vectors.
         """
         device, config = self.plan.device, self.plan.config(grid)
-
-        def checked(compiled: ov.CompiledModel) -> CompiledGrid:
-            return self._checked(CompiledGrid(compiled, grid), grid)
-
-        kept = self._cache and self._cache.load_model(self._core, device, str(grid), config, checked)
-        if kept:
+        checked = partial(self._checked, grid)
+        if kept := self._cache and self._cache.load_model(self._core, device, str(grid), config, checked):
             return kept
         try:
             compiled = self._core.compile_model(self.graph(grid), device, config)
@@ -120,12 +117,13 @@ class Engine:
             self._cache.store_model(compiled, device, str(grid), config)
         return fresh
 
-    def _checked(self, compiled: CompiledGrid, grid: Grid) -> CompiledGrid:
+    def _checked(self, grid: Grid, compiled: ov.CompiledModel) -> CompiledGrid:
+        found = CompiledGrid(compiled, grid)
         batch = golden_batch(self._golden, grid, self.plan.lane_of(grid).align)
-        compiled.cosine = self._golden.min_cosine(compiled.run(batch))
-        if not compiled.cosine >= MIN_COSINE:
-            raise SelfCheckFailed(f"{grid} on {self.plan.device}", compiled.cosine, MIN_COSINE)
-        return compiled
+        found.cosine = self._golden.min_cosine(found.run(batch))
+        if not found.cosine >= MIN_COSINE:
+            raise SelfCheckFailed(f"{grid} on {self.plan.device}", found.cosine, MIN_COSINE)
+        return found
 
 
 def golden_batch(golden: Golden, grid: Grid, align: int) -> Batch:

@@ -57,11 +57,12 @@ class Call(Future[FloatArray]):
         super().__init__()
         self.short = len(tokenized.windows) <= SHORT_CALL_TEXTS if short is None else short
         self._tokenized = tokenized
+        windows = tokenized.flat
         numbers: dict[bytes, int] = {}  # of distinct windows
-        self._order = [numbers.setdefault(ids.tobytes(), len(numbers)) for ids in tokenized.flat]
+        self._order = [numbers.setdefault(ids.tobytes(), len(numbers)) for ids in windows]
         self._keys = list(numbers)
         # Windows that are not packed, each once.
-        self._waiting = deque(dict(zip(self._order, tokenized.flat, strict=True)).items())
+        self._waiting = deque(dict(zip(self._order, windows, strict=True)).items())
         self._vectors = np.empty((len(numbers), dim), np.float32)
         self._left = len(numbers)  # windows without a vector
         self._counting = threading.Lock()  # workers deliver side by side

@@ -201,7 +201,7 @@ class Supervisor:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         log.error("worker %d (process %d) %s; starting another", worker.number + 1, worker.process.pid, how)
         if not worker.ready:
-            time.sleep(RESTART_DELAY_S)
+            time.sleep(RESTART_DELAY_S)  # no busy loop of workers that die; signals are read after it
         self._start(worker.number)
 
     def _pass_on(self, number: int) -> None:

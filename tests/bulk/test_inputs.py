@@ -76,7 +76,7 @@ def test_the_name_says_the_kind(name: str, kind: str) -> None:
     ],
 )
 def test_a_name_that_says_no_kind_is_refused(name: str, message: str) -> None:
-    """A structured file is never read as lines of text for want of something better."""
+    """A structured file is never read as lines of text."""
     with pytest.raises(ValueError, match=message):
         Inputs((name,)).kind_of(name)
 

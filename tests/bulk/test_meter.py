@@ -6,7 +6,7 @@ import io
 import sys
 
 import pytest
-from conftest import until
+from support.processes import until
 
 from ov_minilm.bulk.meter import Meter
 
