@@ -25,7 +25,7 @@ from pictures import draw_all
 from servers import SERVING, Server
 
 from ov_minilm.errors import TruncationWarning
-from ov_minilm.files import whole
+from ov_minilm.files import atomic_write
 from ov_minilm.measure.benchmarks import BENCHMARKS, Benchmark
 from ov_minilm.measure.command import worth_racing
 from ov_minilm.measure.contender import Contender, ContenderFailed, Process, ours
@@ -173,7 +173,7 @@ class Bench:
 
     def _write_unavailable(self, measured: set[str]) -> None:
         self._unavailable = {name: why for name, why in self._unavailable.items() if name not in measured}
-        with whole(UNAVAILABLE) as file:
+        with atomic_write(UNAVAILABLE) as file:
             file.write(json.dumps(self._unavailable, indent=1, sort_keys=True).encode() + b"\n")
 
 

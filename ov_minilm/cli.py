@@ -657,7 +657,7 @@ def bench(
     """
     import dataclasses
 
-    from ov_minilm.files import check_writable, whole
+    from ov_minilm.files import atomic_write, check_writable
     from ov_minilm.measure import command, render
 
     if report:
@@ -682,7 +682,7 @@ def bench(
             render.terminal(table)
         click.echo("\n".join(lines))
     if report:
-        with whole(report) as file:
+        with atomic_write(report) as file:
             file.write(render.page("ov_minilm on this machine", lines, tables).encode())
         click.echo(report, err=True)
     if result.interrupted:

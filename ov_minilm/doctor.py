@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ov_minilm._version import __version__
 from ov_minilm.errors import ArtefactError, CacheWarning, OvMiniLMError, SelfCheckFailed
-from ov_minilm.files import whole
+from ov_minilm.files import atomic_write
 from ov_minilm.runtime import cpus
 from ov_minilm.spec import LONG_TEXT_TOKENS, Grid
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ov_minilm.runtime.embedder import Embedder
     from ov_minilm.runtime.plan import Kernels
 
-PATIENCE = 300  # seconds for the child; some kernels never return
+CHILD_TIMEOUT_S = 300  # seconds for the child; some kernels never return
 SHORT, ROUNDS, CALLS = 128, 5, 40  # texts a round, rounds, and calls with one text, for each way to run
 SERVER_MB = 65  # of `serve` under load, beside what an embedder takes
 LIMIT_SHARE = 0.9  # of a container's memory: what a process may take of it
@@ -108,7 +108,7 @@ def _cache(folder: Path) -> Finding:
     probe = folder / ".doctor"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with whole(probe) as file:
+        with atomic_write(probe) as file:
             file.write(bytes(1 << 20))
         probe.unlink()
     except OSError as error:
@@ -134,11 +134,11 @@ def _in_a_child(function: str, options: Mapping[str, Any], reference: Path | Non
         encoding="utf-8",
     ) as child:
         try:
-            out, err = child.communicate(timeout=PATIENCE)
+            out, err = child.communicate(timeout=CHILD_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             child.kill()
             out, err = child.communicate()
-            err = f"nothing for {PATIENCE} s\n"
+            err = f"nothing for {CHILD_TIMEOUT_S} s\n"
     found = [Finding(**json.loads(line)) for line in out.splitlines()]
     if child.returncode != 0:
         found.append(_death(child.returncode, err, found))

@@ -19,7 +19,7 @@ def check_writable(path: Path) -> None:
 
 
 @contextmanager
-def whole(path: Path, *, locked: bool = False) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, *, locked: bool = False) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path` that takes its name only when everything was written.
 
     A process that is killed leaves it there. For a caller whose lock keeps other writers away it always has

@@ -31,7 +31,7 @@ from ov_minilm.bulk.pipeline import (
     write_shard,
 )
 from ov_minilm.bulk.sink import Form, Sink, json_lines
-from ov_minilm.files import whole
+from ov_minilm.files import atomic_write
 
 UNFINISHED = (".part-*", "._errors-*")  # what a killed process was writing
 WRITTEN = (*UNFINISHED, "part-*", "_errors-*.log")
@@ -253,9 +253,9 @@ def finish(job: Job, output: Output, journal: Journal) -> Summary:
         errors = output.errors
         _join_errors(job, errors, bad)
         if job.sink.form != "parquet":
-            with whole(output.beside("json"), locked=True) as file:
+            with atomic_write(output.beside("json"), locked=True) as file:
                 file.write(json.dumps(dict(job.sink.metadata), indent=1).encode() + b"\n")
-        with whole(output.path, locked=True) as file:
+        with atomic_write(output.path, locked=True) as file:
             job.sink.join(file, [job.part(one.shard) for one in done])
         _discard(job.folder)
     return Summary(
@@ -273,6 +273,6 @@ def _join_errors(job: Job, errors: Path, bad: int) -> None:
     if not bad:
         errors.unlink(missing_ok=True)  # of an earlier job
         return
-    with whole(errors, locked=True) as file:
+    with atomic_write(errors, locked=True) as file:
         for path in sorted(job.folder.glob("_errors-*.log")):
             file.write(path.read_bytes())

@@ -25,9 +25,9 @@ from ov_minilm.bulk.reuse import Pending, ReusingEmbedder, Texts
 from ov_minilm.bulk.rows import Block, OnError, Position, Rows, apply_error_policy
 from ov_minilm.bulk.sink import Form, Sink
 from ov_minilm.errors import BadRow
-from ov_minilm.files import whole
+from ov_minilm.files import atomic_write
 from ov_minilm.runtime.embedder import Embedder
-from ov_minilm.runtime.output import Dtype, Vectors, formed
+from ov_minilm.runtime.output import Dtype, Vectors, convert_vectors
 from ov_minilm.runtime.tokens import Tokenized, Truncate
 from ov_minilm.spec import FloatArray
 
@@ -260,7 +260,7 @@ def _encoded(
     future: Future[FloatArray] | Pending,
     options: BulkOptions,
 ) -> EncodedRows:
-    vectors = formed(future.result(), options.dimensions, options.dtype)
+    vectors = convert_vectors(future.result(), options.dimensions, options.dtype)
     block = Block(kept.texts, kept.columns, _spread(vectors, kept.texts))
     return EncodedRows(rows, block, sum(tokenized.tokens), len(tokenized.truncated))
 
@@ -297,9 +297,9 @@ def write_shard(
             tell(portion)
             yield portion.block
 
-    with whole(job.part(shard)) as file:
+    with atomic_write(job.part(shard)) as file:
         rows = job.sink.write(file, blocks())
         if errors:
-            with whole(job.errors(shard)) as log:
+            with atomic_write(job.errors(shard)) as log:
                 log.writelines(errors)
     return Done(shard, end, rows, tokens, truncated, len(errors), digest)

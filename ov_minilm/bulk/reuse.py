@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ov_minilm.files import whole
+from ov_minilm.files import atomic_write
 from ov_minilm.runtime.embedder import Embedder, Info
 from ov_minilm.runtime.output import Vectors
 from ov_minilm.runtime.tokens import Tokenized, Truncate
@@ -86,9 +86,9 @@ class KeptVectors:
         if not self._new:
             return
         path = self._folder / f"{uuid.uuid4().hex}.hashes.npy"
-        with whole(_records(path)) as file:
+        with atomic_write(_records(path)) as file:
             np.save(file, np.array(list(self._new.values()), self._record))
-        with whole(path) as file:  # from now on the segment is there
+        with atomic_write(path) as file:  # from now on the segment is there
             np.save(file, np.frombuffer(b"".join(self._new), np.uint64).reshape(-1, 2))
         self._new = {}
 

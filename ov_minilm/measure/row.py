@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ov_minilm.artefact.manifest import SHIPPED, Manifest
-from ov_minilm.files import whole
+from ov_minilm.files import atomic_write
 
 OURS, FP32 = "ov_minilm", "ov_minilm FP32"  # the names of our own contenders in every row
 RATIO = "ours_times_better"
@@ -113,6 +113,6 @@ def merge(path: Path, new: Iterable[Row]) -> None:
     old = [row for row in (read(path) if path.exists() else []) if row.artefact in artefacts]
     rows = {(row.machine, row.what): row for row in (*old, *new)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as file:
+    with atomic_write(path) as file:
         for _, row in sorted(rows.items()):
             file.write((json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n").encode())

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from ov_minilm._version import __version__
 from ov_minilm.errors import CacheWarning, SelfCheckFailed
-from ov_minilm.files import whole
+from ov_minilm.files import atomic_write
 from ov_minilm.runtime.backend import ov
 
 SUFFIX = ".compiled"
@@ -101,7 +101,7 @@ class Cache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
-            with whole(path) as file:
+            with atomic_write(path) as file:
                 file.write(hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
         except OSError as error:
             self._full = True

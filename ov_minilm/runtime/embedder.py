@@ -24,7 +24,7 @@ from ov_minilm.artefact.manifest import TOKENIZER, Manifest
 from ov_minilm.errors import ForkedProcess, SelfCheckFailed, TruncationWarning, check_choice
 from ov_minilm.runtime import cpus
 from ov_minilm.runtime.engine import Engine
-from ov_minilm.runtime.output import Dtype, Vectors, formed, similarity
+from ov_minilm.runtime.output import Dtype, Vectors, convert_vectors, similarity
 from ov_minilm.runtime.plan import AskedLowering, AskedPrecision, Options, memory
 from ov_minilm.runtime.progress import Progress, report
 from ov_minilm.runtime.scheduler import SHORT_CALL_TEXTS, Call, Scheduler, Stats
@@ -180,7 +180,7 @@ class Embedder:
         """
         self._check_options(truncate, dimensions, dtype)
         items = [texts] if isinstance(texts, str) else check_texts(texts)
-        vectors = formed(self._encode(items, 0, progress, truncate), dimensions, dtype)
+        vectors = convert_vectors(self._encode(items, 0, progress, truncate), dimensions, dtype)
         return vectors[0] if isinstance(texts, str) else vectors
 
     def encode_iter(
@@ -200,7 +200,7 @@ class Embedder:
         if isinstance(texts, str):
             raise TypeError("encode_iter takes an iterable of str; encode takes a single str")
         stream = iter(iterate(texts))
-        return (formed(block, dimensions, dtype) for block in self._blocks(stream, truncate))
+        return (convert_vectors(block, dimensions, dtype) for block in self._blocks(stream, truncate))
 
     def _blocks(self, texts: Iterator[str], truncate: Truncate) -> Iterator[FloatArray]:
         size, start = FIRST_BLOCK_TEXTS, 0
@@ -225,7 +225,7 @@ class Embedder:
         self._check_options(truncate, dimensions, dtype)
         items = [texts] if isinstance(texts, str) else check_texts(texts)
         tokenized = await asyncio.to_thread(self._prepare, items, 0, truncate)
-        vectors = formed(await self.asubmit(tokenized), dimensions, dtype)
+        vectors = convert_vectors(await self.asubmit(tokenized), dimensions, dtype)
         return vectors[0] if isinstance(texts, str) else vectors
 
     def tokenize(
@@ -421,7 +421,7 @@ class Embedder:
         """Refuse before the work what would be refused after it."""
         check_choice("truncate", truncate, get_args(Truncate))
         if dimensions is not None or dtype != "float32":
-            formed(np.empty((0, self._spec.dim), np.float32), dimensions, dtype)
+            convert_vectors(np.empty((0, self._spec.dim), np.float32), dimensions, dtype)
 
     def _check_usable(self) -> None:
         if self._closed:

@@ -19,7 +19,7 @@ Vectors = NDArray[Any]  # of the type that a Dtype names
 
 # A component of a unit vector of D components has a deviation of 1 / sqrt(D). Over 4.5 of them lie one in
 # 100,000; clipping those costs less than a wider range, and a narrower one clips what tells vectors apart.
-REACH = 4.5
+RANGE_SIGMAS = 4.5
 
 
 def shrink(vectors: FloatArray, dimensions: int) -> FloatArray:  # [..., D] -> [..., dimensions]
@@ -46,7 +46,7 @@ def fixed_ranges(dimensions: int) -> FloatArray:  # -> [2, D]
     The same for every component, so that integer dot products rank as cosines do, and placed so that an
     int8 is the nearest multiple of (high - low) / 255: zero is 0.
     """
-    step = REACH / math.sqrt(dimensions) / 127
+    step = RANGE_SIGMAS / math.sqrt(dimensions) / 127
     return np.repeat(np.array([[-128.5 * step], [126.5 * step]], np.float32), dimensions, axis=1)
 
 
@@ -80,7 +80,7 @@ def cast(vectors: FloatArray, dtype: Dtype, ranges: FloatArray | None = None) ->
     return vectors.astype(dtype, copy=False)
 
 
-def formed(vectors: FloatArray, dimensions: int | None, dtype: Dtype) -> Vectors:
+def convert_vectors(vectors: FloatArray, dimensions: int | None, dtype: Dtype) -> Vectors:
     """Return unit vectors [..., D] with the first `dimensions` components (None: all), as `dtype`."""
     return cast(vectors if dimensions is None else shrink(vectors, dimensions), dtype)
 

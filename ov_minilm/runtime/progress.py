@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 Progress = bool | Callable[[int, int], None] | None
 
-PATIENCE = 2.0  # seconds before a bar appears on its own: a short call stays silent
+BAR_DELAY_S = 2.0  # seconds before a bar appears on its own: a short call stays silent
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def report(total: int, progress: Progress) -> Iterator[Callable[[int], None]]:
     if callable(progress):
         yield _Counter(total, progress)
     elif terminal and progress is not False:
-        yield from _bar(total, 0.0 if progress else PATIENCE)
+        yield from _bar(total, 0.0 if progress else BAR_DELAY_S)
     elif progress and sys.stderr is not None:
         yield _Counter(total, _tenths())
     else:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ov_minilm.bulk.pipeline import MODEL_FACTS
-from ov_minilm.runtime.output import formed
+from ov_minilm.runtime.output import convert_vectors
 from ov_minilm.runtime.texts import mend_surrogates
 from ov_minilm.runtime.tokens import Tokenized
 from ov_minilm.spec import FloatArray
@@ -35,7 +35,7 @@ class HashEmbedder:
     def encode(self, texts: list[str], dimensions: int | None = None, dtype: Any = "float32") -> Any:
         """Return the vectors [N, D] of texts."""
         vectors = np.array([vector(text) for text in texts], np.float32).reshape(-1, COMPONENTS)
-        return formed(vectors, dimensions, dtype)
+        return convert_vectors(vectors, dimensions, dtype)
 
     def tokenize(self, texts: list[str], truncate: str = "end") -> Tokenized:
         """Take the bytes of a text for its tokens."""

@@ -38,7 +38,7 @@ def on_terminal(total: int, blocks: Iterable[int], how: Progress) -> str:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every call count as a long one."""
-    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    monkeypatch.setattr(progress, "BAR_DELAY_S", 0.0)
 
 
 def test_a_callback_hears_how_far_it_is() -> None:

@@ -52,8 +52,8 @@ def test_posix_modules_are_imported_late() -> None:
         ("from ov_minilm import encode; print(encode('a').shape)", "(384,)\n"),
         ("from ov_minilm.runtime.cpus import granted; print(granted() > 0)", "True\n"),
         (
-            "from pathlib import Path; from ov_minilm.files import whole\n"
-            "with whole(Path('v')) as file: file.write(b'new')\n"
+            "from pathlib import Path; from ov_minilm.files import atomic_write\n"
+            "with atomic_write(Path('v')) as file: file.write(b'new')\n"
             "print(Path('v').read_bytes())",
             "b'new'\n",
         ),
