@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,72 +16,40 @@ ODD = [
     *["مرحبا", "שלום", "\u202e", "\u2067", "\u2069"],  # right to left, and its overrides
     *["\ud83d", "\ude00", "\udcff", "\ud83d\ude00"],  # surrogates, alone and as a pair
     *["Z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉͚̯̞̠͍A̴̵̜̰͔ͫ͗͢", "é", "é", "ﬃ", "Ⅷ", "İ", "ß", "ŉ"],  # marks, ligatures, case
-    *[
-        "안녕",
-        "今日は",
-        "你好",
-        "ไทย",
-        "हिन्दी",
-        "𝔘𝔫𝔦",
-        "\U0010ffff",
-        "\ufffe",
-    ],  # scripts, planes, non-characters
+    *"안녕 今日は 你好 ไทย हिन्दी 𝔘𝔫𝔦 \U0010ffff \ufffe".split(" "),  # scripts, planes, non-characters
     *["[CLS]", "[SEP]", "[MASK]", "##ing", "x" * 101, "word " * 300],  # what a tokenizer may trip over
 ]
-texts = st.lists(
-    st.one_of(
-        st.text(max_size=40),
-        st.text(st.characters(), max_size=20),
-        st.text(st.characters(categories=("Cs", "Cc", "Cf", "Co", "Mn", "Zs"))),
-        st.sampled_from(EMOJI + ODD),
-    ),
-    max_size=6,
-).map("".join)
-seen = 0
+pieces = (
+    st.text(max_size=40)
+    | st.text(st.characters(), max_size=20)
+    | st.text(st.characters(categories=("Cs", "Cc", "Cf", "Co", "Mn", "Zs")))
+    | st.sampled_from(EMOJI + ODD)
+)
+texts = st.lists(pieces, max_size=6).map("".join)
+pytestmark = pytest.mark.filterwarnings(f"ignore::{TruncationWarning.__module__}.TruncationWarning")
 
 
-def check(embedder: Embedder, batch: list[str]) -> None:
-    """Every vector is finite and of length one, and the bits are those that a text has without surrogates."""
-    global seen
-    seen += len(batch)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TruncationWarning)
-        vectors = embedder.encode(batch)
-        mended = embedder.encode([mend_surrogates(text) for text in reversed(batch)])[::-1]
-        alone = embedder.encode(batch[0])
-
-    assert (len(batch), 384) == vectors.shape
-    np.testing.assert_allclose(1, np.linalg.norm(vectors, axis=1), atol=1e-5)
-    assert vectors.tobytes() == mended.tobytes()
-    assert vectors[0].tobytes() == alone.tobytes()
-    assert min(embedder.count_tokens(batch)) >= 2
-
-
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
-@given(batch=st.lists(texts, min_size=10, max_size=20))
-def test_any_text_has_a_vector(shipped: Embedder, batch: list[str]) -> None:
-    """A few hundred texts of anything that Python holds in a str."""
-    check(shipped, batch)
-
-
-@pytest.mark.slow
-def test_ten_thousand_texts_have_vectors(shipped: Embedder) -> None:
-    """The same for ten thousand texts and more."""
-    global seen
+@pytest.mark.parametrize("examples", [20, pytest.param(700, marks=pytest.mark.slow)])
+def test_any_text_has_a_vector(shipped: Embedder, examples: int) -> None:
+    """Finite, of length one, with the bits of the text without surrogates: hundreds of texts, or 10,000."""
     seen = 0
 
-    @settings(max_examples=700, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(batch=st.lists(texts, min_size=15, max_size=30))
-    def many(batch: list[str]) -> None:
-        check(shipped, batch)
+    def check(batch: list[str]) -> None:
+        nonlocal seen
+        seen += len(batch)
+        vectors = shipped.encode(batch)
+        mended = shipped.encode([mend_surrogates(text) for text in reversed(batch)])[::-1]
 
-    many()
-    assert seen >= 10_000
+        assert (len(batch), 384) == vectors.shape
+        np.testing.assert_allclose(1, np.linalg.norm(vectors, axis=1), atol=1e-5)
+        assert vectors.tobytes() == mended.tobytes()
+        assert vectors[0].tobytes() == shipped.encode(batch[0]).tobytes()
+        assert min(shipped.count_tokens(batch)) >= 2
 
-
-def test_every_odd_piece_alone(shipped: Embedder) -> None:
-    """Each of the pieces that the mixtures above are made of."""
-    check(shipped, EMOJI + ODD)
+    many = settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    many(given(st.lists(texts, min_size=15, max_size=30))(check))()
+    check(EMOJI + ODD)
+    assert seen >= 15 * examples
 
 
 @pytest.mark.slow
@@ -91,12 +57,8 @@ def test_every_odd_piece_alone(shipped: Embedder) -> None:
 def test_ten_megabytes_in_one_text(shipped: Embedder, piece: str) -> None:
     """A text of 10 MB is cut like any other: only its first 256 tokens count."""
     size = 10_000_000 // len(piece.encode("utf-8", "surrogatepass"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TruncationWarning)
-        long = shipped.encode(piece * size)
-        short = shipped.encode(piece * 2000)
 
-    assert long.tobytes() == short.tobytes()
+    assert shipped.encode(piece * size).tobytes() == shipped.encode(piece * 2000).tobytes()
 
 
 @pytest.mark.slow
@@ -105,10 +67,8 @@ def test_a_million_tiny_texts(shipped: Embedder) -> None:
     tiny = ["", "a", "b c", "é", "😉", "안", "\0", "\ud800", "1", "?!"]
     alone = np.stack([shipped.encode(text) for text in tiny])
     count = 0
-
     for block in shipped.encode_iter(tiny[i % len(tiny)] for i in range(1_000_000)):
         order = np.arange(count, count + len(block)) % len(tiny)
         assert block.tobytes() == alone[order].tobytes()
         count += len(block)
-
     assert 1_000_000 == count

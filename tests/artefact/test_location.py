@@ -11,31 +11,18 @@ from ov_minilm.artefact.location import find_model
 from ov_minilm.artefact.manifest import SHIPPED
 from ov_minilm.errors import ManifestInvalid
 
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        None,
-        "all-MiniLM-L6-v2",
-        "sentence-transformers/all-MiniLM-L6-v2",
-        "Sentence-Transformers/all-minilm-l6-v2",
-        SHIPPED,
-        str(SHIPPED),
-    ],
-)
-def test_the_model_in_the_package_has_its_usual_names(model: str | Path | None) -> None:
-    """None, its names in any case, and its folder are the same."""
-    assert SHIPPED == find_model(model)
+HOUSE = "all-MiniLM-L6-v2"
 
 
-def test_a_folder_of_the_same_name_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A str that is the name means the package's model, a path means the folder."""
+def test_names_mean_the_model_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None, its names in any case and its folder do, even beside a folder of that name; a path means that."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(SHIPPED, tmp_path / "all-MiniLM-L6-v2")
+    shutil.copytree(SHIPPED, tmp_path / HOUSE)
 
-    assert SHIPPED == find_model("all-MiniLM-L6-v2")
-    for folder in ("./all-MiniLM-L6-v2", Path("all-MiniLM-L6-v2")):
-        assert Path("all-MiniLM-L6-v2") == find_model(folder)
+    for name in (None, HOUSE, f"sentence-transformers/{HOUSE}", f"Sentence-Transformers/{HOUSE.lower()}"):
+        assert SHIPPED == find_model(name)
+    assert SHIPPED == find_model(SHIPPED) == find_model(str(SHIPPED))
+    assert Path(HOUSE) == find_model(f"./{HOUSE}") == find_model(Path(HOUSE))
 
 
 @pytest.mark.parametrize(
@@ -46,7 +33,7 @@ def test_a_folder_of_the_same_name_is_a_path(tmp_path: Path, monkeypatch: pytest
         ("int8/manifest.json", "x/manifest.json: not found; did you mean x/int8"),
         ("config.json", "x/manifest.json: not found; this is a checkpoint: ov-minilm convert x -o OUT, "),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_artefact_is_refused_with_the_way_to_one(
     file: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,54 +21,31 @@ class Terminal(io.StringIO):
         return True
 
 
-def encode(total: int, blocks: Iterable[int], how: Progress) -> None:
-    """Report as an encode does."""
-    with report(total, how) as advance:
+def encode(total: int, blocks: Iterable[int], how: Progress, stderr: io.StringIO) -> str:
+    """Report as an encode does, and return what stderr got."""
+    with redirect_stderr(stderr), report(total, how) as advance:
         for block in blocks:
             advance(block)
+    return stderr.getvalue()
 
 
-def on_terminal(total: int, blocks: Iterable[int], how: Progress) -> str:
-    """Return what a terminal gets to see."""
-    with redirect_stderr(Terminal()) as screen:
-        encode(total, blocks, how)
-    return screen.getvalue()
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every call count as a long one."""
-    monkeypatch.setattr(progress, "BAR_DELAY_S", 0.0)
-
-
-def test_a_callback_hears_how_far_it_is() -> None:
-    """(done, total) after every block, done growing to total."""
+@pytest.mark.parametrize("delay", [0.0, progress.BAR_DELAY_S])
+def test_who_wants_progress_sees_it_and_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], delay: float
+) -> None:
+    """A callback hears (done, total) of every block. None draws on a terminal, once it takes long."""
+    monkeypatch.setattr(progress, "BAR_DELAY_S", delay)
     heard: list[tuple[int, int]] = []
 
-    encode(10, [3, 5, 2], lambda done, total: heard.append((done, total)))
-
-    assert heard == [(3, 10), (8, 10), (10, 10)]
-
-
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("how", [False, lambda _done, _total: None], ids=["False", "callback"])
-def test_a_terminal_that_is_not_wanted_sees_nothing(how: Progress) -> None:
-    """False is silent, and who shows progress himself gets no second display; None would draw here."""
-    assert on_terminal(10, [3, 7], how) == ""
-    assert "10/10" in on_terminal(10, [3, 7], None)
-
-
-@pytest.mark.usefixtures("impatient")
-def test_none_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """Logs and pipes stay clean however long it takes."""
-    encode(10, [3, 7], None)
-
-    assert capsys.readouterr() == ("", "")
-
-
-def test_none_is_silent_while_it_is_short() -> None:
-    """A call that is over before anybody waits draws nothing on a terminal."""
-    assert on_terminal(10, [3, 7], None) == ""
+    assert "" == encode(10, [3, 5, 2], lambda done, total: heard.append((done, total)), Terminal())
+    assert [(3, 10), (8, 10), (10, 10)] == heard
+    assert "" == encode(10, [3, 7], False, Terminal())
+    assert "" == encode(10, [3, 7], None, io.StringIO())  # logs and pipes stay clean
+    assert ("10/10" in encode(10, [3, 7], None, Terminal())) == (delay == 0)
+    seen = encode(10, [3, 7], True, Terminal())  # from the first block to the last
+    assert seen.index("3/10") < seen.index("10/10")
+    assert seen.endswith("\n")
+    assert ("", "") == capsys.readouterr()  # stdout may hold the vectors
 
 
 def test_none_draws_a_bar_when_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,27 +53,17 @@ def test_none_draws_a_bar_when_it_takes_long(monkeypatch: pytest.MonkeyPatch) ->
     clock = iter([0.0, 1.0, 3.0, 4.0])  # at the start and at each block
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
 
-    seen = on_terminal(10, [3, 5, 2], None)
+    seen = encode(10, [3, 5, 2], None, Terminal())
 
     assert "3/10" not in seen
     assert seen.index("8/10") < seen.index("10/10")
 
 
-def test_true_draws_a_bar_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    """From the first block to the last, on stderr: stdout may hold the vectors."""
-    seen = on_terminal(10, [3, 7], True)
-
-    assert seen.index("3/10") < seen.index("10/10")
-    assert seen.endswith("\n")
-    assert capsys.readouterr().out == ""
-
-
-def test_true_without_a_terminal_is_a_line_for_each_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+def test_true_without_a_terminal_is_a_line_for_each_tenth() -> None:
     """A log or a notebook gets at most ten lines on stderr, and no control characters."""
-    encode(1000, [199, *[1] * 801], True)
+    seen = encode(1000, [199, *[1] * 801], True, io.StringIO())
 
-    lines = [f"encode: {done} of 1000 texts\n" for done in (199, *range(200, 1001, 100))]
-    assert capsys.readouterr() == ("", "".join(lines))
+    assert "".join(f"encode: {done} of 1000 texts\n" for done in (199, *range(200, 1001, 100))) == seen
 
 
 def test_a_bar_ends_its_line_when_the_work_fails() -> None:
@@ -106,8 +73,8 @@ def test_a_bar_ends_its_line_when_the_work_fails() -> None:
         yield 3
         raise KeyError
 
-    with redirect_stderr(Terminal()) as screen, pytest.raises(KeyError):
-        encode(10, blocks(), True)
+    with pytest.raises(KeyError):
+        encode(10, blocks(), True, screen := Terminal())
 
     assert "3/10" in screen.getvalue()
     assert screen.getvalue().endswith("\n")
