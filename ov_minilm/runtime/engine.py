@@ -86,12 +86,6 @@ class Engine:
         """Free the compiled grids."""
         self._compiled.clear()
 
-    def leak_in_fork_child(self) -> None:
-        """Never destroy what OpenVINO made: in a fork that would wait for threads that are gone."""
-        made = [thing for compiled in self._compiled.values() for thing in compiled.owned]
-        for thing in (self._core, self._model, *made):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
-
     def _compile(self, grid: Grid) -> CompiledGrid:
         """Take a grid from the cache, or compile it and keep it there; either is checked before it is used.
 
@@ -118,7 +112,7 @@ class Engine:
         return fresh
 
     def _checked(self, grid: Grid, compiled: ov.CompiledModel) -> CompiledGrid:
-        found = CompiledGrid(compiled, grid)
+        found = CompiledGrid(compiled)
         batch = golden_batch(self._golden, grid, self.plan.lane_of(grid).align)
         found.cosine = self._golden.min_cosine(found.run(batch))
         if not found.cosine >= MIN_COSINE:
@@ -155,10 +149,11 @@ def _new_core() -> ov.Core:
     return ov.Core()
 
 
-def _leak_all() -> None:
+def _keep_all() -> None:
+    """Never destroy what OpenVINO made: in a fork that would wait for threads that are gone."""
     for engine in _live:
-        engine.leak_in_fork_child()
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leak_all)
+    os.register_at_fork(after_in_child=_keep_all)

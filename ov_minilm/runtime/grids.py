@@ -4,57 +4,33 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import NamedTuple
-
-import numpy as np
 
 from ov_minilm.runtime.backend import ov
 from ov_minilm.runtime.packing import Batch
-from ov_minilm.spec import FloatArray, Grid, IntArray
+from ov_minilm.spec import FloatArray, IntArray
 
 INPUTS = ("input_ids", "position_ids", "segment_ids")
-
-
-class Request(NamedTuple):
-    """An infer request with buffers of its own, so that nothing it reads can be freed under it."""
-
-    infer: ov.InferRequest
-    inputs: list[IntArray]  # [R, W] each, in the order of INPUTS
-    output: FloatArray  # [R, S, D], filled by each run
 
 
 class CompiledGrid:
     """A compiled grid. Threads may share it: there come to be as many requests as ever ran at once."""
 
-    def __init__(self, compiled: ov.CompiledModel, grid: Grid) -> None:
+    def __init__(self, compiled: ov.CompiledModel) -> None:
         self._compiled = compiled
-        self._grid = grid
+        self._idle: deque[tuple[ov.InferRequest, list[IntArray], FloatArray]] = deque()  # [R, W], [R, S, D]
         self.cosine = math.nan  # the lowest to the golden vector, once it is checked
-        self._requests: list[Request] = []
-        self._idle: deque[Request] = deque()
-
-    @property
-    def owned(self) -> list[object]:
-        """What OpenVINO made for this grid."""
-        return [self._compiled, *(request.infer for request in self._requests)]
 
     def run(self, batch: Batch) -> FloatArray:  # -> [N, D]
         """Return the vectors of the batch's texts, in their order."""
         try:
             request = self._idle.pop()
         except IndexError:
-            request = self._new_request()
-        for buffer, values in zip(request.inputs, batch.inputs, strict=True):
+            infer = self._compiled.create_infer_request()
+            request = infer, [infer.get_tensor(name).data for name in INPUTS], infer.get_output_tensor().data
+        infer, inputs, output = request
+        for buffer, values in zip(inputs, batch.inputs, strict=True):
             buffer[:] = values
-        request.infer.infer()  # after an error it may still be running, and is not used again
-        vectors: FloatArray = request.output[batch.rows, batch.slots]  # a copy
+        infer.infer()  # after an error it may still be running, and is not used again
+        vectors: FloatArray = output[batch.rows, batch.slots]  # a copy
         self._idle.append(request)
         return vectors
-
-    def _new_request(self) -> Request:
-        infer = self._compiled.create_infer_request()
-        inputs = [np.zeros((self._grid.rows, self._grid.width), np.int32) for _ in INPUTS]
-        for name, buffer in zip(INPUTS, inputs, strict=True):
-            infer.set_tensor(name, ov.Tensor(buffer, shared_memory=True))
-        self._requests.append(Request(infer, inputs, infer.get_output_tensor(0).data))
-        return self._requests[-1]

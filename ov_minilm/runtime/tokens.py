@@ -6,12 +6,9 @@ at load, because a change for each call would raise "Already borrowed" under thr
 
 from __future__ import annotations
 
-import re
-import sys
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
@@ -26,10 +23,6 @@ from ov_minilm.spec import FloatArray, IntArray, ModelSpec
 Truncate = Literal["end", "error", "mean"]
 # Longer texts are tokenized piece by piece: a token takes some 200 bytes until it is an id.
 PIECE_CHARS = 8192
-CJK = (  # every ideograph is a word of its own
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df"
-    "\U0002a700-\U0002b81f\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +69,7 @@ class Tokens:
         tokenizer.enable_truncation(spec.max_tokens)
         self._tokenizer = tokenizer
         self._limit = spec.max_tokens
-        self._vocabulary = spec.vocab_size
+        self._last_id = spec.vocab_size - 1
         self._cls, self._sep = tokenizer.encode("").ids
 
     @classmethod
@@ -84,29 +77,32 @@ class Tokens:
         """Read tokenizer.json; refuses one of another vocabulary size than the spec says."""
         tokenizer = Tokenizer.from_file(str(path))
         if tokenizer.get_vocab_size() != spec.vocab_size:
-            raise ManifestInvalid(
-                path,
-                f"{tokenizer.get_vocab_size()} tokens in the vocabulary, the spec says {spec.vocab_size}",
-            )
+            found = f"{tokenizer.get_vocab_size()} tokens in the vocabulary"
+            raise ManifestInvalid(path, f"{found}, the spec says {spec.vocab_size}")
         return cls(tokenizer, spec)
 
     def tokenize(self, texts: Sequence[Any], start: int, truncate: Truncate) -> Tokenized:
         """Return the windows that are to be encoded; `start` is the number of the first text, for errors.
 
+        To texts that are token ids already, [CLS] and [SEP] are added where they do not begin and end so.
+
         Raises:
-            TypeError, ValueError: as `frame` does for texts that are token ids.
             TextTooLong: with "error", for the first text of more than max_tokens.
+            TypeError: a text is neither a str nor a list of integers; its index is named.
+            ValueError: an id is not in the vocabulary.
         """
         given_ids = len(texts) > 0 and not isinstance(texts[0], str)
-        windows = self.frame(texts) if given_ids else self.windows(texts, whole=truncate == "mean")
+        if given_ids:
+            windows = [self._cut(self._checked(ids, index)) for index, ids in enumerate(texts)]
+        else:
+            windows = self.windows(texts, whole=truncate == "mean")
         if truncate == "mean":
             return Tokenized(windows, {})
         cut = {i: _total(found) for i, found in enumerate(windows) if len(found) > 1}
         if cut and truncate == "error":
             index = min(cut)
-            raise TextTooLong(
-                start + index, cut[index] if given_ids else self.count([texts[index]])[0], self._limit
-            )
+            tokens = cut[index] if given_ids else self.count([texts[index]])[0]
+            raise TextTooLong(start + index, tokens, self._limit)
         return Tokenized([found[:1] for found in windows], cut)
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -130,26 +126,33 @@ class Tokens:
             for text, encoding in zip(valid, encodings, strict=True)
         ]
 
-    def frame(self, texts: Sequence[Sequence[int]]) -> list[list[IntArray]]:
-        """Return what `windows` returns, for texts that are token ids of this vocabulary already.
-
-        [CLS] and [SEP] are added where a text does not begin and end with them.
-
-        Raises:
-            TypeError: something is not a list of integers; its index is named.
-            ValueError: an id is not in the vocabulary.
-        """
-        return [self._cut(self._checked(text, i)) for i, text in enumerate(texts)]
-
     def _word_pieces(self, text: str, whole: bool) -> list[int]:
-        """Return the word pieces of a long text, without [CLS] and [SEP]; or some more than one window."""
+        """Return the word pieces of a long text, without [CLS] and [SEP]; or some more than one window.
+
+        The last two words that were read may go on behind the cut, as "[SE" does: they are read again. Of a
+        word longer than a piece the first half is left out: BERT's tokenizer takes any word of more than 100
+        characters for one unknown token.
+        """
         found: list[int] = []
-        for piece in pieces(text):
+        start = 0
+        while start < len(text) and (whole or len(found) <= self._limit):
+            piece = text[start : start + PIECE_CHARS]
             encoding = self._tokenizer.encode(piece, add_special_tokens=False)
-            for part in (encoding, *encoding.overflowing):
-                found += part.ids
-            if not whole and len(found) > self._limit:
-                break
+            parts = (encoding, *encoding.overflowing)
+            ids = [token for part in parts for token in part.ids]
+            start += PIECE_CHARS
+            if start < len(text) and ids:
+                tail = parts[-2:]  # of a word are at most 100 pieces, of a part 254
+                words = [word for part in tail for word in part.word_ids]
+                spans = [span for part in tail for span in part.offsets]
+                kept = bisect_left(words, words[-1] - 1) or bisect_left(words, words[-1])
+                if kept or spans[0][0]:
+                    del ids[kept - len(words) :]
+                    start += spans[kept][0] - PIECE_CHARS
+                elif not any(map(str.isspace, piece[spans[0][1] :])):
+                    ids.clear()
+                    start -= PIECE_CHARS // 2
+            found += ids
         return found
 
     def _cut(self, ids: Sequence[int]) -> list[IntArray]:
@@ -165,10 +168,8 @@ class Tokens:
         for place, token in enumerate(ids):
             if isinstance(token, bool) or not isinstance(token, Integral):
                 raise TypeError(f"token {place} of text {index} is {type(token).__name__}, expected int")
-            if not 0 <= token < self._vocabulary:
-                raise ValueError(
-                    f"token {place} of text {index} is {token}; the vocabulary ends at {self._vocabulary - 1}"
-                )
+            if not 0 <= token <= self._last_id:
+                raise ValueError(f"token {place} of text {index} is {token}; ids end at {self._last_id}")
         framed = len(ids) > 1 and (ids[0], ids[-1]) == (self._cls, self._sep)
         return ids[1:-1] if framed else ids
 
@@ -176,37 +177,3 @@ class Tokens:
 def _total(windows: Sequence[IntArray]) -> int:
     """Count the tokens of a text, [CLS] and [SEP] once."""
     return 2 + sum(len(window) - 2 for window in windows)
-
-
-def pieces(text: str) -> Iterator[str]:
-    """Cut a long text where no word is torn, so that its pieces have the tokens of the whole.
-
-    Of a word longer than a piece the rest is left out: BERT's tokenizer takes any word of more than 100
-    characters for one unknown token.
-    """
-    start = 0
-    while start < len(text):
-        end = after = start + PIECE_CHARS
-        if end < len(text):
-            space = text.rfind(" ", start, end)
-            letters = 0 if space >= 0 else _letters(text[start + 1 : end][::-1])
-            if space >= 0:
-                end = after = space + 1
-            elif letters == PIECE_CHARS - 1:
-                after = end + _letters(text[end:])
-            else:  # "[" begins special tokens, as [SEP]
-                end = after = end - letters - (text[end - letters - 1] == "[")
-        yield text[start:end]
-        start = after
-
-
-def _letters(text: str) -> int:
-    """Count the characters before the first that ends a word for BERT's tokenizer."""
-    match = _word().match(text)
-    return match.end() if match else 0
-
-
-@cache
-def _word() -> re.Pattern[str]:
-    punctuation = [chr(c) for c in range(128, sys.maxunicode) if unicodedata.category(chr(c))[0] in "PZ"]
-    return re.compile(f"[^{CJK}\\t\\n\\r !-/:-@\\[-`{{-~{re.escape(''.join(punctuation))}]+")

@@ -364,7 +364,7 @@ def test_tokenize_says_what_it_cut(shipped: Embedder) -> None:
 @pytest.mark.parametrize(
     ("texts", "error", "message"),
     [
-        ([[5], [30522]], ValueError, "token 0 of text 1 is 30522; the vocabulary ends at 30521"),
+        ([[5], [30522]], ValueError, "token 0 of text 1 is 30522; ids end at 30521"),
         ([[5, -1]], ValueError, "token 1 of text 0 is -1"),
         ([[5, 1.5]], TypeError, "token 1 of text 0 is float"),
         ([[True]], TypeError, "token 0 of text 0 is bool"),
