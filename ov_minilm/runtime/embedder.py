@@ -10,7 +10,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, overload
@@ -84,7 +84,8 @@ class Embedder:
         self._engine = engine
         self._plan = engine.plan
         self._spec = manifest.spec
-        self._scheduler = Scheduler(engine, cache=cache)
+        self._cache = cache
+        self._scheduler = Scheduler(engine)
         self._counting = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
@@ -256,7 +257,7 @@ class Embedder:
         For servers: many calls that wait at the same time are packed together. Cancelling leaves the queue.
         `started` is called, from another thread, when the first text runs.
         """
-        call = Call(tokenized, self._spec.dim, started=started)
+        call = Call(tokenized, self._spec.dim, cache=self._cache, started=started)
         self._check_usable()
         self._scheduler.submit(call)
         return call
@@ -328,7 +329,9 @@ class Embedder:
             SelfCheckFailed: the cosine is under 0.99, or not a number.
         """
         golden = self._manifest.golden
-        cosine = golden.min_cosine(self._encode([golden.text], 0, progress=False, truncate="error"))
+        call = Call(self._prepare([golden.text], 0, "error"), self._spec.dim)  # from no cache
+        self._scheduler.submit(call, inline=True)
+        cosine = golden.min_cosine(call.result())
         if not cosine >= MIN_COSINE:
             raise SelfCheckFailed(self._plan.device, cosine, MIN_COSINE)
         return cosine
@@ -352,7 +355,8 @@ class Embedder:
     @property
     def stats(self) -> Stats:
         """What ran so far, and what waits now."""
-        return self._scheduler.stats
+        stats, cache = self._scheduler.stats, self._cache
+        return replace(stats, cached=cache.hits, cache_bytes=cache.bytes) if cache else stats
 
     def close(self) -> None:
         """Finish the calls of other threads and free the compiled models. Later use is an error."""
@@ -404,9 +408,10 @@ class Embedder:
                     windows = self._prepare(texts, start + tokenized, truncate).windows
                     numbers = [n for n in range(tokenized, tokenized + len(texts)) if firsts[n] == n]
                     part = Tokenized([windows[n - tokenized] for n in numbers], {})
-                    running.append((Call(part, self._spec.dim, short=short), numbers, len(texts)))
+                    call = Call(part, self._spec.dim, short=short, cache=self._cache)
+                    running.append((call, numbers, len(texts)))
                     tokenized += len(texts)
-                    self._scheduler.submit(running[-1][0], inline=short)
+                    self._scheduler.submit(call, inline=short)
                     while running and (tokenized == len(items) or len(running) == CHUNKS_AHEAD):
                         call, numbers, count = running[0]
                         out[numbers] = call.result()

@@ -44,6 +44,7 @@ class Call(Future[FloatArray]):
         dim: int,
         *,
         short: bool | None = None,
+        cache: VectorCache | None = None,
         started: Callable[[], object] | None = None,
     ) -> None:
         """Take texts for vectors of `dim` components; equal ones are computed once.
@@ -52,36 +53,34 @@ class Call(Future[FloatArray]):
             tokenized: the texts.
             dim: components of a vector.
             short: whether not to wait behind long calls; None: if there are SHORT_CALL_TEXTS or fewer.
+            cache: has the vectors of some windows, and gets those of the others.
             started: called once, from any thread, before the first text runs.
         """
         super().__init__()
         self.short = len(tokenized.windows) <= SHORT_CALL_TEXTS if short is None else short
         self._tokenized = tokenized
+        self._cache = cache
+        self._started = started
         windows = tokenized.flat
         numbers: dict[bytes, int] = {}  # of distinct windows
         self._order = [numbers.setdefault(ids.tobytes(), len(numbers)) for ids in windows]
         self._keys = list(numbers)
-        # Windows that are not packed, each once.
-        self._waiting = deque(dict(zip(self._order, windows, strict=True)).items())
         self._vectors = np.empty((len(numbers), dim), np.float32)
-        self._left = len(numbers)  # windows without a vector
+        known = cache.get(self._keys) if cache else {}
+        for number, vector in known.items():
+            self._vectors[number] = vector
+        distinct = dict(zip(self._order, windows, strict=True))
+        self._waiting = deque(window for window in distinct.items() if window[0] not in known)  # to be packed
+        self._left = len(self._waiting)  # windows without a vector
         self._counting = threading.Lock()  # workers deliver side by side
-        self._started = started
         if not self._left:
+            self.start()
             self.end()
 
     @property
     def packed(self) -> bool:
         """Whether no text is left to be packed."""
         return not self._waiting or self.done()
-
-    def recall(self, find: Callable[[bytes], FloatArray | None]) -> None:
-        """Take the vectors that are known already; the other texts are left to be packed."""
-        known = {n: vector for n, ids in enumerate(self._keys) if (vector := find(ids)) is not None}
-        if known:
-            self.start()
-            self._waiting = deque(window for window in self._waiting if window[0] not in known)
-            self.deliver(list(known), np.stack(list(known.values())))
 
     def next_texts(self, tokens: float) -> Iterator[Text]:
         """Yield the next texts to be packed, up to about so many tokens."""
@@ -102,6 +101,8 @@ class Call(Future[FloatArray]):
     def deliver(self, numbers: list[int], vectors: FloatArray) -> None:
         """Take the vectors of some windows."""
         self._vectors[numbers] = vectors
+        if self._cache:
+            self._cache.put([self._keys[number] for number in numbers], vectors)
         with self._counting:
             self._left -= len(numbers)
             complete = not self._left
@@ -134,12 +135,9 @@ class Stats:
 class Scheduler:
     """Runs the calls of all callers on one engine, in threads that live from the first queued text on."""
 
-    def __init__(
-        self, engine: Engine, *, cache: VectorCache | None = None, workers: int | None = None
-    ) -> None:
+    def __init__(self, engine: Engine, *, workers: int | None = None) -> None:
         """Have so many `workers`; None: one more than there are streams; 0: `run_next` has to be called."""
         self._engine = engine
-        self._cache = cache
         self._lanes = engine.plan.lanes
         self._streams = engine.plan.streams
         self._min_batch_cells = min((g.cells for g in engine.plan.grids if g.rows > 1), default=1)
@@ -159,8 +157,7 @@ class Scheduler:
         with self._changed:
             running = sum(len(batch.texts) for batch in self._running if batch)
             running += len(self._short.texts) + len(self._long.texts)
-            cached = {"cached": self._cache.hits, "cache_bytes": self._cache.bytes} if self._cache else {}
-            return Stats(**self._counts, **cached, waiting=len(self._long_calls), running=running)
+            return Stats(**self._counts, waiting=len(self._long_calls), running=running)
 
     def submit(self, call: Call, *, inline: bool = False) -> None:
         """Put a call into the queue; if the engine is idle and `inline`, run its first batch in this thread.
@@ -169,8 +166,6 @@ class Scheduler:
             ValueError: the scheduler is closed.
         """
         batch = None
-        if self._cache:
-            call.recall(self._cache.get)
         try:
             with self._changed:
                 if self._closed:
@@ -289,9 +284,6 @@ class Scheduler:
             return
         tokens = sum(len(text.ids) for text in batch.texts)
         self._finish(batch, texts=len(batch.texts), tokens=tokens, batches=1, cells=batch.grid.cells)
-        if self._cache:
-            for text, vector in zip(batch.texts, vectors, strict=True):
-                self._cache.put(text.ids.tobytes(), vector)
         for call, mine in places.items():
             call.deliver([batch.texts[place].number for place in mine], vectors[mine])
 

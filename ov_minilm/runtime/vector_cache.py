@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -32,24 +33,23 @@ class VectorCache:
         self.bytes = 0  # in use
         self.hits = 0  # texts that were found
 
-    def get(self, ids: bytes) -> FloatArray | None:  # -> [D]
-        """Return the vector of a text, given its token ids as bytes; None if it is not kept."""
+    def get(self, texts: Sequence[bytes]) -> dict[int, FloatArray]:  # -> [D] each
+        """Return the vectors that are kept, by the place of the text among these token ids as bytes."""
         with self._lock:
-            vector = self._vectors.get(ids)
-            if vector is None:
-                return None
-            self._vectors.move_to_end(ids)
-            self.hits += 1
-        return np.frombuffer(vector, np.float32)
+            found = {place: ids for place, ids in enumerate(texts) if ids in self._vectors}
+            for ids in found.values():
+                self._vectors.move_to_end(ids)
+            self.hits += len(found)
+            return {place: np.frombuffer(self._vectors[ids], np.float32) for place, ids in found.items()}
 
-    def put(self, ids: bytes, vector: FloatArray) -> None:
-        """Keep a vector [D]; those that were not used for longest make room for it."""
-        kept = vector.tobytes()
+    def put(self, texts: Sequence[bytes], vectors: FloatArray) -> None:  # [N, D]
+        """Keep the vectors of texts; those that were not used for longest make room for them."""
         with self._lock:
-            if ids in self._vectors:
-                return
-            self._vectors[ids] = kept
-            self.bytes += len(ids) + len(kept) + ENTRY_BYTES
+            for ids, vector in zip(texts, vectors, strict=True):
+                kept = vector.tobytes()
+                if ids not in self._vectors:
+                    self.bytes += len(ids) + len(kept) + ENTRY_BYTES
+                self._vectors[ids] = kept
             while self.bytes > self._max_bytes:
                 old, dropped = self._vectors.popitem(last=False)
                 self.bytes -= len(old) + len(dropped) + ENTRY_BYTES

@@ -20,30 +20,29 @@ def test_what_is_kept_comes_back() -> None:
     """The same bits; other ids find nothing."""
     cache = VectorCache(1)
     vector = np.arange(384, dtype=np.float32)
-    cache.put(b"ids", vector)
+    cache.put([b"ids"], vector[None])
 
-    found = cache.get(b"ids")
-    assert found is not None
-    assert np.array_equal(vector, found)
-    assert cache.get(b"id") is None
+    found = cache.get([b"id", b"ids"])
+    assert [1] == list(found)
+    assert np.array_equal(vector, found[1])
     assert (1, 3 + 1536 + ENTRY_BYTES) == (cache.hits, cache.bytes)
 
 
 def test_what_was_not_used_for_longest_makes_room() -> None:
     """The bound holds, also when threads fill it, and a vector that is used stays."""
     cache = VectorCache(1)
-    cache.put(b"used", np.ones(384, np.float32))
+    cache.put([b"used"], np.ones((1, 384), np.float32))
 
     def fill(start: int) -> None:
         for number in range(start, start + 500):
-            cache.put(number.to_bytes(4, "big"), np.zeros(384, np.float32))
-            assert cache.get(b"used") is not None
+            cache.put([number.to_bytes(4, "big")], np.zeros((1, 384), np.float32))
+            assert cache.get([b"used"])
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(fill, range(0, 4000, 500)))
 
     assert 900_000 < cache.bytes <= 1_000_000
-    assert cache.get((0).to_bytes(4, "big")) is None
+    assert not cache.get([(0).to_bytes(4, "big")])
 
 
 def test_a_size_that_holds_nothing_is_refused() -> None:
@@ -55,17 +54,17 @@ def test_a_size_that_holds_nothing_is_refused() -> None:
 def test_a_text_that_came_before_is_not_computed_again() -> None:
     """In a later call, also beside texts that are new; the caller hears that it started."""
     engine = FakeEngine()
-    scheduler = Scheduler(engine, cache=VectorCache(1), workers=0)  # type: ignore[arg-type]
+    cache, scheduler = VectorCache(1), Scheduler(engine, workers=0)  # type: ignore[arg-type]
     heard: list[str] = []
     for count in (3, 3, 5):
         windows = [[np.full(4, 1 + i, np.int32)] for i in range(count)]
-        call = Call(Tokenized(windows, {}), 1, started=lambda: heard.append("started"))
+        call = Call(Tokenized(windows, {}), 1, cache=cache, started=lambda: heard.append("started"))
         scheduler.submit(call)
         while scheduler.run_next():
             pass
         assert [4.0 * (1 + i) for i in range(count)] == call.result(0)[:, 0].tolist()
 
-    assert (5, 6, 3) == (scheduler.stats.texts, scheduler.stats.cached, len(heard))
+    assert (5, 6, 3) == (scheduler.stats.texts, cache.hits, len(heard))
 
 
 @pytest.mark.parametrize("truncate", ["end", "mean"])
@@ -78,4 +77,7 @@ def test_the_cache_changes_no_bit(shipped: Embedder, truncate: str) -> None:
                     [shipped.encode([text], truncate=truncate) for text in texts]  # type: ignore[arg-type]
                 )
                 assert np.array_equal(expected, cached.encode(texts, truncate=truncate))  # type: ignore[arg-type]
-        assert cached.stats.cached >= 15
+        assert (hits := cached.stats.cached) >= 15
+        assert 0.99 < cached.self_check() <= 1.0
+        assert 0.99 < cached.self_check() <= 1.0
+        assert hits == cached.stats.cached  # the check computes
