@@ -47,17 +47,11 @@ class Pairs:
         return 100 * spearman((vectors[self._left] * vectors[self._right]).sum(1), self._scores)
 
 
-def unit(vectors: FloatArray) -> FloatArray:  # [N, D] -> [N, D]
-    """Return directions."""
-    found: FloatArray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return found
-
-
 def accuracy(race: Race[Process]) -> Iterator[Row]:
     """Mean cosine to FP32, and points of Spearman's correlation with people's scores gained or lost to it."""
     pairs = Pairs()
     path = race.file(SET, pairs.texts)
-    vectors = {name: unit(found) for name, found in race.each(lambda one: one.vectors(path)).items()}
+    vectors = {name: directions(found) for name, found in race.each(lambda one: one.vectors(path)).items()}
     if FP32 not in vectors:
         raise NotMeasured("needs the FP32 artefact as the reference: out/fp32")
     reference = vectors[FP32]
@@ -77,16 +71,16 @@ def smaller_vectors(race: Race[Process]) -> Iterator[Row]:
         whole = embedder.encode(pairs.texts, progress=False)
         for dimensions, dtype in product(DIMENSIONS, DTYPES):
             stored = embedder.encode(pairs.texts, dimensions=dimensions, dtype=dtype, progress=False)
-            mine = unit(directions(stored, dimensions, dtype))
+            mine = directions(stored, bits=dimensions if dtype == "binary" else 0)
             name = f"smaller vectors, {dtype} {dimensions}"
             yield race.row(name, OURS, "bytes", [stored[0].nbytes])
             yield race.row(name, OURS, "spearman", [pairs.spearman(mine)])
             yield race.row(name, OURS, "overlap", [neighbour_overlap(whole, mine)])
 
 
-def directions(stored: np.ndarray, dimensions: int, dtype: Dtype) -> FloatArray:
-    """Return floats that point where a stored vector does; bits stand for 1 and -1."""
-    if dtype == "binary":
-        bits = np.unpackbits(stored.view(np.uint8) ^ np.uint8(128), axis=-1)[:, :dimensions]
-        return bits.astype(np.float32) * 2 - 1
-    return stored.astype(np.float32)
+def directions(stored: np.ndarray, *, bits: int = 0) -> FloatArray:  # [N, D]
+    """Return unit vectors that point where stored ones do; packed bits stand for 1 and -1."""
+    if bits:
+        stored = np.unpackbits(stored.view(np.uint8) ^ np.uint8(128), axis=-1)[:, :bits] * 2.0 - 1
+    found: FloatArray = stored / np.linalg.norm(stored.astype(np.float32), axis=1, keepdims=True)
+    return found

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ov_minilm.convert import source
 from ov_minilm.convert.calibrate import CALIBRATION
@@ -27,7 +28,7 @@ PEERS = Path(__file__).parent / "peers"
 CACHE = PEERS / ".peers"
 NPM_OPTIONS = ("--loglevel=error", "--no-audit", "--no-fund")
 GIVEN = ("checkpoint", "texts")  # what a peer can need that no peer makes
-FACTS = ("VARIANTS", "MAKES", "NEEDS", "SERVES")
+FACTS = {"VARIANTS", "MAKES", "NEEDS"}  # and SERVES
 
 # Nothing is fetched and nothing is reported while a peer prepares or runs.
 SILENCE = {
@@ -40,8 +41,6 @@ SILENCE = {
     "NNCF_CI": "1",  # nncf then builds a stub
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime, on in its official builds
 }
-
-Say = Callable[[str], None]
 
 
 class Unavailable(Exception):
@@ -69,17 +68,13 @@ class Peer:
         text = file.read_text(encoding="utf-8")
         if file.suffix == ".mjs":
             text = "\n".join(re.findall(r"(?m)^// ([A-Z]+ = .+)$", text))
-        facts = {
-            name.id: ast.literal_eval(node.value)
-            for node in ast.parse(text).body
-            if isinstance(node, ast.Assign)
-            for name in node.targets
-            if isinstance(name, ast.Name) and name.id in FACTS
-        }
-        if missing := [name for name in FACTS[:3] if name not in facts]:
+        facts: dict[str, Any] = {"SERVES": False}
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.Assign) and (name := ast.unparse(node.targets[0])) in FACTS | {"SERVES"}:
+                facts[name] = ast.literal_eval(node.value)
+        if missing := sorted(FACTS - facts.keys()):
             raise ValueError(f"{file}: no {', '.join(missing)} at its top")
-        variants, makes, needs = (facts[name] for name in FACTS[:3])
-        return cls(file.stem, file, variants, makes, needs, facts.get("SERVES", False))
+        return cls(file.stem, file, *(facts[name] for name in ("VARIANTS", "MAKES", "NEEDS", "SERVES")))
 
 
 def discover(folder: Path = PEERS) -> list[Peer]:
@@ -89,28 +84,29 @@ def discover(folder: Path = PEERS) -> list[Peer]:
         ValueError: naming the file with a fact that is missing, or a need that no peer makes.
     """
     peers = [Peer.read(path) for path in sorted(folder.iterdir()) if path.suffix in (".py", ".mjs")]
-    made = [*GIVEN, *(name for peer in peers for name in peer.makes)]
+    made = {*GIVEN, *(name for peer in peers for name in peer.makes)}
     for peer in peers:
-        for name in peer.needs:
-            if name not in made:
-                raise ValueError(f"{peer.file}: no peer makes {name!r}")
+        for name in set(peer.needs) - made:
+            raise ValueError(f"{peer.file}: no peer makes {name!r}")
     return peers
 
 
 class Environments:
     """Makes each environment and each model file at most once, and remembers what could not be made."""
 
-    def __init__(self, peers: Sequence[Peer], say: Say, *, cache: Path = CACHE, checkpoint: str = "") -> None:
+    def __init__(
+        self, peers: Sequence[Peer], say: Callable[[str], None], *, cache: Path = CACHE, checkpoint: str = ""
+    ) -> None:
         """Take all peers, also those whose files others need; `checkpoint` as SOURCE of convert."""
         self._makers = {name: peer for peer in peers for name in peer.makes}
         self._cache = cache.resolve()
         self._checkpoint = checkpoint or source.PACKAGE
         self._say = say
         self._failed: dict[str, str] = {}
-        home = self._cache / "home"
-        (home / "intel").mkdir(parents=True, exist_ok=True)
-        (home / "intel" / "openvino_telemetry").write_text("0\n")  # as its own opt_in_out --opt_out does
-        self.environment = {**SILENCE, "HOME": str(home)}
+        intel = self._cache / "home/intel"
+        intel.mkdir(parents=True, exist_ok=True)
+        (intel / "openvino_telemetry").write_text("0\n")  # as its own opt_in_out --opt_out does
+        self.environment = {**SILENCE, "HOME": str(intel.parent)}
 
     def contender(self, peer: Peer, variant: str) -> Contender:
         """Return how to start a variant.
@@ -119,11 +115,11 @@ class Environments:
             Unavailable: it cannot be installed, or a file that it needs cannot be made.
         """
         command = self.command(peer)
-        models = {name: str(self.model(name)) for name in (*peer.needs, *peer.makes)}
         if peer.serves:
             command = (*command, "PORT", "THREADS", variant, *peer.needs)  # words that servers.py replaces
-        name = f"{peer.name} {variant}"
-        return Contender(name, peer.variants[variant], command, variant, models, self.environment)
+        models = {name: str(self.model(name)) for name in (*peer.needs, *peer.makes)}
+        title = peer.variants[variant]
+        return Contender(f"{peer.name} {variant}", title, command, variant, models, self.environment)
 
     def command(self, peer: Peer) -> tuple[str, ...]:
         """Install a peer if that was not done before; return the command of its worker, or of its server."""
@@ -186,10 +182,9 @@ class Environments:
             command, input=request, capture_output=True, text=True, env=environment, check=False
         )
         if done.returncode:
-            words = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-            self._fail(
-                peer, next((w for w in words if "error" in w.lower()), words[-1] if words else "no message")
-            )
+            said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+            errors = [line for line in said if "error" in line.lower()]
+            self._fail(peer, [*errors[:1], *reversed(said), "no message"][0])
         return done.stdout
 
     def _fail(self, peer: Peer, why: str) -> None:

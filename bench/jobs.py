@@ -1,18 +1,22 @@
-"""Bulk jobs, Parquet to Parquet, as processes; and memory by budget.
+"""Bulk jobs, Parquet to Parquet, as processes; texts that come twice; memory by budget.
 
-The rate is that of the texts between a small job and a large one: neither start-up nor compiling is in it.
+The rates of a job are those of its shards, by the times at which they were written: start-up is not in them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,41 +25,61 @@ import pyarrow.parquet as pq
 from ov_minilm.measure import machine
 from ov_minilm.measure.benchmarks import Benchmark
 from ov_minilm.measure.contender import Process
-from ov_minilm.measure.race import Race
+from ov_minilm.measure.race import Race, Values
 from ov_minilm.measure.row import OURS, Row
 
-WAYS = {  # name -> options of `ov-minilm encode`
-    OURS: (),
-    f"{OURS} 1 thread": ("--threads", "1"),
-    f"{OURS} Ray, 2 actors": ("--engine", "ray", "--threads", "1", "--actors", "2"),
+ONE_THREAD, RAY, CACHED = f"{OURS} 1 thread", f"{OURS} Ray, 2 actors", f"{OURS} cache"
+WAYS = {  # number of shards, options of `encode`
+    OURS: (20, ()),
+    ONE_THREAD: (8, ("--threads", "1")),
+    RAY: (12, ("--engine", "ray", "--threads", "1", "--actors", "2")),
 }
+WINDOW = 2  # shards of each rate
 ROUNDS = 3
-SMALL = 5  # a fifth of the large job
+REUSED_TEXTS, CHANGED = 30_000, 100  # of a job with --reuse; every 100th is another one the second time
 BUDGETS_MB = (200, 300, 500, 1000)
+CACHE_MB, ZIPF_TEXTS = 16, 10_000
+ZIPF_QUERIES, ZIPF_ROUNDS = 200, 30  # queries of a turn
+LIST_TEXTS, MAX_LISTS = 512, 100  # without repeats: texts of a turn, and turns
+ZIPF, NO_REPEATS = f"queries, Zipf over {ZIPF_TEXTS:,} texts", "sentences, none twice"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a job took."""
+
+    seconds: float
+    peak_mb: float  # of the process that was started
+    written: list[float]  # when each shard was, in order
 
 
 def parquet(count: int, workload: str) -> Benchmark:
-    """Return the benchmark of a job with this many texts of a workload."""
+    """Return the benchmark of jobs with up to this many texts of a workload."""
+    rows = count // WAYS[OURS][0]  # of a shard
 
     def benchmark(race: Race[Process]) -> Iterator[Row]:
-        rates: dict[str, list[float]] = {name: [] for name in WAYS}
-        peaks: dict[str, list[float]] = {name: [] for name in WAYS}
-        with tempfile.TemporaryDirectory() as folder:
-            texts = race.texts.make(workload, count)
-            mean_tokens = statistics.mean(map(race.texts.tokens, texts))
-            files = [table(Path(folder, f"{n}.parquet"), texts[:n]) for n in (count // SMALL, count)]
-            for _ in range(ROUNDS):
-                for name, options in WAYS.items():
-                    (few, _), (many, peak) = (job(file, options) for file in files)
-                    rates[name].append((count - count // SMALL) / (many - few))
-                    peaks[name].append(peak)
-        for name in WAYS:
-            yield race.row(f"Parquet to Parquet, {workload}", name, "texts_per_s", rates[name])
-            tokens = [rate * mean_tokens for rate in rates[name]]
-            yield race.row(f"Parquet to Parquet, {workload}", name, "tokens_per_s", tokens)
-            yield race.row(f"Parquet to Parquet, {workload}", name, "peak_mb", peaks[name])
+        what = f"Parquet to Parquet, {workload}"
+        for name, (shards, options) in WAYS.items():
+            texts = distinct(race, workload, rows * shards)
+            with tempfile.TemporaryDirectory() as folder:
+                done = job(table(Path(folder, "in.parquet"), texts), "--rows-per-shard", str(rows), *options)
+            ends = done.written[WINDOW - 1 :: WINDOW]  # what came before the first one warmed
+            rates = [WINDOW * rows / (end - start) for start, end in pairwise(ends)]
+            tokens = statistics.mean(map(race.texts.tokens, texts))
+            yield race.row(what, name, "texts_per_s", rates)
+            yield race.row(what, name, "tokens_per_s", [rate * tokens for rate in rates])
+            if name != RAY:
+                yield race.row(what, name, "peak_mb", [done.peak_mb])
+            if name == OURS:
+                for window, rate in enumerate(rates, 2):
+                    yield race.row(f"{what}, at {window * WINDOW * rows}", name, "texts_per_s", [rate])
 
     return benchmark
+
+
+def distinct(race: Race[Process], workload: str, count: int) -> list[str]:
+    """Make texts no two of which are equal: those would be computed once."""
+    return list(dict.fromkeys(race.texts.make(workload, 2 * count)))[:count]
 
 
 def table(path: Path, texts: list[str]) -> Path:
@@ -64,13 +88,12 @@ def table(path: Path, texts: list[str]) -> Path:
     return path
 
 
-def job(source: Path, options: tuple[str, ...]) -> tuple[float, float]:
-    """Run a job; return its seconds, and its process's peak memory in MB."""
+def job(source: Path, *options: str) -> Job:
+    """Run a job to its end."""
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
         command = [sys.executable, "-m", "ov_minilm", "encode", str(source), "-o", f"{folder}/out", *options]
         started, peak = time.perf_counter(), 0.0
-        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-        log = Path(folder, "log")
+        environment, log = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}, Path(folder, "log")
         with log.open("wb") as out, subprocess.Popen(command, stderr=out, env=environment) as process:
             while process.poll() is None:
                 try:
@@ -80,7 +103,55 @@ def job(source: Path, options: tuple[str, ...]) -> tuple[float, float]:
                 time.sleep(0.05)
         if process.returncode:
             raise RuntimeError(f"{' '.join(command)}: {log.read_text(errors='replace')[-500:]}")
-        return time.perf_counter() - started, peak
+        seconds = time.perf_counter() - started
+        return Job(seconds, peak, sorted(p.stat().st_mtime for p in Path(folder, "out").glob("*.parquet")))
+
+
+def reuse(race: Race[Process]) -> Iterator[Row]:
+    """Run a job with `--reuse` against one without, and again after 1 % of its texts changed."""
+    texts = distinct(race, "sentences", REUSED_TEXTS)
+    rng = random.Random("changed")  # noqa: S311  # texts, not secrets
+    changed = [text if n % CHANGED else race.texts.text(20, rng) for n, text in enumerate(texts)]
+    first, second = [], []
+    for _ in range(ROUNDS):
+        with tempfile.TemporaryDirectory() as folder:
+            before = table(Path(folder, "before.parquet"), texts)
+            after = table(Path(folder, "after.parquet"), changed)
+            plain = job(before).seconds
+            first.append(100 * job(before, "--reuse", f"{folder}/kept").seconds / plain)
+            second.append(100 * job(after, "--reuse", f"{folder}/kept").seconds / plain)
+    yield race.row("encode --reuse, first job", OURS, "share", first)
+    yield race.row("encode --reuse, 1 % changed", OURS, "share", second)
+
+
+def vector_cache(race: Race[Process]) -> Iterator[Row]:
+    """Ours without and with `cache_mb`: where queries come again, and where no text does."""
+    models = {"model": "", "cache_mb": str(CACHE_MB)}
+    race.start(dataclasses.replace(race.running[OURS].contender, name=CACHED, models=models))
+    queries = distinct(race, "query", ZIPF_TEXTS)
+    pool = distinct(race, "sentences", MAX_LISTS * LIST_TEXTS)
+    weights = [1 / rank for rank in range(1, ZIPF_TEXTS + 1)]
+    rng, turns = random.Random("zipf"), Counter[str]()  # noqa: S311
+
+    def zipf(process: Process) -> Values:
+        name = process.contender.name
+        path = race.file(f"zipf {turns[name]}", rng.choices(queries, weights, k=ZIPF_QUERIES))
+        turns[name] += 1
+        return {"texts_per_s": ZIPF_QUERIES / sum(process.ask("each", texts=path)["seconds"])}
+
+    def no_repeats(process: Process) -> Values:
+        name = process.contender.name
+        texts = pool[turns[name] * LIST_TEXTS :][:LIST_TEXTS]
+        path = race.file(f"none twice {turns[name]}", texts)
+        turns[name] += 1
+        return {"texts_per_s": LIST_TEXTS / process.ask("time", texts=path)["seconds"][0]}
+
+    warm = race.file("zipf", rng.choices(queries, weights, k=2 * ZIPF_TEXTS))
+    race.each(lambda process: process.ask("time", texts=warm))
+    yield from race.rows(ZIPF, zipf, max_rounds=ZIPF_ROUNDS)
+    turns.clear()
+    yield from race.rows(NO_REPEATS, no_repeats, narrow=0, max_rounds=MAX_LISTS - 1)  # and one to warm
+    race.running.pop(CACHED).close()
 
 
 def memory_budget(race: Race[Process]) -> Iterator[Row]:

@@ -99,7 +99,7 @@ class Multiplications:
 
     def seconds(self) -> float:
         """Time one run of every stream at once."""
-        return _median_seconds(lambda: _once(self._requests), CALLS_S)
+        return _median_seconds(partial(_once, self._requests), CALLS_S)
 
 
 def parts(folder: Path, info: Info) -> dict[str, float]:
@@ -128,13 +128,8 @@ def _requests(
     model: ov.Model, threads: int, precision: str, streams: int, *, profile: bool = False
 ) -> list[ov.InferRequest]:
     """Compile with a number of streams; return a request for each. OpenVINO's counters cost some time."""
-    config = {
-        "INFERENCE_PRECISION_HINT": precision,
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": streams,
-        "ENABLE_CPU_PINNING": False,
-        "PERF_COUNT": profile,
-    }
+    config = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
+    config |= {"NUM_STREAMS": streams, "ENABLE_CPU_PINNING": False, "PERF_COUNT": profile}
     compiled = ov.Core().compile_model(model, "CPU", config)
     return [compiled.create_infer_request() for _ in range(streams)]
 
@@ -167,6 +162,5 @@ def _profile(requests: Sequence[ov.InferRequest], seconds: float) -> dict[str, f
     for request in requests:
         for node in request.profiling_info:
             if node.status == node.EXECUTED:
-                microseconds = 1e6 * node.real_time.total_seconds() + ROUNDED_OFF_US
-                found[node.node_name].append(microseconds)
+                found[node.node_name].append(1e6 * node.real_time.total_seconds() + ROUNDED_OFF_US)
     return {name: statistics.mean(values) for name, values in found.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from limit import ONE_TEXT, PLAIN
@@ -12,11 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox, BboxBase
+from servers import CURVE
 
 from ov_minilm.measure.render import Figures, number
 from ov_minilm.measure.row import OURS, Row, shipped_fingerprint
 
-MINE, OTHER, INK = "#0b6e5f", "#9aa4ad", "#1b2530"
+MINE, OTHER, INK, NOTE = "#0b6e5f", "#9aa4ad", "#1b2530", "#5d6975"
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
     "font.size": 10,
@@ -28,8 +30,7 @@ STYLE = {
     "figure.facecolor": "white",  # a card of its own on a dark page too
 }
 WIDTH, DPI = 8.0, 110  # inches; 880 pixels, shown at 800
-RIVALS = 4
-MOST = 7  # bars, lines or points
+RIVALS, MAX_POINTS = 4, 7  # bars beside ours; lines or points in all
 PLACES = (
     (8, 4, "left"),
     (8, -13, "left"),
@@ -61,58 +62,46 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
     written = []
     with matplotlib.rc_context(STYLE):
         for name, draw in PICTURES.items():
-            figure = draw(figures)
-            if figure:
-                figure.supxlabel(figures.conditions, fontsize=7.5, color="#5d6975")
-                figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None})
+            if figure := draw(figures):
+                figure.supxlabel(figures.conditions, fontsize=7.5, color=NOTE)
                 written.append(folder / f"{name}.png")
+                figure.savefig(written[-1], dpi=DPI, metadata={"Software": None})
     return written
 
 
 def throughput(figures: Figures) -> Figure | None:
     """Speed by workload, ours against the four best of the others."""
-    panels = {name: panel for name, panel in PANELS.items() if figures.contenders(name, panel[0])}
-    if not panels:
-        return None
-    lines = (len(panels) + 1) // 2
-    figure = Figure(figsize=(WIDTH, 2.1 * lines + 0.4), layout="constrained")
-    places = figure.subplots(lines, 2, squeeze=False).ravel()
-    for axes, (name, (quantity, title)) in zip(places, panels.items(), strict=False):
-        best = rivals(figures, name, quantity)[:RIVALS]
-        _bars(axes, [_found(figures, name, one, quantity) for one in (OURS, *best)])
-        axes.set_title(title)
-    for axes in places[len(panels) :]:
-        axes.axis("off")
-    return figure
+    panels = {}
+    for name, (quantity, title) in PANELS.items():
+        shown = [OURS, *rivals(figures, name, quantity)[:RIVALS]]
+        if figures.find(name, OURS, quantity):
+            panels[title] = {one: figures.value(name, one, quantity) for one in shown}
+    return _bars(panels, 2.1)
 
 
 def serving(figures: Figures) -> Figure | None:
     """How long a request takes against how many are answered, as clients are added."""
-    clients = sorted(
-        {int(row.workload.split()[1]) for row in figures.rows.values() if row.workload.endswith(" clients")}
-    )
-    servers = figures.contenders(f"server, {clients[-1]} clients", "texts_per_s")[:MOST] if clients else []
-    if not servers:
-        return None
-    figure, axes = _one(3.6)
-    ends = {}
-    for server in servers:
-        points = [
-            tuple(_found(figures, f"server, {n} clients", server, q).value for q in ("texts_per_s", "p50_ms"))
-            for n in clients
-            if figures.find(f"server, {n} clients", server, "p50_ms")
+    workloads = [f"server, {clients} clients" for clients in CURVE]
+    lines = {}
+    for server in {name for one in workloads for name in figures.contenders(one, "p50_ms")}:
+        found = [one for one in workloads if figures.find(one, server, "p50_ms")]
+        lines[server] = [
+            (figures.value(one, server, "texts_per_s"), figures.value(one, server, "p50_ms")) for one in found
         ]
-        x, y = zip(*points, strict=True)
-        axes.plot(x, y, "o-", color=colour(server), lw=2 if server == OURS else 1.2, ms=4)
-        ends[server] = (x[-1], y[-1])
-    axes.set(xscale="log", yscale="log", xlabel="requests answered a second, one sentence each")
-    axes.set_title(
-        f"Milliseconds a request takes (median), 1 to {clients[-1]} clients: low and right is better"
+    title = (
+        f"Milliseconds a request takes (median), {CURVE[0]} to {CURVE[-1]} clients: low and right is better"
     )
-    _plain(axes)
-    axes.margins(0.18)
-    _labels(axes, ends)
-    return figure
+    return _curves(lines, title, "requests answered a second, one sentence each")
+
+
+def roofline(figures: Figures) -> Figure | None:
+    """Operations a second of one text, few tokens to many, ours and of the multiplications alone."""
+    lines = {}
+    for name in (PLAIN, OURS):
+        rows = [(n, figures.find(f"limit, one text of {n} tokens", name, "gflops")) for n in ONE_TEXT]
+        lines[name] = [(float(n), row.value) for n, row in rows if row]
+    title = "Billions of INT8 operations a second, one text at a time: up is better"
+    return _curves(lines, title, "tokens of the text: few are bound by memory, many by arithmetic", ONE_TEXT)
 
 
 def accuracy(figures: Figures) -> Figure | None:
@@ -126,18 +115,42 @@ def memory(figures: Figures) -> Figure | None:
     return _against_speed(figures, "new process", "peak_mb", "Peak memory of the process, MB: down is better")
 
 
+def limit(figures: Figures) -> Figure | None:
+    """Which share of the INT8 limit is reached, and where a batch's time goes."""
+    shares = sorted((r for r in figures.rows.values() if r.quantity == "share"), key=lambda row: -row.value)
+    titles = {"limit, ": "INT8 limit reached, %", "parts of a batch, ": "Time of a batch of chunks, %"}
+    panels = {}
+    for prefix, title in titles.items():
+        found = [row for row in shares if row.workload.startswith(prefix)]
+        panels[title] = {row.workload.removeprefix(prefix): row.value for row in found}
+    return _bars(panels, 1.9, whole=100) if all(panels.values()) else None
+
+
+PICTURES = {one.__name__: one for one in (throughput, serving, accuracy, memory, limit, roofline)}
+
+
+def rivals(figures: Figures, workload: str, quantity: str) -> list[str]:
+    """List other libraries with the same vectors, the best first, one variant of each."""
+    best: dict[str, str] = {}
+    for name in figures.contenders(workload, quantity):
+        if not name.startswith(OURS) and figures.same_vectors(name):
+            best.setdefault(name.split()[0], name)
+    return list(best.values())
+
+
 def _against_speed(figures: Figures, workload: str, quantity: str, title: str) -> Figure | None:
     """One point a library, its fastest variant: sentences a second to the right, a quantity upwards."""
     names = [OURS, *rivals(figures, "sentences", "texts_per_s")]
-    names = [name for name in names if figures.find(workload, name, quantity)][:MOST]
+    names = [name for name in names if figures.find(workload, name, quantity)][:MAX_POINTS]
     if len(names) < 2:
         return None
     figure, axes = _one(3.4)
-    points = {}
-    for name in names:
-        x = _found(figures, "sentences", name, "texts_per_s").value
-        points[name] = x, _found(figures, workload, name, quantity).value
-        axes.plot(*points[name], "o", color=colour(name), ms=9 if name == OURS else 6)
+    points = {
+        name: (figures.value("sentences", name, "texts_per_s"), figures.value(workload, name, quantity))
+        for name in names
+    }
+    for name, point in points.items():
+        axes.plot(*point, "o", color=_colour(name), ms=9 if name == OURS else 6)
     axes.set(xlabel="sentences a second: right is faster", title=title)
     axes.margins(0.2)
     axes.set_xlim(0, None)
@@ -149,85 +162,27 @@ def _against_speed(figures: Figures, workload: str, quantity: str, title: str) -
     return figure
 
 
-def limit(figures: Figures) -> Figure | None:
-    """Which share of the INT8 limit is reached, and where a batch's time goes."""
-    reached = [row for row in figures.rows.values() if row.workload.startswith("limit, ") and row.unit == "%"]
-    where = [row for row in figures.rows.values() if row.workload.startswith("parts of a batch, ")]
-    if not reached or not where:
+def _curves(
+    lines: dict[str, list[tuple[float, float]]], title: str, xlabel: str, ticks: Sequence[int] = ()
+) -> Figure | None:
+    """One line each on logarithmic axes, named at its end."""
+    lines = {name: points for name, points in lines.items() if points}
+    if OURS not in lines:
         return None
-    figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for axes, rows, title in (
-        (left, reached, "INT8 limit reached, %"),
-        (right, sorted(where, key=lambda row: -row.value), "Time of a batch of chunks, %"),
-    ):
-        _bars(axes, rows, [row.workload.split(", ", 1)[1] for row in rows])
-        axes.set_title(title)
-        axes.set_xlim(0, 100)
+    figure, axes = _one(3.5)
+    for name, points in sorted(lines.items()):
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, "o-", color=_colour(name), lw=2 if name == OURS else 1.2, ms=4)
+    axes.set(xscale="log", yscale="log", xlabel=xlabel, title=title)
+    for axis in (axes.xaxis, axes.yaxis):  # 0.5 and 20, not 5x10^-1
+        axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 3, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+    if ticks:
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.margins(0.18)
+    _labels(axes, {name: points[-1] for name, points in lines.items()})
     return figure
-
-
-def roofline(figures: Figures) -> Figure | None:
-    """Operations a second of one text, few tokens to many, ours and of the multiplications alone."""
-    tokens = [n for n in ONE_TEXT if figures.find(f"limit, one text of {n} tokens", OURS, "gflops")]
-    if not tokens:
-        return None
-    figure, axes = _one(3.2)
-    ends: dict[str, tuple[float, float]] = {}
-    for name, style in ((PLAIN, "o--"), (OURS, "o-")):
-        y = [_found(figures, f"limit, one text of {n} tokens", name, "gflops").value for n in tokens]
-        axes.plot(tokens, y, style, color=colour(name), lw=2 if name == OURS else 1.2, ms=4)
-        ends[name] = (tokens[-1], y[-1])
-    axes.set(
-        xscale="log", yscale="log", xlabel="tokens of the text: few are bound by memory, many by arithmetic"
-    )
-    axes.set_title("Billions of INT8 operations a second, one text at a time: up is better")
-    _plain(axes)
-    axes.set_xticks(tokens, [str(n) for n in tokens])
-    axes.margins(0.2)
-    _labels(axes, ends)
-    return figure
-
-
-PICTURES = {
-    "throughput": throughput,
-    "serving": serving,
-    "accuracy": accuracy,
-    "memory": memory,
-    "limit": limit,
-    "roofline": roofline,
-}
-
-
-def rivals(figures: Figures, workload: str, quantity: str) -> list[str]:
-    """List other libraries with the same vectors, the best first, one variant of each."""
-    names = [n for n in figures.contenders(workload, quantity) if not n.startswith(OURS)]
-    best: dict[str, str] = {}
-    for name in names:
-        if figures.same_vectors(name):
-            best.setdefault(name.split()[0], name)
-    return list(best.values())
-
-
-def colour(name: str) -> str:
-    """Ours, and everybody else."""
-    return MINE if name == OURS else OTHER
-
-
-def _line(name: str) -> str:
-    return name if name == OURS else name.replace("_", " ")
-
-
-def _shown(name: str) -> str:
-    """Write a name in lines that leave room for its bar."""
-    return name if name == OURS else textwrap.fill(_line(name), NAME_WIDTH)
-
-
-def _found(figures: Figures, workload: str, contender: str, quantity: str) -> Row:
-    row = figures.find(workload, contender, quantity)
-    if row is None:
-        raise ValueError(f"no row {workload}/{contender}/{quantity}")
-    return row
 
 
 def _one(height: float) -> tuple[Figure, Axes]:
@@ -235,17 +190,40 @@ def _one(height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _bars(axes: Axes, rows: Sequence[Row], names: Sequence[str] | None = None) -> None:
-    """One bar a row with its value at the end, the first on top."""
-    labels = list(names or [_shown(row.contender) for row in rows])
-    axes.barh(labels, [row.value for row in rows], color=[colour(row.contender) for row in rows], height=0.7)
-    for y, row in enumerate(rows):
-        text = number(row.value)
-        axes.annotate(
-            text, (row.value, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9
-        )
+def _colour(name: str) -> str:
+    return MINE if name == OURS else OTHER
+
+
+def _shown(name: str) -> str:
+    return name if name == OURS else name.replace("_", " ")
+
+
+def _bars(panels: dict[str, dict[str, float]], height: float, whole: float | None = None) -> Figure | None:
+    """Two panels a line, by title; with a `whole`, all bars are ours."""
+    lines = (len(panels) + 1) // 2
+    if not lines:
+        return None
+    figure = Figure(figsize=(WIDTH, height * lines + 0.4), layout="constrained")
+    places = figure.subplots(lines, 2, squeeze=False).ravel()
+    for axes, (title, values) in zip(places, panels.items(), strict=False):
+        _panel(axes, values, whole)
+        axes.set_title(title)
+    for axes in places[len(panels) :]:
+        axes.axis("off")
+    return figure
+
+
+def _panel(axes: Axes, values: dict[str, float], whole: float | None) -> None:
+    """One bar a value, written at its end, the first on top."""
+    colours = [MINE if whole or name == OURS else OTHER for name in values]
+    labels = [textwrap.fill(_shown(name), NAME_WIDTH) for name in values]
+    axes.barh(labels, list(values.values()), color=colours, height=0.7)
+    for y, value in enumerate(values.values()):
+        place: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(number(value), (value, y), fontsize=9, **place)
     axes.invert_yaxis()
     axes.margins(x=0.18)
+    axes.set_xlim(0, whole)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -261,9 +239,8 @@ def _labels(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
     taken: list[BboxBase] = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels]
     for name, point in points.items():
         for dx, dy, side in PLACES:
-            text = axes.annotate(
-                _line(name), point, xytext=(dx, dy), textcoords="offset points", fontsize=9, ha=side
-            )
+            offset: dict[str, Any] = {"xytext": (dx, dy), "textcoords": "offset points"}
+            text = axes.annotate(_shown(name), point, fontsize=9, ha=side, **offset)
             text.set(color=MINE if name == OURS else INK, weight="bold" if name == OURS else "normal")
             box = text.get_window_extent()
             inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
@@ -273,11 +250,3 @@ def _labels(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
         else:
             axes.add_artist(text)  # crowded everywhere: better over another than not at all
         taken.append(box)
-
-
-def _plain(axes: Axes) -> None:
-    """Write 0.5 and 20 on logarithmic axes, not 5x10^-1."""
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter(NullFormatter())

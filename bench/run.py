@@ -11,22 +11,22 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from accuracy import NotMeasured, accuracy, smaller_vectors
 from environments import Environments, Unavailable, discover
-from jobs import memory_budget, parquet
+from jobs import memory_budget, parquet, reuse, vector_cache
 from limit import limit
 from pictures import draw_all
-from servers import SERVING, Server
+from servers import SERVING, Server, our_server
 
 from ov_minilm.errors import TruncationWarning
 from ov_minilm.files import atomic_write
-from ov_minilm.measure.benchmarks import BENCHMARKS, Benchmark
+from ov_minilm.measure.benchmarks import BENCHMARKS
 from ov_minilm.measure.command import worth_racing
 from ov_minilm.measure.contender import Contender, ContenderFailed, Process, ours
 from ov_minilm.measure.race import Race
@@ -35,23 +35,22 @@ from ov_minilm.measure.texts import Texts
 from ov_minilm.runtime import cpus
 from ov_minilm.runtime.embedder import Embedder
 
-ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 ROWS, UNAVAILABLE = RESULTS / "rows.jsonl", RESULTS / "unavailable.json"
-REFERENCE = ROOT / "out/fp32"
+REFERENCE = Path(__file__).parents[1] / "out/fp32"
 HEAT = 8  # peers that run beside ours at a time: a process of torch takes up to 2 GB
 QUICK = {"only": ("query", "sentences"), "against": ("onnxruntime int8", "ctranslate2 int8")}
-
-
-def own_benchmarks(texts: int) -> dict[str, Benchmark]:
-    """List what is measured of ours alone, or once for all."""
-    return {
-        "limit": limit,
-        "smaller vectors": smaller_vectors,
-        "memory budget": memory_budget,
-        "Parquet to Parquet, sentences": parquet(texts, "sentences"),
-        "Parquet to Parquet, chunks": parquet(max(500, texts // 40), "chunks"),
-    }
+say = partial(click.echo, err=True)
+RACES: dict[str, Any] = {**BENCHMARKS, "accuracy": accuracy}
+ALONE = {  # of ours alone, or once for all
+    "limit": limit,
+    "smaller vectors": smaller_vectors,
+    "memory budget": memory_budget,
+    "vector cache": vector_cache,
+    "encode --reuse": reuse,
+    "Parquet to Parquet, sentences": parquet(80_000, "sentences"),
+    "Parquet to Parquet, chunks": parquet(5_000, "chunks"),
+}
 
 
 @click.command(help=__doc__, context_settings={"max_content_width": 100})
@@ -60,7 +59,6 @@ def own_benchmarks(texts: int) -> dict[str, Benchmark]:
 @click.option("--quick", is_flag=True, help="A few minutes; exit 1 if a kept ratio does not hold.")
 @click.option("--render", is_flag=True, help="Only draw the pictures.")
 @click.option("--seconds", default=20.0, show_default=True, help="Of one contender for one workload.")
-@click.option("--texts", default=100_000, show_default=True, help="Rows of the Parquet job.")
 @click.option("--threads", type=int, help="Default: what the container grants.")
 def main(**options: Any) -> None:
     """Measure what is asked for, keep it, draw it."""
@@ -69,8 +67,7 @@ def main(**options: Any) -> None:
         kept = read(ROWS) if ROWS.exists() else []
         quick = options["quick"]  # writes nothing: its figures are coarser than those that are kept
         bench = Bench(cpus.threads(options["threads"]), options["seconds"], keep=not quick)
-        only, against = (options[k] or (default if quick else ()) for k, default in QUICK.items())
-        bench.run(only, against, own_benchmarks(options["texts"]))
+        bench.run(*(options[name] or (default if quick else ()) for name, default in QUICK.items()))
         if quick:
             sys.exit(compare(kept, bench.rows))
     for path in draw_all(read(ROWS), RESULTS / "pictures"):
@@ -83,39 +80,29 @@ class Bench:
     def __init__(self, threads: int, seconds: float, *, keep: bool) -> None:
         self.rows: list[Row] = []
         self._write = keep
-        self._unavailable: dict[str, str] = {}
+        self._unavailable: dict[str, str] = {}  # contender or workload -> why
         if UNAVAILABLE.exists():
             self._unavailable = json.loads(UNAVAILABLE.read_text(encoding="utf-8"))
         with Embedder.open(threads=1) as embedder:
-            self._texts = Texts(embedder.count_tokens)
-            self._texts.make("query")  # reads the words while there is a tokenizer
+            texts = Texts(embedder.count_tokens)
+            texts.make("query")  # reads the words while there is a tokenizer
             self._info = embedder.info
-        self._options: dict[str, Any] = {
-            "texts": self._texts,
-            "threads": threads,
-            "artefact": shipped_fingerprint(),
-            "seconds": seconds,
-            "say": say,
-        }
+        self._options: dict[str, Any] = {"texts": texts, "threads": threads, "seconds": seconds, "say": say}
+        self._options["artefact"] = shipped_fingerprint()
 
-    def run(self, only: Sequence[str], against: Sequence[str], alone: dict[str, Benchmark]) -> None:
+    def run(self, only: Sequence[str], against: Sequence[str]) -> None:
         """Run what `only` names, everything if it names nothing, against peers alike."""
-        races = {**BENCHMARKS, "accuracy": accuracy}
-        known = [*races, *SERVING, *alone]
+        known = [*RACES, *SERVING, *ALONE]
         for name in only:
             if name not in known:
                 raise click.UsageError(f"no workload {name!r}; there are: {'; '.join(known)}")
-        chosen = list(only) or known
         mine = worth_racing(ours(None, REFERENCE if REFERENCE.is_dir() else None), self._info)
         peers, servers = self._peers(against)
-        if picked := [name for name in chosen if name in races]:
-            for contenders in heats(mine, peers):
-                self._race(contenders, Process, {name: races[name] for name in picked})
-        if picked := [name for name in chosen if name in SERVING]:
-            for contenders in heats([our_server()], servers):
-                self._race(contenders, Server, {name: SERVING[name] for name in picked})
-        if picked := [name for name in chosen if name in alone]:
-            self._race(mine[:1], Process, {name: alone[name] for name in picked})
+        for contenders in heats(mine, peers):
+            self._race(contenders, Process, RACES, only)
+        for contenders in heats([our_server()], servers):
+            self._race(contenders, Server, SERVING, only)
+        self._race(mine[:1], Process, ALONE, only)
 
     def _peers(self, against: Sequence[str]) -> tuple[list[Contender], list[Contender]]:
         """Install and prepare peers; return libraries and servers."""
@@ -125,62 +112,49 @@ class Bench:
         for name in against:
             if name not in everybody and name != "nobody":
                 raise click.UsageError(f"no peer {name!r}; there are: {'; '.join(everybody)}")
-        libraries: list[Contender] = []
-        servers: list[Contender] = []
+        kinds: tuple[list[Contender], list[Contender]] = [], []
         for name, (peer, variant) in everybody.items():
             if not against or name in against:
                 try:
-                    contender = environments.contender(peer, variant)
+                    kinds[peer.serves].append(environments.contender(peer, variant))
                 except Unavailable as reason:
-                    self._leave_out(name, str(reason))
-                    continue
-                (servers if peer.serves else libraries).append(contender)
-        return libraries, servers
+                    self._keep([], {name: str(reason)})
+        return kinds
 
     def _race(
-        self,
-        contenders: Sequence[Contender],
-        start: Callable[[Contender, int], Any],
-        benchmarks: dict[str, Any],
+        self, contenders: Sequence[Contender], start: Any, benchmarks: Mapping[str, Any], only: Sequence[str]
     ) -> None:
-        with ExitStack() as stack:
-            race: Race[Any] = stack.enter_context(Race(contenders, start, **self._options))
-            for number, (name, benchmark) in enumerate(benchmarks.items(), 1):
-                race.part = f"{number} of {len(benchmarks)}, "
+        picked = [name for name in benchmarks if not only or name in only]
+        if not picked:
+            return
+        race: Race[Any]
+        with Race(contenders, start, **self._options) as race:
+            for number, name in enumerate(picked, 1):
+                race.part = f"{number} of {len(picked)}, "
                 try:
-                    self._keep(list(benchmark(race)))
+                    self._keep(list(benchmarks[name](race)), {})
                 except NotMeasured as reason:
-                    self._leave_out(name, str(reason))
-            for name, why in race.failed.items():
-                self._leave_out(name, why)
+                    self._keep([], {name: str(reason)})
+            self._keep([], race.failed)
             if race.machine_is_noisy:
                 say("this machine is noisy: repeat when it is quiet")
 
-    def _keep(self, rows: Sequence[Row]) -> None:
-        """Add rows; of several heats the first gives the figures of ours."""
+    def _keep(self, rows: Sequence[Row], left_out: Mapping[str, str]) -> None:
+        """Add rows, and reasons why there are none; of several heats the first gives the figures of ours."""
+        for name, why in left_out.items():
+            say(f"left out: {name}: {why}")
         known = {row.what for row in self.rows}
         new = [row for row in rows if row.what not in known]
         self.rows += new
-        if new and self._write:
-            merge(ROWS, new)
-            self._write_unavailable({row.contender for row in new} | {row.workload for row in new})
-
-    def _leave_out(self, name: str, why: str) -> None:
-        say(f"left out: {name}: {why}")
-        self._unavailable[name] = " ".join(why.split())
-        if self._write:
-            self._write_unavailable(set())
-
-    def _write_unavailable(self, measured: set[str]) -> None:
-        self._unavailable = {name: why for name, why in self._unavailable.items() if name not in measured}
-        with atomic_write(UNAVAILABLE) as file:
-            file.write(json.dumps(self._unavailable, indent=1, sort_keys=True).encode() + b"\n")
-
-
-def our_server() -> Contender:
-    """Describe `ov-minilm serve`."""
-    command = (sys.executable, "-m", "ov_minilm", "serve", "--port", "PORT", "--threads", "THREADS")
-    return Contender(OURS, "ov-minilm serve", (*command, "--access-log", "off"), "int8")
+        self._unavailable |= {name: " ".join(why.split()) for name, why in left_out.items()}
+        for row in new:
+            for name in (row.contender, row.workload):
+                self._unavailable.pop(name, None)
+        if self._write and (new or left_out):
+            if new:
+                merge(ROWS, new)
+            with atomic_write(UNAVAILABLE) as file:
+                file.write(json.dumps(self._unavailable, indent=1, sort_keys=True).encode() + b"\n")
 
 
 def heats(mine: Sequence[Contender], peers: Sequence[Contender]) -> Iterator[list[Contender]]:
@@ -202,11 +176,6 @@ def compare(kept: Sequence[Row], new: Sequence[Row]) -> int:
         state = "new  " if old is None else "MOVED" if outside else "holds"
         click.echo(f"{state}  {row.workload} against {row.contender}: {row.value:.2f}×, {against}")
     return int(moved)
-
-
-def say(line: str) -> None:
-    """Tell on stderr what is going on."""
-    click.echo(line, err=True)
 
 
 if __name__ == "__main__":

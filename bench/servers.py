@@ -11,23 +11,38 @@ import json
 import re
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import uvloop
 
+from ov_minilm.measure import machine
 from ov_minilm.measure.benchmarks import latency
 from ov_minilm.measure.contender import Contender, ContenderFailed
 from ov_minilm.measure.race import Race, Values
-from ov_minilm.measure.row import Row
+from ov_minilm.measure.row import OURS, Row
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S, END_TIMEOUT_S = 120.0, 10.0
 CLIENTS = 8  # where texts a request vary
 CURVE = (1, 2, 4, 8, 16, 32, 64)  # clients, with one text a request
 REQUEST_SIZES = (1, 32, 256)  # texts
 LOAD_S = 1.5  # of load in one turn
 MODEL = "all-MiniLM-L6-v2"
+ONE_THREAD, TWO_WORKERS = f"{OURS} 1 thread", f"{OURS} 2 workers"  # each of one thread
+WORKERS = "server, workers"
+
+Ask = Callable[[bytes], Any]  # sends a request, and returns when its answer is there
+
+
+def our_server(name: str = OURS, *options: str) -> Contender:
+    """Describe `ov-minilm serve`."""
+    command = (sys.executable, "-m", "ov_minilm", "serve", "--port", "PORT", "--access-log", "off")
+    return Contender(name, "ov-minilm serve", (*command, *(options or ("--threads", "THREADS"))), "int8")
 
 
 class Server:
@@ -46,99 +61,89 @@ class Server:
         self.facts = {"variant": contender.title}
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         words = {"PORT": str(self.port), "THREADS": str(threads)} | contender.models
-        self._process = subprocess.Popen(
-            [words.get(word, word) for word in contender.command],
-            stdout=self._log,
-            stderr=self._log,
-            env=contender.environment or None,
-        )
+        command = [words.get(word, word) for word in contender.command]
+        environment = contender.environment or None
+        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, env=environment)
         ends = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
-                uvloop.run(self._ready())
-            except (OSError, ValueError, asyncio.IncompleteReadError) as error:
+                uvloop.run(asyncio.wait_for(self._answer_one(), START_TIMEOUT_S))
+            except (OSError, ValueError, EOFError) as error:
                 if self._process.poll() is None and time.monotonic() < ends:
                     time.sleep(0.1)
                     continue
                 self._log.seek(0)
-                words_ = self._log.read().strip().splitlines()
+                said = self._log.read().strip().splitlines()
                 self.close()
-                raise ContenderFailed(f"{contender.name}: {words_[-1] if words_ else error}") from error
+                raise ContenderFailed(f"{contender.name}: {said[-1] if said else error}") from error
             return
 
-    async def _ready(self) -> None:
-        client = Client(self.port)
-        try:
-            await asyncio.wait_for(client.ask(self.request(["ready?"])), START_TIMEOUT_S)
-        finally:
-            await client.close()
+    async def _answer_one(self) -> None:
+        async with self.client() as ask:
+            await ask(request(["ready?"]))
 
-    def request(self, texts: list[str]) -> bytes:
-        """Return the bytes of a request for base64."""
-        body = json.dumps({"model": MODEL, "input": texts, "encoding_format": "base64"}).encode()
-        head = (
-            "POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
+    @asynccontextmanager
+    async def client(self) -> Any:
+        """Yield a function that asks on one connection that stays open.
+
+        It raises ValueError if the status is not 200, or the answer says no length.
+        """
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+
+        async def ask(message: bytes) -> None:
+            writer.write(message)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+            body = await reader.readexactly(int(length[1])) if length else b""
+            if head[9:12] != b"200" or not length:
+                raise ValueError(f"{head.splitlines()[0].decode()}: {body[:200]!r}")
+
+        yield ask
+        writer.close()
+
+    def pss_mb(self) -> float:
+        """Return the memory of its processes in MB; what they share counts once."""
+        pids = [str(self._process.pid)]
+        for pid in pids:
+            pids += Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        return sum(machine.memory_mb("Pss", pid) for pid in pids)
 
     def close(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.wait()
+        """End it, and its workers."""
+        self._process.terminate()
+        try:
+            self._process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._log.close()
 
 
-class Client:
-    """One connection that stays open."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def ask(self, request: bytes) -> bytes:
-        """Send a request and return the body of its answer.
-
-        Raises:
-            ValueError: the status is not 200, or the answer says no length.
-        """
-        if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
-        reader, writer = self._streams
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
-        body = await reader.readexactly(int(length[1])) if length else b""
-        if head[9:12] != b"200" or not length:
-            raise ValueError(f"{head.splitlines()[0].decode()}: {body[:200]!r}")
-        return body
-
-    async def close(self) -> None:
-        """Hang up."""
-        if self._streams is not None:
-            self._streams[1].close()
-            await self._streams[1].wait_closed()
+def request(texts: list[str]) -> bytes:
+    """Return the bytes of a request for base64."""
+    body = json.dumps({"model": MODEL, "input": texts, "encoding_format": "base64"}).encode()
+    head = "POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 async def closed_loop(server: Server, requests: list[bytes], clients: int) -> Values:
     """Let each client ask again as soon as it has its answer; give requests a second, and latencies."""
     seconds: list[float] = []
-    connections = [Client(server.port) for _ in range(clients)]
-    await asyncio.gather(*(client.ask(requests[0]) for client in connections))  # connects
 
-    async def work(client: Client, turn: int) -> None:
+    async def work(ask: Ask, turn: int) -> None:
         while time.perf_counter() < ends:
             turn += clients
             sent = time.perf_counter()
-            await client.ask(requests[turn % len(requests)])
+            await ask(requests[turn % len(requests)])
             seconds.append(time.perf_counter() - sent)
 
-    started = time.perf_counter()
-    ends = started + LOAD_S
-    await asyncio.gather(*(work(client, turn) for turn, client in enumerate(connections)))
-    wall = time.perf_counter() - started
-    for client in connections:
-        await client.close()
+    async with AsyncExitStack() as stack:
+        asks = [await stack.enter_async_context(server.client()) for _ in range(clients)]
+        await asyncio.gather(*(ask(requests[0]) for ask in asks))
+        started = time.perf_counter()
+        ends = started + LOAD_S
+        await asyncio.gather(*(work(ask, turn) for turn, ask in enumerate(asks)))
+        wall = time.perf_counter() - started
     return {"texts_per_s": len(seconds) / wall} | latency({"seconds": seconds})
 
 
@@ -147,15 +152,13 @@ def load(name: str, clients: int, size: int) -> Callable[[Race[Server]], Iterato
 
     def benchmark(race: Race[Server]) -> Iterator[Row]:
         texts = race.texts.make("sentences")
-        lists = [texts[start : start + size] for start in range(0, len(texts), size)]
+        requests = [request(texts[start : start + size]) for start in range(0, len(texts), size)]
 
         def turn(server: Server) -> Values:
             try:
-                found = uvloop.run(closed_loop(server, [server.request(one) for one in lists], clients))
-            except asyncio.IncompleteReadError as error:
-                raise ContenderFailed(f"{server.contender.name}: it hung up in {name!r}") from error
-            except (OSError, ValueError) as error:
-                raise ContenderFailed(f"{server.contender.name}: {error}") from error
+                found = uvloop.run(closed_loop(server, requests, clients))
+            except (OSError, ValueError, EOFError) as error:  # EOFError: it hung up
+                raise ContenderFailed(f"{server.contender.name}: {error}, in {name!r}") from error
             return found | {"texts_per_s": found["texts_per_s"] * size}
 
         return race.rows(name, turn)
@@ -163,10 +166,21 @@ def load(name: str, clients: int, size: int) -> Callable[[Race[Server]], Iterato
     return benchmark
 
 
+def workers(race: Race[Server]) -> Iterator[Row]:
+    """One process, one process with one thread, and two of these that share a port; speed and memory."""
+    more = our_server(ONE_THREAD, "--threads", "1"), our_server(TWO_WORKERS, "--workers", "2")
+    for contender in more:
+        race.start(contender)
+    yield from load(WORKERS, CURVE[-1], 1)(race)
+    for name, server in race.running.items():
+        yield race.row(WORKERS, name, "pss_mb", [server.pss_mb()])
+    for contender in more:
+        race.running.pop(contender.name).close()
+
+
 SERVING = {
-    name: load(name, clients, size)
-    for name, clients, size in (
-        *((f"server, {size} texts a request", CLIENTS, size) for size in REQUEST_SIZES),
-        *((f"server, {clients} clients", clients, 1) for clients in CURVE),
-    )
+    f"server, {size} texts a request": load(f"server, {size} texts a request", CLIENTS, size)
+    for size in REQUEST_SIZES
 }
+SERVING |= {f"server, {clients} clients": load(f"server, {clients} clients", clients, 1) for clients in CURVE}
+SERVING[WORKERS] = workers

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from accuracy import DIMENSIONS, DTYPES
 from environments import discover
-from jobs import BUDGETS_MB
+from jobs import BUDGETS_MB, CACHE_MB, CACHED, NO_REPEATS, ONE_THREAD, RAY, ZIPF
 from limit import OTHER, PARTS
+from servers import TWO_WORKERS, WORKERS
 
 from ov_minilm.artefact.drift_record import worst
 from ov_minilm.artefact.manifest import SHIPPED, Manifest
@@ -24,7 +26,10 @@ LATENCY = [(name, q) for name in ("query", "query after a list") for q in ("p50_
 LISTS = [(name, "texts_per_s") for name in ("sentences", "chunks", "documents", "mix", "32 callers")]
 COSTS = [("new process", "first_vector_s"), ("new process", "peak_mb"), ("accuracy", "spearman_change")]
 HEADLINERS = ("sentence_transformers torch", "onnxruntime int8", "fastembed f32")
-CORES = (64, 1000)
+WORKLOADS = ("sentences", "chunks")  # of bulk jobs
+CORES = (2, 16, 64)  # of a server with as many workers
+PAPER = "Reckoned, not measured"
+MACHINES = ((1, 16), (1, 64), (16, 64))  # number, cores
 
 
 @cache
@@ -57,16 +62,16 @@ def reasons() -> str:
     if figures is None:
         return MISSING
 
-    def figure(workload: str, contender: str, quantity: str) -> str:
-        row = figures.find(workload, contender, quantity)
-        return number(row.value) if row else "–"
-
+    whats = (
+        ("sentences", "sentence_transformers torch", RATIO),
+        ("query", OURS, "p50_ms"),
+        ("memory budget, 300 MB", OURS, "peak_mb"),
+        ("server, 64 clients", OURS, "texts_per_s"),
+    )
+    torch, p50, mb, crowd = (number(row.value) if (row := figures.find(*what)) else "–" for what in whats)
     manifest = Manifest.read(SHIPPED)
     drift = worst(manifest.drift)
     model_mb = sum(file.bytes for file in manifest.files.values()) / 1e6
-    torch, p50 = figure("sentences", "sentence_transformers torch", RATIO), figure("query", OURS, "p50_ms")
-    mb = figure("memory budget, 300 MB", OURS, "peak_mb")
-    crowd = figure("server, 64 clients", OURS, "texts_per_s")
     lines = [
         f"**Fast**: {torch} times sentence-transformers on PyTorch; {p50} ms for a question, on two threads. "
         "[Benchmarks](bench/README.md)",
@@ -84,9 +89,8 @@ def reasons() -> str:
 
 
 def picture(name: str, title: str) -> str:
-    """A picture of the results; nothing until it is made."""
-    path = RESULTS / "pictures" / f"{name}.png"
-    return f"![{title}](bench/results/pictures/{name}.png)\n" if path.exists() else ""
+    """Show a picture of the results."""
+    return f"![{title}](bench/results/pictures/{name}.png)\n"
 
 
 def race() -> str:
@@ -102,7 +106,7 @@ def race() -> str:
 def serving() -> str:
     """Servers under load."""
     sizes = [(f"server, {n} texts a request", q) for n in (1, 32, 256) for q in ("texts_per_s", "p99_ms")]
-    return _tables(lambda figures: [figures.table("", sizes)] if figures.contenders(*sizes[0]) else [])
+    return _tables(lambda figures: [figures.table("", sizes)])
 
 
 def smaller_vectors() -> str:
@@ -120,10 +124,8 @@ def memory() -> str:
 
 def limit() -> str:
     """Share of the INT8 limit that is reached, and the parts of a batch."""
-    reached = _of_ours("limit, ", ("sentences", "chunks"), ["% of the limit"], ("share",))
-    return (
-        reached + "\n" + _of_ours("parts of a batch, ", (*PARTS, OTHER), ["% of a batch's time"], ("share",))
-    )
+    reached = _of_ours("limit, ", WORKLOADS, ["% of the limit"], ("share",))
+    return f"{reached}\n{_of_ours('parts of a batch, ', (*PARTS, OTHER), ['% of a batch'], ('share',))}"
 
 
 def behind() -> str:
@@ -133,10 +135,8 @@ def behind() -> str:
         for row in figures.rows.values():
             ours = row.contender.startswith(OURS)
             if row.quantity == RATIO and not ours and row.high < 1 and figures.same_vectors(row.contender):
-                lines.append(
-                    f"- {row.workload}: {row.contender} is {1 / row.value:.2f}× as good as ov_minilm "
-                    f"({figures.machines[0]})"
-                )
+                ahead = f"{row.contender} is {1 / row.value:.2f}× as good as ov_minilm"
+                lines.append(f"- {row.workload}: {ahead} ({figures.machines[0]})")
     return "\n".join(sorted(lines)) + "\n" if lines else "Nobody with the same vectors is ahead anywhere.\n"
 
 
@@ -152,27 +152,76 @@ def unavailable() -> str:
 
 
 def jobs() -> str:
-    """Bulk jobs."""
-    columns = [
-        (f"Parquet to Parquet, {w}", q) for w in ("sentences", "chunks") for q in ("texts_per_s", "peak_mb")
-    ]
-    return _tables(lambda figures: [figures.table("", columns)] if figures.contenders(*columns[0]) else [])
+    """Bulk jobs: by way, as they go on, and with `--reuse`."""
+    columns = [(f"Parquet to Parquet, {w}", q) for w in WORKLOADS for q in ("texts_per_s", "peak_mb")]
+
+    def course(figures: Figures) -> list[Table]:
+        prefix = f"{columns[0][0]}, at "
+        done = sorted(int(r.workload.removeprefix(prefix)) for r in figures.rows.values() if prefix in r.what)
+        cells = [number(figures.value(f"{prefix}{n}", OURS, "texts_per_s")) for n in done]
+        return [Table("", ["texts done", *map(number, done)], [["texts/s", *cells]], [figures.conditions])]
+
+    by_way = _tables(lambda figures: [figures.table("", columns)])
+    again = _of_ours("encode --reuse, ", ("first job", "1 % changed"), ["% of a job without"], ("share",))
+    return "\n".join((by_way, _tables(course), again)) if by_way != MISSING else MISSING
 
 
-def billion() -> str:
-    """Core hours for a billion texts, from the rate of a job with one thread."""
+def vector_cache() -> str:
+    """Show what `cache_mb` gains where texts come again, and costs where they do not."""
 
     def table(figures: Figures) -> list[Table]:
         cells = []
-        for workload in ("sentences", "chunks"):
-            what = f"Parquet to Parquet, {workload}", f"{OURS} 1 thread"
-            texts, tokens = (figures.find(*what, quantity) for quantity in ("texts_per_s", "tokens_per_s"))
-            if texts and tokens:
-                hours = 1e9 / texts.value / 3600
-                each = tokens.value / texts.value, 1e6 / tokens.value
-                cells.append([workload, *map(number, (*each, hours, *(hours / n for n in CORES)))])
-        header = ["texts", "tokens each", "core-µs a token", "core hours"]
-        return [Table("", [*header, *(f"hours on {n:,} cores" for n in CORES)], cells, [figures.conditions])]
+        for load in (ZIPF, NO_REPEATS):
+            rates = [figures.value(load, name, "texts_per_s") for name in (OURS, CACHED)]
+            ratio = 1 / figures.value(load, CACHED, RATIO)
+            rounds = figures.rows[f"{load}/{CACHED}/{RATIO}"].rounds
+            cells.append([load, *map(number, rates), f"{ratio:.3f}", str(rounds)])
+        header = ["", "texts/s", f"with cache_mb={CACHE_MB}", "times as many, median", "rounds"]
+        return [Table("", header, cells, [figures.conditions])]
+
+    return _tables(table)
+
+
+def workers() -> str:
+    """Speed and memory of `serve --workers 2`, measured, and of more of them, on paper."""
+
+    def table(figures: Figures) -> list[Table]:
+        rate = figures.value(WORKERS, TWO_WORKERS, "texts_per_s") / 2  # of a worker
+        first, both = (figures.value(WORKERS, name, "pss_mb") for name in (ONE_THREAD, TWO_WORKERS))
+        mb = {n: first + (n - 1) * (both - first) for n in CORES}
+        paper = [[f"{n} workers on {n} cores", number(rate * n), number(mb[n])] for n in CORES]
+        columns = [(WORKERS, quantity) for quantity in ("texts_per_s", "p50_ms", "pss_mb")]
+        measured = figures.table("", columns, [ONE_THREAD, OURS, TWO_WORKERS])
+        return [measured, Table("", ["on paper", "texts/s", "MB"], paper, [PAPER])]
+
+    return _tables(table)
+
+
+def billion() -> str:
+    """Core hours for a billion texts, from the rate of a job with one thread, and with Ray's actors."""
+
+    def table(figures: Figures) -> list[Table]:
+        measured, paper = [], []
+        for workload in WORKLOADS:
+            what = f"Parquet to Parquet, {workload}"
+            one, ray = (figures.value(what, name, "texts_per_s") for name in (ONE_THREAD, RAY))
+            tokens = figures.value(what, ONE_THREAD, "tokens_per_s")
+            cells = tokens / one, one, 1e6 / tokens, ray, 100 * ray / (2 * one)
+            measured.append([workload, *map(number, cells)])
+            hours = 1e9 / (ray / 2) / 3600  # of a core
+            paper.append([workload, *map(number, (hours, *(hours / (n * c) for n, c in MACHINES)))])
+        header = [
+            "measured",
+            "tokens each",
+            "one thread, texts/s",
+            "core-µs a token",
+            "Ray, 2 actors, texts/s",
+        ]
+        machines = [f"hours on {n} × {cores} cores" for n, cores in MACHINES]
+        return [
+            Table("", [*header, "% of two single threads"], measured, [figures.conditions]),
+            Table("", ["on paper", "core hours", *machines], paper, [PAPER]),
+        ]
 
     return _tables(table)
 
@@ -192,5 +241,8 @@ def _of_ours(prefix: str, names: Sequence[str], header: list[str], quantities: S
 
 def _tables(make: Callable[[Figures], list[Table]]) -> str:
     """Render what a function makes of each machine's figures."""
-    found = [table for figures in machines() for table in make(figures) if table.cells]
+    found: list[Table] = []
+    for figures in machines():
+        with suppress(KeyError):  # a figure that was not measured there
+            found += [table for table in make(figures) if table.cells]
     return "\n".join(map(markdown, found)) or MISSING

@@ -20,17 +20,8 @@ def embedder() -> Iterator[Embedder]:
 
 @pytest.mark.filterwarnings("ignore:text .* has .* tokens")  # documents are cut, as they are meant to be
 @pytest.mark.parametrize("name", SHAPES)
-def test_list(benchmark: Any, embedder: Embedder, name: str) -> None:
-    """Encode the list of a workload in one call."""
-    texts = Texts(embedder.count_tokens).make(name)
+def test_workload(benchmark: Any, embedder: Embedder, name: str) -> None:
+    """Encode one query, or the list of a workload in one call."""
+    texts = Texts(embedder.count_tokens).make(name, 1 if name == "query" else None)
 
-    vectors = benchmark(embedder.encode, texts, progress=False)
-
-    assert (len(texts), embedder.spec.dim) == vectors.shape
-
-
-def test_query(benchmark: Any, embedder: Embedder) -> None:
-    """Encode one query."""
-    (text, *_) = Texts(embedder.count_tokens).make("query")
-
-    assert (embedder.spec.dim,) == benchmark(embedder.encode, text).shape
+    assert (len(texts), embedder.spec.dim) == benchmark(embedder.encode, texts, progress=False).shape

@@ -683,7 +683,7 @@ def bench(
         click.echo("\n".join(lines))
     if report:
         with atomic_write(report) as file:
-            file.write(render.page("ov_minilm on this machine", lines, tables).encode())
+            file.write(render.page(command.heading(result), lines, tables).encode())
         click.echo(report, err=True)
     if result.interrupted:
         sys.exit(130)

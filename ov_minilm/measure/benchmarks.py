@@ -77,11 +77,12 @@ def a_list(name: str) -> Benchmark:
     def benchmark(race: Race[Process]) -> Iterator[Row]:
         path = tuned(race, name)
         count = len(race.texts.make(name))
-        return race.rows(
-            name, lambda process: {"texts_per_s": count / process.ask("time", texts=path)["seconds"][0]}
-        )
 
-    benchmark.__doc__ = f"One call with the list {name!r}."
+        def turn(process: Process) -> Values:
+            return {"texts_per_s": count / process.ask("time", texts=path)["seconds"][0]}
+
+        return race.rows(name, turn)
+
     return benchmark
 
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ov_minilm.artefact.manifest import Manifest
 from ov_minilm.errors import TruncationWarning
@@ -18,15 +19,14 @@ from ov_minilm.measure.texts import Texts
 from ov_minilm.runtime import cpus
 from ov_minilm.runtime.embedder import Embedder, Info
 
-WORKLOADS = ("query", "query after a list", "sentences", "chunks", "new process")
-LATENCY = ("p50_ms", "p99_ms")
-TABLES = {
-    "Speed": [*((name, "texts_per_s") for name in ("sentences", "chunks")), *(("query", q) for q in LATENCY)],
-    "A query after a list, and a new process": [
-        *(("query after a list", quantity) for quantity in LATENCY),
-        *(("new process", quantity) for quantity in ("first_vector_s", "peak_mb")),
-    ],
+TABLES = {  # title -> workloads, with their quantities
+    "Speed": {"sentences": ["texts_per_s"], "chunks": ["texts_per_s"], "query": ["p50_ms", "p99_ms"]},
+    "A query after a list, and a new process": {
+        "query after a list": ["p50_ms", "p99_ms"],
+        "new process": ["first_vector_s", "peak_mb"],
+    },
 }
+WORKLOADS = ("query", "query after a list", "sentences", "chunks", "new process")  # in the order of a run
 SHARE = 1 / 15  # of all the time, for one contender and one workload
 HOUR_S = 3600
 SLOWER_AFTER_LIST = 1.5  # times the warmed latency; beyond it a sentence says so
@@ -52,9 +52,7 @@ class Result:
 def run(
     model: Path | None, reference: Path | None, *, threads: int | None, seconds: float, say: Say
 ) -> Result:
-    """Measure an artefact in both lowerings, and its FP32 reference if there is one.
-
-    Ctrl-C keeps what was measured and sets `interrupted`.
+    """Measure an artefact in both lowerings, and its FP32 reference; Ctrl-C keeps what was measured.
 
     Raises:
         ArtefactError: a folder is not a complete, unchanged artefact.
@@ -68,16 +66,9 @@ def run(
         texts = Texts(embedder.count_tokens)
         texts.make("query")  # reads the words while there is a tokenizer
     contenders = worth_racing(ours(model, reference), result.info)
+    facts: dict[str, Any] = {"threads": result.info.threads, "artefact": result.info.fingerprint}
     try:
-        with Race(
-            contenders,
-            Process,
-            texts,
-            threads=result.info.threads,
-            artefact=result.info.fingerprint,
-            seconds=seconds * SHARE,
-            say=say,
-        ) as race:
+        with Race(contenders, Process, texts, **facts, seconds=seconds * SHARE, say=say) as race:
             for number_, name in enumerate(WORKLOADS, 1):
                 race.part = f"{number_} of {len(WORKLOADS)}, "
                 result.rows += BENCHMARKS[name](race)
@@ -97,10 +88,17 @@ def worth_racing(contenders: Sequence[Contender], info: Info) -> list[Contender]
 def tables(result: Result) -> list[Table]:
     """Lay out what was measured."""
     figures, found = result.figures, []
-    for title, columns in TABLES.items():
+    for title, workloads in TABLES.items():
+        columns = [(name, quantity) for name, quantities in workloads.items() for quantity in quantities]
         if measured := [column for column in columns if figures.contenders(*column)]:
             found.append(figures.table(title, measured))
     return found
+
+
+def heading(result: Result) -> str:
+    """Say in one line what the reader of the page learns: how fast it is here."""
+    row = result.figures.find("sentences", OURS, "texts_per_s")
+    return f"{OURS} on this machine" + (f": {number(row.value)} sentences a second" if row else "")
 
 
 def sentences(result: Result) -> list[str]:
@@ -128,13 +126,9 @@ def sentences(result: Result) -> list[str]:
 
 
 def _against_fp32(figures: Figures) -> str:
-    parts = []
-    for workload, what in (("sentences", "sentences"), ("chunks", "chunks of 180–256 tokens")):
-        ratio = figures.find(workload, FP32, RATIO)
-        if ratio:
-            parts.append(f"{ratio.value:.1f}× on {what}")
-    if ratio := figures.find("query", FP32, RATIO):
-        parts.append(f"{ratio.value:.1f}× for one query")
+    whats = {"sentences": "on sentences", "chunks": "on chunks of 180–256 tokens", "query": "for one query"}
+    ratios = {what: figures.find(workload, FP32, RATIO) for workload, what in whats.items()}
+    parts = [f"{ratio.value:.1f}× {what}" for what, ratio in ratios.items() if ratio]
     return f"INT8 is faster than FP32 here: {', '.join(parts)}." if parts else ""
 
 
@@ -156,9 +150,6 @@ def _lowering(figures: Figures, info: Info) -> str:
 
 
 def _cost(figures: Figures) -> str:
-    parts = []
-    for workload in ("sentences", "chunks"):
-        row = figures.find(workload, OURS, "texts_per_s")
-        if row:
-            parts.append(f"{1e6 / row.value / HOUR_S:.1f} hours for {workload}")
+    rows = [figures.find(workload, OURS, "texts_per_s") for workload in ("sentences", "chunks")]
+    parts = [f"{1e6 / row.value / HOUR_S:.1f} hours for {row.workload}" for row in rows if row]
     return f"A million texts take {' or '.join(parts)}." if parts else ""

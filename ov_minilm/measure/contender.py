@@ -44,14 +44,10 @@ def ours(model: Path | None, reference: Path | None) -> list[Contender]:
     """List this package's contenders: the artefact, each lowering of it, and its FP32 reference if given."""
     command = (sys.executable, "-m", "ov_minilm.measure.worker", str(ADAPTER))
     folder = {"model": str(model or "")}
-    found = [
-        Contender(OURS, "INT8, as it comes", command, "int8", folder),
-        Contender(f"{OURS} native", "INT8 by OpenVINO's matrix multiplication", command, "native", folder),
-        Contender(f"{OURS} conv", "INT8 by 1x1 convolutions", command, "conv", folder),
-    ]
+    variants = {OURS: "int8", f"{OURS} native": "native", f"{OURS} conv": "conv"}
+    found = [Contender(name, name, command, variant, folder) for name, variant in variants.items()]
     if reference:
-        title = "the same packing, not quantized"
-        found.append(Contender(FP32, title, command, "fp32", {"model": str(reference)}))
+        found.append(Contender(FP32, FP32, command, "fp32", {"model": str(reference)}))
     return found
 
 
@@ -68,19 +64,14 @@ class Process:
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
         started = time.perf_counter()
-        self._process = subprocess.Popen(
-            contender.command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            encoding="utf-8",
-            env={**os.environ, **limits, **contender.environment},
-            start_new_session=True,  # Ctrl-C is for us: we end them
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._log}
+        environment = {**os.environ, **limits, **contender.environment}
+        self._process = subprocess.Popen(  # Ctrl-C is for us: we end them
+            contender.command, **pipes, encoding="utf-8", env=environment, start_new_session=True
         )
         try:
-            variant, models = contender.variant, contender.models
-            loaded = self.ask("load", variant=variant, models=models, threads=threads)
+            models = contender.models
+            loaded = self.ask("load", variant=contender.variant, models=models, threads=threads)
         except BaseException:
             self.close()
             raise
@@ -123,11 +114,7 @@ class Process:
 
     def vectors(self, path: str) -> FloatArray:  # -> [N, D]
         """Encode the list in a file."""
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "vectors.f32"
-            shape = self.ask("vectors", texts=path, out=str(out))["shape"]
-            vectors: FloatArray = np.fromfile(out, "<f4").reshape(shape)
-        return vectors
+        return np.array(self.ask("vectors", texts=path)["vectors"], np.float32)
 
     def memory_mb(self, name: str) -> float:
         """Return resident memory in MB: VmRSS is that of now, VmHWM the peak."""

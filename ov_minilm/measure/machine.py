@@ -35,8 +35,8 @@ def describe(threads: int) -> str:
 
 
 def memory_mb(name: str, pid: int | str = "self") -> float:
-    """Read a figure of a process's memory from Linux in MB: VmRSS now, VmHWM at the peak."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    """Read a figure of a process's memory from Linux in MB: VmRSS now, VmHWM at the peak, Pss its share."""
+    status = Path(f"/proc/{pid}/{'smaps_rollup' if name == 'Pss' else 'status'}").read_text(encoding="ascii")
     kilobytes = next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{name}:"))
     return kilobytes * 1024 / 1e6
 

@@ -11,12 +11,7 @@ from ov_minilm.spec import FloatArray
 BATCHES: tuple[int, ...] = ()  # the package decides
 SORTED = False
 CONCURRENT = True
-VARIANTS: dict[str, Literal["auto", "native", "conv"]] = {
-    "int8": "auto",
-    "native": "native",
-    "conv": "conv",
-    "fp32": "auto",
-}
+LOWERINGS: dict[str, Literal["native", "conv"]] = {"native": "native", "conv": "conv"}  # by variant
 
 _opened: dict[str, Any] = {}  # what `facts` tells of; a worker loads once
 
@@ -24,15 +19,15 @@ _opened: dict[str, Any] = {}  # what `facts` tells of; a worker loads once
 def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[str], int], FloatArray]:
     """Open the artefact in the folder `models["model"]`, "" being the one in the package.
 
-    `models["memory_mb"]`, if it is there, is the memory budget.
+    What else `models` names is an option of `Embedder.open` in MB.
     """
-    budget: dict[str, Any] = {"memory_mb": int(models["memory_mb"])} if "memory_mb" in models else {}
+    options: dict[str, Any] = {name: int(value) for name, value in models.items() if name != "model"}
     embedder = Embedder.open(
         models["model"] or None,
-        lowering=VARIANTS[variant],
+        lowering=LOWERINGS.get(variant, "auto"),
         precision="f32" if variant == "fp32" else "auto",
         threads=threads,
-        **budget,
+        **options,
     )
     _opened.update(embedder.info.as_dict())
     return lambda texts, _: embedder.encode(texts, progress=False)

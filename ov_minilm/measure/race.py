@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import datetime
 import json
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -24,7 +23,7 @@ from ov_minilm.measure.row import LOWER_IS_BETTER, OURS, RATIO, UNITS, Row
 from ov_minilm.measure.texts import Texts
 
 SILENCE_S = 0.03  # threads of ONNX Runtime and CTranslate2 spin on after a call and slow the next contender
-MIN_ROUNDS = 5
+MIN_ROUNDS, MAX_ROUNDS = 5, 1000
 NARROW = 0.02  # of the median: half the width of its interval at which a contender needs no more rounds
 NOISY = 0.15  # of the median: interquartile range of the machine's own probe
 
@@ -62,16 +61,9 @@ class Race(Generic[R]):
         seconds: float,
         say: Say,
     ) -> None:
-        """Start every contender.
+        """Start every contender by `start`, with `threads`; OURS must be among them, ratios are to it.
 
-        Args:
-            contenders: who takes part; ratios are for OURS, which must be among them.
-            start: starts one with a number of threads.
-            texts: makes the lists.
-            threads: for each contender.
-            artefact: the fingerprint that rows carry.
-            seconds: what one contender may take for one benchmark.
-            say: is told what is going on, with the time that is left.
+        `seconds` is what one may take for one benchmark; rows carry the fingerprint `artefact`.
         """
         self.threads = threads
         self.failed: dict[str, str] = {}
@@ -79,20 +71,23 @@ class Race(Generic[R]):
         self.probes: list[float] = []  # seconds of the machine's own probe, in each round
         self.running: dict[str, R] = {}
         self.texts = texts
-        self._artefact = artefact
-        self._seconds = seconds
-        self._say = say
+        self._artefact, self._seconds, self._say, self._start = artefact, seconds, say, start
         self._machine = machine.describe(threads)
         self._folder = tempfile.TemporaryDirectory()
-        for contender in contenders:
-            say(f"starting {contender.name}")
-            try:
-                self.running[contender.name] = start(contender, threads)
-            except ContenderFailed as error:
-                self._drop(contender.name, error)
-            except BaseException:
-                self.close()
-                raise
+        try:
+            for contender in contenders:
+                self.start(contender)
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self, contender: Contender) -> None:
+        """Start one more; it is left out if that fails."""
+        self._say(f"starting {contender.name}")
+        try:
+            self.running[contender.name] = self._start(contender, self.threads)
+        except ContenderFailed as error:
+            self._drop(contender.name, error)
 
     def file(self, name: str, texts: Sequence[str] | None = None) -> str:
         """Write a list, by default that of a workload, where contenders can read it."""
@@ -112,30 +107,37 @@ class Race(Generic[R]):
         return found
 
     def rows(
-        self, workload: str, turn: Callable[[R], Values], *, max_rounds: int | None = None
+        self,
+        workload: str,
+        turn: Callable[[R], Values],
+        *,
+        max_rounds: int = MAX_ROUNDS,
+        narrow: float = NARROW,
     ) -> Iterator[Row]:
         """Give everybody turns and yield a row for each quantity, and the ratio to ours of the first one."""
-        rounds = self._rounds(workload, turn, max_rounds)
+        rounds = self._rounds(workload, turn, max_rounds, narrow)
         mine = rounds.get(OURS, [])
         for name, values in rounds.items():
             for quantity in values[0]:
                 yield self.row(workload, name, quantity, [one[quantity] for one in values])
             if name != OURS and mine:
                 quantity = next(iter(values[0]))
-                pairs = [(b[quantity], a[quantity]) for a, b in zip(mine, values, strict=False)]
+                ratios = [
+                    ours[quantity] / theirs[quantity] for ours, theirs in zip(mine, values, strict=False)
+                ]
                 lower = UNITS[quantity] in LOWER_IS_BETTER
-                better = [theirs / ours if lower else ours / theirs for theirs, ours in pairs]
-                yield self.row(workload, name, RATIO, better)
+                yield self.row(workload, name, RATIO, [1 / one if lower else one for one in ratios])
 
     def row(self, workload: str, contender: str, quantity: str, values: Sequence[float]) -> Row:
         """Sum up the values of one quantity."""
         facts = self.running[contender].facts if contender in self.running else {}
+        low, middle, high = (float(f"{value:.4g}") for value in np.percentile(values, (5, 50, 95)))
         return Row(
             what=f"{workload}/{contender}/{quantity}",
-            value=_rounded(statistics.median(values)),
+            value=middle,
             unit=UNITS[quantity],
-            low=_rounded(float(np.percentile(values, 5))),
-            high=_rounded(float(np.percentile(values, 95))),
+            low=low,
+            high=high,
             rounds=len(values),
             machine=self._machine,
             artefact=self._artefact,
@@ -149,15 +151,17 @@ class Race(Generic[R]):
         return len(self.probes) >= MIN_ROUNDS and relative_spread(self.probes) > NOISY
 
     def _rounds(
-        self, workload: str, turn: Callable[[R], Values], max_rounds: int | None
+        self, workload: str, turn: Callable[[R], Values], max_rounds: int, narrow: float
     ) -> dict[str, list[Values]]:
         """Collect rounds; the first one warms and does not count."""
         self._say(f"{self.part}{workload}: warming")
         self.each(turn)
         found: dict[str, list[Values]] = {name: [] for name in self.running}
         spent = dict.fromkeys(found, 0.0)
-        number = 0
-        while going := self._going(found, spent, max_rounds):
+        for number in range(max_rounds):
+            going = [name for name in found if not self._enough(found[name], spent[name], narrow)]
+            if not going:
+                break
             left = sum(max(0.0, self._seconds - spent[name]) for name in going)
             self._say(f"{self.part}{workload}: round {number + 1}, at most {left:.0f} s left")
             self.probes.append(machine.probe(self.threads))
@@ -171,25 +175,14 @@ class Race(Generic[R]):
                 except ContenderFailed as error:
                     self._drop(name, error)
                     found.pop(name)
-                    continue
                 spent[name] += time.perf_counter() - started
-            number += 1
         return {name: values for name, values in found.items() if values}
 
-    def _going(
-        self, found: Mapping[str, list[Values]], spent: Mapping[str, float], max_rounds: int | None
-    ) -> list[str]:
-        """List who needs another round."""
-        going = []
-        for name, values in found.items():
-            enough = max_rounds is not None and len(values) >= max_rounds
-            if len(values) >= MIN_ROUNDS:
-                quantity = next(iter(values[0]))
-                narrow = half_interval([one[quantity] for one in values]) < NARROW
-                enough |= narrow or spent[name] >= self._seconds
-            if not enough:
-                going.append(name)
-        return going
+    def _enough(self, values: Sequence[Values], spent: float, narrow: float) -> bool:
+        """Tell whether a contender needs no more rounds."""
+        if len(values) < MIN_ROUNDS:
+            return False
+        return spent >= self._seconds or half_interval([next(iter(one.values())) for one in values]) < narrow
 
     def _drop(self, name: str, error: ContenderFailed) -> None:
         """Take a contender that fails out of the race, with its reason."""
@@ -225,7 +218,3 @@ def relative_spread(values: Sequence[float]) -> float:
     """Interquartile range over median: what a single slow round cannot blow up."""
     low, middle, high = np.percentile(values, (25, 50, 75))
     return float((high - low) / middle)
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.4g}")

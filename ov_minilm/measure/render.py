@@ -47,6 +47,10 @@ class Figures:
         """Return a row, None if it was not measured."""
         return self.rows.get(f"{workload}/{contender}/{quantity}")
 
+    def value(self, workload: str, contender: str, quantity: str) -> float:
+        """Return a figure. KeyError: it was not measured."""
+        return self.rows[f"{workload}/{contender}/{quantity}"].value
+
     def contenders(self, workload: str, quantity: str) -> list[str]:
         """List who has such a row: ours first, then the best."""
         found = [r for r in self.rows.values() if (r.workload, r.quantity) == (workload, quantity)]
@@ -69,44 +73,36 @@ class Figures:
         found = list(contenders or ())
         for column in columns if contenders is None else ():
             found += [name for name in self.contenders(*column) if name not in found]
-        cells, marks = [], set()
+        first = dict(reversed(columns))  # that ratios are of
+        cells = []
         for name in found:
             line = [name if self.same_vectors(name) else f"{name} †"]
-            for workload, quantity in columns:
-                line.append(
-                    self._cell(workload, name, quantity, first=_is_first(columns, workload, quantity))
-                )
-            marks |= {mark for mark in (AHEAD, "†") for cell in line if mark in cell}
+            line += [
+                self._cell(w, name, quantity, with_ratio=first[w] == quantity) for w, quantity in columns
+            ]
             cells.append(line)
-        notes = [self.conditions]
-        if any("×)" in cell for line in cells for cell in line):
-            notes.append("(n×): how many times better ov_minilm is, median of the rounds' ratios")
-        if AHEAD in marks:
-            notes.append(f"{AHEAD} ahead of ov_minilm")
-        if "†" in marks:
-            notes.append(f"† its vectors are not those of the model (cosine under {MIN_COSINE})")
+        text = " ".join(cell for line in cells for cell in line)
+        marks = {
+            "×)": "(n×): how many times better ov_minilm is, median of the rounds' ratios",
+            AHEAD: f"{AHEAD} ahead of ov_minilm",
+            "†": f"† its vectors are not those of the model (cosine under {MIN_COSINE})",
+        }
+        notes = [self.conditions, *(note for mark, note in marks.items() if mark in text)]
         return Table(title, ["", *(_heading(*column) for column in columns)], cells, notes)
 
-    def _cell(self, workload: str, contender: str, quantity: str, *, first: bool) -> str:
+    def _cell(self, workload: str, contender: str, quantity: str, *, with_ratio: bool) -> str:
         row = self.find(workload, contender, quantity)
         if row is None:
             return ""
-        text = number(row.value)
-        ratio = self.find(workload, contender, RATIO) if first else None
-        if ratio and self.same_vectors(contender):
-            ahead = f" {AHEAD}" if ratio.high < 1 else ""
-            text += f" ({ratio.value:.2f}×){ahead}"
-        return text
-
-
-def _is_first(columns: Sequence[Column], workload: str, quantity: str) -> bool:
-    """Whether this is the quantity of a workload that ratios are of: the one that is shown first."""
-    return next(q for w, q in columns if w == workload) == quantity
+        ratio = self.find(workload, contender, RATIO) if with_ratio else None
+        if ratio is None or not self.same_vectors(contender):
+            return number(row.value)
+        return f"{number(row.value)} ({ratio.value:.2f}×){f' {AHEAD}' if ratio.high < 1 else ''}"
 
 
 def _heading(workload: str, quantity: str) -> str:
-    name = quantity.removesuffix("_ms") if quantity.endswith("_ms") else ""
-    return f"{workload}, {name + ' ' if name else ''}{UNITS[quantity]}"
+    percentile = f"{quantity[:3]} " if quantity.endswith("_ms") else ""
+    return f"{workload}, {percentile}{UNITS[quantity]}"
 
 
 def number(value: float) -> str:
@@ -121,13 +117,11 @@ def markdown(table: Table) -> str:
     lines = [
         "| " + " | ".join(table.header) + " |",
         "| --- |" + " ---: |" * (len(table.header) - 1),
-        *("| " + " | ".join(_bold_ours(line)) + " |" for line in table.cells),
     ]
+    for line in table.cells:
+        bold = [f"**{cell}**" if cell else "" for cell in line] if line[0] == OURS else line
+        lines.append("| " + " | ".join(bold) + " |")
     return "\n".join(lines) + "\n\n" + ". ".join(table.notes) + ".\n"
-
-
-def _bold_ours(line: list[str]) -> list[str]:
-    return [f"**{cell}**" if cell else "" for cell in line] if line[0] == OURS else line
 
 
 def terminal(table: Table) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 from ov_minilm.convert.calibrate import CALIBRATION
@@ -17,29 +16,23 @@ SPECIAL_TOKENS = 2  # [CLS] and [SEP]
 Count = Callable[[Sequence[str]], Sequence[int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """How many texts of how many tokens a workload has."""
-
-    texts: int
-    length: Callable[[random.Random], int]
-    title: str
+Length = Callable[[random.Random], int]  # draws the tokens of a text
 
 
-def _between(low: int, high: int) -> Callable[[random.Random], int]:
+def _between(low: int, high: int) -> Length:
     return lambda rng: rng.randint(low, high)
 
 
-def _lognormal(mean: float, sigma: float, low: int, high: int) -> Callable[[random.Random], int]:
+def _lognormal(mean: float, sigma: float, low: int, high: int) -> Length:
     return lambda rng: min(high, max(low, round(rng.lognormvariate(mean, sigma))))
 
 
-SHAPES = {
-    "query": Shape(20, _between(8, 16), "one query, 8–16 tokens"),
-    "sentences": Shape(512, _lognormal(2.7, 0.35, 6, 40), "512 sentences of 6–40 tokens"),
-    "chunks": Shape(32, _between(180, 256), "32 chunks of 180–256 tokens"),
-    "documents": Shape(32, _between(257, 700), "32 documents, cut at 256 tokens"),
-    "mix": Shape(128, _lognormal(3.4, 1.0, 4, 700), "128 texts of 4–700 tokens"),
+SHAPES: dict[str, tuple[int, Length]] = {  # workload -> number of texts
+    "query": (20, _between(8, 16)),
+    "sentences": (512, _lognormal(2.7, 0.35, 6, 40)),
+    "chunks": (32, _between(180, 256)),
+    "documents": (32, _between(257, 700)),  # cut at 256
+    "mix": (128, _lognormal(3.4, 1.0, 4, 700)),
 }
 
 
@@ -67,9 +60,9 @@ class Texts:
 
     def make(self, name: str, count: int | None = None) -> list[str]:
         """Return the texts of a workload, the same ones every time."""
-        shape = SHAPES[name]
+        texts, length = SHAPES[name]
         rng = random.Random(name)  # noqa: S311  # texts, not secrets
-        return [self.text(shape.length(rng), rng) for _ in range(count or shape.texts)]
+        return [self.text(length(rng), rng) for _ in range(count or texts)]
 
     def text(self, tokens: int, rng: random.Random | None = None) -> str:
         """Take words from a random place on until the text has this many tokens."""

@@ -1,26 +1,15 @@
 """One contender in a process of its own: JSON lines in, JSON lines out.
 
-Runs in any environment that has numpy; nothing of ov_minilm is imported here. Started as
+`python -I worker.py ADAPTER.py` runs in any environment that has numpy; nothing of ov_minilm is imported.
+ADAPTER.py defines the first three of these, and the others if it needs them:
 
-    python -I worker.py ADAPTER.py
-
-where ADAPTER.py defines
-
-    def load(variant: str, models: dict[str, str], threads: int) -> Encode
+    load(variant: str, models: dict[str, str], threads: int) -> Encode
         Return a function from texts to vectors [N, D] in the order of the texts.
-    BATCHES: tuple[int, ...]
-        Batch sizes worth trying; () if the contender forms its own batches. `Encode` takes (texts, batch).
-    SORTED: bool
-        True: the worker sorts texts by length and cuts them into batches; `Encode` then gets one batch.
-
-and optionally
-
-    CONCURRENT: bool
-        True: threads may call `Encode` at the same time. Otherwise callers wait for a lock.
-    def prepare(models: dict[str, str]) -> None
-        Make the model files that `load` reads, in the folders that `models` names.
-    def facts(variant: str) -> dict[str, str]
-        Versions, and the precision that really ran.
+    BATCHES: batch sizes to try; () if the contender forms its own batches. `Encode` takes (texts, batch).
+    SORTED: True if the worker sorts texts by length and cuts them into batches; `Encode` gets one of them.
+    CONCURRENT: True if threads may call `Encode` at the same time. Otherwise callers wait for a lock.
+    prepare(models: dict[str, str]): make the model files that `load` reads, in the folders `models` names.
+    facts(variant: str) -> dict[str, str]: versions, and the precision that really ran.
 
 Requests, one a line, each answered by one line, {"error": ...} if it failed; FILE is a JSON list of texts:
 
@@ -30,23 +19,23 @@ Requests, one a line, each answered by one line, {"error": ...} if it failed; FI
     {"do": "time", "texts": FILE}                 -> {"seconds": [one call with the list]}
     {"do": "each", "texts": FILE}                 -> {"seconds": [a call for each text]}
     {"do": "crowd", "texts": FILE, "callers": N}  -> {"wall", "seconds": [a call for each text]}, N threads
-    {"do": "beside", "texts": FILE, "list": FILE} -> {"texts_per_s", "seconds"}: each text, while another
-                                                     thread encodes the list again and again
-    {"do": "vectors", "texts": FILE, "out": FILE} -> {"shape": [N, D]}; raw little-endian float32
+    {"do": "beside", "texts": FILE, "list": FILE} -> {"texts_per_s", "seconds"}: beside a thread with the list
+    {"do": "vectors", "texts": FILE}              -> {"vectors": N lists of D numbers}
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
+import runpy
 import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -118,32 +107,31 @@ class Worker:
 
     def do_beside(self, texts: str, list: str) -> dict[str, Any]:  # noqa: A002  # the protocol's word
         """Encode single texts while a list is encoded."""
-        items, done, over = self._read(list), 0, threading.Event()
+        items, over = self._read(list), threading.Event()
 
-        def bulk() -> None:
-            nonlocal done
+        def bulk() -> int:
+            done = 0
             while not over.is_set():
                 self._timed(items, list)
                 done += len(items)
+            return done
 
-        thread = threading.Thread(target=bulk)
-        started = time.perf_counter()
-        thread.start()
-        time.sleep(HEAD_START_S)
-        seconds: Any = []
-        for text in self._read(texts):
-            seconds.append(self._timed([text], texts))
-            if time.perf_counter() - started > BESIDE_S:
-                break
-        over.set()
-        thread.join()
-        return {"texts_per_s": done / (time.perf_counter() - started), "seconds": seconds}
+        with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+            stack.callback(over.set)
+            started = time.perf_counter()
+            future = pool.submit(bulk)
+            time.sleep(HEAD_START_S)
+            seconds: Any = []
+            for text in self._read(texts):
+                seconds.append(self._timed([text], texts))
+                if time.perf_counter() - started > BESIDE_S:
+                    break
+            over.set()
+            return {"seconds": seconds, "texts_per_s": future.result() / (time.perf_counter() - started)}
 
-    def do_vectors(self, texts: str, out: str) -> dict[str, Any]:
-        """Write the vectors of a list."""
-        vectors = self._run(self._read(texts), texts)
-        Path(out).write_bytes(vectors.astype("<f4").tobytes())
-        return {"shape": [*vectors.shape]}
+    def do_vectors(self, texts: str) -> dict[str, Any]:
+        """Return the vectors of a list."""
+        return {"vectors": self._run(self._read(texts), texts).tolist()}
 
     def _timed(self, texts: list[str], path: str) -> float:
         started = time.perf_counter()
@@ -177,13 +165,7 @@ def main() -> None:
     """Serve requests until stdin closes. Only answers go to stdout: what libraries print goes to stderr."""
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    spec = importlib.util.spec_from_file_location("adapter", sys.argv[1])
-    assert spec is not None
-    assert spec.loader is not None
-    adapter = importlib.util.module_from_spec(spec)
-    sys.modules["adapter"] = adapter  # dataclasses look their module up
-    spec.loader.exec_module(adapter)
-    worker = Worker(adapter)
+    worker = Worker(SimpleNamespace(**runpy.run_path(sys.argv[1], run_name="adapter")))
     for line in sys.stdin:
         try:
             answer = worker.answer(json.loads(line))

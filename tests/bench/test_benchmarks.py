@@ -67,12 +67,13 @@ def test_a_job_gives_its_seconds_and_its_peak(tmp_path: Path) -> None:
     """Of the process that did it; one that fails says why."""
     source = table(tmp_path / "in.parquet", ["one", "two"])
 
-    seconds, peak = job(source, ())
+    done = job(source, "--rows-per-shard", "1")
 
-    assert 0.1 < seconds < 60
-    assert 20 < peak < 1000
+    assert 0.1 < done.seconds < 60
+    assert 20 < done.peak_mb < 1000
+    assert 2 == len(done.written)
     with pytest.raises(RuntimeError, match="No such option"):
-        job(source, ("--nothing",))
+        job(source, "--nothing")
 
 
 STUB = """

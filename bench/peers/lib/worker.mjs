@@ -1,6 +1,6 @@
 // The protocol of ov_minilm/measure/worker.py for peers on Node: `serve` answers requests until stdin closes.
 
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 
@@ -86,11 +86,8 @@ export async function serve(load) {
       await bulk;
       return { texts_per_s: (1000 * done) / (performance.now() - started), seconds };
     },
-    async vectors({ texts, out }) {
-      const vectors = await run(read(texts), size(texts));
-      const flat = Float32Array.from(vectors.flatMap((vector) => [...vector]));
-      writeFileSync(out, Buffer.from(flat.buffer));
-      return { shape: [vectors.length, vectors[0].length] };
+    async vectors({ texts }) {
+      return { vectors: (await run(read(texts), size(texts))).map((vector) => [...vector]) };
     },
   };
 
