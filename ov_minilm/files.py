@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,13 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def check_writable(path: Path) -> None:
     """Refuse an output that cannot be written, before the work for it is done."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file")
-    with tempfile.TemporaryFile(dir=path.resolve().parent):
-        pass
+    folder = path.resolve().parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:  # names the folder, not the file that was tried
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 @contextmanager
@@ -41,8 +48,10 @@ def atomic_write(path: Path, *, locked: bool = False) -> Iterator[IO[bytes]]:
         temporary.chmod(0o666 & ~_umask())  # mkstemp made it private
         temporary.replace(path)
         _sync(path.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)  # an interrupt may come after the rename
+        if isinstance(error, OSError) and error.errno in NO_ROOM:  # of a file object, which names no file
+            error.filename = error.filename or str(path)
         raise
 
 

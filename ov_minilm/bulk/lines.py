@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from ov_minilm.bulk.inputs import COMPRESSED, MAGIC, STDIN, Inputs, arrow, display_name, index
 from ov_minilm.bulk.json_text import json_text, members
 from ov_minilm.bulk.refusals import bad_row, refusal
-from ov_minilm.bulk.rows import CHARS, Kept, Position, Rows
+from ov_minilm.bulk.rows import FEW, FULL_BYTES, MOST_BYTES, Kept, Position, Rows
 from ov_minilm.runtime.texts import has_surrogates
 
 MAX_BYTES = 1 << 24  # of a line, or a field of CSV: memory stays bounded, whatever a file holds
@@ -60,12 +60,11 @@ class Lines:
         if self._damage is not None:
             raise self._damage
         found: list[Record] = []
-        chars = 0
         try:
             for record in self._records:
                 found.append(record)
-                chars += len(record.text or "")
-                if len(found) >= most or chars >= CHARS:
+                size = record.end - self._at.byte
+                if len(found) >= most or size >= (FULL_BYTES if len(found) >= FEW else MOST_BYTES):
                     break
         except OSError as error:
             if not found:

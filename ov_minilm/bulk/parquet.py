@@ -17,10 +17,21 @@ from ov_minilm.bulk import columns
 from ov_minilm.bulk.inputs import Inputs, index
 from ov_minilm.bulk.lines import MAX_BYTES
 from ov_minilm.bulk.refusals import bad_row, refusal
-from ov_minilm.bulk.rows import CHARS, ROWS, VECTOR, Block, Kept, Position, Rows, damaged
+from ov_minilm.bulk.rows import (
+    FEW,
+    FULL_BYTES,
+    MOST_BYTES,
+    ROWS,
+    VECTOR,
+    Block,
+    Kept,
+    Position,
+    Rows,
+    damaged,
+)
 from ov_minilm.runtime.texts import has_surrogates, mend_surrogates
 
-GROUP = 8192  # rows of a row group that we write
+GROUP, GROUP_BYTES = 8192, 1 << 26  # most rows of a row group that we write, and most bytes of its strings
 TEXTUAL = tuple(
     getattr(pa.types, f"is_{kind}")
     for kind in ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
@@ -63,8 +74,8 @@ class Parquet:
         metadata = self._file.metadata
         self._rows = metadata.num_rows
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        width = sum(group.total_byte_size for group in groups) // max(1, self._rows)
-        self._most = max(1, min(ROWS, CHARS // max(1, width)))
+        width = max(1, sum(group.total_byte_size for group in groups) // max(1, self._rows))
+        self._most = max(1, min(ROWS, max(FEW, FULL_BYTES // width), MOST_BYTES // width))
         self._groups = [group.num_rows for group in groups]
         self._pieces = self._read(at.row)
         self._piece: Piece = pa.RecordBatch.from_pylist([], pa.schema([]))
@@ -211,19 +222,29 @@ def _without_long(array: pa.Array, bad: dict[int, str]) -> pa.Array:
 
 
 def write(schema: pa.Schema, file: IO[bytes], blocks: Iterable[Block]) -> int:
-    """Write one whole file in row groups of GROUP rows, however many come at a time; return the rows."""
+    """Write one whole file in full row groups, however many rows come at a time; return the rows."""
     rows = 0
     with _writer(file, schema) as writer:
         waiting = pa.Table.from_batches([], schema)
         for block in blocks:
             rows += len(block.texts)
             waiting = pa.concat_tables([waiting, _table(block, schema)])
-            while waiting.num_rows >= GROUP:
-                writer.write_table(waiting.slice(0, GROUP).combine_chunks(), GROUP)
-                waiting = waiting.slice(GROUP)
+            while full := _full_group(waiting):
+                writer.write_table(waiting.slice(0, full).combine_chunks(), GROUP)
+                waiting = waiting.slice(full)
         if waiting.num_rows:
             writer.write_table(waiting.combine_chunks(), GROUP)
     return rows
+
+
+def _full_group(table: pa.Table) -> int:
+    """Return how many of the first rows fill a row group; 0: all of them do not."""
+    size = np.zeros(table.num_rows, np.int64)
+    for column in table.columns:
+        if any(is_a(column.type) for is_a in TEXTUAL[:2]):
+            size += pc.fill_null(pc.binary_length(column), 0).to_numpy()
+    most = int(np.searchsorted(size.cumsum(), GROUP_BYTES, "right"))
+    return min(GROUP, max(1, most)) if most < table.num_rows or table.num_rows >= GROUP else 0
 
 
 def join(schema: pa.Schema, file: IO[bytes], parts: Sequence[Path]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
@@ -34,7 +35,10 @@ from ov_minilm.spec import FloatArray
 Encoder = Embedder | ReusingEmbedder
 
 SHARD_ROWS = 65_536
-AHEAD_TOKENS = 1 << 16  # handed to the engine before their vectors are waited for: a second of work or two
+# What is handed to the engine before its vectors are waited for: enough to pack well, and what a kill costs.
+AHEAD_S = 2.0
+AHEAD_TOKENS = 1 << 13, 1 << 16  # least and most
+CHARS_A_TOKEN = 256  # longer texts count by their length: what is cut off takes no work, but memory
 
 # What decides the vectors, of what Embedder.info says.
 MODEL_FACTS = (
@@ -211,7 +215,9 @@ def encode(
         BadRow: with on_error="stop".
     """
     waiting: deque[tuple[Rows, Rows, Tokenized | Texts, Future[FloatArray] | Pending]] = deque()
-    ahead = 0
+    ahead = delivered = 0
+    started = time.monotonic()
+    least, most = AHEAD_TOKENS
     stop: BadRow | None = None
     try:
         for read in rows:
@@ -222,11 +228,12 @@ def encode(
                 stop = error
                 break
             waiting.append((checked, kept, tokenized, embedder.submit(tokenized)))  # type: ignore[arg-type]  # its own
-            ahead += sum(tokenized.tokens)
-            while ahead > AHEAD_TOKENS:
-                ahead -= sum(waiting[0][2].tokens)
+            ahead += _weight(kept, tokenized)
+            pace = delivered / (time.monotonic() - started)
+            while ahead > min(most, max(least, AHEAD_S * pace)):
                 yield _encoded(*waiting[0], options)
-                waiting.popleft()
+                weight = _weight(*waiting.popleft()[1:3])
+                ahead, delivered = ahead - weight, delivered + weight
         while waiting:
             yield _encoded(*waiting[0], options)
             waiting.popleft()
@@ -235,6 +242,12 @@ def encode(
     finally:
         for *_, future in waiting:
             future.cancel()  # or closing the embedder would finish them
+
+
+def _weight(rows: Rows, tokenized: Tokenized | Texts) -> int:
+    """Return the tokens that rows count for."""
+    chars = sum(len(text) for text in rows.texts if text is not None)
+    return max(sum(tokenized.tokens), chars // CHARS_A_TOKEN)
 
 
 def _tokenize(rows: Rows, embedder: Encoder, truncate: Truncate) -> tuple[Rows, Tokenized | Texts]:

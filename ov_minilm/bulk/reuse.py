@@ -18,9 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ov_minilm.files import atomic_write
@@ -87,10 +88,16 @@ class KeptVectors:
             return
         path = self._folder / f"{uuid.uuid4().hex}.hashes.npy"
         with atomic_write(_records(path)) as file:
-            np.save(file, np.array(list(self._new.values()), self._record))
+            _save(file, np.array(list(self._new.values()), self._record))
         with atomic_write(path) as file:  # from now on the segment is there
-            np.save(file, np.frombuffer(b"".join(self._new), np.uint64).reshape(-1, 2))
+            _save(file, np.frombuffer(b"".join(self._new), np.uint64).reshape(-1, 2))
         self._new = {}
+
+
+def _save(file: IO[bytes], array: NDArray[Any]) -> None:
+    """Do as np.save does, which does not say of a full disk that it is full."""
+    npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(array))
+    file.write(array.view(np.uint8).data)
 
 
 def _records(hashes: Path) -> Path:

@@ -17,7 +17,9 @@ from ov_minilm.errors import BadRow
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS, CHARS = 512, 1 << 20  # most rows, and about most characters, read and encoded at a time
+# Rows read and encoded at a time: no more than fill these, but at least FEW if these are not too large.
+ROWS, FULL_BYTES = 512, 1 << 15
+FEW, MOST_BYTES = 64, 1 << 20
 
 VECTOR = "embedding"  # the name of the output's column
 
