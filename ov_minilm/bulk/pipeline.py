@@ -229,7 +229,7 @@ def encode(
                 break
             waiting.append((checked, kept, tokenized, embedder.submit(tokenized)))  # type: ignore[arg-type]  # its own
             ahead += _weight(kept, tokenized)
-            pace = delivered / (time.monotonic() - started)
+            pace = delivered / max(time.monotonic() - started, 1e-9)
             while ahead > min(most, max(least, AHEAD_S * pace)):
                 yield _encoded(*waiting[0], options)
                 weight = _weight(*waiting.popleft()[1:3])
