@@ -51,53 +51,39 @@ def packed(lengths: list[int], *lanes: Lane, streams: int = 1) -> list[Batch]:
 
 @many
 @given(lengths_of_texts, sets_of_grids, aligns, st.integers(1, 4))
-def test_every_result_returns_to_its_text(
+def test_every_text_is_written_once_in_one_piece(
     lengths: list[int], grids: tuple[Grid, ...], align: int, streams: int
 ) -> None:
-    """Each text is in one batch, and the sum of its ids comes out at its place."""
+    """Side by side, at a multiple of `align`, the rest is 0; its result comes back to its place."""
     found = {}
     for batch in packed(lengths, Lane(grids, "bf16", align), streams=streams):
-        for text, value in zip(batch.texts, FakeEngine().run(batch)[:, 0], strict=True):
-            assert text.number not in found
-            found[text.number] = float(value)
-
-    assert {text.number: float(text.ids.sum()) for text in texts(lengths)} == found
-
-
-@many
-@given(lengths_of_texts, sets_of_grids, aligns)
-def test_a_text_is_written_in_one_piece(lengths: list[int], grids: tuple[Grid, ...], align: int) -> None:
-    """Its tokens stand side by side, count from position 0, start at a multiple of `align`; the rest is 0."""
-    for batch in packed(lengths, Lane(grids, "bf16", align)):
         ids, positions, segments = batch.inputs
         assert (batch.grid.rows, batch.grid.width) == ids.shape
-        for text, row, slot in zip(batch.texts, batch.rows, batch.slots, strict=True):
+        sums = FakeEngine().run(batch)[:, 0]
+        for text, row, slot, value in zip(batch.texts, batch.rows, batch.slots, sums, strict=True):
             (cells,) = np.nonzero(segments[row] == slot + 1)
-            assert cells[0] % align == 0
+            assert 0 == cells[0] % align
             assert (len(text.ids), cells[-1] - cells[0] + 1) == (len(cells), len(cells))
             assert text.ids.tolist() == ids[row, cells].tolist()
             assert list(range(len(cells))) == positions[row, cells].tolist()
+            assert text.number not in found
+            found[text.number] = float(value)
         assert 0 == ids[segments == 0].sum() == positions[segments == 0].sum()
         assert len(batch.texts) == len({*zip(batch.rows.tolist(), batch.slots.tolist(), strict=True)})
         assert batch.slots.max() < batch.grid.slots
+    assert {text.number: float(text.ids.sum()) for text in texts(lengths)} == found
 
 
 @many
 @given(lengths_of_texts, st.sampled_from(["one", "two"]))
 def test_long_texts_have_lanes_of_their_own(lengths: list[int], name: str) -> None:
-    """With two lanes no batch mixes texts up to 64 tokens with longer ones."""
-    for batch in packed(lengths, *LANES[name]):
+    """With two lanes no batch mixes texts up to 64 tokens with longer ones; equal input, equal batches."""
+    batches = packed(lengths, *LANES[name])
+    for batch in batches:
         kinds = {len(text.ids) > LONG_TEXT_TOKENS for text in batch.texts}
         assert name == "one" or 1 == len(kinds) == len({batch.grid.width > LONG_TEXT_TOKENS, *kinds})
-
-
-@many
-@given(lengths_of_texts)
-def test_packing_is_deterministic(lengths: list[int]) -> None:
-    """Equal input gives equal batches, and texts of one length go in their order."""
-    first, second = packed(lengths), packed(lengths)
-
-    assert [b.inputs.tolist() for b in first] == [b.inputs.tolist() for b in second]
+    again = packed(lengths, *LANES[name])
+    assert [batch.inputs.tolist() for batch in batches] == [batch.inputs.tolist() for batch in again]
 
 
 @many
@@ -164,57 +150,40 @@ def test_what_is_left_of_a_long_call_runs_in_a_compiled_grid(
 
 
 def test_a_text_goes_into_the_fullest_row_that_holds_it() -> None:
-    """4 tokens close the row of 30 + 30, not the older row of 40, which has more room."""
+    """4 tokens close the row of 30 + 30, not the older row of 40; texts that come later fill gaps too."""
     (batch,) = packed([4, 30, 40, 30], Lane((Grid(2, 64), Grid(1, 64)), "f32"))
-
     rows = [[t.number for t, r in zip(batch.texts, batch.rows, strict=True) if r == row] for row in (0, 1)]
     assert [[1, 3, 0], [2]] in (rows, rows[::-1])
 
-
-def test_later_texts_fill_the_gaps_of_waiting_rows() -> None:
-    """A text that comes while a row waits shares it."""
     pool = Pool(LANES["one"])
-    pool.add(texts([30]))
-    pool.add(texts([20]))
-
+    for length in (30, 20):
+        pool.add(texts([length]))
+    assert (50, [30, 20]) == (pool.cells, [len(text.ids) for text in pool.texts])
     assert [2] == [len(batch.texts) for batch in drain(pool)]
-    assert 0 == pool.cells
+    assert (0, []) == (pool.cells, pool.texts)
 
 
-def test_short_texts_fill_rows_well() -> None:
-    """Sentences of 5 to 40 tokens leave less than three in a hundred cells empty."""
-    lengths = np.random.default_rng(0).integers(5, 41, 1000).tolist()
-    batches = packed(lengths)
+@pytest.mark.parametrize(("shortest", "longest", "fill"), [(5, 40, 0.97), (129, 256, 5 / 6)])
+def test_rows_are_filled_well(shortest: int, longest: int, fill: float) -> None:
+    """Sentences leave less than three in a hundred cells empty, passages less than a sixth."""
+    lengths = np.random.default_rng(0).integers(shortest, longest + 1, 1000).tolist()
 
-    assert sum(lengths) > 0.97 * sum(batch.grid.cells for batch in batches)
-
-
-def test_passages_run_in_rows_little_wider_than_they_are() -> None:
-    """Texts of 129 to 256 tokens leave less than a sixth of the cells empty, in the order of a long call."""
-    lengths = np.random.default_rng(0).integers(129, 257, 400).tolist()
-    batches = packed(lengths)
-
-    assert sum(lengths) > 5 / 6 * sum(batch.grid.cells for batch in batches)
+    assert sum(lengths) > fill * sum(batch.grid.cells for batch in packed(lengths))
 
 
-@pytest.mark.parametrize(("tokens", "align", "taken"), [(5, 1, 5), (5, 2, 6), (32, 32, 32), (33, 32, 64)])
-def test_cells_are_rounded_up(tokens: int, align: int, taken: int) -> None:
-    """A text takes whole groups, so that the next one starts at a group."""
-    assert taken == aligned(tokens, align)
-
-
-def test_fill_leaves_rows_without_text_empty() -> None:
-    """Rows of a grid that no text needs are padding."""
-    batch = fill(Grid(2, 8), [texts([3])])
-
-    assert [[1, 1, 1, 0, 0, 0, 0, 0], [0] * 8] == batch.inputs[2].tolist()
+def test_cells_are_rounded_up_and_rows_left_empty() -> None:
+    """A text takes whole groups, so that the next one starts at a group; rows without text are padding."""
+    assert [5, 6, 32, 64] == [aligned(*pair) for pair in ((5, 1), (5, 2), (32, 32), (33, 32))]
+    assert [[1, 1, 1, 0, 0, 0, 0, 0], [0] * 8] == fill(Grid(2, 8), [texts([3])]).inputs[2].tolist()
 
 
 @pytest.mark.parametrize("max_tokens", [48, 64, 100, 128, 256, 300, 512])
 def test_every_model_has_grids_for_every_text(max_tokens: int) -> None:
-    """Texts of any length up to the model's pack with all grids, and with the first two alone."""
+    """Texts of any length up to the model's, and none that is longer, in all grids or in the first two."""
     for found in (grids(max_tokens), grids(max_tokens)[:2]):
         lengths = list(range(2, max_tokens + 1))
         batches = packed(lengths, Lane(found, "f32"), streams=2)
         assert len(lengths) == sum(len(batch.texts) for batch in batches)
         assert len(set(found)) == len(found)
+        with pytest.raises(ValueError, match=f"a text of 600 tokens; the widest row holds {found[1].width}"):
+            packed([600], Lane(found, "f32"))

@@ -102,16 +102,12 @@ def test_a_missing_text_is_refused_by_its_index(texts: Any) -> None:
         (["a"], "list (['a']), expected str"),
         ({"text": "a"}, "dict ({'text': 'a'}), expected str"),
         (np.ones(3), "ndarray (array([1., 1., 1.])), expected str"),
-        (np.arange(1)[0], "int64 (np.int64(0)), expected str"),
-        *[
-            (pd.Series([1.5])[0], "float64 (np.float64(1.5)), expected str"),
-            (pl.Series([1])[0], "int (1), expected str"),
-        ],
+        (np.int64(0), f"int64 ({np.int64(0)!r}), expected str"),
     ],
     ids=kind,
 )
 def test_what_is_no_text_is_refused_by_its_index(item: object, message: str) -> None:
-    """The error counts from `start`, and shows the type and the beginning of the value; numbers are no text."""
+    """The error counts from `start`, and shows the type and the beginning of the value."""
     with pytest.raises(TypeError, match=f"^text 7 is {re.escape(message)}$"):
         check_texts(["a", "b", item, None], start=5)
 

@@ -13,24 +13,21 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 import ov_minilm
-from ov_minilm.errors import ManifestInvalid
+from ov_minilm.errors import ManifestInvalid, TextTooLong
 from ov_minilm.runtime import tokens as module
-from ov_minilm.runtime.tokens import Tokens
+from ov_minilm.runtime.tokens import Tokenized, Tokens
 from ov_minilm.spec import MINILM
 
 PATH = Path(ov_minilm.__file__).parent / "model" / "tokenizer.json"
 CLS, SEP, WORD = 101, 102, 2773  # WORD: "word", one piece
 TOKENS = Tokens.open(PATH, MINILM)
-
-any_text = st.text(alphabet=st.characters())  # every code point, surrogates too
-
-
-def uncut() -> Tokenizer:
-    """Open the tokenizer without any limit."""
-    tokenizer = Tokenizer.from_file(str(PATH))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
+UNCUT = Tokenizer.from_file(str(PATH))
+UNCUT.no_padding()
+UNCUT.no_truncation()
+PIECES = [
+    *["a", "b ", "hello ", "x" * 30, "。", "你", "好", "😉", "…", "—", "-", "[SEP]", "[CLS]", "[", "]", "\\"],
+    *["é", "e\u0301", " ", "\n", "\t", "\0", "\u3000", "##ing", "İ", "안녕", "\u0627\u0644", " [MASK] "],
+]
 
 
 def ids_of(text: str) -> list[int]:
@@ -39,127 +36,93 @@ def ids_of(text: str) -> list[int]:
     return ids
 
 
-def test_a_text_is_cut_at_256_tokens() -> None:
-    """The file's own limit of 128 does not hold; the model's 256 does, [CLS] and [SEP] included."""
-    assert [CLS, *[WORD] * 254, SEP] == ids_of("word " * 600)
-    assert [CLS, *[WORD] * 200, SEP] == ids_of("word " * 200)
-
-
-def test_nothing_is_padded() -> None:
-    """Texts of one call keep their own lengths, as int32."""
-    ((one,), (three,)) = TOKENS.windows(["word", "word word word"])
-
-    assert [[CLS, WORD, SEP], [CLS, WORD, WORD, WORD, SEP]] == [one.tolist(), three.tolist()]
-    assert {np.dtype(np.int32)} == {one.dtype, three.dtype}
-
-
-def test_an_empty_text_has_two_tokens() -> None:
-    """[CLS] and [SEP] are always there."""
-    assert ids_of("") == [CLS, SEP]
-    assert ids_of(" \n\t") == [CLS, SEP]
-
-
-def test_no_texts_give_no_ids() -> None:
-    """An empty list is legal."""
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("word " * 600, [CLS, *[WORD] * 254, SEP]),  # the file's own limit of 128 does not hold
+        ("word " * 200, [CLS, *[WORD] * 200, SEP]),  # nor does its padding
+        *[("", [CLS, SEP]), (" \n\t", [CLS, SEP])],
+        ("x" * 1_000_000 + " word", [CLS, 100, WORD, SEP]),  # of a giant word the rest is left out
+        *[
+            ("a\ud83d\ude09 x", ids_of("a😉 x")),
+            ("\ud800 x", ids_of("\ufffd x")),
+        ],  # as JavaScript leaves them
+    ],
+    ids=len,
+)
+def test_ids_of_known_texts(text: str, ids: list[int]) -> None:
+    """A text keeps its length, up to 256 tokens with [CLS] and [SEP], as int32; surrogates are mended."""
     assert [] == TOKENS.windows([])
+    ((word,), (found, *_)) = TOKENS.windows(["word", text])
+
+    assert ([CLS, WORD, SEP], ids) == (word.tolist(), found.tolist())
+    assert np.int32 == found.dtype == word.dtype
 
 
 @pytest.mark.parametrize(
     ("words", "windows"),
-    [(254, [256]), (255, [256, 3]), (508, [256, 256]), (509, [256, 256, 3]), (1000, [256, 256, 256, 240])],
+    [
+        *[(0, [2]), (1, [3]), (253, [255]), (254, [256]), (255, [256, 3]), (508, [256, 256])],
+        *[(509, [256, 256, 3]), (1000, [256, 256, 256, 240]), (2000, [256] * 7 + [224])],
+    ],
 )
 def test_a_long_text_goes_on_in_further_windows(words: int, windows: list[int]) -> None:
-    """Windows follow each other without overlap, each with its own [CLS] and [SEP]."""
-    (_, found) = TOKENS.windows(["short", "word " * words], whole=True)
-
-    assert windows == [len(window) for window in found]
-    assert {(CLS, SEP)} == {(window[0], window[-1]) for window in found}
-
-
-def test_windows_together_are_the_uncut_text() -> None:
-    """The word pieces of all windows, in order, are those of the text without any cut."""
-    text = " ".join(f"number {n}, naïve" for n in range(300))
-
-    (windows,) = TOKENS.windows([text])
-
-    pieces = [piece for window in windows for piece in window[1:-1].tolist()]
-    assert uncut().encode(text).ids == [CLS, *pieces, SEP]
-
-
-@pytest.mark.parametrize("words", [0, 1, 253, 254, 255, 508, 509, 2000])
-def test_total_is_the_uncut_count(words: int) -> None:
-    """Counting over windows counts [CLS] and [SEP] once."""
+    """Each has its own [CLS] and [SEP], which are counted once; given as ids it is cut at the same places."""
+    ids = [WORD] * words
     text = "word " * words
+    for given_text in (text, ids, [CLS, *ids, SEP]):
+        whole, cut = (TOKENS.tokenize([given_text], 0, truncate) for truncate in ("mean", "end"))
 
-    assert [len(uncut().encode(text).ids)] == TOKENS.count([text])
-
-
-PIECES = [
-    *["a", "b ", "hello ", "x" * 30, "。", "你", "好", "😉", "…", "—", "-", "[SEP]", "[CLS]", "[", "]"],
-    *[
-        "é",
-        "e\u0301",
-        " ",
-        "\n",
-        "\t",
-        "\0",
-        "\u3000",
-        "##ing",
-        "İ",
-        "안녕",
-        "\u0627\u0644",
-        " [MASK] ",
-        "\\",
-    ],
-]
+        assert (windows, windows[:1]) == ([len(one) for one in whole.flat], [len(one) for one in cut.flat])
+        assert {(CLS, SEP)} == {(window[0], window[-1]) for window in whole.flat}
+        assert ([sum(windows)], windows[:1], []) == (whole.tokens, cut.tokens, whole.truncated)
+        assert [0] * (words > 254) == cut.truncated
+        if words > 254:
+            with pytest.raises(TextTooLong, match=f"text 8 has {words + 2} tokens, the model reads 256"):
+                TOKENS.tokenize([given_text[:0], given_text], 7, "error")
+    assert [words + 2] == TOKENS.count([text])
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.sampled_from(PIECES), min_size=50, max_size=800).map("".join))
-def test_pieces_of_a_long_text_have_its_tokens(text: str) -> None:
-    """Cut into pieces of 400 characters, no word, special token or ideograph is torn."""
+@given(
+    st.lists(st.sampled_from(PIECES), min_size=50, max_size=800).map("".join), st.sampled_from([400, 8192])
+)
+def test_a_long_text_has_the_tokens_of_the_uncut_text(text: str, chars: int) -> None:
+    """Read in pieces of 400 characters or whole, no word, special token or ideograph is torn."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PIECE_CHARS", 400)
-        whole = TOKENS.tokenize([text], 0, "mean")
+        patch.setattr(module, "PIECE_CHARS", chars)
+        whole, cut = TOKENS.tokenize([text], 0, "mean"), TOKENS.tokenize([text], 0, "end")
         (count,) = TOKENS.count([text])
-        cut = TOKENS.tokenize([text], 0, "end")
 
-    expected = uncut().encode(text).ids
-    assert expected[1:-1] == [piece for window in whole.windows[0] for piece in window[1:-1].tolist()]
+    expected = UNCUT.encode(text).ids
+    assert expected == [CLS, *(piece for window in whole.flat for piece in window[1:-1].tolist()), SEP]
     assert len(expected) == count
-    assert whole.windows[0][0].tolist() == cut.windows[0][0].tolist()
+    assert whole.flat[0].tolist() == cut.flat[0].tolist()
     assert (len(expected) > 256) == (cut.truncated == [0])
 
 
-def test_of_a_giant_word_the_rest_is_left_out() -> None:
-    """A word of a million letters is one unknown token, and what follows it is read."""
-    assert [CLS, 100, WORD, SEP] == ids_of("x" * 1_000_000 + " word")
-
-
-@pytest.mark.parametrize(("text", "mended"), [("a\ud83d\ude09", "a😉"), ("\ud800 x", "\ufffd x")], ids=ascii)
-def test_surrogates_are_mended_first(text: str, mended: str) -> None:
-    """What JavaScript leaves of a character is read as the character, what no encoding can hold as U+FFFD."""
-    assert ids_of(mended) == ids_of(text)
-
-
 @settings(max_examples=300, deadline=None)
-@given(st.lists(any_text, max_size=5))
+@given(st.lists(st.text(st.characters()), max_size=5))
 def test_every_string_has_ids(texts: list[str]) -> None:
-    """Whatever the text, ids are from the vocabulary, between [CLS] and [SEP], and at most 256."""
+    """Of any code points, from the vocabulary, at most 256, and the same in a batch as alone."""
     windows = TOKENS.windows(texts)
 
-    assert len(texts) == len(windows)
+    assert [ids_of(text) for text in texts] == [ids.tolist() for ids, *_ in windows]
     for ids, *_ in windows:
         assert 2 <= len(ids) <= MINILM.max_tokens
         assert (ids[0], ids[-1]) == (CLS, SEP)
         assert ((ids >= 0) & (ids < MINILM.vocab_size)).all()
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(any_text, min_size=2, max_size=5))
-def test_ids_do_not_depend_on_the_neighbours(texts: list[str]) -> None:
-    """A text has the same ids in a batch as alone."""
-    assert [ids_of(text) for text in texts] == [ids.tolist() for ids, *_ in TOKENS.windows(texts)]
+def test_windows_are_averaged_by_their_word_pieces() -> None:
+    """At length one, in place of each text's windows; vectors of texts with one window stay as they are."""
+    one, three, five = (np.zeros(n, np.int32) for n in (3, 5, 7))
+    vectors = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
+
+    found = Tokenized([[one], [three, five], [one]], {}).average_windows(vectors)
+
+    np.testing.assert_allclose([[1, 0], np.array([3, 5]) / 34**0.5, [0, 1]], found, rtol=1e-6)
+    assert vectors is Tokenized([[one]] * 4, {}).average_windows(vectors)
 
 
 def test_threads_tokenize_at_once() -> None:
@@ -169,17 +132,13 @@ def test_threads_tokenize_at_once() -> None:
 
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda _: [ids.tolist() for ids, *_ in TOKENS.windows(texts)], range(48)))
-
     assert [expected] * 48 == found
 
 
 def test_another_vocabulary_is_refused() -> None:
     """A tokenizer of another size than the spec says is not this model's; both sizes are named."""
-    other = dataclasses.replace(MINILM, vocab_size=30000)
-
     with pytest.raises(
         ManifestInvalid, match="30522 tokens in the vocabulary, the spec says 30000"
     ) as caught:
-        Tokens.open(PATH, other)
-
-    assert caught.value.path == PATH
+        Tokens.open(PATH, dataclasses.replace(MINILM, vocab_size=30000))
+    assert PATH == caught.value.path
