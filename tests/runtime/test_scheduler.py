@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,12 +21,11 @@ Callback = Callable[..., object] | None
 
 
 def call(
-    count: int, tokens: int = 10, *, start: int = 1, started: Callback = None, on_done: Callback = None
+    count: int, tokens: int = 10, *, start: int = 1, on_done: Callback = None, **given: Any
 ) -> Call:
     """Make a call of texts whose ids sum to tokens x their number."""
-    one = Call(
-        Tokenized([[np.full(tokens, start + i, np.int32)] for i in range(count)], {}), 1, started=started
-    )
+    windows = [[np.full(tokens, start + i, np.int32)] for i in range(count)]
+    one = Call(Tokenized(windows, {}), 1, **given)
     if on_done:
         one.add_done_callback(on_done)
     return one
@@ -83,9 +83,8 @@ def test_every_text_gets_its_own_vector(hand: Hand, counts: list[int]) -> None:
 
     hand.run(*calls)
 
-    assert all(
-        right(one, n, start=1000 * i + 1) for i, (one, n) in enumerate(zip(calls, counts, strict=True))
-    )
+    for i, (one, count) in enumerate(zip(calls, counts, strict=True)):
+        assert right(one, count, start=1000 * i + 1)
     stats = hand.scheduler.stats
     assert (sum(counts), 10 * sum(counts), 0, 0) == (stats.texts, stats.tokens, stats.waiting, stats.running)
     assert stats.tokens <= stats.cells
@@ -156,29 +155,20 @@ def test_the_busier_the_engine_the_more_texts_must_wait(
         assert running == len(engine.began)
 
 
-def test_short_and_long_calls_take_turns(hand: Hand) -> None:
-    """With both waiting, batches alternate, short first: neither starves."""
+def test_calls_take_turns(hand: Hand) -> None:
+    """Batches of short and long calls alternate; two long ones end together, packed as far as needed soon."""
     hand.submit(call(2000, tokens=60, start=10_000), *(call(32, tokens=60, start=i) for i in range(60)))
     hand.run(steps=40)
     kinds = ["long" if batch.texts[0].ids[0] >= 10_000 else "short" for batch in hand.engine.ran]
     assert ["short", "long"] * 20 == kinds
 
-
-def test_a_single_text_waits_for_one_batch_of_a_long_call(hand: Hand) -> None:
-    """It goes next, not after ten thousand texts."""
-    hand.run(call(10_000, start=10_000), steps=5)
-    hand.run(one := call(1, start=7), steps=1)
-    assert right(one, 1, start=7)
-    assert 6 == len(hand.engine.ran)
-
-
-def test_long_calls_take_turns(hand: Hand) -> None:
-    """Two of the same length end at about the same time, and no more is packed than is needed soon."""
-    hand.run(call(5000), call(5000, start=100_000), steps=100)
-
-    texts = [text.ids[0] < 100_000 for batch in hand.engine.ran for text in batch.texts]
+    other = Hand()
+    other.run(call(5000), call(5000, start=100_000), steps=100)
+    texts = [text.ids[0] < 100_000 for batch in other.engine.ran for text in batch.texts]
     assert abs(2 * sum(texts) - len(texts)) <= 2 * 820  # a chunk of 8,192 tokens each
-    assert 10 * hand.scheduler.stats.running <= LOOKAHEAD_CELLS + 8192 + 10
+    assert 10 * other.scheduler.stats.running <= LOOKAHEAD_CELLS + 8192 + 10
+    other.run(one := call(1, start=7), steps=1)  # a single text goes next, not after ten thousand
+    assert right(one, 1, start=7)
 
 
 def test_grids_are_compiled_for_what_is_worth_it(hand: Hand) -> None:
@@ -196,20 +186,16 @@ def broken(*_: object) -> None:
 
 def test_what_a_callback_raises_ends_its_call_alone(hand: Hand) -> None:
     """Calls in the same batch are served."""
-    calls = [
-        call(3, started=broken, on_done=broken),
-        call(3, on_done=broken),
-        call(3, started=broken),
-        call(3),
-    ]
+    failed = [call(3, started=broken, on_done=broken), call(3, started=broken)]
+    served = [call(3, on_done=broken), call(3)]
 
-    hand.run(*calls)
+    hand.run(failed[0], served[0], failed[1], served[1])
 
-    assert right(calls[1], 3)
-    assert right(calls[3], 3)
-    for failed in (calls[0], calls[2]):
+    assert right(served[0], 3)
+    assert right(served[1], 3)
+    for one in failed:
         with pytest.raises(RuntimeError, match="the caller broke"):
-            failed.result(10)
+            one.result(10)
     assert (0, 0) == hand.left
 
 
