@@ -37,16 +37,12 @@ def texts(lengths: list[int]) -> list[Text]:
     return [Text(one, None, number) for number, one in enumerate(ids)]
 
 
-def drain(pool: Pool, *, streams: int = 1, compiled: set[Grid] | None = None) -> list[Batch]:
-    """Take all batches."""
-    return list(iter(lambda: pool.take(streams=streams, compiled=compiled), None))
-
-
-def packed(lengths: list[int], *lanes: Lane, streams: int = 1) -> list[Batch]:
-    """Pack texts that are all there."""
+def packed(lengths: list[int], *lanes: Lane, streams: int = 1, compiled: str | None = None) -> list[Batch]:
+    """Pack texts that are all there, and take all batches."""
     pool = Pool(lanes or LANES["one"])
     pool.add(texts(lengths))
-    return drain(pool, streams=streams)
+    ready = None if compiled is None else {grid for grid in GRIDS if str(grid) in compiled.split()}
+    return list(iter(lambda: pool.take(streams=streams, compiled=ready), None))
 
 
 @many
@@ -100,53 +96,33 @@ def test_no_text_waits_for_ever(arrivals: list[list[int]], streams: int) -> None
 
 
 @pytest.mark.parametrize(
-    ("lengths", "streams", "expected"),
+    ("lengths", "streams", "compiled", "expected"),
     [
-        ([7], 2, ["1x8"]),  # one text: the narrowest single row
-        ([9], 2, ["1x16"]),
-        ([17, 14], 2, ["1x32"]),
-        ([40], 2, ["1x64"]),
-        ([64] * 2, 2, ["2x64"]),  # two short rows: one batch on all threads
-        ([64] * 8, 1, ["8x64"]),
-        ([64] * 8, 2, ["2x64"] * 4),  # shared by two streams, neither would fill a tall grid
-        ([64] * 16, 2, ["8x64"] + ["2x64"] * 4),
-        ([64] * 6, 1, ["8x64"]),  # three quarters of the rows
-        ([150] * 3, 1, ["3x160"]),
-        ([150], 2, ["1x208"]),
-        ([200, 190], 1, ["2x208"]),
-        ([250, 240], 1, ["2x256"]),
-        ([250, 200, 150], 2, ["2x256", "1x208"]),
-        ([64] * 33, 1, ["8x64"] * 4 + ["1x64"]),
-        ([65, 60, 60, 60], 1, ["1x256"]),  # short texts fill the gap of a long one's row
+        *[
+            ([7], 2, None, "1x8"),
+            ([9], 2, None, "1x16"),
+            ([17, 14], 2, None, "1x32"),
+            ([40], 2, None, "1x64"),
+        ],
+        *[([150], 2, None, "1x208"), ([200, 190], 1, None, "2x208"), ([250, 240], 1, None, "2x256")],
+        ([64] * 2, 2, None, "2x64"),  # two short rows: one batch on all threads
+        *[([64] * 8, 1, None, "8x64"), ([64] * 6, 1, None, "8x64")],  # three quarters of the rows are enough
+        ([64] * 8, 2, None, "2x64 2x64 2x64 2x64"),  # shared by two streams, neither would fill a tall grid
+        ([64] * 16, 2, None, "8x64 2x64 2x64 2x64 2x64"),
+        ([64] * 33, 1, None, "8x64 8x64 8x64 8x64 1x64"),
+        *[([150] * 3, 1, None, "3x160"), ([250, 200, 150], 2, None, "2x256 1x208")],
+        ([65, 60, 60, 60], 1, None, "1x256"),  # short texts fill the gap of a long one's row
+        *[([40], 1, "8x64", "8x64"), ([40], 1, "8x64 1x64", "1x64"), ([40], 1, "1x32 3x160", "3x160")],
+        ([40], 1, "", "1x64"),  # nothing holds it: its own grid is compiled
+        *[([150] * 2, 1, "2x208", "2x208"), ([64] * 2, 1, "8x64 2x64", "2x64")],
+        ([64] * 8, 1, "2x256", "8x64"),  # enough for a full batch: worth compiling
     ],
 )
-def test_rows_run_in_the_grid_that_suits_them(lengths: list[int], streams: int, expected: list[str]) -> None:
-    """The narrowest grid that holds the rows, as tall as each stream's share fills."""
-    assert expected == [str(batch.grid) for batch in packed(lengths, streams=streams)]
-
-
-@pytest.mark.parametrize(
-    ("lengths", "compiled", "expected"),
-    [
-        ([40], "8x64", "8x64"),
-        ([40], "8x64 1x64", "1x64"),
-        ([40], "", "1x64"),  # nothing holds it: its own grid is compiled
-        ([40], "1x32 3x160", "3x160"),
-        ([150] * 2, "2x208", "2x208"),
-        ([64] * 8, "2x256", "8x64"),  # enough for a full batch: worth compiling
-        ([64] * 2, "8x64 2x64", "2x64"),
-    ],
-)
-def test_what_is_left_of_a_long_call_runs_in_a_compiled_grid(
-    lengths: list[int], compiled: str, expected: str
+def test_rows_run_in_the_grid_that_suits_them(
+    lengths: list[int], streams: int, compiled: str | None, expected: str
 ) -> None:
-    """Rows too few for a full batch take the smallest compiled grid that holds them."""
-    pool = Pool(LANES["one"])
-    pool.add(texts(lengths))
-    batch = pool.take(compiled={grid for grid in GRIDS if str(grid) in compiled.split()})
-
-    assert batch is not None
-    assert expected == str(batch.grid)
+    """The narrowest that holds them, as tall as each stream's share fills; too few take a compiled one."""
+    assert expected.split() == [str(b.grid) for b in packed(lengths, streams=streams, compiled=compiled)]
 
 
 def test_a_text_goes_into_the_fullest_row_that_holds_it() -> None:
@@ -159,8 +135,8 @@ def test_a_text_goes_into_the_fullest_row_that_holds_it() -> None:
     for length in (30, 20):
         pool.add(texts([length]))
     assert (50, [30, 20]) == (pool.cells, [len(text.ids) for text in pool.texts])
-    assert [2] == [len(batch.texts) for batch in drain(pool)]
-    assert (0, []) == (pool.cells, pool.texts)
+    batch = pool.take()  # type: ignore[assignment]
+    assert (2, 0, [], None) == (len(batch.texts), pool.cells, pool.texts, pool.take())
 
 
 @pytest.mark.parametrize(("shortest", "longest", "fill"), [(5, 40, 0.97), (129, 256, 5 / 6)])

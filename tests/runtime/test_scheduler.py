@@ -20,9 +20,7 @@ from ov_minilm.spec import GRIDS, FloatArray, Grid
 Callback = Callable[..., object] | None
 
 
-def call(
-    count: int, tokens: int = 10, *, start: int = 1, on_done: Callback = None, **given: Any
-) -> Call:
+def call(count: int, tokens: int = 10, *, start: int = 1, on_done: Callback = None, **given: Any) -> Call:
     """Make a call of texts whose ids sum to tokens x their number."""
     windows = [[np.full(tokens, start + i, np.int32)] for i in range(count)]
     one = Call(Tokenized(windows, {}), 1, **given)

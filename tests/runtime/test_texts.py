@@ -38,19 +38,9 @@ def stream() -> Iterator[str]:
 @pytest.mark.parametrize(
     "texts",
     [
-        *[
-            TEXTS,
-            tuple(TEXTS),
-            collections.deque(TEXTS),
-            islice(stream(), 4),
-            dict(enumerate(TEXTS)).values(),
-        ],
-        *[
-            np.array(TEXTS),
-            np.array(TEXTS, object),
-            np.array(TEXTS, StringDType()),
-            np.ma.masked_array(TEXTS),
-        ],
+        *[TEXTS, tuple(TEXTS), collections.deque(TEXTS), islice(stream(), 4)],
+        *[dict(enumerate(TEXTS)).values(), np.array(TEXTS), np.array(TEXTS, object)],
+        *[np.array(TEXTS, StringDType()), np.ma.masked_array(TEXTS)],
         *[FRAME["text"].astype(dtype) for dtype in ("str", object, "string", "category")],
         *[FRAME["text"].astype(pd.ArrowDtype(pa.string())), FRAME["text"].array, pd.Index(TEXTS)],
         *[pl.Series(TEXTS), pl.Series(TEXTS, dtype=pl.Categorical), pa.table({"text": TEXTS})["text"]],
@@ -61,16 +51,10 @@ def stream() -> Iterator[str]:
     ids=kind,
 )
 def test_whatever_holds_texts_in_order_is_taken(texts: Any) -> None:
-    """Lists, generators, series and arrays of every kind become the list of their texts."""
+    """Lists, generators, series and arrays of every kind become the list of their texts; empty ones too."""
     assert TEXTS == check_texts(texts)
-
-
-@pytest.mark.parametrize(
-    "empty", [[], (), np.array([]), pd.Series([]), pl.Series([]), pa.array([])], ids=kind
-)
-def test_no_texts_are_no_texts(empty: Any) -> None:
-    """An empty container is legal, whatever type its library gives it for want of items."""
-    assert [] == check_texts(empty)
+    for none in ([], (), np.array([]), pd.Series([]), pl.Series([]), pa.array([])):  # of any type
+        assert [] == check_texts(none)
 
 
 @pytest.mark.parametrize(
@@ -96,11 +80,10 @@ def test_a_missing_text_is_refused_by_its_index(texts: Any) -> None:
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (b"bytes", "bytes (b'bytes'), expected str; decode it first"),
+        (b"a", "bytes (b'a'), expected str; decode it first"),
         (b"x" * 10_000, f"bytes (b'{'x' * 58}), expected str; decode it first"),
         *[(3, "int (3), expected str"), (1.5, "float (1.5), expected str")],
-        (["a"], "list (['a']), expected str"),
-        ({"text": "a"}, "dict ({'text': 'a'}), expected str"),
+        *[(["a"], "list (['a']), expected str"), ({"k": "a"}, "dict ({'k': 'a'}), expected str")],
         (np.ones(3), "ndarray (array([1., 1., 1.])), expected str"),
         (np.int64(0), f"int64 ({np.int64(0)!r}), expected str"),
     ],
