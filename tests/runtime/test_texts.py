@@ -53,7 +53,8 @@ def stream() -> Iterator[str]:
 def test_whatever_holds_texts_in_order_is_taken(texts: Any) -> None:
     """Lists, generators, series and arrays of every kind become the list of their texts; empty ones too."""
     assert TEXTS == check_texts(texts)
-    for none in ([], (), np.array([]), pd.Series([]), pl.Series([]), pa.array([])):  # of any type
+    nones: list[Any] = [[], (), np.array([]), pd.Series([]), pl.Series([]), pa.array([])]  # of any type
+    for none in nones:
         assert [] == check_texts(none)
 
 
