@@ -134,15 +134,9 @@ def test_fp32_equals_sentence_transformers(
         (lambda e: e.encode(["a", None]), "TypeError: text 1 is NoneType"),
         (lambda e: next(e.encode_iter("abc")), "TypeError: .*encode takes a single str"),
         (lambda e: [*e.encode_iter([*["a"] * 100, None])], "TypeError: text 100 is NoneType"),
-        (
-            lambda e: [*e.encode_iter(["a", LONG] * 99, truncate="error")],
-            "TextTooLong: text 1 has 402 tokens",
-        ),
+        (lambda e: [*e.encode_iter([*["a"] * 99, LONG], truncate="error")], "TextTooLong: text 99 has 402"),
         (lambda e: asyncio.run(e.aencode(["a", LONG], truncate="error")), "TextTooLong: text 1 has 402 tok"),
-        (
-            lambda e: e.encode("a", truncate="cut"),
-            "ValueError: truncate='cut'; choose one of end, error, mean",
-        ),
+        (lambda e: e.encode("a", truncate="cut"), "ValueError: truncate='cut'; choose one of end, error, m"),
         (lambda e: e.encode_iter(["a"], truncate="cut"), "ValueError: truncate='cut'"),
         (lambda e: e.encode("a", truncat="end"), "TypeError: .*unexpected keyword argument 'truncat'"),
         (lambda _: Embedder.open(precision="fp32"), "ValueError: precision='fp32'"),  # type: ignore[arg-type]
@@ -327,7 +321,7 @@ with Embedder.open() as embedder:
     uses = [lambda: embedder.encode("a"), lambda: encode("a"), Embedder.open]
     embedder.encode("a"), encode("a")
     child("opened", *uses)
-    begun, texts = threading.Event(), [f"text {i}" for i in range(5000)]
+    begun, texts = threading.Event(), [f"text {i}" for i in range(2000)]
     run = lambda: embedder.encode(texts, progress=lambda *_: begun.set())
     threading.Thread(target=run).start()
     assert begun.wait(60)
