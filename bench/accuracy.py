@@ -29,11 +29,7 @@ class Pairs:
     """Scored sentence pairs: the STS benchmark's test set."""
 
     def __init__(self) -> None:
-        """Read them.
-
-        Raises:
-            NotMeasured: they are not there.
-        """
+        """Read them. NotMeasured: they are not there."""
         found = evaluation.find([], []).pairs
         if SET not in found:
             raise NotMeasured(f"{evaluation.FOLDER_VARIABLE} names no folder with {SET}.tsv")

@@ -62,8 +62,7 @@ class Peer:
     def read(cls, file: Path) -> Peer:
         """Read the facts in a peer's file, without running it.
 
-        Raises:
-            ValueError: naming the file and what is missing.
+        ValueError: naming the file and what is missing.
         """
         text = file.read_text(encoding="utf-8")
         if file.suffix == ".mjs":
@@ -80,8 +79,7 @@ class Peer:
 def discover(folder: Path = PEERS) -> list[Peer]:
     """Read every peer in a folder, by name.
 
-    Raises:
-        ValueError: naming the file with a fact that is missing, or a need that no peer makes.
+    ValueError: naming the file with a fact that is missing, or a need that no peer makes.
     """
     peers = [Peer.read(path) for path in sorted(folder.iterdir()) if path.suffix in (".py", ".mjs")]
     made = {*GIVEN, *(name for peer in peers for name in peer.makes)}
@@ -111,8 +109,7 @@ class Environments:
     def contender(self, peer: Peer, variant: str) -> Contender:
         """Return how to start a variant.
 
-        Raises:
-            Unavailable: it cannot be installed, or a file that it needs cannot be made.
+        Unavailable: it cannot be installed, or a file that it needs cannot be made.
         """
         command = self.command(peer)
         if peer.serves:
@@ -137,12 +134,10 @@ class Environments:
 
     def npm(self, peer: Peer) -> Path:
         """Install what the line `// npm: …` of a file names; return the folder with node_modules."""
-        found = re.search(r"(?m)^// npm: (.+)$", peer.file.read_text(encoding="utf-8"))
-        if not found:
-            raise ValueError(f"{peer.file}: no line `// npm: …` with packages")
-        folder = self._cache / "node" / f"{peer.name}-{_key(found[1])}"
+        (packages,) = re.findall(r"(?m)^// npm: (.+)$", peer.file.read_text(encoding="utf-8"))
+        folder = self._cache / "node" / f"{peer.name}-{_key(packages)}"
         if not (folder / "complete").exists():
-            command = ("npm", "install", *NPM_OPTIONS, "--prefix", str(folder), *found[1].split())
+            command = ("npm", "install", *NPM_OPTIONS, "--prefix", str(folder), *packages.split())
             self._follow(peer, command, ONNXRUNTIME_NODE_INSTALL="skip")  # for GPUs
             (folder / "complete").touch()
         return folder

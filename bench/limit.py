@@ -31,7 +31,6 @@ ROUNDS = 5
 CALLS_S = 0.15  # of one round of repeated calls
 PROFILE_S = 1.0
 ROUNDED_OFF_US = 1.0  # OpenVINO cuts every node's time to whole microseconds before it takes the mean
-
 GRID = (2, 256)  # rows and width of the batch that is profiled: chunks
 PARTS = {  # part -> names of nodes, the first that fits
     "attention": r"scaled_dot_product_attention",

@@ -50,8 +50,7 @@ NAME_WIDTH = 22  # characters of a line of a name
 def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
     """Write every picture that there are rows for, of the machine with the most rows.
 
-    Raises:
-        StaleRows: rows of another artefact than the shipped one.
+    StaleRows: rows of another artefact than the shipped one.
     """
     if not rows:
         return []
@@ -140,15 +139,13 @@ def rivals(figures: Figures, workload: str, quantity: str) -> list[str]:
 
 def _against_speed(figures: Figures, workload: str, quantity: str, title: str) -> Figure | None:
     """One point a library, its fastest variant: sentences a second to the right, a quantity upwards."""
-    names = [OURS, *rivals(figures, "sentences", "texts_per_s")]
-    names = [name for name in names if figures.find(workload, name, quantity)][:MAX_POINTS]
-    if len(names) < 2:
+    points: dict[str, tuple[float, float]] = {}
+    for name in (OURS, *rivals(figures, "sentences", "texts_per_s")):
+        if len(points) < MAX_POINTS and (row := figures.find(workload, name, quantity)):
+            points[name] = figures.value("sentences", name, "texts_per_s"), row.value
+    if len(points) < 2:
         return None
     figure, axes = _one(3.4)
-    points = {
-        name: (figures.value("sentences", name, "texts_per_s"), figures.value(workload, name, quantity))
-        for name in names
-    }
     for name, point in points.items():
         axes.plot(*point, "o", color=_colour(name), ms=9 if name == OURS else 6)
     axes.set(xlabel="sentences a second: right is faster", title=title)

@@ -166,16 +166,15 @@ def heats(mine: Sequence[Contender], peers: Sequence[Contender]) -> Iterator[lis
 
 def compare(kept: Sequence[Row], new: Sequence[Row]) -> int:
     """Print each ratio beside the kept one of this machine; return 1 if one lies outside its interval."""
-    before = {(row.machine, row.what): row for row in kept}
-    moved = False
+    before, moved = {(row.machine, row.what): row for row in kept}, 0
     for row in (one for one in new if one.quantity == RATIO):
-        old = before.get((row.machine, row.what))
-        outside = old is not None and not old.low <= row.value <= old.high
-        moved |= outside
-        against = f"kept {old.value:.2f}× ({old.low:.2f} to {old.high:.2f})" if old else "none kept"
-        state = "new  " if old is None else "MOVED" if outside else "holds"
+        state, against = "new  ", "none kept"
+        if old := before.get((row.machine, row.what)):
+            state = "holds" if old.low <= row.value <= old.high else "MOVED"
+            against = f"kept {old.value:.2f}× ({old.low:.2f} to {old.high:.2f})"
+        moved |= state == "MOVED"
         click.echo(f"{state}  {row.workload} against {row.contender}: {row.value:.2f}×, {against}")
-    return int(moved)
+    return moved
 
 
 if __name__ == "__main__":

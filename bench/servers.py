@@ -49,11 +49,7 @@ class Server:
     """A running server of OpenAI's embeddings API. The command of its contender gets port and threads."""
 
     def __init__(self, contender: Contender, threads: int) -> None:
-        """Start it and wait until it answers.
-
-        Raises:
-            ContenderFailed: it ended, or did not answer in time.
-        """
+        """Start it and wait until it answers. ContenderFailed: it ended, or did not answer in time."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]

@@ -36,8 +36,7 @@ MACHINES = ((1, 16), (1, 64), (16, 64))  # number, cores
 def machines() -> list[Figures]:
     """Return the figures of every machine, the one with the most rows first.
 
-    Raises:
-        StaleRows: rows of another artefact than the shipped one.
+    StaleRows: rows of another artefact than the shipped one.
     """
     rows = read(ROWS) if ROWS.exists() else []
     names = [row.machine for row in rows]
@@ -95,12 +94,9 @@ def picture(name: str, title: str) -> str:
 
 def race() -> str:
     """Everybody, on every workload, on every machine."""
-
-    def tables(figures: Figures) -> list[Table]:
-        beside = [("query beside a list", "p50_ms"), ("query beside a list", "texts_per_s")]
-        return [figures.table("", LISTS), figures.table("", [*LATENCY, *beside]), figures.table("", COSTS)]
-
-    return _tables(tables)
+    beside = [("query beside a list", quantity) for quantity in ("p50_ms", "texts_per_s")]
+    columns = LISTS, [*LATENCY, *beside], COSTS
+    return _tables(lambda figures: [figures.table("", one) for one in columns])
 
 
 def serving() -> str:

@@ -1,7 +1,4 @@
-"""The benchmarks of processes: what people do with an embedding model, one function each.
-
-A benchmark takes a race and yields rows.
-"""
+"""The benchmarks of processes, one function each: what people do with a model. A race in, rows out."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ TABLES = {  # title -> workloads, with their quantities
     },
 }
 WORKLOADS = ("query", "query after a list", "sentences", "chunks", "new process")  # in the order of a run
+NOISY = "This machine is noisy: a fixed piece of work took very different times. Repeat when it is quiet."
 SHARE = 1 / 15  # of all the time, for one contender and one workload
 HOUR_S = 3600
 SLOWER_AFTER_LIST = 1.5  # times the warmed latency; beyond it a sentence says so
@@ -105,20 +106,15 @@ def sentences(result: Result) -> list[str]:
     """Say in words what a reader wants to know, as far as it was measured."""
     figures, info = result.figures, result.info
     lines = [line for line in (_against_fp32(figures), _lowering(figures, info), _cost(figures)) if line]
-    warmed = figures.find("query", OURS, "p50_ms")
-    after = figures.find("query after a list", OURS, "p50_ms")
+    warmed, after = (figures.find(name, OURS, "p50_ms") for name in ("query", "query after a list"))
     if warmed and after:
         slower = after.value > SLOWER_AFTER_LIST * warmed.value
-        lines.append(
-            f"One query takes {number(warmed.value)} ms, after a list {number(after.value)} ms"
-            + (": slower; a list leaves less compiled for single texts." if slower else ".")
-        )
+        end = ": slower; a list leaves less compiled for single texts." if slower else "."
+        lines.append(f"One query takes {number(warmed.value)} ms, after a list {number(after.value)} ms{end}")
     if FP32 not in {row.contender for row in result.rows}:
         lines.append("FP32 was not measured: make it with `ov-minilm convert`, and name it with --reference.")
     if result.machine_is_noisy:
-        lines.append(
-            "This machine is noisy: a fixed piece of work took very different times. Repeat when it is quiet."
-        )
+        lines.append(NOISY)
     lines += [f"{name} was left out: {reason}" for name, reason in result.failed.items()]
     if result.interrupted:
         lines.append("Interrupted: this is what was measured until then.")

@@ -55,11 +55,7 @@ class Process:
     """A running contender that has loaded its model. Also a context manager."""
 
     def __init__(self, contender: Contender, threads: int) -> None:
-        """Start and load.
-
-        Raises:
-            ContenderFailed: it does not start, or cannot load its model.
-        """
+        """Start and load. ContenderFailed: it does not start, or cannot load its model."""
         self.contender = contender
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
@@ -81,11 +77,9 @@ class Process:
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
         """Send one request of worker.py and wait for its answer.
 
-        Raises:
-            ContenderFailed: the answer is an error, or none came.
+        ContenderFailed: the answer is an error, or none came.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        assert self._process.stdin and self._process.stdout  # noqa: PT018  # pipes, both
         late = threading.Event()
 
         def end() -> None:

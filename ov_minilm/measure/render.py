@@ -144,9 +144,6 @@ def page(title: str, sentences: Sequence[str], tables: Sequence[Table]) -> str:
     """Return one page that opens offline."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(PAGE.read_text(encoding="utf-8")).render(
-        title=title, sentences=sentences, tables=tables, ours=OURS
-    )
+    jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = jinja.from_string(PAGE.read_text("utf-8"))
+    return template.render(title=title, sentences=sentences, tables=tables, ours=OURS)

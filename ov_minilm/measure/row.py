@@ -64,8 +64,7 @@ def shipped_fingerprint() -> str:
 def refuse_stale(rows: Sequence[Row], artefact: str) -> None:
     """Refuse rows of another artefact: their figures say nothing of this one.
 
-    Raises:
-        StaleRows: with both fingerprints.
+    StaleRows: with both fingerprints.
     """
     for row in rows:
         if row.artefact != artefact:
@@ -75,11 +74,7 @@ def refuse_stale(rows: Sequence[Row], artefact: str) -> None:
 
 
 def read(path: Path) -> list[Row]:
-    """Read a file of rows, JSON lines.
-
-    Raises:
-        ValueError: naming the line that is not a row.
-    """
+    """Read a file of rows, JSON lines. ValueError: naming the line that is not a row."""
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:

@@ -43,16 +43,13 @@ class Texts:
         self._count = count_tokens
 
     @cached_property
-    def _words(self) -> list[tuple[str, int]]:
-        words = CALIBRATION.read_text(encoding="utf-8").split()
-        different = list(dict.fromkeys(words))
-        counted = zip(different, self._count(different), strict=True)
-        tokens = {word: count - SPECIAL_TOKENS for word, count in counted}
-        return [(word, tokens[word]) for word in words]
+    def _words(self) -> list[str]:
+        return CALIBRATION.read_text(encoding="utf-8").split()
 
     @cached_property
     def _tokens(self) -> dict[str, int]:
-        return dict(self._words)
+        words = list(dict.fromkeys(self._words))
+        return {word: n - SPECIAL_TOKENS for word, n in zip(words, self._count(words), strict=True)}
 
     def tokens(self, text: str) -> int:
         """Count the tokens of a text of these words, [CLS] and [SEP] among them."""
@@ -69,9 +66,9 @@ class Texts:
         rng = rng or random.Random(tokens)  # noqa: S311
         place, left, found = rng.randrange(len(self._words)), tokens - SPECIAL_TOKENS, []
         while left:
-            word, needed = self._words[place % len(self._words)]
+            word = self._words[place % len(self._words)]
             place += 1
-            if needed <= left:  # else skip it: a shorter one will fit
+            if self._tokens[word] <= left:  # else skip it: a shorter one will fit
                 found.append(word)
-                left -= needed
+                left -= self._tokens[word]
         return " ".join(found)
