@@ -123,7 +123,7 @@ def _array(column: list[Any], kind: pa.DataType) -> pa.Array | None:
 
 
 def _finite(column: list[Any]) -> bool:
-    """Tell whether no number of JSON was too large for a double, as 1e400 is."""
+    """Return whether no number of JSON was too large for a double, as 1e400 is."""
     return not any(isinstance(value, float) and math.isinf(value) for value in column)
 
 

@@ -170,7 +170,7 @@ class Inputs:
         return kind
 
     def is_typed(self, name: str) -> bool:
-        """Tell whether a column to keep has a type of Arrow; others are kept as JSON texts."""
+        """Return whether a column to keep has a type of Arrow; others are kept as JSON texts."""
         if self.schema is None:
             return False
         return b"ov_minilm.json" not in (self.schema.field(name).metadata or {})
@@ -206,7 +206,7 @@ def expand(patterns: Sequence[str]) -> Iterator[str]:
 
 
 def _is_error_list(path: Path) -> bool:
-    """Tell whether a file names the bad rows of an output beside it: no pattern means that one."""
+    """Return whether a file names the bad rows of an output beside it: no pattern means that one."""
     output = path.with_name(path.name.removesuffix(ERRORS))
     return output != path and (output.exists() or output.with_name(f"{output.name}.parts").exists())
 

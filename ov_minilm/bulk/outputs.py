@@ -145,7 +145,7 @@ def _identity(file: str) -> tuple[int, int] | None:
 
 
 def _finds(pattern: str, path: Path) -> bool:
-    """Tell whether a pattern would find a file that need not be there yet."""
+    """Return whether a pattern would find a file that need not be there yet."""
     parts = Path(pattern).parts
     fixed = next((place for place, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     root = Path(*parts[:fixed]).resolve()
@@ -166,7 +166,7 @@ def _match(pattern: Sequence[str], names: Sequence[str]) -> bool:
 
 
 def _was_written(file: str) -> bool:
-    """Tell whether a file holds vectors of this command."""
+    """Return whether a file holds vectors of this command."""
     path = Path(file)
     if file.lower().endswith(".parquet"):
         from ov_minilm.bulk.parquet import was_written

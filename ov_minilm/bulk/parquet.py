@@ -162,7 +162,7 @@ def kept_types(inputs: Inputs, name: str, schema: pa.Schema | None = None) -> di
 
 
 def was_written(name: str) -> bool:
-    """Tell whether a file says that this package wrote it."""
+    """Return whether a file says that this package wrote it."""
     try:
         metadata = pq.read_schema(name).metadata or {}
     except (OSError, pa.ArrowException):  # damaged: said when it is read

@@ -136,7 +136,7 @@ class Cache:
 
 
 def is_whole(path: Path) -> bool:
-    """Tell whether a file holds what was once stored in it."""
+    """Return whether a file holds what was once stored in it."""
     return _checked(path.read_bytes()) is not None
 
 

@@ -37,6 +37,6 @@ def check_device(device: str, available: Sequence[str]) -> None:
 
 
 def may_use_cpu(device: str) -> bool:
-    """Tell whether a device string can run on the CPU: AUTO falls back to it unless a list leaves it out."""
+    """Return whether a device string can run on the CPU: AUTO does, unless a list leaves it out."""
     included = [name for name in devices(device) if not name.startswith("-")]
     return "CPU" in included or (not included and "-CPU" not in devices(device))

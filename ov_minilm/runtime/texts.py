@@ -71,5 +71,5 @@ def mend_surrogates(text: str) -> str:
 
 
 def has_surrogates(text: str) -> bool:
-    """Tell whether the text holds a surrogate code point; ASCII, the common case, costs nothing."""
+    """Return whether the text holds a surrogate code point; ASCII, the common case, costs nothing."""
     return not text.isascii() and _SURROGATE.search(text) is not None

@@ -1,4 +1,4 @@
-"""The OpenAI-compatible embeddings server: `create_app` for any ASGI server, `ov-minilm serve` for ours."""
+"""The embeddings server: `create_app` gives an ASGI application, `ov-minilm serve` runs it."""
 
 from ov_minilm.serve.app import create_app
 from ov_minilm.serve.settings import Settings

@@ -1,4 +1,4 @@
-"""The log: one line for each request, and all lines as text or as JSON; no text, key or query string."""
+"""The log: a line for each request, all lines as text or as JSON; without texts, keys and query strings."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 @dataclass(slots=True)
 class Outcome:
-    """What a request turned out to be."""
+    """The counts and times of a request, filled in while it is answered."""
 
     texts: int = 0
     tokens: int = 0
     truncated: int = 0
-    refused: int = 0  # the status that OpenAI's API has for the error, whatever the API; 0: none
+    refused: int = 0  # the status of its error in OpenAI's API; 0: no error
     phases: dict[str, tuple[float, float]] = field(default_factory=dict)  # begin and end, perf_counter
 
 
 class AccessLog:
-    """Writes the lines of requests."""
+    """Writes a line for each request."""
 
     def __init__(self, form: Form) -> None:
         self._form = form
 
     def write(self, scope: Scope, status: int, seconds: float, request_id: str, outcome: Outcome) -> None:
-        """Log a request: 499 is a client that left before its answer."""
+        """Log a request. Status 499: the client disconnected before the answer."""
         if self._form == "off" or not log.isEnabledFor(logging.INFO):
             return
         line = {
@@ -64,10 +64,10 @@ class AccessLog:
 
 
 class TextLines(logging.Formatter):
-    """Writes every record as a line of text; those of other loggers than the access log name the request."""
+    """Writes every record as a line of text, with the request's id at the end."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, and the trace behind it."""
+        """Return the line, and the traceback after it."""
         request_id, _ = request_context.get()
         line = super().format(record)
         if not request_id or hasattr(record, "fields"):
@@ -77,10 +77,10 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """Writes every record as one line of JSON: time, level, logger, message, request and trace."""
+    """Writes every record as one line of JSON: time, level, logger, message, request id and traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; that of a request has its numbers instead of a message."""
+        """Return the line. The access log's lines have the request's fields instead of a message."""
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, object] = {
             "time": f"{seconds}.{int(record.msecs):03d}Z",

@@ -1,4 +1,4 @@
-"""The ASGI application: what happens to a request from its first byte to its answer."""
+"""The ASGI application: routes, API keys, error answers, metrics and the access log."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ov_minilm.serve.settings import Settings
 if TYPE_CHECKING:
     from ov_minilm.serve.tracing import Tracing
 
-# They say nothing about texts or traffic: no key needed.
+# Need no key: they reveal nothing about texts or traffic.
 PUBLIC_PATHS = {"/": "GET", "/docs": "GET", "/openapi.json": "GET"}
 METERED_PATHS = {
     *("/v1/embeddings", "/tokenize"),
@@ -37,7 +37,7 @@ METERED_PATHS = {
     *("/api/embed", "/api/embeddings"),
 }
 HEALTH_PATHS = {"/health", "/livez", "/readyz", "/ping"}
-PAGE_HEADERS = {  # our pages load nothing from elsewhere, and nobody frames them
+PAGE_HEADERS = {  # our pages load nothing from other sites, and no other site may frame them
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 }
@@ -48,7 +48,7 @@ log = logging.getLogger("ov_minilm.serve")
 
 
 class Application:
-    """The edge of the server: URLs, request id, key, errors, metrics and the access log."""
+    """Handles every request: URL, request id, API key, errors, metrics and the access log."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -71,13 +71,13 @@ class Application:
         self._routes = {**openais.routes(), **teis, **ollamas, **pages}
         self._routes["/"] = {"GET": self._page, **teis["/"]}
         self._model: Handlers = {"GET": openais.model}
-        self._tei_paths = teis.keys() - {"/tokenize"}  # which has two forms, and tells by the body
+        self._tei_paths = teis.keys() - {"/tokenize"}  # the body decides which API's form it has
         self._access = AccessLog(service.settings.access_log)
-        self._run = uuid4().hex  # request ids: unique to this run, and numbered
+        self._run = uuid4().hex  # prefix of request ids, before a number
         self._numbers = count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; a websocket is refused by the server when nothing answers it."""
+        """Answer one request. Websockets get no answer; the ASGI server then refuses them."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
@@ -128,10 +128,10 @@ class Application:
             await response(scope, receive, named)
         except ClientDisconnect:
             pass
-        except asyncio.CancelledError:  # the time to end is over
+        except asyncio.CancelledError:  # the shutdown waits no longer
             if not self._service.draining:
                 raise
-            late = ApiError("draining", "this server ended before the answer came; ask again")
+            late = ApiError("draining", "the server shut down before the answer was ready; try again")
             await _refuse(late, scope)(scope, receive, named)
         except Exception as error:
             await self._answer_error(error, scope, receive, named)
@@ -152,13 +152,13 @@ class Application:
             refused = error
         else:
             log.error("a request failed", exc_info=error)
-            self._service.ready = False  # until an inference is right again
-            refused = ApiError("failed", "the server failed; its log says why")
+            self._service.ready = False  # until an inference gives the right vector again
+            refused = ApiError("failed", "internal error; the server's log has the details")
         scope["outcome"].refused = refused.status
         await _refuse(refused, scope)(scope, receive, send)
 
     def _handler(self, path: str, scope: Scope) -> Callable[[Request], Awaitable[Response]]:
-        """Return what answers this URL and method. ApiError 404, 405."""
+        """Return the handler of this URL and method. ApiError 404, 405."""
         handlers = self._routes.get(path)
         if handlers is None and path.startswith("/v1/models/"):
             scope["path_params"] = {"name": path.removeprefix("/v1/models/")}
@@ -170,23 +170,23 @@ class Application:
             allow = ", ".join([*handlers, *(["HEAD"] if "GET" in handlers else []), "OPTIONS"])
             if method == "OPTIONS":
                 return partial(_options, allow)
-            message = f"{scope['method']} is not for {path}; it takes {allow}"
+            message = f"{path} does not accept {scope['method']}; send {allow}"
             raise ApiError("bad_method", message, headers={"allow": allow})
         return handlers[method]
 
     def _advice(self, path: str, scope: Scope) -> str:
-        """Return what to type instead of a URL that does not exist."""
+        """Return the message for a URL that does not exist, with the one that was probably meant."""
         host = dict(scope["headers"]).get(b"host", b"HOST:PORT").decode("latin-1")
         base = f"{scope.get('scheme', 'http')}://{host}{scope.get('root_path', '')}"
-        said = f"there is no {scope['path']!r:.200} here"
+        said = f"{scope['path']!r:.200} does not exist on this server"
         meant = max((one for one in self._routes if one != "/" and path.endswith(one)), key=len, default=None)
         if meant is None:
-            return f"{said}; the base URL is {base}/v1 for OpenAI's clients, else {base}; see {base}/docs"
+            return f"{said}; OpenAI clients use the base URL {base}/v1, others {base}; see {base}/docs"
         prefix = "/v1" if meant.startswith("/v1") else ""
-        return f"{said}, but {meant}: set the base URL of the client to {base}{prefix}"
+        return f"{said}; for {meant} set the base URL of the client to {base}{prefix}"
 
     def _error_answer(self, path: str, method: str) -> ErrorAnswer:
-        """Return how the API to which this URL belongs writes errors."""
+        """Return the function that writes errors in the form of this URL's API."""
         if path.startswith("/api/"):
             return ollama.error_answer
         if path in self._tei_paths and (path, method) not in PUBLIC_PATHS.items():
@@ -194,7 +194,7 @@ class Application:
         return openai.error_answer
 
     def _check_key(self, path: str, method: str, headers: dict[bytes, bytes]) -> None:
-        """Refuse a request that needs a key and has none. ApiError 401."""
+        """Raise ApiError 401 if the request needs a key and has no valid one."""
         if PUBLIC_PATHS.get(path) == ("GET" if method == "HEAD" else method):
             return
         if path in HEALTH_PATHS and not self._service.settings.protect_health:
@@ -203,17 +203,17 @@ class Application:
         self._service.keys.check(*(None if key is None else key.decode("latin-1") for key in given))
 
     async def _liveness(self, _: Request) -> Response:
-        """GET /livez: the process answers."""
+        """GET /livez: 200 while the process runs."""
         return json_answer(b'{"status":"alive"}')
 
     async def _readiness(self, _: Request) -> Response:
-        """GET /health, /readyz and /ping: right vectors come out, and it is not about to end."""
+        """GET /health, /readyz and /ping: 200 if the model gives right vectors and no shutdown has begun."""
         if self._service.draining:
-            raise ApiError("draining", "this server is about to end")
+            raise ApiError("draining", "this server is shutting down")
         if not self._service.ready:
             await self._service.check()
         if not self._service.all_ready():
-            raise ApiError("starting", "a worker of this server is not ready yet; ask again")
+            raise ApiError("starting", "a worker of this server is not ready yet; try again")
         return json_answer(b'{"status":"ready"}')
 
     async def _metrics(self, _: Request) -> Response:
@@ -221,7 +221,7 @@ class Application:
         return Response(self._service.metrics.render(), headers={"content-type": CONTENT_TYPE})
 
     async def _openapi(self, _: Request) -> Response:
-        """GET /openapi.json: made from the types that read and write."""
+        """GET /openapi.json: generated from the request and response types."""
         most, spec = self._service.settings.max_client_batch_size, self._service.spec
         return json_answer(openapi.document(most, spec.dim, spec.vocab_size))
 
@@ -230,21 +230,29 @@ class Application:
         return Response(_file("docs.html"), media_type="text/html", headers=PAGE_HEADERS)
 
     async def _page(self, _: Request) -> Response:
-        """GET /: a playground."""
+        """GET /: the playground."""
         return Response(_file("page.html"), media_type="text/html", headers=PAGE_HEADERS)
 
 
 def create_app(embedder: Embedder, settings: Settings | None = None) -> ASGIApp:
     """Return the server as an ASGI application, for any ASGI server or to mount in another application.
 
-    An application that is mounted is told of no start: it warms up beside its first requests then. The
-    embedder stays the caller's: close it after the server ended.
+    A mounted application gets no startup event, so it compiles the model while it answers its first
+    requests. The caller closes the embedder after the server has stopped.
+
+    Args:
+        embedder: makes the vectors.
+        settings: limits, keys and names; None: the defaults.
+
+    Example:
+        embedder = Embedder.open()
+        app = create_app(embedder, Settings(api_keys=("secret",)))  # uvicorn module:app
     """
     return application(Service(embedder, settings or Settings()))
 
 
 def application(service: Service) -> ASGIApp:
-    """Return the application around a service whose state the caller wants to see."""
+    """Return the ASGI application for a service, with CORS if its settings allow origins."""
     app: ASGIApp = Application(service)
     if service.settings.cors_origins:
         app = CORSMiddleware(
@@ -252,14 +260,14 @@ def application(service: Service) -> ASGIApp:
             allow_origins=service.settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            allow_private_network=True,  # an origin that is allowed may ask from a public page too
+            allow_private_network=True,  # allowed origins may be public sites
             expose_headers=["x-request-id", "x-truncated", "x-model-fingerprint", "server-timing"],
         )
     return app
 
 
 def canonical_path(path: str) -> str:
-    """Return the path without what clients double or add: slashes, /v1, and Azure's prefixes."""
+    """Return the path without doubled slashes, a doubled or missing /v1, and Azure's prefixes."""
     names = [name for name in path.split("/") if name]
     if names[:2] == ["openai", "deployments"]:  # /openai/deployments/{name}/embeddings
         names = ["v1", *names[3:]]
@@ -273,7 +281,7 @@ def canonical_path(path: str) -> str:
 
 
 def _within_mount(scope: Scope) -> str:
-    """Return the path of a request within this application, where it is mounted."""
+    """Return the path relative to where this application is mounted."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")
     return path.removeprefix(root) if path.startswith(f"{root}/") or path == root else path

@@ -24,17 +24,17 @@ from ov_minilm.serve.settings import AccessLog, Settings, TokenIds, Truncate
 from ov_minilm.serve.workers import Link, Supervisor, check_system, share_weights, split_cpus, summing_metrics
 
 PREFIX = "OV_MINILM_"  # of the environment variables, one for each option
-OF_OTHER_COMMANDS = ["OV_MINILM_STSB"]  # that are no options of serve
+OF_OTHER_COMMANDS = ["OV_MINILM_STSB"]  # variables that are not options of serve
 DEFAULT = Settings()
-LOOPBACK = ("localhost", "::1")  # and 127.*: nobody outside this machine can connect
+LOOPBACK = ("localhost", "::1")  # and 127.*: not reachable from other machines
 LogFormat = Literal["text", "json"]
 
 
 class CommaSeparated(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """Values that an environment variable separates by commas."""
+    """An option whose environment variable has several values, separated by commas."""
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:
-        """Return the values without the blanks around them."""
+        """Return the values without surrounding spaces."""
         return [part for one in rv.split(",") if (part := one.strip())]
 
 
@@ -47,10 +47,10 @@ class Ports(CommaSeparated, click.IntRange):
 
 
 class EnvironmentCommand(HelpfulCommand):
-    """A command with an environment variable for each option, named as the option is."""
+    """A command with an environment variable for each option: OV_MINILM_PORT for --port."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return the options, each with its variable, which --help shows."""
+        """Return the options, each with its environment variable, which --help shows."""
         found = super().get_params(ctx)
         for option in found:
             if isinstance(option, click.Option) and "--help" not in option.opts:
@@ -83,13 +83,18 @@ def _default(name: str) -> dict[str, Any]:
             *("max_client_batch_size", "payload_limit"),
         ),
         "Load": ("max_concurrent_requests", "max_queue_seconds", "max_batch_tokens", "cache_mb"),
-        "Start and end": ("warm_up", "drain_seconds"),
+        "Start and stop": ("warm_up", "drain_seconds"),
         "Log and traces": ("log_level", "log_format", "access_log", "otlp_endpoint"),
         "Running the model": RUN,
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0: every network of the machine.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. 0.0.0.0: all networks of the machine.",
+)
 @click.option(
     "--port",
     "ports",
@@ -97,54 +102,58 @@ def _default(name: str) -> dict[str, Any]:
     multiple=True,
     default=(8000,),
     show_default=True,
-    help="0: a free one. Repeatable: clients of Ollama look for 11434.",
+    help="Port to listen on; 0: any free one. Repeatable: Ollama's clients use 11434.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Processes that share the port and the CPUs, on Linux; --threads, --memory-mb and --cache-mb are "
-    "for all together, limits of requests for each. One that dies is started again.",
+    help="Processes that share the port and the CPUs (Linux only). --threads, --memory-mb and --cache-mb are "
+    "totals; limits of requests are for each process. A process that dies is replaced.",
 )
 @click.option(
     "--served-model-name",
     "served_model_names",
     multiple=True,
     type=Texts(),
-    help="What clients call the model; the first is what answers say. Repeatable. Default: its own names.",
+    help="Name of the model for clients; answers have the first. Repeatable. Default: the model's own names.",
 )
 @click.option(
     "--strict-model",
     is_flag=True,
-    help="Refuse other model names with 404 instead of serving them. Ollama's API always refuses them.",
+    help="Answer 404 to other model names instead of ignoring the name. Ollama's API always does so.",
 )
 @click.option(
     "--truncate",
     type=click.Choice(get_args(Truncate)),
-    help="Of texts over 256 tokens, where a request does not say: cut, refuse, or average windows. "
-    f"Default: {DEFAULT.truncate}.",
+    help="Texts over 256 tokens, unless a request has the field: end cuts, error refuses, mean averages "
+    f"windows. Default: {DEFAULT.truncate}.",
 )
 @click.option(
     "--auto-truncate",
     type=bool,
     is_flag=False,
     flag_value=True,
-    help="true is --truncate end, false is error.",
+    help="true is --truncate end, false is --truncate error.",
 )
 @click.option(
     "--token-ids",
     type=click.Choice(get_args(TokenIds)),
     **_default("token_ids"),
-    help="Of which vocabulary the ids are that some clients send instead of text.",
+    help="Vocabulary of the token ids that some clients send instead of texts.",
 )
 @click.option(
-    "--api-key", multiple=True, type=Texts(), help="Repeatable; other users of the machine see it here."
+    "--api-key",
+    multiple=True,
+    type=Texts(),
+    help="Key that clients must send. Repeatable. Other users of this machine can see it: "
+    "--api-key-file is safer.",
 )
 @click.option(
     "--api-key-file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="One key a line; read again at SIGHUP.",
+    help="File with one key on each line; read again at SIGHUP.",
 )
 @click.option("--protect-health", is_flag=True, help="Ask for the key on /health, /livez and /readyz too.")
 @click.option(
@@ -152,73 +161,74 @@ def _default(name: str) -> dict[str, Any]:
     "cors_origins",
     multiple=True,
     type=Texts(),
-    help="A web site whose pages may ask. Repeatable.",
+    help="Web site whose pages may send requests. Repeatable.",
 )
 @click.option(
     "--max-client-batch-size",
     type=click.IntRange(1),
     **_default("max_client_batch_size"),
-    help="Texts a request.",
+    help="Most texts in a request.",
 )
 @click.option(
     "--max-batch-tokens",
     type=click.IntRange(1),
-    help="Tokens that run together, padding included, up to 512. 256: a text waits less behind long "
-    "requests, which run slower, and less memory.",
+    help="Most tokens in a batch, padding included, up to 512. With 256 short requests wait less behind long "
+    "ones and memory is lower, but long requests run slower.",
 )
 @click.option(
     "--cache-mb",
     type=click.IntRange(1),
-    help="MB for the vectors of texts that came before, which are not computed again; some 450 texts a MB.",
+    help="MB of memory for a cache of vectors, for texts that are sent again; about 450 texts a MB.",
 )
 @click.option(
     "--max-concurrent-requests",
     type=click.IntRange(1),
     **_default("max_concurrent_requests"),
-    help="Requests accepted and not answered; one more is told to come back (429).",
+    help="Most requests in progress; more get status 429.",
 )
 @click.option(
     "--max-queue-seconds",
     type=click.FloatRange(0, min_open=True),
     **_default("max_queue_seconds"),
-    help="Likewise, when so much work waits, as fast as this machine is; eight times as much of requests "
-    "of over 32 texts.",
+    help="Most work in the queue, in seconds at this machine's speed; more gets status 429. Requests with "
+    "over 32 texts have their own queue, eight times as long.",
 )
 @click.option(
     "--payload-limit",
     type=click.IntRange(1),
     **_default("payload_limit"),
-    help="Bytes of a body, which bounds a text too.",
+    help="Most bytes of a request's body.",
 )
 @click.option(
     "--drain-seconds",
     type=click.IntRange(0),
     default=30,
     show_default=True,
-    help="After SIGTERM, for what was accepted to be answered.",
+    help="Seconds after SIGTERM to answer the requests already received.",
 )
 @click.option(
     "--warm-up/--no-warm-up",
     **_default("warm_up"),
-    help="Compile everything before the first request, so that none waits for it. Without: less memory.",
+    help="Compile the model for all input shapes before the first request. --no-warm-up: shapes are compiled "
+    "when needed, which delays those requests and takes less memory.",
 )
 @click.option(
     "--access-log",
     type=click.Choice(get_args(AccessLog)),
     **_default("access_log"),
-    help="A line for each request; json makes all lines JSON.",
+    help="A line for each request. json: all lines of the log are JSON.",
 )
 @click.option(
     "--log-format",
     type=click.Choice(get_args(LogFormat)),
     default="text",
     show_default=True,
-    help="Of all lines.",
+    help="Format of all lines of the log.",
 )
 @click.option(
     "--otlp-endpoint",
     **_default("otlp_endpoint"),
-    help="Send OpenTelemetry traces there, as in http://127.0.0.1:4318; needs ov-minilm[tracing].",
+    help="Send OpenTelemetry traces to this URL, as http://127.0.0.1:4318; needs ov-minilm[tracing].",
 )
 @click.option(
     "--log-level",
@@ -248,11 +258,11 @@ def command(
         curl http://127.0.0.1:8000/v1/embeddings -H 'Content-Type: application/json' \\
              -d '{"input": "one text"}'
 
-    http://127.0.0.1:8000/ is a page to try it, /docs describes it. Every option has an environment
-    variable too, lists with commas; options win.
+    http://127.0.0.1:8000/ is a page to try it, /docs describes the API. Every option can be an environment
+    variable too, with commas between several values; an option overrides its variable.
     """  # noqa: D301  # the backspace is meant: click keeps the lines after it
     if truncate and auto_truncate is not None:
-        raise click.UsageError("--truncate and --auto-truncate say the same thing; pass one")
+        raise click.UsageError("--truncate and --auto-truncate set the same thing; pass one of them")
     if auto_truncate is not None:
         truncate = "end" if auto_truncate else "error"
     if api_key_file and context.get_parameter_source("api_key") is ParameterSource.ENVIRONMENT:
@@ -283,10 +293,10 @@ def command(
 
         as_json = "json" in (log_format, chosen.access_log)
         configure_logging(log_level.upper(), as_json=as_json, stream=sys.stderr)
-        warnings.simplefilter("ignore", TruncationWarning)  # every answer has the count, so have the metrics
+        warnings.simplefilter("ignore", TruncationWarning)  # answers and metrics have the count
         _warn_of_unknown_variables(context)
         if not chosen.api_keys and host not in LOOPBACK and not host.startswith("127."):
-            log.warning("without --api-key everybody who can reach %s may use this server", host)
+            log.warning("no API key is set: everybody who can reach %s can use this server", host)
         listeners = [listen(host, port) for port in ports]
         reload_keys = (lambda: _keys(api_key, api_key_file)) if api_key_file else None
 
@@ -296,10 +306,10 @@ def command(
             except ValueError as error:
                 if memory_mb is None:
                     raise
-                own = f"of {memory_mb} MB the server itself takes {SERVER_MB} in each process; of the rest: "
+                own = f"--memory-mb {memory_mb}, of which each server process needs {SERVER_MB}; the rest: "
                 raise click.UsageError(own + str(error)) from error
             with embedder:
-                embedder.self_check()  # what is wrong is a clear line here, and a trace within the server
+                embedder.self_check()  # fails with a clear message here, with a traceback inside the server
                 service = Service(embedder, chosen, link.all_ready if link else lambda: True)
                 config = configuration(application(service), drain_seconds)
                 given = (config, service, listeners, reload_keys)
@@ -318,7 +328,7 @@ def command(
                 sys.exit(2)
 
         def take_keys() -> bool:
-            """Check the file before the workers read it; those that start later have these keys."""
+            """Check the file before the workers read it; workers that start later get these keys."""
             nonlocal chosen
             try:
                 chosen = replace(chosen, api_keys=_keys(api_key, api_key_file))
@@ -335,12 +345,12 @@ def command(
 
 
 def _warn_of_unknown_variables(context: click.Context) -> None:
-    """Name environment variables that look like options and are none: they have no effect."""
+    """Warn of environment variables OV_MINILM_* that are not options."""
     known = [str(one.envvar) for one in context.command.get_params(context) if one.envvar]
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known + OF_OTHER_COMMANDS:
             near = difflib.get_close_matches(name, known, 1)
-            meant = f"; did you mean {near[0]}?" if near else "; --help lists those that have"
+            meant = f"; did you mean {near[0]}?" if near else "; --help lists the valid ones"
             log.warning("the environment variable %s has no effect%s", name, meant)
 
 
@@ -348,5 +358,5 @@ def _keys(given: tuple[str, ...], file: Path | None) -> tuple[str, ...]:
     if file is not None:
         given += tuple(filter(None, map(str.strip, file.read_text(encoding="utf-8").splitlines())))
         if not given:
-            raise click.UsageError(f"{file}: no key in it; an open server is one without --api-key-file")
+            raise click.UsageError(f"{file}: has no key; for a server without keys leave out --api-key-file")
     return given

@@ -1,7 +1,7 @@
-"""Every answer that is an error: one table of conditions, and what each of the three APIs makes of it.
+"""All errors that the server answers with: one table of conditions, with the status that each API gives them.
 
-A condition has the status that OpenAI's API documents, the status and type that Text Embeddings Inference
-gives, and the status that Ollama gives. Messages are the same in all three.
+The statuses are those of OpenAI's API, of Text Embeddings Inference (with its error type), and of Ollama.
+Messages are the same in all three.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ encode_json = msgspec.json.Encoder().encode
 
 
 class Condition(NamedTuple):
-    """One row of the table."""
+    """One kind of error."""
 
-    status: int  # OpenAI's API, pages and health checks
-    code: str | None  # of OpenAI's API: for programs
-    tei: tuple[int, str]  # status and error_type
-    ollama: int  # status
+    status: int  # in OpenAI's API, pages and health checks
+    code: str | None  # in OpenAI's API, for programs
+    tei: tuple[int, str]  # status and error_type in Text Embeddings Inference
+    ollama: int  # status in Ollama's API
 
 
 CONDITIONS = {
@@ -53,7 +53,7 @@ CONDITIONS = {
 
 
 class ApiError(Exception):
-    """A request that is refused or failed, for a condition of the table."""
+    """A request that is refused or has failed; `condition` is a key of CONDITIONS."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.param = param  # the field of the request that is wrong
+        self.param = param  # the invalid field of the request
         self.condition = CONDITIONS[condition]
         self.status, self.code = self.condition.status, self.condition.code
         self.headers = dict(headers or {})

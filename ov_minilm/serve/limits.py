@@ -1,4 +1,4 @@
-"""Who may ask, how much, and how much may wait: everything that says no before any work is done."""
+"""API keys and limits: everything that refuses a request before work is done for it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ from starlette.requests import ClientDisconnect, Request
 from ov_minilm.runtime.scheduler import SHORT_CALL_TEXTS
 from ov_minilm.serve.errors import ApiError
 
-MAX_REQUEST_TOKENS = 2048 * 256  # OpenAI's number of texts, each at the model's length
-LONG_QUEUE_FACTOR = 8  # how much longer the queue of requests of many texts may be
-INITIAL_TOKENS_PER_S = 65_536  # of a fast machine with two cores, until the speed of this one is known
-MIN_QUEUE_TOKENS = 2048  # that must wait for a machine to show how fast it is: four batches
-DECAY_S = 2.0  # of work, after which what was measured before counts e times less
-DRAIN_FACTOR = (
-    4  # times the limit: how much of a body that is too large is read, so that the client hears why
-)
-MAX_WHOLE_BODIES = 8  # bodies at the limit that may be in work; of smaller ones, as many more
+MAX_REQUEST_TOKENS = 2048 * 256  # 2,048 texts, OpenAI's limit, each of the model's 256 tokens
+LONG_QUEUE_FACTOR = 8  # the queue of requests with many texts may hold this many times more seconds of work
+INITIAL_TOKENS_PER_S = 65_536  # the estimate at the start: a fast machine with two cores
+MIN_QUEUE_TOKENS = 2048  # always accepted: four batches, enough to measure the speed
+DECAY_S = 2.0  # time constant of the exponential moving average
+DRAIN_FACTOR = 4  # a body that is too large is read up to this many times the limit, so that clients see why
+MAX_WHOLE_BODIES = 8  # all bodies in memory together: this many times the limit of one
 
 
 class Keys:
@@ -34,11 +32,11 @@ class Keys:
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
 
     def check(self, authorization: str | None, api_key: str | None = None) -> None:
-        """Refuse a request without one of the keys, if there are any. ApiError 401.
+        """Raise ApiError 401 if there are keys and the request has none of them.
 
         Args:
             authorization: the header of that name, `Bearer KEY`.
-            api_key: the header `api-key`, which clients of Azure send instead.
+            api_key: the header `api-key`, which Azure's clients send instead.
         """
         if not self._digests:
             return
@@ -46,7 +44,7 @@ class Keys:
         if scheme.lower() != "bearer":
             key = api_key or ""
         given = hashlib.sha256(key.strip().encode()).digest()
-        matches = [hmac.compare_digest(given, digest) for digest in self._digests]  # all, even after one fits
+        matches = [hmac.compare_digest(given, digest) for digest in self._digests]  # all: constant time
         if not any(matches):
             said = "the API key is wrong" if authorization or api_key else "no API key was sent"
             raise ApiError(
@@ -57,28 +55,27 @@ class Keys:
 
 
 class ThroughputEstimate:
-    """Tokens a second that this machine embeds when it has enough to do: an exponential moving average."""
+    """Tokens a second that this machine embeds under load: an exponential moving average."""
 
     def __init__(self) -> None:
         self.tokens_per_s: float = INITIAL_TOKENS_PER_S
-        self._since: float | None = None  # when enough began to wait, or the last of it was done
+        self._since: float | None = None  # perf_counter of the latest measurement under load
 
     def measure(self, waiting: int, done: int = 0) -> None:
-        """Take note of the tokens that wait from now on, and of those that were done just now."""
+        """Update the estimate: `done` tokens were just finished, `waiting` tokens are queued now."""
         now = time.perf_counter()
         if self._since is not None:
-            seconds = max(now - self._since, 1e-9)  # two may end at the same moment
+            seconds = max(now - self._since, 1e-9)  # two requests may end at the same time
             weight = -math.expm1(-seconds / DECAY_S)
             self.tokens_per_s += weight * (done / seconds - self.tokens_per_s)
         self._since = now if waiting >= MIN_QUEUE_TOKENS else None
 
 
 class QueueBudget:
-    """Bounds the tokens that wait in one of the embedder's queues by the time that they need.
+    """Bounds one of the embedder's queues in seconds of work.
 
-    A bound in tokens would be an instant on one machine and many seconds on another. At least
-    MIN_QUEUE_TOKENS are always accepted; otherwise one stall would lower the estimate and never let it
-    recover.
+    A bound in tokens would be a moment on one machine and many seconds on another. MIN_QUEUE_TOKENS are
+    always accepted; otherwise one stall would lower the estimate and never let it recover.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -86,7 +83,7 @@ class QueueBudget:
         self._throughput = ThroughputEstimate()
         self._lock = threading.Lock()  # large requests are tokenized in threads
         self._queued = 0
-        self._being_tokenized = 0  # by an estimate
+        self._being_tokenized = 0  # estimated tokens
 
     @property
     def tokens(self) -> int:
@@ -94,18 +91,18 @@ class QueueBudget:
         return self._queued + self._being_tokenized
 
     def check(self) -> None:
-        """Refuse the next request if the queue is full. ApiError 429."""
+        """Raise ApiError 429 if the queue is full."""
         most = max(MIN_QUEUE_TOKENS, self._seconds * self._throughput.tokens_per_s)
         if self.tokens >= most:
             raise ApiError(
                 "overloaded",
-                f"{self.tokens} tokens wait, {most:.0f} may; try again later",
+                f"the queue is full: {self.tokens} of at most {most:.0f} tokens; try again later",
                 headers={"retry-after": str(math.ceil(self._seconds))},
             )
 
     @contextmanager
     def tokenizing(self, estimate: int) -> Iterator[None]:
-        """Admit a request by what it will cost, before its tokens are known. ApiError 429."""
+        """Count estimated tokens while a request is tokenized. ApiError 429 if the queue is full."""
         with self._lock:
             self.check()
             self._being_tokenized += estimate
@@ -117,7 +114,7 @@ class QueueBudget:
 
     @contextmanager
     def queued(self, tokens: int) -> Iterator[None]:
-        """Hold room for tokens until they are embedded."""
+        """Count a request's tokens until they are embedded. ApiError 429 if the queue is full."""
         check_tokens(tokens)
         with self._lock:
             self.check()
@@ -134,22 +131,21 @@ class QueueBudget:
 
 
 def check_tokens(tokens: int) -> None:
-    """Refuse more tokens than one request may have. ApiError 400."""
+    """Raise ApiError 400 for more than MAX_REQUEST_TOKENS."""
     if tokens > MAX_REQUEST_TOKENS:
         raise ApiError(
             "too_many_tokens",
-            f"the input has {tokens} tokens or more, a request may have {MAX_REQUEST_TOKENS}; "
-            "send several requests",
+            f"the input has at least {tokens} tokens; send at most {MAX_REQUEST_TOKENS} in a request",
             param="input",
         )
 
 
 class Admission:
-    """Bounds what is accepted and not answered yet: requests, bytes of bodies, and tokens.
+    """Bounds the requests in progress: their number, the bytes of their bodies, and their tokens.
 
-    The embedder runs small calls before long ones, so each kind has a budget of its own: a second of work may
-    wait before a small request, while indexers may fill a longer queue that holds up nobody else. Only what
-    waits already is counted: a large request is not starved by many small ones.
+    The embedder runs small calls before long ones, so each kind has its own budget: a second of work for
+    small requests, eight for large ones, which delay no small one. Only tokens already queued count, so a
+    large request is not starved by many small ones.
     """
 
     def __init__(self, max_requests: int, max_seconds: float, payload_limit: int) -> None:
@@ -166,16 +162,16 @@ class Admission:
         return self._small.tokens + self._long.tokens
 
     def budget(self, texts: int) -> QueueBudget:
-        """Return where a request of this many texts waits."""
+        """Return the budget of the queue for a request with this many texts."""
         return self._small if texts <= SHORT_CALL_TEXTS else self._long
 
     @contextmanager
     def request(self) -> Iterator[BodyBudget]:
-        """Hold a place for one request and the bytes of its body. ApiError 429 if there is none."""
+        """Count a request until it is answered; yield the budget of its body. ApiError 429 if too many."""
         if self.requests >= self._max_requests:
             raise ApiError(
                 "overloaded",
-                f"{self.requests} requests are waiting, the most this server accepts; try again later",
+                f"{self.requests} requests are in progress, the most this server accepts; try again later",
             )
         self.requests += 1
         body = BodyBudget(self, self._max_bytes)
@@ -187,7 +183,7 @@ class Admission:
 
 
 class BodyBudget:
-    """The bytes that the body of one request takes."""
+    """The bytes of one request's body, counted in the total of all requests."""
 
     def __init__(self, admission: Admission, max_bytes: int) -> None:
         self._admission = admission
@@ -195,12 +191,12 @@ class BodyBudget:
         self.size = 0
 
     def take(self, size: int) -> None:
-        """Count bytes. ApiError 429 if the bodies of all requests are too many."""
+        """Count bytes. ApiError 429 if the bodies of all requests together are too large."""
         if self._admission.body_bytes + size > self._max_bytes:
             raise ApiError(
                 "overloaded",
-                f"{self._admission.body_bytes} bytes of other requests are in work, "
-                f"{self._max_bytes} may be; try again later",
+                f"{self._admission.body_bytes} bytes of other requests are in progress, of at most "
+                f"{self._max_bytes}; try again later",
                 headers={"connection": "close"},
             )
         self._admission.body_bytes += size
@@ -208,16 +204,18 @@ class BodyBudget:
 
 
 async def read_body(request: Request, limit: int, budget: BodyBudget, *, any_type: bool = False) -> bytearray:
-    """Return the body of a JSON request, decompressed; refuse other types (415) and long ones (413).
+    """Return the body of a JSON request, decompressed.
 
     Args:
-        request: the request, whose body was not read yet.
-        limit: bytes, of the body as it is sent and when it is decompressed.
+        request: a request whose body has not been read.
+        limit: bytes of the body, both as sent and decompressed.
         budget: where the bytes are counted.
-        any_type: take a body whatever its content type, if no web page can have sent it.
+        any_type: accept any content type, unless a web page sent it (it has the header Origin).
 
     Raises:
-        ClientDisconnect: the client left before its body was whole.
+        ApiError: 415 for another content type or encoding, 413 over the limit, 400 for a broken encoding,
+            429 if the bodies of all requests together are too large.
+        ClientDisconnect: the client disconnected before its body was complete.
     """
     if not any_type or "origin" in request.headers:
         _check_type(request.headers.get("content-type", ""))
@@ -258,20 +256,20 @@ def _check_type(header: str) -> None:
 
 
 def _encodings(header: str) -> list[str]:
-    """Return the codings of a body in the order in which they were applied. ApiError 415."""
+    """Return the content encodings of a body in the order in which they were applied. ApiError 415."""
     found = [name for one in header.lower().split(",") if (name := one.strip()) not in ("", "identity")]
     for name in found:
         if name not in ("gzip", "x-gzip", "deflate"):
             raise ApiError(
                 "bad_media_type",
-                f"the body has the content coding {name!r}; send it as it is, or with gzip or deflate",
+                f"the body has the content encoding {name!r}; send it plain, or as gzip or deflate",
                 headers={"accept-encoding": "gzip, deflate"},
             )
     return found
 
 
 def _decompress(body: bytearray, encoding: str, limit: int, budget: BodyBudget) -> bytearray:
-    """Return the bytes that were compressed, never more than `limit`. ApiError 400, 413."""
+    """Return the decompressed bytes, at most `limit`. ApiError 400, 413."""
     raw_deflate = encoding == "deflate" and not (len(body) > 1 and int.from_bytes(body[:2], "big") % 31 == 0)
     stream = zlib.decompressobj(-zlib.MAX_WBITS if raw_deflate else zlib.MAX_WBITS | 32)  # 32: gzip or zlib
     try:
@@ -281,7 +279,7 @@ def _decompress(body: bytearray, encoding: str, limit: int, budget: BodyBudget) 
     if len(found) > limit:
         raise _too_large(limit)
     if not stream.eof:
-        raise ApiError("bad_json", f"the body ends in the middle of its {encoding}")
+        raise ApiError("bad_json", f"the body is {encoding} that ends too early: it is incomplete")
     budget.take(len(found))
     return found
 
@@ -289,7 +287,7 @@ def _decompress(body: bytearray, encoding: str, limit: int, budget: BodyBudget) 
 def _too_large(limit: int) -> ApiError:
     return ApiError(
         "body_too_large",
-        f"the body is over the {limit} bytes that this server reads; send fewer texts a request, "
+        f"the body is larger than {limit} bytes, the limit of this server; send fewer texts in a request, "
         "or start the server with a larger --payload-limit",
         headers={"connection": "close"},
     )

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes, under the names of text-embeddings-inference, so that its dashboards fit.
+"""The metrics of /metrics, named as in text-embeddings-inference, so that its dashboards work.
 
 Counters end in _total, as Prometheus' own client writes them.
 """
@@ -26,7 +26,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 TOKENS = tuple(2**power for power in range(2, 18, 2))
 TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
-REASONS = {  # of a refusal, by the status that OpenAI's API has for it
+REASONS = {  # of a failed request, by its status in OpenAI's API
     400: "validation",
     401: "authentication",
     404: "not_found",
@@ -35,7 +35,7 @@ REASONS = {  # of a refusal, by the status that OpenAI's API has for it
     413: "payload_limit",
     415: "media_type",
     429: "overloaded",
-    499: "dropped",  # the client left before the answer
+    499: "dropped",  # the client disconnected before the answer
     500: "inference",
     501: "not_implemented",
     503: "unavailable",
@@ -43,9 +43,9 @@ REASONS = {  # of a refusal, by the status that OpenAI's API has for it
 
 
 class Metrics:
-    """One server's figures, in a registry of their own: two servers in a process do not mix.
+    """The metrics of one server, in its own registry, so that two servers in a process do not mix.
 
-    Where prometheus_client keeps what processes count in a folder, `render` gives the sums of all of them.
+    With several workers (see `workers.summing_metrics`) `render` gives the sums over all of them.
     """
 
     def __init__(self, admission: Admission, embedder: Embedder) -> None:
@@ -69,19 +69,19 @@ class Metrics:
         self._gauges = {
             "requests": gauge("te_queue_size", "Requests accepted and not answered"),
             "tokens": gauge("te_queue_tokens", "Tokens accepted and not embedded"),
-            "running": gauge("te_batch_running", "Texts packed or in flight"),
-            "cache_bytes": gauge("te_cache_bytes", "Memory of the vectors that are kept (--cache-mb)"),
+            "running": gauge("te_batch_running", "Texts in batches that run or wait to run"),
+            "cache_bytes": gauge("te_cache_bytes", "Bytes of the vectors in the cache (--cache-mb)"),
         }
         self._stats = {
-            "cached": counter("te_cache_hits", "Texts whose vectors were kept, and not computed again"),
+            "cached": counter("te_cache_hits", "Texts whose vectors came from the cache"),
             "batches": counter("te_batch_count", "Batches that ran"),
-            "texts": counter("te_batch_texts", "Texts in them"),
-            "tokens": counter("te_batch_tokens", "Tokens in them"),
-            "cells": counter("te_batch_cells", "Room in them: tokens / cells is how full they were"),
+            "texts": counter("te_batch_texts", "Texts in these batches"),
+            "tokens": counter("te_batch_tokens", "Tokens in these batches"),
+            "cells": counter("te_batch_cells", "Tokens that fit these batches: tokens / cells is the fill"),
         }
-        self._counted = dict.fromkeys(self._stats, 0)  # so far
+        self._counted = dict.fromkeys(self._stats, 0)  # at the latest update
         self._count = counter("te_request_count", "Requests for embeddings or tokens, by URL", "method")
-        self._success = counter("te_request_success", "Of these, answered with 200", "method")
+        self._success = counter("te_request_success", "Requests answered with 200, by URL", "method")
         self._failure = counter("te_request_failure", "Requests refused, failed or dropped, by reason", "err")
         self._duration = histogram("te_request_duration", "Seconds from a request to its answer")
         self._tokens = histogram("te_request_input_length", "Tokens embedded for a request", TOKENS)
@@ -94,7 +94,7 @@ class Metrics:
         }
 
     def count(self, path: str, status: int, seconds: float, refused: int = 0) -> None:
-        """Count a request and how it ended; `refused` is the status that OpenAI's API has for its error."""
+        """Count a request and its result; `refused` is the status of its error in OpenAI's API, 0: none."""
         self._count.labels(path).inc()
         if status < 400:
             self._success.labels(path).inc()
@@ -103,7 +103,7 @@ class Metrics:
         self._duration.observe(seconds)
 
     def embedded(self, outcome: Outcome) -> None:
-        """Count what a request was made of, and what it waited for."""
+        """Count the texts, tokens and phases of a request."""
         self.texts += outcome.texts
         self.tokens += outcome.tokens
         self._texts.observe(outcome.texts)
@@ -113,7 +113,7 @@ class Metrics:
             self._phases[name].observe(ended - begun)
 
     def update(self) -> None:
-        """Take over what the queue and the embedder count themselves."""
+        """Copy the counts of the queue and the embedder."""
         stats = self._embedder.stats
         self._gauges["requests"].set(self._admission.requests)
         self._gauges["tokens"].set(self._admission.tokens)
@@ -125,7 +125,7 @@ class Metrics:
             self._counted[name] = found
 
     def render(self) -> bytes:
-        """Return the text format."""
+        """Return all metrics in Prometheus' text format."""
         self.update()
         if self._folder is None:
             return generate_latest(self._registry)
@@ -136,13 +136,13 @@ class Metrics:
 
 
 class _Processes(Collector):
-    """Memory, CPU time and files of each process that serves, by its id."""
+    """Memory, CPU time and open files of each worker, labelled by process id."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the figures that ProcessCollector has for one process."""
+        """Yield the metrics of ProcessCollector for each worker."""
         families: dict[str, Metric] = {}
         for path in sorted(self._folder.glob("gauge_livesum_*.db")):
             pid = path.stem.rpartition("_")[2]

@@ -1,4 +1,4 @@
-"""Ollama's API, as far as it is about embeddings: what comes in, what goes out, and its errors."""
+"""The part of Ollama's API that is about embeddings: requests, answers and errors."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ov_minilm.serve.parsing import check_count, read
 from ov_minilm.serve.service import Embedded, Handlers, Service, Work, json_answer, write_rows
 from ov_minilm.spec import MINILM
 
-# Names under which Ollama and its clients know all-MiniLM-L6-v2. Not all-minilm:33m, which has 12 layers.
+# Ollama's names of all-MiniLM-L6-v2. Not all-minilm:33m, a model with 12 layers.
 MINILM_NAME = re.compile(
     r"(?:[\w./-]+/)?all-minilm(?:(?::(?:latest|22m|l6-v2)[\w.-]*)|(?:-l6-v2[\w.-]*(?::[\w.-]+)?))?"
 )
 MINILM_TAGS = ("all-minilm:latest", "all-minilm:l6-v2", "all-minilm:22m")
 NEVER = "0001-01-01T00:00:00Z"  # the model is not unloaded
 
-ModelName = Annotated[str | None, Meta(description="the name of a model of /api/tags")]
+ModelName = Annotated[str | None, Meta(description="a name from /api/tags")]
 Ignored = Annotated[Any, Meta(description="anything; it is ignored: the model is always loaded")]
 Options = Annotated[dict[str, Any] | None, Meta(description="an object; it is ignored")]
 
@@ -41,7 +41,7 @@ class OllamaEmbedRequest(Struct):
         Meta(description="true (cut texts that are too long, the default) or false (refuse them)"),
     ] = None
     dimensions: Annotated[
-        int | None, Meta(description="an integer: so many components are kept, of unit length again")
+        int | None, Meta(description="an integer: keep this many components, scaled to unit length")
     ] = None
     keep_alive: Ignored = None
     options: Options = None
@@ -81,7 +81,7 @@ class OllamaShowRequest(Struct):
 
 
 class Details(Struct):
-    """What kind of model it is."""
+    """The kind of the model."""
 
     parent_model: str
     format: str
@@ -147,18 +147,18 @@ class OllamaVersion(Struct):
 
 
 class OllamaErrorResponse(Struct):
-    """The answer to everything that is refused or failed."""
+    """The answer to every request that is refused or fails."""
 
     error: str
 
 
 def error_answer(error: ApiError) -> tuple[int, bytes]:
-    """Return status and body of an error, as Ollama has them."""
+    """Return the status and the JSON body of an error in Ollama's form."""
     return error.condition.ollama, encode_json(OllamaErrorResponse(error.message))
 
 
 class Ollama:
-    """The handlers."""
+    """The handlers of Ollama's URLs."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -179,7 +179,7 @@ class Ollama:
         )
 
     def routes(self) -> dict[str, Handlers]:
-        """Return the URLs and what answers each method."""
+        """Return {URL: {method: handler}}."""
         text = "this server has an embedding model; it cannot generate text"
         store = (
             "this server serves the one model it was started with; it cannot pull, change or remove models"
@@ -244,11 +244,9 @@ class Ollama:
         return Work([asked.prompt] if asked.prompt else [], "end", write)
 
     def _check_model(self, name: str | None) -> str:
-        """Return the name of a model that is served. ApiError 400, 404."""
+        """Return the name if it is one of this server's. ApiError 400 without a name, 404 for another."""
         if not name:
-            raise ApiError(
-                "bad_field", "model is missing; send the name of a model of /api/tags", param="model"
-            )
+            raise ApiError("bad_field", "model is missing; send a name from /api/tags", param="model")
         known = {own.lower().removesuffix(":latest") for own in self._service.names}
         alias = self._is_minilm and not self._service.settings.strict_model
         if name.lower().removesuffix(":latest") in known or (alias and MINILM_NAME.fullmatch(name.lower())):
@@ -309,5 +307,5 @@ class Ollama:
         return json_answer(encode_json(OllamaVersion(__version__)))
 
     async def refuse(self, condition: str, why: str, _: Request) -> Response:
-        """Refuse what this server cannot do."""
+        """Refuse a URL that this server does not support. ApiError 400, 501."""
         raise ApiError(condition, why)

@@ -1,4 +1,4 @@
-"""OpenAI's embeddings API: what comes in, what goes out, and its errors. Also our own form of /tokenize."""
+"""OpenAI's embeddings API: requests, answers and errors; and our own form of /tokenize."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ov_minilm.serve.service import Embedded, Handlers, Service, Work, json_answ
 from ov_minilm.serve.settings import Truncate
 from ov_minilm.spec import FloatArray
 
-MAX_ID = 100_255  # the last of cl100k that stands for text; the model's own vocabulary is smaller
+MAX_ID = 100_255  # the last text token of cl100k; the model's own vocabulary is smaller
 
 TokenId = Annotated[int, Meta(ge=0, le=MAX_ID)]
 
@@ -24,7 +24,7 @@ TokenId = Annotated[int, Meta(ge=0, le=MAX_ID)]
 class EmbeddingRequest(Struct):
     """The body of POST /v1/embeddings."""
 
-    input: Annotated[  # a list is of one kind, which no type here says: see texts_or_ids()
+    input: Annotated[  # texts_or_ids() refuses lists that mix kinds, which no type here can
         str | list[str | TokenId | list[TokenId]],
         Meta(
             description="a text, a list of texts, a list of token ids (integers from 0 to "
@@ -32,7 +32,8 @@ class EmbeddingRequest(Struct):
         ),
     ]
     model: Annotated[
-        str | None, Meta(description="a name of /v1/models; others are served too, unless --strict-model")
+        str | None,
+        Meta(description="a name from /v1/models; other names are accepted too, unless --strict-model"),
     ] = None
     encoding_format: Annotated[
         Literal["float", "base64"] | None,
@@ -40,7 +41,7 @@ class EmbeddingRequest(Struct):
     ] = None
     dimensions: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(description="an integer, at least 1: so many components are kept, of unit length again"),
+        Meta(description="an integer, at least 1: keep this many components, scaled to unit length"),
     ] = None
     user: Annotated[str | None, Meta(description="a text; it is ignored")] = None
     truncate: Annotated[
@@ -66,7 +67,7 @@ class Embedding(Struct, tag_field="object", tag="embedding"):
 
 
 class Usage(Struct):
-    """Tokens that were embedded, [CLS] and [SEP] included; what was cut off does not count."""
+    """Tokens that were embedded, [CLS] and [SEP] included, without those that were cut off."""
 
     prompt_tokens: int
     total_tokens: int
@@ -82,7 +83,7 @@ class EmbeddingResponse(Struct):
 
 
 class Tokens(Struct, tag_field="object", tag="tokens"):
-    """The token ids of one text, as the model reads them: window after window."""
+    """The token ids of one text, one list for each window that the model reads."""
 
     index: int
     windows: list[list[int]]
@@ -114,7 +115,7 @@ class ModelList(Struct):
 
 
 class ErrorBody(Struct):
-    """What went wrong. `param` names the field, `code` is for programs."""
+    """An error. `param` is the invalid field, `code` is for programs."""
 
     message: str
     type: str
@@ -123,13 +124,13 @@ class ErrorBody(Struct):
 
 
 class ErrorResponse(Struct):
-    """The answer to everything that is refused or failed."""
+    """The answer to every request that is refused or fails."""
 
     error: ErrorBody
 
 
 def error_answer(error: ApiError) -> tuple[int, bytes]:
-    """Return status and body of an error, as OpenAI's API has them."""
+    """Return the status and the JSON body of an error in OpenAI's form."""
     if error.status == 429:
         kind = "rate_limit_error"
     else:
@@ -138,13 +139,13 @@ def error_answer(error: ApiError) -> tuple[int, bytes]:
 
 
 class OpenAI:
-    """The handlers."""
+    """The handlers of OpenAI's URLs."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
     def routes(self) -> dict[str, Handlers]:
-        """Return the URLs, but for /v1/models/{name}, and what answers each method."""
+        """Return {URL: {method: handler}}, without /v1/models/{name}."""
         return {
             "/v1/embeddings": {"POST": self.embeddings},
             "/v1/models": {"GET": self.models},
@@ -176,7 +177,7 @@ class OpenAI:
         )
 
     def _model_name(self, asked: str | None) -> str:
-        """Return the name that the answer says. ApiError 404 if only known ones are served."""
+        """Return the model's name for the answer. ApiError 404 for unknown names with --strict-model."""
         names = self._service.names
         if asked in names:
             return asked
@@ -187,7 +188,7 @@ class OpenAI:
         return names[0]
 
     def tokens(self, asked: TokenizeRequest) -> bytes:
-        """Return the answer of POST /tokenize with `input`: ids, window after window."""
+        """Return the answer of POST /tokenize with `input`: token ids, a list for each window."""
         texts = texts_or_ids(asked.input, self._service.settings.max_client_batch_size, "input")
         self._service.check_characters(texts, "input")
         tokenized = self._service.embedder.tokenize(texts, truncate="mean")
@@ -205,7 +206,7 @@ class OpenAI:
         )
 
     async def model(self, request: Request) -> Response:
-        """GET /v1/models/{id}; ids may hold slashes."""
+        """GET /v1/models/{id}; ids may contain slashes."""
         name = request.path_params["name"]
         if name not in self._service.names:
             raise ApiError(
@@ -220,7 +221,7 @@ class OpenAI:
 
 
 def embedding_answer(vectors: FloatArray, form: str | None, model: str, tokens: int) -> bytearray:
-    """Return the JSON for vectors [N, D]: as numbers, or as base64, which is a third of the size."""
+    """Return the JSON for vectors [N, D] float32: as numbers, or as base64, a third of the size."""
     rows: Iterable[Any] = (
         Embedding(i, to_base64(vector) if form == "base64" else vector.tolist())
         for i, vector in enumerate(vectors)
@@ -230,5 +231,5 @@ def embedding_answer(vectors: FloatArray, form: str | None, model: str, tokens: 
 
 
 def to_base64(vector: FloatArray) -> str:
-    """Return little-endian float32, as OpenAI's clients read it."""
+    """Return a vector [D] as base64 of little-endian float32, as OpenAI's clients read it."""
     return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode("ascii")

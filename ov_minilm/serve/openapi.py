@@ -12,27 +12,27 @@ from ov_minilm.serve import ollama, openai, tei
 from ov_minilm.serve.errors import CONDITIONS
 
 MEANINGS = {
-    400: "The request is not what it must be; the message says where",
+    400: "The request is invalid; the message has the field",
     401: "No API key, or a wrong one",
-    404: "No such model",
-    408: "The request did not come in time",
-    413: "The body is too large, or has too many texts, or one is too long",
-    415: "The body is not JSON",
-    422: "A field is not what it must be; the message says which",
-    424: "The model cannot do this, or the server failed",
-    429: "The queue is full; `Retry-After` says when to try again",
+    404: "The model does not exist",
+    408: "The request did not arrive in time",
+    413: "The body is too large, has too many texts, or has a text that is too long",
+    415: "The content type is not JSON",
+    422: "A field is invalid; the message has its name",
+    424: "The model does not support this, or the server failed",
+    429: "The queue is full; `Retry-After` has the seconds to wait",
     500: "The server failed",
-    501: "This server does not do this",
-    503: "The server is starting or ending, or its queue is full",
+    501: "Not supported by this server",
+    503: "The server is starting or shutting down, or its queue is full",
 }
 TAGS = {
-    "OpenAI": "The API of OpenAI, for embeddings.",
-    "TEI": "The API of Text Embeddings Inference, for a model of embeddings.",
-    "Ollama": "The API of Ollama, for embeddings.",
-    "OpenAI or TEI": "In the form of Text Embeddings Inference with `inputs`, in another with `input`.",
+    "OpenAI": "OpenAI's API for embeddings.",
+    "TEI": "The API of Text Embeddings Inference.",
+    "Ollama": "Ollama's API for embeddings.",
+    "OpenAI or TEI": "With `inputs` in the form of Text Embeddings Inference, with `input` in our own.",
     "Server": "The state of the server.",
 }
-ERRORS = {  # tag -> schema of its errors, and every status that a request with a body may get
+ERRORS = {  # tag -> schema of its errors, and the statuses that a request with a body may get
     "OpenAI": ("ErrorResponse", {one.status for one in CONDITIONS.values()}),
     "TEI": ("TeiErrorResponse", {one.tei[0] for one in CONDITIONS.values()}),
     "Ollama": ("OllamaErrorResponse", {one.ollama for one in CONDITIONS.values()}),
@@ -41,7 +41,7 @@ ERRORS = {  # tag -> schema of its errors, and every status that a request with 
         {status for one in CONDITIONS.values() for status in (one.status, one.tei[0])},
     ),
 }
-EXAMPLES = {  # of bodies
+EXAMPLES = {  # bodies of requests
     "EmbeddingRequest": {"model": "all-MiniLM-L6-v2", "input": ["one text", "another"]},
     "EmbedRequest": {"inputs": ["one text", "another"], "truncate": True},
     "SimilarityRequest": {"inputs": {"source_sentence": "a cat", "sentences": ["a dog", "interest rates"]}},
@@ -53,9 +53,9 @@ EXAMPLES = {  # of bodies
 }
 NUMBERS = {"type": "array", "items": {"type": "number"}}
 HEADERS = {
-    "x-truncated": "Texts that were cut at their end",
-    "server-timing": "Milliseconds to tokenize, in the queue, and of inference",
-    "x-model-fingerprint": "What decides the vectors: store it beside an index",
+    "x-truncated": "Number of texts that were cut at their end",
+    "server-timing": "Milliseconds of tokenization, in the queue, and of inference",
+    "x-model-fingerprint": "Identifies the model and its weights: store it beside an index",
 }
 
 
@@ -95,7 +95,7 @@ def document(most_texts: int, dim: int, vocabulary: int) -> bytes:
         schemas[kind]["required"] = ["model"]
         schemas[kind]["properties"]["model"] = {
             "type": "string",
-            "description": "the name of a model of /api/tags",
+            "description": "a name from /api/tags",
         }
     schemas["EitherErrorResponse"] = {"anyOf": [_reference("ErrorResponse"), _reference("TeiErrorResponse")]}
     vectors = {"type": "array", "items": NUMBERS}
@@ -134,12 +134,14 @@ def document(most_texts: int, dim: int, vocabulary: int) -> bytes:
             "Ollama", "Embed a text", "OllamaEmbeddingsRequest", "OllamaEmbeddingsResponse", headers=HEADERS
         ),
         "/api/tags": {"get": _operation("Ollama", "List the names of the model", "OllamaModels", (401,))},
-        "/api/ps": {"get": _operation("Ollama", "Describe what is loaded", "OllamaRunningModels", (401,))},
+        "/api/ps": {
+            "get": _operation("Ollama", "Describe the model in memory", "OllamaRunningModels", (401,))
+        },
         "/api/show": _posted("Ollama", "Describe the model", "OllamaShowRequest", "OllamaShowResponse"),
-        "/api/version": {"get": _operation("Ollama", "Tell the version", "OllamaVersion", (401,))},
-        "/health": {"get": _operation("Server", "Tell whether it is ready", {"type": "object"}, (401, 503))},
-        "/readyz": {"get": _operation("Server", "Tell whether it is ready", {"type": "object"}, (401, 503))},
-        "/livez": {"get": _operation("Server", "Tell whether it runs", {"type": "object"}, (401,))},
+        "/api/version": {"get": _operation("Ollama", "Return the version", "OllamaVersion", (401,))},
+        "/health": {"get": _operation("Server", "200 when ready", {"type": "object"}, (401, 503))},
+        "/readyz": {"get": _operation("Server", "200 when ready", {"type": "object"}, (401, 503))},
+        "/livez": {"get": _operation("Server", "200 while the process runs", {"type": "object"}, (401,))},
     }
     return msgspec.json.encode(
         {
@@ -162,7 +164,7 @@ def document(most_texts: int, dim: int, vocabulary: int) -> bytes:
 
 
 def _bound_lists(schema: dict[str, Any], most: int) -> None:
-    """Write out that a list is of one kind, not empty, and bounded: the types cannot."""
+    """Describe lists of one kind, not empty and of at most `most` entries, which the types cannot."""
     text, array = schema["anyOf"]
     kinds = array["items"].get("anyOf", [array["items"]])
     lists = [{"type": "array", "items": kind, "minItems": 1, "maxItems": most} for kind in kinds]

@@ -1,7 +1,6 @@
-"""Reading JSON bodies: strict about known fields, indifferent to unknown ones, and null means absent.
+"""Reading JSON bodies: known fields are checked, unknown ones ignored, and null means absent.
 
-What is wrong is told in words: the place, what stands there, and what is expected, which is the description
-of the field that openapi.json shows too.
+Errors have the place, the value found, and what is expected: the field's description in openapi.json.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _decoder = cache(msgspec.json.Decoder)
 
 
 def read(body: bytes | bytearray, kind: type[S]) -> S:
-    """Parse a body. ApiError says what is wrong and where."""
+    """Parse a body. ApiError 400 has the place, the value found and what is expected."""
     try:
         try:
             return _decoder(kind).decode(body)  # type: ignore[no-any-return]  # cache hides the type
@@ -45,23 +44,23 @@ def _not_json(error: Exception) -> ApiError:
 
 
 def _read_surrogates(body: bytes | bytearray) -> Any:
-    """Read again what the fast reader refuses.
+    """Parse with Python's parser a body that msgspec refuses.
 
-    Clients that cut texts in the middle of an emoji send half of a surrogate pair, escaped. That is no text,
-    but Python's reader takes it, and the tokenizer makes it U+FFFD, as everywhere.
+    Clients that cut texts in the middle of an emoji send half of a surrogate pair, escaped. It is not valid
+    Unicode, but Python's parser accepts it, and the tokenizer turns it into U+FFFD.
     """
 
     def refuse(name: str) -> Any:
-        raise ValueError(f"{name} is no JSON")
+        raise ValueError(f"{name} is not JSON")
 
     return json.loads(body.decode("utf-8"), parse_constant=refuse)
 
 
 def _in_words(body: bytes | bytearray, kind: type[Struct], message: str) -> ApiError:
-    """Return the error for a body that is JSON but not what the type says."""
+    """Return the error for a body that is JSON but does not fit the type."""
     try:
         value: Any = json.loads(body)
-    except (ValueError, RecursionError) as error:  # behind the place where the fast reader stopped
+    except (ValueError, RecursionError) as error:  # after the place where msgspec stopped
         return _not_json(error)
     missing, found = _MISSING.search(message), _PLACE.search(message)
     place = ".".join(filter(None, (found[1] if found else "", missing[1] if missing else "")))
@@ -86,7 +85,7 @@ def _kind_of(value: Any) -> str:
 
 
 def _description(kind: Any, names: list[str]) -> str:
-    """Return the description of a field, or of a field of a field that is an object."""
+    """Return the description of a field; `names` lead to a nested one."""
     words = "another type"
     for name in names:
         hint = get_type_hints(kind, include_extras=True)[name]
@@ -104,7 +103,7 @@ def _parts(hint: Any) -> list[Any]:
 
 
 def texts_or_ids(value: str | list[Any], most: int, field: str) -> list[Any]:
-    """Return the texts, or the lists of token ids, that an input stands for: 1 to `most` of them."""
+    """Return an input as a list of 1 to `most` texts or lists of token ids. ApiError 400 for others."""
     found: list[Any] = [value] if isinstance(value, str) else value
     kinds = set(map(type, found))
     if kinds == {int}:  # the ids of a single text
@@ -124,10 +123,10 @@ def texts_or_ids(value: str | list[Any], most: int, field: str) -> list[Any]:
 
 
 def check_count(found: list[Any], most: int, field: str) -> None:
-    """Refuse more entries than a request may have."""
+    """Raise ApiError 400 for more than `most` entries."""
     if len(found) > most:
         raise ApiError(
             "too_many_texts",
-            f"{field} has {len(found)} entries, this server takes {most} a request; send several requests",
+            f"{field} has {len(found)} entries; this server accepts {most} in a request",
             param=field,
         )

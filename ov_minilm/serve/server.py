@@ -1,4 +1,4 @@
-"""The life of the server process: sockets, slow clients, signals, and an end that loses nothing."""
+"""The server process: sockets, slow clients, signals, and a shutdown that answers every accepted request."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from ov_minilm.serve.errors import ApiError
 from ov_minilm.serve.openai import error_answer
 from ov_minilm.serve.service import Service
-from ov_minilm.serve.workers import STOPPED
+from ov_minilm.serve.workers import STOPPED, STOPPING
 
-HEAD_SECONDS = 10.0  # for a request's first line and headers to come
-BODY_SECONDS = 30.0  # and for the rest
-HEAD_BYTES = 65_536
-STALL_SECONDS = 60.0  # for a client to go on reading its answer
-KEEP_ALIVE_SECONDS = 75  # longer than the pools of clients keep a connection, so that they close it
-SWITCH_INTERVAL_S = 0.0003  # of Python for one thread while others wait: the loop must not hold up a batch
-GC_THRESHOLD = 20_000  # objects made and not freed, after which cycles are looked for: requests leave none
-QUIET_SECONDS = 0.5  # without a request, after which open connections are taken to be idle
+HEAD_TIMEOUT_S = 10.0  # for a request's first line and headers to arrive
+BODY_TIMEOUT_S = 30.0  # for its body to arrive
+MAX_HEAD_BYTES = 65_536  # first line and headers together
+WRITE_TIMEOUT_S = 60.0  # a client that does not read its answer for so long is disconnected
+KEEP_ALIVE_S = 75  # longer than client pools keep a connection, so that the client closes it first
+SWITCH_INTERVAL_S = 0.0003  # after which a Python thread must yield: the event loop must not delay a batch
+GC_THRESHOLD = 20_000  # live objects between two searches for cycles: requests leave no cycles
+IDLE_AFTER_S = 0.5  # at shutdown: without requests for so long, open connections count as idle
 STATUS_LINES = {
     400: "Bad Request",
     405: "Method Not Allowed",
@@ -50,54 +50,54 @@ log = logging.getLogger("ov_minilm.serve")
 
 
 class Protocol(HttpToolsProtocol):
-    """Uvicorn's HTTP/1.1, made strict about what it must refuse and patient about what it may ignore.
+    """Uvicorn's HTTP/1.1 protocol with limits.
 
-    It ignores offers to upgrade, as a server may (RFC 9110, 7.8), limits clients that are slow or too
-    talkative before a request is one, and answers what is not HTTP after the requests before it.
+    It ignores offers to upgrade, as a server may (RFC 9110, 7.8); limits the time and size of a request's
+    head and the time of its body; and answers malformed requests after the requests before them.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._read_timer: asyncio.TimerHandle | None = None  # for a request that has begun and is not whole
+        self._read_timer: asyncio.TimerHandle | None = None  # for a request that is not complete
         self._write_timer: asyncio.TimerHandle | None = None  # for a client that does not read
         self._head_bytes = 0
-        self._begun = False  # a request has, with its first byte
+        self._begun = False  # the first byte of a request has arrived
         self._in_body = False
-        self._ended = False  # a request did, in the bytes that came last
-        self._refusal: ApiError | None = None  # of a request that is wrong in its head
-        self._farewell = b""  # the last answer, when those before it are sent
+        self._ended = False  # a request was completed by the latest bytes
+        self._refusal: ApiError | None = None  # of a request whose head is invalid
+        self._last_answer = b""  # an error, sent after the answers before it; then the connection closes
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Give a new connection some seconds to ask something."""
+        """Start the timeout for the first request."""
         super().connection_made(transport)
-        self._expect(HEAD_SECONDS)
+        self._expect(HEAD_TIMEOUT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers."""
+        """Cancel the timers."""
         self._cancel_read_timer()
         self._cancel_write_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; those of a request's head must end in time and somewhere."""
-        if self._farewell or self.transport.is_closing():
+        """Parse bytes, and limit the time and the size of a request's head."""
+        if self._last_answer or self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
         self._ended = False
         self._feed(data)
-        if self.transport.is_closing() or self._farewell:
+        if self.transport.is_closing() or self._last_answer:
             return
         if self._in_body and self._read_timer is None:
-            self._expect(BODY_SECONDS)
+            self._expect(BODY_TIMEOUT_S)
         answered = self.cycle is None or self.cycle.response_complete
         if self._in_body or self._ended or not answered:
             return
         self._head_bytes += len(data)
         self._begun = True
-        if self._head_bytes > HEAD_BYTES:
-            self._end(ApiError("bad_http", f"the head of the request is over {HEAD_BYTES} bytes"))
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._end(ApiError("bad_http", f"the head of the request is over {MAX_HEAD_BYTES} bytes"))
         elif self._read_timer is None:
-            self._expect(HEAD_SECONDS)
+            self._expect(HEAD_TIMEOUT_S)
 
     def _feed(self, data: bytes) -> None:
         """Parse bytes. A request that offers an upgrade is parsed again, without the offer."""
@@ -130,31 +130,31 @@ class Protocol(HttpToolsProtocol):
         return b"\r\n".join([*lines, b"", b""])
 
     def on_headers_complete(self) -> None:
-        """Start the request; a body that did not come with its head has a time of its own."""
+        """Start the request. A body that did not arrive with its head gets BODY_TIMEOUT_S."""
         method = self.parser.get_method()
         if method == b"CONNECT":
-            self._refuse(ApiError("bad_method", "this is no proxy: CONNECT is not for it"))
+            self._refuse(ApiError("bad_method", "this server is not a proxy: it does not accept CONNECT"))
         if self.parser.should_upgrade():
             return
         if self.parser.get_http_version() == "1.0":
             self.expect_100_continue = False
         elif sum(name == b"host" for name, _ in self.headers) != 1:
-            self._refuse(ApiError("bad_http", "the request has no header Host, or several; send one"))
+            self._refuse(ApiError("bad_http", "the request must have exactly one Host header"))
         if self.url == b"*" and method == b"OPTIONS":  # about the server as a whole
             self.url = b"/"
         if not self.url.startswith((b"/", b"http://", b"https://")):
-            self._refuse(ApiError("bad_http", "the request is not for a path: its target must begin with /"))
+            self._refuse(ApiError("bad_http", "the target of the request must begin with /"))
         self._in_body = True
         self._cancel_read_timer()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
+        """Receive a part of the body."""
         if not self.parser.should_upgrade():
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note that the whole request is there."""
+        """Note that the request is complete."""
         if self.parser.should_upgrade():
             return
         self._in_body = False
@@ -164,14 +164,14 @@ class Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def _refuse(self, error: ApiError) -> None:
-        """End the parsing of a head that is wrong."""
+        """Stop parsing an invalid head."""
         self._refusal = error
         raise ValueError(error.message)
 
     def _end(self, error: ApiError) -> None:
         """Answer an error after the requests before it, and close the connection."""
         status, body = error_answer(error)
-        self._farewell = (
+        self._last_answer = (
             f"HTTP/1.1 {status} {STATUS_LINES[status]}\r\ncontent-type: application/json\r\n"
             f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n".encode()
             + body
@@ -186,29 +186,29 @@ class Protocol(HttpToolsProtocol):
             else:
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
-                self._say_farewell()
+                self._send_last_answer()
                 return
         if self.cycle is None or self.cycle.response_complete:
-            self._say_farewell()
+            self._send_last_answer()
 
     def on_response_complete(self) -> None:
-        """Start the next request, or answer the last error."""
+        """Start the next request, or send the error that ends the connection."""
         last = not self.pipeline
         super().on_response_complete()
-        if self._farewell and last and not self.transport.is_closing():
-            self._say_farewell()
+        if self._last_answer and last and not self.transport.is_closing():
+            self._send_last_answer()
 
-    def _say_farewell(self) -> None:
-        self.transport.write(self._farewell)
+    def _send_last_answer(self) -> None:
+        self.transport.write(self._last_answer)
         self.transport.close()
 
     def pause_writing(self) -> None:
-        """Wait for a client that does not read its answer, but not for ever."""
+        """Wait at most WRITE_TIMEOUT_S for a client that does not read its answer."""
         super().pause_writing()
-        self._write_timer = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+        self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on: the client reads again."""
+        """Continue: the client reads again."""
         super().resume_writing()
         self._cancel_write_timer()
 
@@ -216,10 +216,11 @@ class Protocol(HttpToolsProtocol):
         self._read_timer = self.loop.call_later(seconds, self._too_slow, seconds)
 
     def _too_slow(self, seconds: float) -> None:
-        """Close a connection on which nothing was asked; tell a client that stopped in its request."""
+        """Close a connection without a request; answer 408 to a request that is not complete."""
         if self._begun or self._in_body:
             part = "body" if self._in_body else "head"
-            self._end(ApiError("too_slow", f"the {part} of the request did not come within {seconds:.0f} s"))
+            message = f"the {part} of the request did not arrive within {seconds:.0f} s"
+            self._end(ApiError("too_slow", message))
         else:
             self.transport.close()
 
@@ -236,19 +237,19 @@ class Protocol(HttpToolsProtocol):
 
 
 def _not_http(data: bytes, reason: str, *, first: bool) -> ApiError:
-    """Return the error for bytes that are no request of HTTP/1.1, with what to do."""
+    """Return the error for bytes that are not an HTTP/1.1 request; its message says what to do."""
     if first and data.startswith(b"\x16\x03"):
         return ApiError(
-            "bad_http", "this is TLS, and this port speaks plain HTTP: the URL begins with http://"
+            "bad_http", "this is TLS, and this port speaks plain HTTP: use a URL that begins with http://"
         )
     if first and data.startswith(b"PRI * HTTP/2"):
-        message = "this is HTTP/2, and this port speaks HTTP/1.1: turn prior knowledge of HTTP/2 off"
+        message = "this is HTTP/2, and this port speaks HTTP/1.1: configure the client for HTTP/1.1"
         return ApiError("bad_http_version", message)
-    return ApiError("bad_http", f"this is not a request of HTTP/1.1: {reason}")
+    return ApiError("bad_http", f"this is not an HTTP/1.1 request: {reason}")
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's, with an end in which every connected client still gets an answer."""
+    """Uvicorn's server with a shutdown in which every connected client still gets an answer."""
 
     def __init__(
         self,
@@ -257,14 +258,22 @@ class Server(uvicorn.Server):
         listeners: list[socket.socket],
         reload_keys: ReloadKeys | None,
     ) -> None:
-        """Make a server for bound sockets; `reload_keys` gives the keys that are valid from a SIGHUP on."""
+        """Make a server.
+
+        Args:
+            config: of uvicorn, see `configuration`.
+            service: what the application answers with.
+            listeners: bound sockets to accept connections from.
+            reload_keys: called at SIGHUP; returns the API keys that are valid from then on. None: SIGHUP is
+                not handled.
+        """
         super().__init__(config)
         self._service = service
         self.listeners = listeners
         self._reload_keys = reload_keys
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the end at the first signal, hurry at the second. Ending as asked is no failure: exit 0."""
+        """Shut down at the first signal, without waiting at the second. The exit code is 0."""
         del frame
         self.report_signal(sig)
         if self.should_exit:
@@ -272,7 +281,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and log once what runs where."""
+        """Start, and log the addresses and how the model runs."""
         await super().startup(sockets)
         if not self.started:
             return
@@ -282,7 +291,7 @@ class Server(uvicorn.Server):
         self.report_ready()
 
     def description(self) -> str:
-        """Return what runs where, in one line."""
+        """Return the addresses, the model and how it runs, in one line."""
         first, *others = map(url, self.listeners)
         also = "".join(f", and {other}" for other in others)
         info = self._service.info
@@ -292,15 +301,15 @@ class Server(uvicorn.Server):
         )
 
     def report_ready(self) -> None:
-        """Log that it answers."""
+        """Log that the server is ready."""
         log.info(self.description())
 
     def report_signal(self, number: int) -> None:
-        """Log that it is about to end."""
-        log.info("signal %d: answering what has come, then ending", number)
+        """Log that the server shuts down."""
+        log.info(STOPPING, number)
 
     def report_work(self) -> None:
-        """Log what was done."""
+        """Log the counts of requests, texts and tokens."""
         log.info(STOPPED, time.time() - self._service.started, *self.work_done())
 
     def work_done(self) -> tuple[int, int, int]:
@@ -309,7 +318,7 @@ class Server(uvicorn.Server):
         return self.server_state.total_requests, metrics.texts, metrics.tokens
 
     def _replace_keys(self, reload_keys: ReloadKeys) -> None:
-        """Read the keys again; those that were valid stay, if the file cannot be read."""
+        """Read the keys again; the old ones stay valid if the file cannot be read."""
         try:
             self._service.replace_keys(reload_keys())
         except (OSError, ValueError, click.UsageError) as error:
@@ -318,42 +327,42 @@ class Server(uvicorn.Server):
             log.info("SIGHUP: %d keys are valid now", len(self._service.settings.api_keys))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no new connections, answer what comes on the old ones until they are quiet, and end.
+        """Accept no new connections, answer requests on the open ones until they are idle, and stop.
 
-        From here on every answer closes its connection, so a client that keeps asking is served and leaves,
-        and no request meets a closed door on a connection that it was right to use.
+        From here on every answer closes its connection, so that clients reconnect elsewhere, and no request
+        on an open connection is lost.
         """
-        await asyncio.sleep(0)  # connections that the kernel holds are taken in first
+        await asyncio.sleep(0)  # first accept the connections in the kernel's backlog
         for server in self.servers:
             server.close()
         for listener in sockets or ():
             listener.close()
-        self._service.draining = True  # not before: clients that are sent away must find the door closed
+        self._service.draining = True  # only now: a client that reconnects must not reach this server again
         deadline = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
         quiet = time.monotonic()
         while self.server_state.connections and not self.force_exit and time.monotonic() < deadline:
             if self.server_state.tasks:
                 quiet = time.monotonic()
-            elif time.monotonic() - quiet > QUIET_SECONDS:
+            elif time.monotonic() - quiet > IDLE_AFTER_S:
                 break
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
-        if self.force_exit:  # else all have been answered, and the application has been told
+        if self.force_exit:  # otherwise all requests are answered, and uvicorn has told the application
             for task in self.server_state.tasks:
                 task.cancel()
             await self.lifespan.shutdown()
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a bound socket: whether the address is free is known before the model is loaded.
+    """Return a bound socket, made before the model is loaded so that a busy port fails at once.
 
     Raises:
-        OSError: the address is taken or not of this machine.
+        OSError: the address is in use, or does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if os.name == "posix":  # on Windows it would take the port from a server that runs
+        if os.name == "posix":  # on Windows it would allow a second server on a port that is in use
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
     except OSError as error:
@@ -363,13 +372,13 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url(listener: socket.socket) -> str:
-    """Return what a browser on this machine opens."""
+    """Return the URL of a socket, for a browser on this machine."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _memory() -> str:
-    """Return how much memory this process has, where the system tells."""
+    """Return the resident memory of this process as text, empty where /proc does not exist."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
@@ -378,7 +387,7 @@ def _memory() -> str:
 
 
 def configuration(app: ASGIApp, drain_seconds: int) -> uvicorn.Config:
-    """Return what uvicorn is told."""
+    """Return uvicorn's configuration. `drain_seconds`: how long a shutdown waits for open requests."""
     return uvicorn.Config(
         app,
         http=Protocol,
@@ -390,15 +399,15 @@ def configuration(app: ASGIApp, drain_seconds: int) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         date_header=True,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=drain_seconds,
     )
 
 
 def serve(server: Server) -> bool:
-    """Serve until a signal ends it. False: it could not start, and the log says why."""
+    """Serve until a signal. Return False if the server could not start; the log says why."""
     gc.collect()
-    gc.freeze()  # what is loaded stays; going through it again and again took 8 % of the loop's time
+    gc.freeze()  # modules stay loaded: scanning them took 8 % of the event loop's time
     gc.set_threshold(GC_THRESHOLD)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     server.run(sockets=server.listeners)

@@ -1,4 +1,4 @@
-"""What all APIs share: one way from a request's body to vectors, and the state of the server."""
+"""Shared by all APIs: from a request's body to vectors, and the state of the server."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from ov_minilm.spec import FloatArray, IntArray
 T = TypeVar("T")
 Handlers = Mapping[str, Callable[[Request], Awaitable[Response]]]  # by method
 
-# What the event loop does itself, a millisecond at most; more is done in threads.
+# Up to these sizes the event loop does the work itself, in at most a millisecond; above, threads do.
 INLINE_BODY_BYTES = 4096  # to parse and tokenize
-INLINE_VECTORS = 32  # to write
-LARGE_BODY_BYTES = 262_144  # parsed and tokenized in few threads, which bounds the memory it takes
+INLINE_VECTORS = 32  # to write as JSON
+LARGE_BODY_BYTES = 262_144  # from here on LARGE_BODY_THREADS parse and tokenize, to bound memory
 LARGE_BODY_THREADS = 2
-CHUNK_CHARACTERS = 65_536  # tokenized at once: a tokenizer takes 200 bytes and more for a token
+CHUNK_CHARACTERS = 65_536  # tokenized at once: the tokenizer needs over 200 bytes a token
 CHUNK_TEXTS = 512
-MAX_ESTIMATED_TOKENS = 1_000_000  # of a text of which all windows are embedded
+MAX_ESTIMATED_TOKENS = 1_000_000  # of one text with truncate="mean"
 CHARACTERS_PER_TOKEN = 4  # of English text; for an estimate
-MAX_TOKENIZE_CHARACTERS = 100_000  # of a request that wants to see its tokens: each is 100 bytes of JSON
-SLICE_BYTES = 262_144  # of a large answer, given to the socket at once
-TRIM_AFTER_S = 0.2  # a large request: its answer is sent by then, if the client reads it
-WATCH_DISCONNECT_AFTER_S = 0.25  # before a client that waits is watched
+MAX_TOKENIZE_CHARACTERS = 100_000  # of a request to /tokenize: a token is 100 bytes of JSON
+SLICE_BYTES = 262_144  # of a large answer, written to the socket at once
+TRIM_AFTER_S = 0.2  # after a large request: by then its answer is sent, unless the client reads slowly
+WATCH_DISCONNECT_AFTER_S = 0.25  # a wait after which the server watches whether the client disconnects
 
 log = logging.getLogger("ov_minilm.serve")
 
@@ -58,7 +58,7 @@ class Embedded:
     tokens: int
     characters: int
     outcome: Outcome
-    seconds: float  # since the body was there
+    seconds: float  # since the body was complete
 
     def shortened(self, dimensions: int | None) -> FloatArray:  # -> [N, dimensions]
         """Return the first components, of unit length again; None keeps all."""
@@ -72,26 +72,26 @@ def no_headers(_: Embedded) -> Mapping[str, str]:
 
 @dataclass(slots=True)
 class Work:
-    """What an API found in a body, and how it writes the answer."""
+    """A parsed body, and how its API writes the answer."""
 
     texts: list[Any]  # str, or lists of token ids
     truncate: Truncate
     write: Callable[[Embedded], bytes | bytearray]
     field: str = "input"  # the name of `texts` in the body
-    cut_advice: str = 'send "truncate": true to cut it'  # to a client whose text is too long
-    ids_model: str | None = None  # the model whose token ids these are, as far as the client says
-    keep_end: bool = False  # of a text that is cut: its last tokens, not its first
+    cut_advice: str = 'send "truncate": true to cut it'  # the end of the error for a text that is too long
+    ids_model: str | None = None  # the model named in a request with token ids
+    keep_end: bool = False  # keep the last tokens of a text that is cut, not the first
     headers: Callable[[Embedded], Mapping[str, str]] = no_headers
 
 
 class Service:
-    """One embedder behind limits, and what is known about it."""
+    """One embedder with its limits, keys, metrics and state."""
 
     def __init__(
         self, embedder: Embedder, settings: Settings, all_ready: Callable[[], bool] = lambda: True
     ) -> None:
         self.settings = settings
-        self.all_ready = all_ready  # whether the other workers of this server are
+        self.all_ready = all_ready  # whether all workers of this server are ready
         self.embedder = embedder
         self.spec = embedder.spec
         self.admission = Admission(
@@ -99,9 +99,9 @@ class Service:
         )
         self.metrics = Metrics(self.admission, embedder)
         self.keys = Keys(settings.api_keys)
-        self.ready = False  # an inference gave the right vector
-        self.prepared = False  # warmed up if that was asked for, or about to be
-        self.draining = False  # told to end: answers what has come, and no more
+        self.ready = False  # the latest check gave the right vector
+        self.prepared = False  # warm-up is done, running, or not wanted
+        self.draining = False  # shutting down: answers the requests already received
         self.started = int(time.time())
         self.info = embedder.info
         self.names = settings.served_model_names or (self.info.model.rpartition("/")[2], self.info.model)
@@ -117,7 +117,13 @@ class Service:
         *,
         any_type: bool = False,
     ) -> Response:
-        """Answer a request for embeddings, of any of the APIs: `parse` reads its body."""
+        """Answer a request for embeddings of any API.
+
+        Args:
+            request: its body is read here.
+            parse: reads the body; ApiError if it is invalid.
+            any_type: accept a body of any content type, unless a web page sent it.
+        """
         outcome: Outcome = request.scope["outcome"]
         with self.admission.request() as room, self._giving_memory_back(room):
             received = [await read_body(request, self.settings.payload_limit, room, any_type=any_type)]
@@ -127,7 +133,7 @@ class Service:
             outcome.texts, outcome.truncated = len(tokenized.windows), len(tokenized.truncated)
             outcome.tokens = tokens = sum(tokenized.tokens)
             queued = time.perf_counter()
-            await asyncio.sleep(0)  # requests of the same turn of the loop are submitted together
+            await asyncio.sleep(0)  # requests that arrived together are submitted together
             with self.admission.budget(sum(map(len, tokenized.windows))).queued(tokens):
                 began: list[float] = []
                 vectors = await _or_client_disconnect(
@@ -155,13 +161,13 @@ class Service:
         return json_answer(answer, headers | dict(work.headers(found)))
 
     async def offload_body(self, request: Request, write: Callable[[bytes | bytearray], bytes]) -> Response:
-        """Answer a request about tokens: `write` reads the body and returns the answer."""
+        """Answer a request about tokens: `write` turns its body into the answer."""
         with self.admission.request() as room, self._giving_memory_back(room):
             body = await read_body(request, self.settings.payload_limit, room)
             return json_answer(await self._offload(len(body), partial(write, body)))
 
     async def _offload(self, size: int, work: Callable[[], T]) -> T:
-        """Do the work for a small body in the event loop, for others in threads."""
+        """Run `work` in the event loop for a small body, in a thread for others."""
         if size < INLINE_BODY_BYTES:
             return work()
         pool = self._large if size >= LARGE_BODY_BYTES else None
@@ -170,7 +176,7 @@ class Service:
     def _prepare(
         self, parse: Callable[[bytes | bytearray], Work], received: list[bytearray]
     ) -> tuple[Work, Tokenized, int]:
-        """Parse a body and tokenize its texts; neither is kept. ApiError 429 before tokenizing."""
+        """Parse a body and tokenize its texts, freeing both early. ApiError 429 if the queue is full."""
         work = parse(received.pop())
         texts, work.texts = work.texts, []
         if texts and isinstance(texts[0], list):
@@ -181,7 +187,7 @@ class Service:
             return work, self._tokenize(texts, work), sum(map(len, texts))
 
     def _tokenize(self, texts: Sequence[Any], work: Work) -> Tokenized:
-        """Tokenize chunk by chunk, so that few texts at a time are in the tokenizer's own, large form."""
+        """Tokenize chunk by chunk: the tokenizer's own objects are large."""
         keep_end = work.keep_end and work.truncate == "end"
         windows: list[list[IntArray]] = []
         cut: dict[int, int] = {}
@@ -199,7 +205,7 @@ class Service:
     def _tokenize_chunk(self, texts: Sequence[Any], start: int, truncate: Truncate, work: Work) -> Tokenized:
         try:
             return self.embedder.tokenize(texts, truncate=truncate)
-        except ValueError as error:  # an id that the vocabulary does not have; ids are one chunk
+        except ValueError as error:  # an id outside the vocabulary; ids are one chunk
             raise ApiError("bad_token_ids", str(error), param=work.field) from error
         except TextTooLong as error:
             raise ApiError(
@@ -210,7 +216,7 @@ class Service:
             ) from error
 
     def _keep_ends(self, tokenized: Tokenized) -> Tokenized:
-        """Return as many of the last tokens of each text as the model reads, of all its windows."""
+        """Return each text as one window of its last tokens, as many as the model reads."""
         room = self.spec.max_tokens - 2
         windows: list[list[IntArray]] = []
         for of_text in tokenized.windows:
@@ -222,29 +228,28 @@ class Service:
         return Tokenized(windows, {i: count for i, (of_text, count) in counts if len(of_text) > 1})
 
     def check_dimensions(self, dimensions: int | None) -> None:
-        """Refuse more components than there are. ApiError 400."""
+        """Raise ApiError 400 unless `dimensions` is 1 to the model's number of components."""
         if dimensions is not None and not 1 <= dimensions <= self.spec.dim:
-            message = f"dimensions is {dimensions}, this model has {self.spec.dim}"
+            message = f"dimensions is {dimensions}; send 1 to {self.spec.dim}"
             raise ApiError("bad_field", message, param="dimensions")
 
     def check_characters(self, texts: Iterable[Any], field: str) -> None:
-        """Refuse more text than a request may have whose tokens are listed. ApiError 400."""
+        """Raise ApiError 400 if a request to /tokenize has more than MAX_TOKENIZE_CHARACTERS."""
         characters = sum(map(len, texts))
         if characters > MAX_TOKENIZE_CHARACTERS:
             raise ApiError(
                 "too_many_tokens",
-                f"{field} has {characters} characters, {MAX_TOKENIZE_CHARACTERS} may be tokenized in a "
-                "request; send several requests",
+                f"{field} has {characters} characters; send at most {MAX_TOKENIZE_CHARACTERS} in a request",
                 param=field,
             )
 
     def replace_keys(self, keys: tuple[str, ...]) -> None:
-        """Take other API keys from now on. ValueError: one of them no client can send."""
+        """Replace the API keys. ValueError: a key cannot be sent in a header."""
         self.settings = replace(self.settings, api_keys=keys)
         self.keys = Keys(keys)
 
     async def check(self) -> None:
-        """Run a real inference and compare it with the golden vector; ApiError 503 if it differs."""
+        """Run an inference and compare it with the known vector; ApiError 503 if it differs."""
         try:
             await asyncio.to_thread(self.embedder.self_check)
         except SelfCheckFailed as error:
@@ -252,20 +257,20 @@ class Service:
         self.ready = True
 
     async def warm_up(self) -> None:
-        """Compile everything, if that was asked for."""
+        """Compile the model for all input shapes, unless the settings say otherwise."""
         self.prepared = True
         if self.settings.warm_up:
             await asyncio.to_thread(self.embedder.warm_up)
 
     def warm_up_aside(self) -> None:
-        """Compile everything beside the first requests: a mounted application is told of no start."""
+        """Compile in the background: a mounted application gets no startup event."""
         self.prepared = True
         if self.settings.warm_up:
             self._large.submit(self.embedder.warm_up).add_done_callback(_log_failure)
 
     @contextmanager
     def _giving_memory_back(self, room: BodyBudget) -> Iterator[None]:
-        """Return to the operating system what a large request took: malloc would keep it for the next one."""
+        """Return the memory of a large request to the operating system; malloc would keep it."""
         try:
             yield
         finally:
@@ -275,16 +280,16 @@ class Service:
 
 def _log_failure(future: Any) -> None:
     if error := future.exception():
-        log.error("warming up failed", exc_info=error)
+        log.error("compiling the model in the background failed", exc_info=error)
 
 
 def _trim() -> None:
-    with suppress(AttributeError, OSError):  # only glibc has it
+    with suppress(AttributeError, OSError):  # glibc only
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _chunks(texts: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
-    """Yield parts of a list of texts, and where each starts. Lists of token ids are one part."""
+    """Yield (start, part) for the parts of a list of texts. Lists of token ids are one part."""
     if texts and isinstance(texts[0], list):
         yield 0, texts
         return
@@ -297,7 +302,7 @@ def _chunks(texts: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
 
 
 class SlicedResponse(Response):
-    """A large answer, sent in slices: the socket's buffer holds one of them, not a second copy of all."""
+    """A large answer, sent in slices, so that the socket's buffer does not hold a second copy of it."""
 
     def __init__(self, content: bytes | bytearray, headers: Mapping[str, str]) -> None:
         self._content = memoryview(content)
@@ -317,14 +322,14 @@ class SlicedResponse(Response):
 
 
 def json_answer(content: bytes | bytearray, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an answer of 200."""
+    """Return an answer with status 200 and this JSON."""
     if len(content) <= SLICE_BYTES:
         return Response(bytes(content), headers=headers, media_type="application/json")
     return SlicedResponse(content, {"content-type": "application/json"} | dict(headers or {}))
 
 
 def write_rows(begin: bytes, rows: Iterable[object], end: bytes) -> bytearray:
-    """Return JSON with a list of rows in it, made row by row: a number of Python takes 25 bytes."""
+    """Return `begin`, a JSON list of the rows, and `end`. Encoded row by row: a Python float has 24 bytes."""
     answer = bytearray(begin + b"[")
     for number, row in enumerate(rows):
         answer += b"," if number else b""
@@ -338,12 +343,13 @@ async def _now(work: Callable[[], T]) -> T:
 
 
 async def _or_client_disconnect(found: asyncio.Future[FloatArray], request: Request) -> FloatArray:
-    """Wait for the vectors. A client that disconnects takes its texts out of the queue.
+    """Wait for the vectors; if the client disconnects, remove its texts from the queue.
 
-    Listening for that costs more than embedding a short text, so it begins when the answer takes long.
+    Watching for a disconnect costs more than embedding a short text, so it starts after
+    WATCH_DISCONNECT_AFTER_S.
 
     Raises:
-        ClientDisconnect: the client left.
+        ClientDisconnect: the client disconnected.
     """
     leaving: asyncio.Future[Message] | None = None
 

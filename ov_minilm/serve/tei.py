@@ -1,4 +1,4 @@
-"""The API of Text Embeddings Inference: what comes in, what goes out, and its errors."""
+"""The API of Text Embeddings Inference: requests, answers and errors."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ class EmbedRequest(Struct):
     prompt_name: PromptName = None
     normalize: Annotated[
         bool | None,
-        Meta(description="true or false; it changes nothing: the model itself ends with unit vectors"),
+        Meta(description="true or false; it is ignored: the model's vectors always have unit length"),
     ] = None
     dimensions: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(description="an integer, at least 1: so many components are kept, of unit length again"),
+        Meta(description="an integer, at least 1: keep this many components, scaled to unit length"),
     ] = None
 
 
 class SimilarityInput(Struct):
-    """A text, and others that are compared with it."""
+    """A text, and the texts to compare it with."""
 
     source_sentence: Annotated[str, Meta(description="a text")]
     sentences: Annotated[list[str], Meta(description="a list of texts")]
@@ -84,7 +84,7 @@ class TokenizeInputsRequest(Struct):
 
 
 class Token(Struct):
-    """A token of a text that is not cut. `start` and `stop` count bytes of UTF-8."""
+    """A token. `start` and `stop` are its place in the text, in bytes of UTF-8."""
 
     id: int
     text: str
@@ -103,7 +103,7 @@ class DecodeRequest(Struct):
 
 
 class ModelType(Struct):
-    """What the model is."""
+    """The kind of the model."""
 
     embedding: dict[str, str]
 
@@ -129,39 +129,39 @@ class Info(Struct):
 
 
 class TeiErrorResponse(Struct):
-    """The answer to everything that is refused or failed."""
+    """The answer to every request that is refused or fails."""
 
     error: str
     error_type: str
 
 
 class _WhichTokenize(Struct):
-    """Enough of a body of POST /tokenize to tell the two forms apart."""
+    """The field of a body of POST /tokenize that tells the two forms apart."""
 
     inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 def error_answer(error: ApiError) -> tuple[int, bytes]:
-    """Return status and body of an error, as Text Embeddings Inference has them."""
+    """Return the status and the JSON body of an error in the form of Text Embeddings Inference."""
     status, kind = error.condition.tei
     return status, encode_json(TeiErrorResponse(error.message, kind))
 
 
 class Tei:
-    """The handlers."""
+    """The handlers of TEI's URLs."""
 
     def __init__(self, service: Service, openai: OpenAI) -> None:
         self._service = service
         self._openai = openai
 
     def routes(self) -> dict[str, Handlers]:
-        """Return the URLs and what answers each method."""
+        """Return {URL: {method: handler}}."""
         embed, info = {"POST": self.embed}, {"GET": self.info}
         refusals = {
-            "/embed_all": "this model gives one vector a text; its graph has no vectors of tokens to give",
-            "/embed_sparse": "this model gives dense vectors; /embed has them",
+            "/embed_all": "this model gives one vector for each text and none for each token; use /embed",
+            "/embed_sparse": "this model gives dense vectors, not sparse ones; use /embed",
             "/rerank": "this model is not a re-ranker; /similarity compares texts by their vectors",
-            "/predict": "this model is not a classifier; /embed has its vectors",
+            "/predict": "this model is not a classifier; use /embed for vectors",
         }
         return {
             "/embed": embed,
@@ -208,15 +208,15 @@ class Tei:
             return texts
         prompts = self._service.spec.prompts
         if name not in prompts:
-            has = f"it has {', '.join(sorted(prompts))}" if prompts else "it was trained without any"
+            has = f"it has {', '.join(sorted(prompts))}" if prompts else "it has no prompts"
             message = f"prompt_name is {name!r:.60}, this model has no such prompt; {has}"
             raise ApiError("bad_field", message, param="prompt_name")
         if not isinstance(texts[0], str):
-            raise ApiError("bad_field", "prompt_name goes before texts, not token ids", param="prompt_name")
+            raise ApiError("bad_field", "prompt_name cannot be used with token ids", param="prompt_name")
         return [prompts[name] + text for text in texts]
 
     async def similarity(self, request: Request) -> Response:
-        """POST /similarity: the cosine of one text to each of several others."""
+        """POST /similarity: the cosines of one text with several others."""
         return await self._service.embed(request, self._read_similarity)
 
     def _read_similarity(self, body: bytes | bytearray) -> Work:
@@ -233,12 +233,12 @@ class Tei:
         return self._work(texts, asked.parameters or SimilarityParameters(), write)
 
     async def tokenize(self, request: Request) -> Response:
-        """POST /tokenize: with `inputs` as Text Embeddings Inference has it, with `input` in windows."""
+        """POST /tokenize: a body with `inputs` in TEI's form, one with `input` in our own."""
 
         def write(body: bytes | bytearray) -> bytes:
             try:
                 theirs = msgspec.json.decode(body, type=_WhichTokenize).inputs is not msgspec.UNSET
-            except msgspec.DecodeError:  # half of a surrogate pair; or the reader says what is wrong
+            except msgspec.DecodeError:  # half of a surrogate pair, or invalid JSON: `read` decides
                 theirs = b'"inputs"' in body
             if not theirs:
                 return self._openai.tokens(read(body, TokenizeInputRequest))
@@ -259,7 +259,7 @@ class Tei:
         return bytes(write_rows(b"", rows, b""))
 
     async def decode(self, request: Request) -> Response:
-        """POST /decode: the text that token ids stand for."""
+        """POST /decode: token ids to text."""
         return await self._service.offload_body(request, self._decode)
 
     def _decode(self, body: bytes | bytearray) -> bytes:
@@ -268,13 +268,13 @@ class Tei:
         for index, ids in enumerate(lists):
             if max(map(int, ids)) >= self._service.spec.vocab_size:
                 last = self._service.spec.vocab_size - 1
-                message = f"ids[{index}] holds an id over {last}, the last of this model"
+                message = f"ids[{index}] has an id over {last}, the last in this model's vocabulary"
                 raise ApiError("bad_token_ids", message, param="ids")
         return encode_json([self._tokenizer.decode(ids, asked.skip_special_tokens) for ids in lists])
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        """A copy of the embedder's tokenizer that cuts nothing."""
+        """A copy of the embedder's tokenizer without truncation."""
         tokenizer = Tokenizer.from_str(self._service.embedder._tokens._tokenizer.to_str())
         tokenizer.no_truncation()
         return tokenizer
@@ -302,12 +302,12 @@ class Tei:
         return json_answer(encode_json(about))
 
     async def refuse(self, why: str, _: Request) -> Response:
-        """Refuse what needs a model of another kind."""
+        """Refuse a URL that needs another kind of model. ApiError 400."""
         raise ApiError("unsupported", why)
 
 
 def _headers(found: Embedded) -> Mapping[str, str]:
-    """Return the headers of Text Embeddings Inference: milliseconds and counts."""
+    """Return TEI's headers: times in milliseconds, and counts."""
     names = {"tokenize": "tokenization", "queue": "queue", "inference": "inference"}
     phases = {
         f"x-{names[name]}-time": str(round(1000 * (ended - begun)))
@@ -324,7 +324,7 @@ def _headers(found: Embedded) -> Mapping[str, str]:
 
 
 def _valid(texts: list[str]) -> list[str]:
-    """Return the texts as the tokenizer takes them: half a surrogate pair is U+FFFD."""
+    """Return the texts with U+FFFD instead of half surrogate pairs, which the tokenizer refuses."""
     return [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
 
 

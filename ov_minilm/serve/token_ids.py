@@ -1,17 +1,17 @@
-"""Token ids as input, and of which vocabulary they are.
+"""Token ids as input: which vocabulary they belong to.
 
-A client may send ids of the model's own vocabulary, as OpenAI's API has it, or of cl100k, OpenAI's, because
-LangChain's OpenAIEmbeddings does so by default, whatever the model. Read in the wrong one they still give
-vectors, of other texts. What tells them apart, for all lists of a request together:
+A client may send ids of the model's own vocabulary, or of OpenAI's cl100k, as LangChain's OpenAIEmbeddings
+does by default for every model. Ids read with the wrong vocabulary give vectors of other texts. The rules,
+for all lists of a request together:
 
-- An id over 30,521, or one of the model's unused ids, is in no text of the model's vocabulary: cl100k.
-  Unused are 1..99 and 104..998, where cl100k has punctuation and the commonest words.
+- An id over 30,521, or one of the ids that the model's vocabulary leaves unused (1..99 and 104..998, where
+  cl100k has punctuation and the most frequent words): cl100k.
 - Lists that begin with 101 [CLS] and end with 102 [SEP], as the model's tokenizer makes them: native. In
-  cl100k, 101 is a byte that no UTF-8 text begins with.
-- A request that names a model of OpenAI's whose vocabulary is cl100k: cl100k. LangChain names one by default.
+  cl100k, 101 is a byte with which no UTF-8 text begins.
+- A request that names an OpenAI model whose vocabulary is cl100k: cl100k. LangChain names one by default.
 
-All this holds for the uncased vocabulary of BERT, which MiniLM and most of its relatives have. What none
-of it decides, as the ids of "hello world" under another model's name, is refused.
+The rules hold for BERT's uncased vocabulary, which MiniLM and most related models have. If no rule applies,
+as for the ids of "hello world" under another model's name, the request is refused.
 """
 
 from __future__ import annotations
@@ -38,17 +38,22 @@ PAD, CLS, SEP = 0, 101, 102
 HELLO_WORLD = [CLS, 7592, 2088, SEP]
 CL100K_MODELS = ("text-embedding-ada-002", "text-embedding-3-small", "text-embedding-3-large")
 RANKS = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
-WAY_OUT = (
-    "send text instead: LangChain's OpenAIEmbeddings does so with check_embedding_ctx_length=False; "
-    "or start the server with --token-ids native or --token-ids cl100k, to say which ids are meant"
+HOW_TO_FIX = (
+    "send text instead (LangChain's OpenAIEmbeddings: check_embedding_ctx_length=False), or start the server "
+    "with --token-ids native or --token-ids cl100k"
 )
 
 
 class TokenIdReader:
-    """Turns the token ids of requests into what the embedder takes, by one policy."""
+    """Turns the token ids of requests into texts or ids for the embedder, by one policy."""
 
     def __init__(self, policy: TokenIds, hello_world: Ids) -> None:
-        """Take what the model's tokenizer makes of "hello world": it tells whether `auto` knows its ids."""
+        """Make a reader.
+
+        Args:
+            policy: of `--token-ids`.
+            hello_world: the model's ids of "hello world", which show whether it has BERT's vocabulary.
+        """
         self._policy = policy
         self._known = list(hello_world) == HELLO_WORLD
         self._encoding: Encoding | None = None
@@ -57,9 +62,10 @@ class TokenIdReader:
             self._encoding = _load()
 
     def read(self, lists: list[list[int]], model: str | None) -> list[str] | list[list[int]]:
-        """Return texts, if the ids are of cl100k, else the ids; ApiError 400 if it is unclear."""
+        """Return texts if the ids are of cl100k, otherwise the ids; ApiError 400 if it is unclear."""
         if self._policy == "reject":
-            raise ApiError("bad_token_ids", f"this server takes no token ids; {WAY_OUT}", param="input")
+            message = f"this server does not accept token ids; {HOW_TO_FIX}"
+            raise ApiError("bad_token_ids", message, param="input")
         if self._policy == "cl100k" or (self._policy == "auto" and self._is_cl100k(lists, model)):
             return self._decode(lists)
         for index, ids in enumerate(lists):
@@ -70,7 +76,7 @@ class TokenIdReader:
         if not self._known:
             raise ApiError(
                 "bad_token_ids",
-                f"which vocabulary these token ids are of cannot be told; {WAY_OUT}",
+                f"the vocabulary of these token ids is unclear; {HOW_TO_FIX}",
                 param="input",
             )
         foreign = any(map(_foreign, lists))
@@ -81,7 +87,7 @@ class TokenIdReader:
             return True
         raise ApiError(
             "ambiguous_token_ids",
-            "input holds token ids that may be of this model's vocabulary or of OpenAI's cl100k; " + WAY_OUT,
+            "input has token ids that fit both this model's vocabulary and OpenAI's cl100k; " + HOW_TO_FIX,
             param="input",
         )
 
@@ -91,8 +97,8 @@ class TokenIdReader:
                 if not ranks_path().exists():
                     raise ApiError(
                         "cl100k_unavailable",
-                        "input holds token ids of OpenAI's cl100k, and this server has no ranks to read "
-                        f"them; {WAY_OUT}, which fetches the ranks once",
+                        "input has token ids of OpenAI's cl100k, and this server has not downloaded that "
+                        f"vocabulary; {HOW_TO_FIX}, which downloads it once",
                         param="input",
                     )
                 self._encoding = _load()
@@ -100,12 +106,12 @@ class TokenIdReader:
             return [self._encoding.decode_bytes(ids).decode("utf-8", "replace") for ids in lists]
         except KeyError as error:
             raise ApiError(
-                "bad_token_ids", f"input has an id that cl100k does not have: {error}", param="input"
+                "bad_token_ids", f"input has an id that is not in cl100k: {error}", param="input"
             ) from error
 
 
 def ranks_path() -> Path:
-    """Return where tiktoken keeps the ranks of cl100k, so that no request makes it fetch them."""
+    """Return the file in which tiktoken caches cl100k. It is checked so that no request downloads it."""
     folder = (
         os.environ.get("TIKTOKEN_CACHE_DIR")
         or os.environ.get("DATA_GYM_CACHE_DIR")
@@ -121,7 +127,7 @@ def _load() -> Encoding:
 
 
 def _foreign(ids: Ids) -> bool:
-    """Tell whether an id is in no text of the model's vocabulary."""
+    """Return whether an id occurs in no text of the model's vocabulary."""
     return any(PAD < one < 100 or 103 < one < 999 or one >= VOCABULARY for one in ids)
 
 
@@ -132,5 +138,5 @@ def _is_framed(ids: Ids) -> bool:
 def _check_native(ids: Ids, index: int) -> None:
     if PAD in ids:
         raise ApiError(
-            "bad_token_ids", f"input[{index}] holds [PAD], id 0; send ids without padding", param="input"
+            "bad_token_ids", f"input[{index}] has [PAD], id 0; send ids without padding", param="input"
         )

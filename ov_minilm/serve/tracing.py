@@ -1,6 +1,6 @@
-"""OpenTelemetry: a span for each request, with what it waited for inside; needs ov-minilm[tracing].
+"""OpenTelemetry: a span for each request, with spans of its phases inside; needs ov-minilm[tracing].
 
-Spans are made when a request is over, from times that are taken anyway: without tracing it costs nothing.
+Spans are made after the request, from times that are measured anyway, so tracing costs nothing when off.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ov_minilm.serve.access import Outcome
 
 
 class Tracing:
-    """Sends spans to a collector, in a thread of its own."""
+    """Sends spans to a collector, in a background thread."""
 
     def __init__(self, endpoint: str) -> None:
         """Take the base URL of OTLP over HTTP, as in http://127.0.0.1:4318."""
@@ -28,9 +28,9 @@ class Tracing:
         self._tracer = self._provider.get_tracer("ov_minilm")
 
     def write(self, scope: Scope, started: float, status: int, request_id: str, outcome: Outcome) -> None:
-        """Record a request that began at `started` of time.perf_counter() and ends now."""
+        """Record a request that began at `started`, in seconds of time.perf_counter(), and ends now."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        epoch = time.time_ns() - time.perf_counter_ns()  # from one clock to the other
+        epoch = time.time_ns() - time.perf_counter_ns()  # the difference between the two clocks
 
         def at(seconds: float) -> int:
             return epoch + int(1e9 * seconds)
@@ -58,5 +58,5 @@ class Tracing:
         span.end()
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining spans."""
         self._provider.shutdown()

@@ -1,4 +1,4 @@
-"""The server in a worker: it shares sockets with other workers, and reports to its parent."""
+"""The server in a worker process: shares sockets with other workers and reports to its parent."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ov_minilm.serve.server import ReloadKeys, Server
 from ov_minilm.serve.service import Service
 from ov_minilm.serve.workers import Link
 
-UPDATE_TICKS = 10  # of uvicorn, of 0.1 s each, after which metrics are brought up to date
-YIELD_S = 0.005  # for a worker with fewer connections to take the next one
+UPDATE_TICKS = 10  # ticks of uvicorn, 0.1 s each, between two updates of the metrics
+YIELD_S = 0.005  # time in which a worker with fewer connections may accept the next one
 
 log = logging.getLogger("ov_minilm.serve")
 
 
 class WorkerServer(Server):
-    """Takes connections one by one: one that took all that wait would leave other workers without any."""
+    """Accepts one connection at a time, so that connections spread evenly over the workers."""
 
     def __init__(
         self,
@@ -34,12 +34,12 @@ class WorkerServer(Server):
         self._connecting: set[asyncio.Task[object]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start without the event loop's own servers: connections are accepted here."""
+        """Start without uvicorn's own listeners: connections are accepted here."""
         del sockets
         await super().startup([])
 
     def report_ready(self) -> None:
-        """Accept connections, and tell the parent, which logs it when all workers do."""
+        """Accept connections, and tell the parent, which logs it when all workers are ready."""
         for listener in self.listeners:
             listener.setblocking(False)
             listener.listen(self.config.backlog)
@@ -53,7 +53,7 @@ class WorkerServer(Server):
             asyncio.get_running_loop().add_reader(listener, self._accept_or_yield, listener)
 
     def _accept_or_yield(self, listener: socket.socket) -> None:
-        """Accept a connection, unless others have fewer: those get a moment to take it."""
+        """Accept a connection; if another worker has fewer, wait YIELD_S so that it can."""
         if not self._link.has_most_connections():
             self._accept(listener)
             return
@@ -63,10 +63,10 @@ class WorkerServer(Server):
         loop.call_later(YIELD_S, self._listen, listener)
 
     def _accept(self, listener: socket.socket) -> bool:
-        """Accept a connection if there still is one."""
+        """Accept a connection; return False if none is left."""
         try:
             connection, _ = listener.accept()
-        except OSError:  # another worker was faster, or the client left, or the listener is closed
+        except OSError:  # another worker was faster, the client disconnected, or the listener is closed
             return False
         connection.setblocking(False)
         loop = asyncio.get_running_loop()
@@ -88,18 +88,18 @@ class WorkerServer(Server):
 
     def _leave_with_parent(self) -> None:
         asyncio.get_running_loop().remove_reader(self._link.parent)
-        log.error("the parent process is gone: answering what has come, then ending")
+        log.error("the parent process has ended: answering the requests already received, then stopping")
         self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Tell what the other workers should know."""
+        """Publish the number of connections, and every UPDATE_TICKS the metrics."""
         self._count()
         if counter % UPDATE_TICKS == 0:
             self._service.metrics.update()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take in the connections that the kernel holds, and end as any server does."""
+        """Accept the connections in the kernel's backlog, then shut down as Server does."""
         for listener in self.listeners:
             asyncio.get_running_loop().remove_reader(listener)
             while self._accept(listener):
@@ -108,9 +108,9 @@ class WorkerServer(Server):
         await super().shutdown(sockets)
 
     def report_signal(self, number: int) -> None:
-        """Log nothing: the parent did, and passed it on."""
+        """Log nothing: the parent has logged the signal."""
 
     def report_work(self) -> None:
-        """Tell the parent what was done."""
+        """Send the parent the counts of requests, texts and tokens."""
         self._service.metrics.update()
         self._link.report_work(*self.work_done())

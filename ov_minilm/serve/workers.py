@@ -1,8 +1,9 @@
-"""Several server processes behind the same sockets: forked, watched, started again, and ended together.
+"""Several server processes that share sockets: forked, supervised, restarted, and stopped together.
 
-The parent imports what the workers need, copies the weights and forks: what it has is in memory once. It
-never uses OpenVINO itself, which works in no fork of a process that did. uvicorn's own supervisor is not
-used: it starts new interpreters, which share nothing, and takes neither our Server nor a second signal.
+The parent imports what the workers need, copies the weights and forks, so all of that is in memory once. It
+never uses OpenVINO itself, which does not work in the fork of a process that used it. uvicorn's own
+supervisor is not used: it starts new interpreters, which share no memory, and it supports neither our Server
+nor a second signal.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ RESTART_DELAY_S = 1.0  # after a worker that died before it was ready
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where processes keep counts that are summed
 
+STOPPING = "signal %d: answering the requests already received, then stopping"
 STOPPED = "stopped after %d s: %d requests, %d texts and %d tokens embedded"
 
 log = logging.getLogger("ov_minilm.serve")
@@ -41,32 +43,32 @@ log = logging.getLogger("ov_minilm.serve")
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a worker has of its parent."""
+    """A worker's connection to its parent and to the other workers."""
 
     number: int  # of the worker, from 0
     cpus: frozenset[int]  # to run on
-    parent: int  # a file descriptor that is at its end when the parent is gone
-    _connections: memoryview  # for each worker, 0 until it is ready, then 1 more than it has
+    parent: int  # a file descriptor that reaches end of file when the parent has ended
+    _connections: memoryview  # for each worker: 0 until it is ready, then 1 + its open connections
     _pipe: Connection
 
     def report_connections(self, count: int) -> None:
-        """Tell the other workers that this one is ready, and how many connections it has."""
+        """Tell the other workers that this one is ready and how many connections it has."""
         self._connections[self.number] = count + 1
 
     def has_most_connections(self) -> bool:
-        """Tell whether a worker that is ready has fewer connections than this one."""
+        """Return whether another ready worker has fewer connections than this one."""
         return any(0 < count < self._connections[self.number] for count in self._connections)
 
     def report_ready(self, line: str) -> None:
-        """Tell the parent that this worker answers, and where."""
+        """Send the parent this worker's line for the log: it is ready."""
         self._pipe.send(line)
 
     def report_work(self, requests: int, texts: int, tokens: int) -> None:
-        """Tell the parent at the end what was done."""
+        """Send the parent the counts for its last line of the log."""
         self._pipe.send((requests, texts, tokens))
 
     def all_ready(self) -> bool:
-        """Tell whether every worker answers."""
+        """Return whether every worker is ready."""
         return all(self._connections)
 
 
@@ -74,12 +76,12 @@ class Link:
 class _Worker:
     number: int
     process: ForkProcess
-    pipe: Connection  # at its end when the process is gone
+    pipe: Connection  # reaches end of file when the process has ended
     ready: bool = False
 
 
 class Supervisor:
-    """Keeps one worker for each set of CPUs until a signal ends it."""
+    """Keeps one worker running for each set of CPUs until a signal."""
 
     def __init__(
         self,
@@ -88,29 +90,29 @@ class Supervisor:
         listeners: list[socket.socket],
         on_hangup: Callable[[], bool] | None,
     ) -> None:
-        """Make ready; `run` forks.
+        """Prepare; `run` forks.
 
         Args:
             cpu_sets: the CPUs of each worker.
-            work: what a worker does until SIGTERM; it raises SystemExit if it cannot start.
-            listeners: sockets that the workers accept from, closed here at the end.
-            on_hangup: called at SIGHUP, which goes on to the workers if it returns true.
+            work: runs in each worker until SIGTERM; raises SystemExit if it cannot start.
+            listeners: sockets that the workers accept from; closed here at shutdown.
+            on_hangup: called at SIGHUP; if it returns true, the workers get the signal too.
         """
         self._cpu_sets = cpu_sets
         self._work = work
         self._listeners = listeners
         self._on_hangup = on_hangup
-        shared = mmap.mmap(-1, 4 * len(cpu_sets))  # with all that are forked
+        shared = mmap.mmap(-1, 4 * len(cpu_sets))  # shared with all forked workers
         self._connections = memoryview(shared).cast("I")
         self._parent_end, self._keep_open = os.pipe()
         self._workers: dict[Connection, _Worker] = {}
-        self._started = False  # all were ready once
+        self._started = False  # every worker has been ready
         self._ending = False
         self._failed = 0  # exit code of a worker that could not start
         self._totals = (0, 0, 0)
 
     def run(self) -> int:
-        """Run until a signal ends it; return 0, or the exit code of a worker that could not start."""
+        """Run until a signal. Return 0, or the exit code of a worker that could not start."""
         began = time.monotonic()
         gc.collect()
         gc.freeze()  # a collection would write to pages that the workers share
@@ -130,7 +132,7 @@ class Supervisor:
 
     @contextmanager
     def _noting_signals(self) -> Iterator[socket.socket]:
-        """Yield a socket from which the numbers of signals that come can be read."""
+        """Yield a socket that delivers the numbers of the signals received."""
         woken, wake = socket.socketpair()
         with woken, wake:
             wake.setblocking(False)
@@ -141,7 +143,7 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
 
     def _start(self, number: int) -> None:
-        """Fork a worker; no signal comes before it has handlers of its own."""
+        """Fork a worker, with signals blocked until it has its own handlers."""
         receiver, sender = multiprocessing.Pipe(duplex=False)
         link = Link(number, self._cpu_sets[number], self._parent_end, self._connections, sender)
         process = multiprocessing.get_context("fork").Process(target=self._run_worker, args=(link,))
@@ -165,7 +167,7 @@ class Supervisor:
         self._work(link)
 
     def _listen(self, worker: _Worker) -> None:
-        """Take what a worker says: it is ready, it did so much, or nothing any more."""
+        """Handle a worker's message: its counts, its line when ready, or end of file when it has ended."""
         try:
             said: Any = worker.pipe.recv()
         except EOFError:
@@ -176,20 +178,20 @@ class Supervisor:
             return
         worker.ready = True
         if self._started:
-            log.info("worker %d is process %d now, and ready", worker.number + 1, worker.process.pid)
+            log.info("worker %d is ready again, as process %d", worker.number + 1, worker.process.pid)
         elif all(self._connections):
             self._started = True
             log.info("%s, in each of %d workers", said, len(self._cpu_sets))
 
     def _replace(self, worker: _Worker) -> None:
-        """Start another worker for one that ended, unless all are to end, or it could not start."""
+        """Replace a worker that ended, unless the server shuts down or workers cannot start."""
         from prometheus_client.multiprocess import mark_process_dead
 
         del self._workers[worker.pipe]
         worker.pipe.close()
         worker.process.join()
         self._connections[worker.number] = 0
-        # Its gauges; what it counted stays.
+        # Removes its gauges; its counters stay.
         mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]
         if self._ending:
             return
@@ -201,18 +203,18 @@ class Supervisor:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         log.error("worker %d (process %d) %s; starting another", worker.number + 1, worker.process.pid, how)
         if not worker.ready:
-            time.sleep(RESTART_DELAY_S)  # no busy loop of workers that die; signals are read after it
+            time.sleep(RESTART_DELAY_S)  # avoids a busy loop; signals are handled after it
         self._start(worker.number)
 
     def _pass_on(self, number: int) -> None:
         if number != signal.SIGHUP:
-            log.info("signal %d: answering what has come, then ending", number)
+            log.info(STOPPING, number)
             self._end()
         elif self._on_hangup is not None and self._on_hangup():
             self._send(signal.SIGHUP)
 
     def _end(self) -> None:
-        """Tell the workers to end, or to hurry if they were told before."""
+        """Send the workers SIGTERM: the first shuts them down, the second without waiting."""
         self._ending = True
         for listener in self._listeners:
             listener.close()
@@ -227,22 +229,25 @@ class Supervisor:
 def split_cpus(
     count: int, threads: int, topology: Path = Path("/sys/devices/system/cpu")
 ) -> list[frozenset[int]]:
-    """Share the CPUs of this process among workers: threads of one core, and cores of one chip, together.
+    """Split the CPUs of this process among workers: hyper-threads of a core, and cores of a socket, together.
+
+    Args:
+        count: of workers.
+        threads: that all workers may use together.
+        topology: the folder in which Linux describes its CPUs.
 
     Raises:
         ValueError: there are more workers than CPUs or threads.
     """
     allowed = os.sched_getaffinity(0)
-    if count > min(len(allowed), threads):
-        raise ValueError(
-            f"{count} workers, but {min(len(allowed), threads)} CPUs are granted: at most one for each"
-        )
+    if count > (most := min(len(allowed), threads)):
+        raise ValueError(f"{count} workers, but {most} CPUs are available: pass --workers {most} or fewer")
 
     def place(cpu: int) -> tuple[int, ...]:
         names = ("physical_package_id", "core_id")
         try:
             return *(int((topology / f"cpu{cpu}/topology/{name}").read_text()) for name in names), cpu
-        except OSError:  # a container may hide it
+        except OSError:  # hidden by some containers
             return 0, cpu, cpu
 
     ordered = sorted(allowed, key=place)
@@ -252,7 +257,7 @@ def split_cpus(
 
 @contextmanager
 def summing_metrics() -> Iterator[None]:
-    """Have processes that are forked from here on sum their metrics, in files that are kept in memory."""
+    """Let processes forked within this context share their metrics, through files in memory."""
     from prometheus_client import values
 
     memory = "/dev/shm"  # noqa: S108  # the folder in it has a name of its own, for this user alone
@@ -260,19 +265,19 @@ def summing_metrics() -> Iterator[None]:
         prefix="ov_minilm-", dir=memory if os.access(memory, os.W_OK) else None
     ) as folder:
         os.environ[METRICS_FOLDER] = folder
-        # Else what was right when it was imported.
+        # Otherwise prometheus_client keeps what it chose when it was imported.
         values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
         yield
 
 
 def check_system() -> None:
-    """Refuse systems on which a process cannot safely be forked. ValueError."""
+    """Raise ValueError on systems other than Linux, where a process cannot safely be forked."""
     if sys.platform != "linux":
-        raise ValueError("--workers needs Linux; start several servers on ports of their own, behind a proxy")
+        raise ValueError("--workers needs Linux; start several servers on different ports behind a proxy")
 
 
 def share_weights(folder: Path) -> None:
-    """Copy an artefact's weights into memory that processes share which are forked from here on."""
-    from ov_minilm.runtime.weights import shared_copy  # it imports OpenVINO, which only this option needs
+    """Copy an artefact's weights into memory that is shared with processes forked afterwards."""
+    from ov_minilm.runtime.weights import shared_copy  # imports OpenVINO, which only --workers needs here
 
     shared_copy(folder / WEIGHTS)

@@ -315,7 +315,7 @@ class Case:
             raise Finding(f"{len(rest)} rows were lost, the first of them {rest[0]}")
 
     def _lossy(self) -> bool:
-        """Tell whether a value may be one that JSON cannot say: then its row is bad by the stated rule."""
+        """Return whether a value may be one that JSON cannot say: then its row is bad by the stated rule."""
         return bool(self.keep) and any(made.name.lower().endswith((".parquet", ".pq")) for made in self.files)
 
     def _same(self, row: Row, got: Row) -> bool:

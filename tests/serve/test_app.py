@@ -69,7 +69,7 @@ def test_dimensions_are_the_first_ones_of_unit_length(app: ASGIApp, shipped: Emb
 
     assert np.array_equal(shrink(shipped.encode("a"), 8), answer.vectors[0])
     assert (400, "dimensions") == (refused.status, refused.json["error"]["param"])
-    assert "dimensions is 385, this model has 384" == refused.json["error"]["message"]
+    assert "dimensions is 385; send 1 to 384" == refused.json["error"]["message"]
 
 
 def test_native_ids_give_the_vectors_of_their_text(app: ASGIApp, shipped: Embedder) -> None:
@@ -440,7 +440,7 @@ def test_urls_that_clients_make_are_answered(app: ASGIApp, path: str) -> None:
         ("/api/v1/embeddings", "but /v1/embeddings: set the base URL of the client to http://host:80/v1"),
         (
             "/v1/chat/completions",
-            "the base URL is http://host:80/v1 for OpenAI's clients, else http://host:80",
+            "OpenAI clients use the base URL http://host:80/v1, others http://host:80",
         ),
     ],
 )

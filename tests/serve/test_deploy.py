@@ -67,7 +67,7 @@ def started(url: str, *arguments: str | Path) -> Iterator[subprocess.Popen[bytes
 
 
 def answers(url: str) -> bool:
-    """Tell whether a URL answers with 200."""
+    """Return whether a URL answers with 200."""
     try:
         with urllib.request.urlopen(url, timeout=5):  # noqa: S310  # our own server
             return True

@@ -86,7 +86,7 @@ def test_a_full_house_says_so_at_once() -> None:
 
     with admission.request():
         assert 1 == admission.requests
-        with pytest.raises(ApiError, match="1 requests are waiting") as refused, admission.request():
+        with pytest.raises(ApiError, match="1 requests are in progress") as refused, admission.request():
             pass
     with admission.request():
         pass
@@ -117,7 +117,7 @@ def test_indexers_do_not_lock_out_small_requests() -> None:
 
     with admission.budget(33).queued(8 * INITIAL_TOKENS_PER_S):
         admission.budget(32).check()
-        with pytest.raises(ApiError, match="524288 may") as refused:
+        with pytest.raises(ApiError, match="at most 524288 tokens") as refused:
             admission.budget(33).check()
         assert 8 * INITIAL_TOKENS_PER_S == admission.tokens
 
@@ -186,7 +186,7 @@ def test_bodies_are_bounded_together() -> None:
         first.take(7000)
         with admission.request() as second:
             second.take(1000)
-            with pytest.raises(ApiError, match="8000 bytes of other requests are in work") as refused:
+            with pytest.raises(ApiError, match="8000 bytes of other requests are in progress") as refused:
                 second.take(1)
         second.take(0)
         assert 7000 == admission.body_bytes

@@ -154,8 +154,8 @@ def test_what_there_is(app: ASGIApp) -> None:
         ("POST", "/api/chat", {"model": "all-minilm"}, 400, "cannot generate text"),
         ("POST", "/api/pull", {"model": "llama3"}, 501, "cannot pull"),
         ("DELETE", "/api/delete", {"model": "all-minilm"}, 501, "cannot pull, change or remove"),
-        ("GET", "/api/embed", b"", 405, "GET is not for /api/embed"),
-        ("GET", "/api/nothing", b"", 404, "there is no '/api/nothing'"),
+        ("GET", "/api/embed", b"", 405, "/api/embed does not accept GET"),
+        ("GET", "/api/nothing", b"", 404, "'/api/nothing' does not exist"),
     ],
 )
 def test_errors_are_its_own(app: ASGIApp, method: str, path: str, body: Any, status: int, said: str) -> None:

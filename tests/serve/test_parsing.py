@@ -32,7 +32,7 @@ def test_null_is_absent_and_unknown_fields_are_ignored() -> None:
         (b"\xff\xfe", None, "not valid JSON"),
         (b'{"input": "a"} x', None, "not valid JSON"),
         (b'{"input": "\xff"}', None, "not valid JSON"),
-        (b'{"input": NaN}', None, "NaN is no JSON"),
+        (b'{"input": NaN}', None, "NaN is not JSON"),
         (b'{"x": ' + b"[" * 100_000, None, "recursion"),
         (b'{"input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", None, "not valid JSON"),
         (b'{"input": {"a": 1}, x', None, "not valid JSON"),
@@ -123,7 +123,7 @@ def test_every_form_of_input_is_a_list(value: Any, expected: Any) -> None:
         (["a", 1], None, "mixes numbers and texts"),
         (["a", [1]], None, "mixes lists and texts"),
         (["a"] * 3, "array_above_max_length", "3 entries, this server takes 2"),
-        ([7] * 600_000, "max_tokens_per_request", "600000 tokens or more, a request may have 524288"),
+        ([7] * 600_000, "max_tokens_per_request", "at least 600000 tokens; send at most 524288"),
     ],
 )
 def test_input_that_is_no_input(value: Any, code: str | None, said: str) -> None:

@@ -73,7 +73,7 @@ PIPE = _request(b'{"input": "a"}', "x-request-id: 1") + _request(b"{", "x-reques
         (b"GET / HTTP/9.9\r\n\r\n", "400", '"code":null'),
         (b"\x00" * 100, "400", '"type":"invalid_request_error"'),
         (b"GET / HTTP/1.1\r\nx-filler: " + b"a" * 70_000, "400", "over 65536 bytes"),
-        (_request(b'{"input": "' + b"a" * 200_000 + b'"}', CLOSE), "413", "over the 100000 bytes"),
+        (_request(b'{"input": "' + b"a" * 200_000 + b'"}', CLOSE), "413", "larger than 100000 bytes"),
         ((REFUSED + b"a" * 90_000) * 3 + ASK, "415 415 415 200", ""),
         (PIPE, "200 400", "x-request-id: 2"),
     ],
@@ -172,7 +172,7 @@ def test_ready_is_one_line(server: Running) -> None:
         (["--model", "."], 2, "manifest.json: not found"),
         (["--truncate", "end", "--auto-truncate", "false"], 2, "pass one"),
         (["--api-key", ""], 2, "API key is empty"),
-        (["--api-key-file", "empty"], 2, "no key in it"),
+        (["--api-key-file", "empty"], 2, "has no key"),
         (["--token-ids", "gpt"], 2, "is not one of"),
         (["--device", "GPU.9"], 2, "this machine has"),
         (["--max-batch-tokens", "100"], 2, "one text may have 256"),
@@ -267,7 +267,7 @@ def test_what_an_operator_should_know_is_said() -> None:
     text = "".join(server.lines)
     assert "WARNING the environment variable OV_MINILM_THREDS has no effect" in text
     assert "did you mean OV_MINILM_THREADS?" in text
-    assert "WARNING without --api-key everybody who can reach 0.0.0.0 may use this server" in text
+    assert "WARNING no API key is set: everybody who can reach 0.0.0.0 can use this server" in text
     assert re.search(r"INFO stopped after \d+ s: 1 requests, 0 texts and 0 tokens embedded\n$", text)
 
 

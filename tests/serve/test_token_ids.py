@@ -46,8 +46,8 @@ def test_auto_tells_vocabularies_apart(
 @pytest.mark.parametrize(
     ("policy", "lists", "model", "said"),
     [
-        ("reject", [NATIVE], OURS, "takes no token ids"),
-        ("auto", [HELLO], OURS, "may be of this model's vocabulary or of OpenAI's"),
+        ("reject", [NATIVE], OURS, "does not accept token ids"),
+        ("auto", [HELLO], OURS, "fit both this model's vocabulary and OpenAI's"),
         ("auto", [HELLO], None, "may be of"),
         ("auto", [[7592, 2088]], OURS, "may be of"),
         ("auto", [NATIVE, HELLO], OURS, "may be of"),
@@ -71,7 +71,7 @@ def test_what_is_unclear_is_refused(
 
 def test_another_vocabulary_is_not_guessed_about() -> None:
     """With a model whose tokenizer is another, `auto` takes no ids; told what they are, it does."""
-    with pytest.raises(ApiError, match="cannot be told"):
+    with pytest.raises(ApiError, match="vocabulary of these token ids is unclear"):
         TokenIdReader("auto", [1, 5, 6, 2]).read([[791, 8415, 13]], OURS)
 
     assert [[791, 8415, 13]] == TokenIdReader("native", [1, 5, 6, 2]).read([[791, 8415, 13]], OURS)

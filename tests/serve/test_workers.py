@@ -117,7 +117,7 @@ def test_a_worker_that_is_killed(shipped: Embedder, tmp_path: Path) -> None:
 
     text = "".join(server.lines)
     assert f"worker 1 (process {first}) was killed by SIGKILL; starting another" in text
-    assert f"worker 1 is process {fresh} now, and ready" in text
+    assert f"worker 1 is ready again, as process {fresh}" in text
     assert re.search(
         r"stopped after \d+ s: \d+ requests, \d+ texts and \d+ tokens embedded", server.lines[-1]
     )
@@ -143,22 +143,25 @@ def test_the_weights_are_in_memory_once() -> None:
 
 
 def test_workers_leave_with_their_parent() -> None:
-    """Kill -9 of the parent: the workers answer what has come and end, and the port is free."""
+    """Kill -9 of the parent: the workers answer the requests received and stop, and the port is free."""
     with running("--workers", "2") as server:
         workers = _workers(server)
         server.process.kill()
         server.process.wait()
         until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in workers), 20)
 
-    assert 2 == sum("the parent process is gone" in line for line in server.lines)
+    assert 2 == sum("the parent process has ended" in line for line in server.lines)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--workers", "9999"], f"9999 workers, but {CPUS} CPUs are granted: at most one for each"),
-        (["--workers", "2", "--threads", "1"], "2 workers, but 1 CPUs are granted"),
-        (["--workers", "2", "--memory-mb", "20"], "of 20 MB the server itself takes 65"),
+        (
+            ["--workers", "9999"],
+            f"9999 workers, but {CPUS} CPUs are available: pass --workers {CPUS} or fewer",
+        ),
+        (["--workers", "2", "--threads", "1"], "2 workers, but 1 CPUs are available"),
+        (["--workers", "2", "--memory-mb", "20"], "--memory-mb 20, of which each server process needs 65"),
         (["--workers", "2", "--device", "GPU.9"], "this machine has"),
     ],
 )
