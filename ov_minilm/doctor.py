@@ -1,7 +1,7 @@
-"""What to expect of this machine, what is wrong with it, and what to do about it.
+"""Check a machine: speed, memory and right vectors; what is wrong, and how to fix it.
 
-OpenVINO works in a process of its own here: where it dies of a signal, as it can while it compiles, that is
-a finding and not the end. The child writes each finding as a line of JSON as soon as it has it.
+OpenVINO runs in a child process: if it crashes, as it can while it compiles, the crash is a finding and the
+report goes on. The child prints each finding as a line of JSON as soon as it has it.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
     from ov_minilm.runtime.embedder import Embedder
     from ov_minilm.runtime.plan import Kernels
 
-CHILD_TIMEOUT_S = 300  # seconds for the child; some kernels never return
-SHORT, ROUNDS, CALLS = 128, 5, 40  # texts a round, rounds, and calls with one text, for each way to run
-SERVER_MB = 65  # of `serve` under load, beside what an embedder takes
-LIMIT_SHARE = 0.9  # of a container's memory: what a process may take of it
-UNLIMITED = 1 << 60  # bytes and more: how cgroup v1 says so
-SLOWER = 0.9  # of the other way's speed: what is chosen should not be under this
+CHILD_TIMEOUT_S = 300  # some kernels never return
+TEXTS_PER_ROUND, ROUNDS, SINGLE_CALLS = 128, 5, 40  # of the speed test, for each configuration
+SERVER_MB = 65  # memory of `serve` under load, without its embedder
+LIMIT_SHARE = 0.9  # of a container's memory that a process should use at most
+UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes a number of this size or more for "no limit"
+MIN_SPEED_RATIO = 0.9  # of the chosen configuration to the fastest one, below which the report says so
 
-KERNELS = {  # how an INT8 layer runs, by the name of its kernel; the first that fits
+KERNELS = {  # part of the name of an INT8 layer's kernel -> instruction set; the first that fits
     "amx": "AMX",
     "brgemm_avx512": "AVX-512 VNNI",
     "brgemm_avx2": "AVX-VNNI",
-    "": "AVX2, for want of VNNI",
+    "": "AVX2 (no VNNI)",
 }
 
 
@@ -60,16 +60,21 @@ class Finding:
 
 
 def examine(options: Mapping[str, Any], *, reference: Path | None = None) -> list[Finding]:
-    """Look at everything; `options` are those of Embedder.open, `reference` an FP32 artefact to race."""
+    """Return the findings of all checks, in the order of the report.
+
+    Args:
+        options: of Embedder.open.
+        reference: an FP32 artefact to compare the speed with.
+    """
     found = [_threads(options.get("threads"))]
     found += _in_a_child("probe", options, reference)
-    if found[-1].topic == "speed":  # nothing went wrong before
+    if found[-1].topic == "speed":  # the last check of the first child was reached
         found += _in_a_child("probe_memory", options, reference)
     return found
 
 
 def _threads(asked: int | None) -> Finding:
-    """Compare the threads that will run with the CPUs that the affinity mask and the quota leave."""
+    """Compare the number of threads with the CPUs that the affinity mask and the cgroup quota allow."""
     granted, there = cpus.granted(), os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     try:
@@ -79,18 +84,20 @@ def _threads(asked: int | None) -> Finding:
     facts = {"granted": granted, "cpus": there, "running": running, "load": round(load, 2)}
     text = f"{running} of {there} CPUs"
     if running > granted:
-        fix = f"ask for threads={granted}, or grant the container more"
-        return Finding("threads", "wrong", f"{running} asked for, {granted} granted", fix, facts)
+        fix = f"pass threads={granted}, or give the container more CPUs"
+        return Finding("threads", "wrong", f"{running} threads for {granted} CPUs", fix, facts)
     if granted < there:
-        text += "; the affinity mask or the cgroup quota grants no more"
+        text += "; the affinity mask or the cgroup quota allows no more"
     if load > there:
-        fix = "expect more than the figures below once the machine is quiet"
-        return Finding("threads", "note", f"{text}; others use them too, load {load:.1f}", fix, facts)
+        fix = "run again when the machine is idle: the speed below is too low"
+        return Finding(
+            "threads", "note", f"{text}; other processes use them too, load {load:.1f}", fix, facts
+        )
     return Finding("threads", "ok", text, facts=facts)
 
 
 def _cache(folder: Path) -> Finding:
-    """Try to write into the cache, and read every model in it."""
+    """Check that the cache can be written, and the checksum of every model in it."""
     from ov_minilm.runtime.cache import SUFFIX, is_whole
 
     kept = [path for path in folder.rglob(f"*{SUFFIX}") if path.is_file()]
@@ -101,8 +108,8 @@ def _cache(folder: Path) -> Finding:
         return Finding(
             "cache",
             "wrong",
-            f"{len(damaged)} of {len(kept)} models are not what was written: {damaged[0].name}",
-            f"delete {folder}; look at the disk if this comes back",
+            f"{len(damaged)} of {len(kept)} models are damaged: {damaged[0].name}",
+            f"delete {folder}; check the disk if it happens again",
             facts,
         )
     probe = folder / ".doctor"
@@ -112,10 +119,10 @@ def _cache(folder: Path) -> Finding:
             file.write(bytes(1 << 20))
         probe.unlink()
     except OSError as error:
-        fix = "name a folder that this user can write, on a disk with room for 200 MB"
+        fix = "use a folder that this user can write, on a disk with 200 MB free"
         return Finding("cache", "wrong", f"{folder} cannot be written ({error.strerror})", fix, facts)
     return Finding(
-        "cache", "ok", f"{folder}: {len(kept)} models, {size / 1e6:.0f} MB, all whole", facts=facts
+        "cache", "ok", f"{folder}: {len(kept)} models, {size / 1e6:.0f} MB, none damaged", facts=facts
     )
 
 
@@ -138,7 +145,7 @@ def _in_a_child(function: str, options: Mapping[str, Any], reference: Path | Non
         except subprocess.TimeoutExpired:
             child.kill()
             out, err = child.communicate()
-            err = f"nothing for {CHILD_TIMEOUT_S} s\n"
+            err = f"no result within {CHILD_TIMEOUT_S} s\n"
     found = [Finding(**json.loads(line)) for line in out.splitlines()]
     if child.returncode != 0:
         found.append(_death(child.returncode, err, found))
@@ -146,28 +153,30 @@ def _in_a_child(function: str, options: Mapping[str, Any], reference: Path | Non
 
 
 def _death(code: int, err: str, found: Sequence[Finding]) -> Finding:
-    """Say how the child ended, and after what."""
+    """Return the finding about a child that crashed or failed."""
     after = f"after {found[-1].topic}" if found else "at its start"
     last = (err.strip().splitlines() or [""])[-1]
-    if code < 0 and not last.startswith("nothing for"):
+    if code < 0 and not last.startswith("no result"):
         name = signal.Signals(-code).name
         fix = "set ONEDNN_MAX_CPU_ISA=AVX2 and try again, or install another version of openvino"
-        return Finding("openvino", "wrong", f"died of {name} {after}", fix, {"signal": name})
-    return Finding("openvino", "wrong", f"failed {after}: {last}", "see the message; reinstall ov-minilm")
+        return Finding("openvino", "wrong", f"crashed with {name} {after}", fix, {"signal": name})
+    return Finding(
+        "openvino", "wrong", f"failed {after}: {last}", "reinstall ov-minilm, or report the message"
+    )
 
 
 def probe(arguments: str) -> None:
-    """Print the findings of `examine` that need OpenVINO, as lines of JSON. Runs in a process of its own."""
+    """Print the findings of `examine` that need OpenVINO, as lines of JSON. Runs in a child process."""
     given = json.loads(arguments)
-    warnings.simplefilter("ignore", CacheWarning)  # what is wrong with it was found before
+    warnings.simplefilter("ignore", CacheWarning)  # the check of the cache reports it
     for finding in _probe(given["options"], given["reference"]):
-        print(json.dumps(asdict(finding)), flush=True)  # noqa: T201  # the way to the parent
+        print(json.dumps(asdict(finding)), flush=True)  # noqa: T201  # read by the parent
 
 
 def _probe(options: dict[str, Any], reference: str | None) -> Iterator[Finding]:
     from ov_minilm.artefact.location import find_model
     from ov_minilm.artefact.manifest import Manifest
-    from ov_minilm.runtime.embedder import Embedder  # not at the top: OpenVINO may die of being imported
+    from ov_minilm.runtime.embedder import Embedder  # not at the top: importing OpenVINO may crash
     from ov_minilm.runtime.engine import survey
 
     if options["cache_dir"] is not None:
@@ -195,14 +204,14 @@ def _probe(options: dict[str, Any], reference: str | None) -> Iterator[Finding]:
         try:
             mine = stack.enter_context(Embedder.open(**options))
         except (OvMiniLMError, ValueError) as error:
-            yield Finding("plan", "wrong", str(error), "choose an option that this machine has")
+            yield Finding("plan", "wrong", str(error), "change the option that the message names")
             return
         info = mine.info
         yield Finding(
             "plan",
             "ok",
             f"{info.device}, {info.weights} {info.lowering}, {info.precision} "
-            f"(over {LONG_TEXT_TOKENS} tokens {info.long_precision}), {info.threads} threads",
+            f"({info.long_precision} for texts over {LONG_TEXT_TOKENS} tokens), {info.threads} threads",
             facts=info.as_dict(),
         )
         yield _golden(mine)
@@ -217,7 +226,7 @@ def _probe(options: dict[str, Any], reference: str | None) -> Iterator[Finding]:
 
 
 def _versions(openvino: str) -> Finding:
-    """Name what is installed."""
+    """Return the installed versions and the system."""
     system = f"{platform.system()} {platform.machine()}"
     facts = {"ov-minilm": __version__, "openvino": openvino, "python": platform.python_version()}
     text = ", ".join(f"{name} {number}" for name, number in facts.items())
@@ -225,40 +234,40 @@ def _versions(openvino: str) -> Finding:
 
 
 def _cpu(kernels: Kernels) -> Finding:
-    """Say which instruction sets OpenVINO's kernels use, and whether something holds them back."""
+    """Return the instruction sets that OpenVINO's kernels use, and whether a variable limits them."""
     family = next(what for part, what in KERNELS.items() if part in kernels.int8)
     bf16 = "BF16 native" if kernels.native_bf16 else "no BF16"
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL")
     facts = asdict(kernels) | {"family": family, "native_bf16": kernels.native_bf16, "limit": limit}
     text = f"INT8 on {family} ({kernels.int8}), {bf16}"
     if limit not in ("ALL", "DEFAULT"):
-        fix = "unset it, if this CPU has more and nothing crashes"
+        fix = "unset it if this CPU supports more and nothing crashes"
         return Finding("cpu", "note", f"{text}; ONEDNN_MAX_CPU_ISA={limit} is set", fix, facts)
     return Finding("cpu", "ok", text, facts=facts)
 
 
 def _golden(embedder: Embedder) -> Finding:
-    """Let every grid prove itself."""
+    """Check a known vector in every input shape."""
     try:
         cosines = embedder.check_grids()
     except (SelfCheckFailed, OvMiniLMError) as error:
         fix = "another version of openvino or of the device's driver, or device CPU; do not use these vectors"
         return Finding("golden", "wrong", str(error), fix)
-    least = min(cosines.values())
-    text = f"cosine {least:.4f} or more to the original's vector in {len(cosines)} grids"
+    lowest = min(cosines.values())
+    text = f"a known vector is right in all {len(cosines)} input shapes: cosine {lowest:.4f} or more"
     return Finding("golden", "ok", text, facts=cosines)
 
 
 def _speed(ways: Mapping[str, Embedder], text: str) -> Finding:
-    """Race the ways to run in turn, so that a slow moment slows all; medians; the first is what is chosen."""
+    """Compare the speed of configurations, in turn, so that other load slows all; the first is in use."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
     times: dict[str, list[float]] = {name: [] for name in ways}
     for round_ in range(ROUNDS + 1):
         for name, embedder in ways.items():
-            seconds = [_time(embedder, [f"{number}: {text}" for number in range(SHORT)])]
-            singles = [_time(embedder, [text]) for _ in range(CALLS // ROUNDS)]
-            if round_:  # the first compiles
-                rates[name] += [SHORT / second for second in seconds]
+            seconds = [_time(embedder, [f"{number}: {text}" for number in range(TEXTS_PER_ROUND)])]
+            singles = [_time(embedder, [text]) for _ in range(SINGLE_CALLS // ROUNDS)]
+            if round_:  # the first round compiles
+                rates[name] += [TEXTS_PER_ROUND / second for second in seconds]
                 times[name] += singles
     facts = {
         name: {
@@ -268,14 +277,14 @@ def _speed(ways: Mapping[str, Embedder], text: str) -> Finding:
         for name in ways
     }
     described = "; ".join(
-        f"{name} {figures['texts_per_s']:.0f} texts/s, {figures['ms']:.1f} ms for one"
+        f"{name} {figures['texts_per_s']:.0f} texts/s, {figures['ms']:.1f} ms for one text"
         for name, figures in facts.items()
     )
     chosen, *others = facts.values()
     best = max((figures["texts_per_s"] for figures in others), default=0.0)
-    if chosen["texts_per_s"] < SLOWER * best:
+    if chosen["texts_per_s"] < MIN_SPEED_RATIO * best:
         fix = "try lowering= or precision= of Embedder.open; measure with `ov-minilm bench`"
-        return Finding("speed", "note", f"{described}; what is chosen is not the fastest", fix, facts)
+        return Finding("speed", "note", f"{described}; the one in use is not the fastest", fix, facts)
     return Finding("speed", "ok", described, facts=facts)
 
 
@@ -286,13 +295,13 @@ def _time(embedder: Embedder, texts: list[str]) -> float:
 
 
 def probe_memory(arguments: str) -> None:
-    """Print the finding about memory: what this process takes after each kind of work, and what fits here."""
+    """Print the finding about memory, as a line of JSON. Runs in a child process."""
     options = json.loads(arguments)["options"]
     print(json.dumps(asdict(_memory(options, memory_limit()))), flush=True)  # noqa: T201  # to the parent
 
 
 def _memory(options: dict[str, Any], limit: int | None) -> Finding:
-    """Measure the peak of this process, in which nothing else ran, and compare it with a limit in bytes."""
+    """Measure the peak memory of this process, and compare it with a limit in bytes."""
     if importlib.util.find_spec("resource") is None:  # Windows
         return Finding("memory", "ok", "not measured on this system")
     from ov_minilm.artefact.location import find_model
@@ -300,7 +309,7 @@ def _memory(options: dict[str, Any], limit: int | None) -> Finding:
     from ov_minilm.runtime.embedder import Embedder
     from ov_minilm.runtime.plan import memory
 
-    short = [f"sentence {number} of a list" for number in range(512)]  # equal ones would run once
+    short = [f"sentence {number} of a list" for number in range(512)]  # equal texts would be computed once
     long = [f"{number}: " + "word " * length for number in range(8) for length in range(0, 250, 5)]
     peaks: dict[str, int] = {}
     manifest = Manifest.read(find_model(options["model"]))
@@ -321,45 +330,46 @@ def _memory(options: dict[str, Any], limit: int | None) -> Finding:
 
 
 def judge_memory(peaks: Mapping[str, int], limit: int | None, least_mb: int, asked_mb: int | None) -> Finding:
-    """Say what a process takes, and which budget fits a container.
+    """Return the finding about memory: the peaks, and which `--memory-mb` fits the container.
 
     Args:
-        peaks: bytes of resident memory after each kind of work, in the order in which it was done.
-        limit: bytes that the container may take; None: unlimited.
-        least_mb: MB, the least budget with which an embedder opens.
-        asked_mb: MB, the budget that these peaks had; None: none.
+        peaks: bytes of resident memory after each kind of work, in the order of the work.
+        limit: bytes that the container may use; None: no limit.
+        least_mb: MB, the smallest memory_mb with which an embedder opens.
+        asked_mb: MB, the memory_mb with which the peaks were measured; None: without.
     """
     said = (
         "peak {open:.0f} MB when opened, {first_text:.0f} after one text, {lists:.0f} after a list of short "
-        "ones, {all_grids:.0f} with every grid in use; a server takes {server} more"
+        "texts, {all_grids:.0f} after texts of all lengths; a server needs {server} more"
     ).format(server=SERVER_MB, **{name: peak / 1e6 for name, peak in peaks.items()})
     facts = {"bytes": peaks["all_grids"], "peaks": peaks, "limit": limit}
     if limit is None:
-        return Finding("memory", "ok", f"{said}; this container has no limit", facts=facts)
+        return Finding("memory", "ok", f"{said}; no container limit", facts=facts)
     budget = int(LIMIT_SHARE * limit / 1e6)
     facts["budget_mb"] = budget
-    said += f"; this container may take {limit / 1e6:.0f}"
+    said += f"; the container's limit is {limit / 1e6:.0f} MB"
     if budget >= min(asked_mb or math.inf, peaks["all_grids"] / 1e6 + SERVER_MB):
         return Finding("memory", "ok", said, facts=facts)
     if budget < least_mb + SERVER_MB:
-        fix = f"grant {math.ceil((least_mb + SERVER_MB) / LIMIT_SHARE)} MB or more"
+        fix = f"give the container {math.ceil((least_mb + SERVER_MB) / LIMIT_SHARE)} MB or more"
         return Finding("memory", "wrong", said, fix, facts)
-    fix = f"pass --memory-mb {budget} (memory_mb={budget} to Embedder.open), or grant more"
+    fix = f"pass --memory-mb {budget} (memory_mb={budget} to Embedder.open), or give the container more"
     return Finding("memory", "note", said, fix, facts)
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:
-    """Return the bytes that the tightest cgroup above this process may take (v2 and v1), None if unlimited.
+    """Return the memory limit of this process in bytes, the lowest of its cgroups; None: no limit.
 
-    `root` is the file system to look in.
+    Args:
+        root: the file system to look in.
     """
     files = [
         folder / ("memory.max" if v2 else "memory.limit_in_bytes")
         for v2, folder in cpus.cgroup_folders("memory", root)
     ]
     said = [file.read_text(encoding="ascii") for file in files if file.is_file()]
-    found = min((int(one) for one in said if one.strip() != "max"), default=UNLIMITED)
-    return None if found >= UNLIMITED else found
+    found = min((int(one) for one in said if one.strip() != "max"), default=UNLIMITED_BYTES)
+    return None if found >= UNLIMITED_BYTES else found
 
 
 def _peak() -> int:

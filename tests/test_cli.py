@@ -207,7 +207,7 @@ def test_drift_measures_and_passes(built: Path, tmp_path: Path) -> None:
     assert 2 == table.stdout.count(b"cosine, 1-64 tokens")
     assert 2 == table.stdout.count(b", 95 % ")
     assert [] == found["broken"]
-    assert 1 == table.stdout.count(b"<- what runs on this CPU")
+    assert 1 == table.stdout.count(b"<- used on this CPU")
     assert re.search(rb"passed: Spearman points [+-]?0\.\d+ \(within \xc2\xb10\.1\)", table.stdout)
     assert ["native", "conv"] == [drift["lowering"] for drift in found["drift"]]
     for drift in found["drift"]:

@@ -72,10 +72,20 @@ def test_the_memory_that_it_tells_is_what_a_process_takes() -> None:
     [
         (None, None, "ok", ""),
         (900, None, "ok", ""),
-        (600, None, "note", "pass --memory-mb 540 (memory_mb=540 to Embedder.open), or grant more"),
+        (
+            600,
+            None,
+            "note",
+            "pass --memory-mb 540 (memory_mb=540 to Embedder.open), or give the container more",
+        ),
         (600, 540, "ok", ""),
-        (600, 560, "note", "pass --memory-mb 540 (memory_mb=540 to Embedder.open), or grant more"),
-        (256, None, "wrong", "grant 277 MB or more"),
+        (
+            600,
+            560,
+            "note",
+            "pass --memory-mb 540 (memory_mb=540 to Embedder.open), or give the container more",
+        ),
+        (256, None, "wrong", "give the container 277 MB or more"),
     ],
 )
 def test_the_budget_that_fits_a_container(
@@ -88,7 +98,7 @@ def test_the_budget_that_fits_a_container(
     found = judge_memory({name: mb * 10**6 for name, mb in peaks.items()}, limit, 184, asked_mb)
 
     assert (state, fix) == (found.state, found.fix)
-    assert "670 with every grid in use" in found.text
+    assert "670 after texts of all lengths" in found.text
 
 
 @pytest.mark.parametrize(
@@ -121,7 +131,7 @@ def test_a_table_for_people() -> None:
 
     lines = done.stdout.decode().splitlines()
     assert 1 == done.returncode
-    assert lines[0].startswith("wrong  threads   4096 asked for, ")
+    assert lines[0].startswith("wrong  threads   4096 threads for ")
     assert "-> ask for threads=" in lines[1]
     assert lines[-2].startswith("wrong  plan      device 'NPU.7' is not available; this machine has ")
 
@@ -176,7 +186,7 @@ def test_a_crash_of_openvino_is_a_finding(tmp_path: Path) -> None:
 
     code, findings = examine(environment={"PYTHONPATH": str(tmp_path)})
 
-    assert (1, "died of SIGFPE at its start") == (code, wrong(findings)["openvino"]["text"])
+    assert (1, "crashed with SIGFPE at its start") == (code, wrong(findings)["openvino"]["text"])
 
 
 def test_an_installation_without_openvino_is_a_finding(tmp_path: Path) -> None:
@@ -190,7 +200,7 @@ def test_an_installation_without_openvino_is_a_finding(tmp_path: Path) -> None:
 
 
 def test_a_cache_that_is_damaged_or_unusable_is_found(tmp_path: Path) -> None:
-    """Models that are not what was written, and a folder that cannot be one."""
+    """Damaged models, and a folder that cannot be one."""
     Cache(tmp_path / "cache", {}).store("1x16", {}, b"blob")
     (entry,) = (tmp_path / "cache").glob(f"*{SUFFIX}")
     entry.write_bytes(entry.read_bytes()[:-1])

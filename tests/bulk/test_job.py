@@ -261,7 +261,7 @@ def test_a_text_too_long_is_a_bad_row(tmp_path: Path) -> None:
     assert 2 == stopped.returncode
     assert f"{tmp_path / 'in.txt'}, line 2: 302 tokens, the model reads 256" in stopped.stderr.decode()
     assert 0 == cut.returncode
-    assert b"warning: 1 text is longer than the model reads and lost the end" in cut.stderr
+    assert b"warning: 1 text is longer than the model reads; the end was cut off" in cut.stderr
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
@@ -527,7 +527,7 @@ def test_bad_rows_are_said_and_in_the_exit_code(tmp_path: Path) -> None:
     pipe = run("encode", "--on-error", "skip", text=b"a\n\xff\n")
 
     output = tmp_path / "v.npy"
-    said = f"{output}: 1 vector of 384 components\nwarning: 1 bad row, named in {output}.errors.jsonl\n"
+    said = f"{output}: 1 vector of 384 components\nwarning: 1 bad row, listed in {output}.errors.jsonl\n"
     assert (3, said) == (file.returncode, file.stderr.decode())
     reason = "not UTF-8 (invalid start byte); --encoding names another"
     said = f"warning: stdin, line 2: {reason}\nwarning: 1 bad row\n"

@@ -256,7 +256,9 @@ def test_what_is_not_installed_is_said_first(
     done = here("convert", "-o", tmp_path / "out")
 
     extra = "fp32" if gone == "safetensors" else "convert"
-    message = f'error: {gone} is not installed; this command needs more: pip install "ov-minilm[{extra}]"\n'
+    message = (
+        f'error: {gone} is not installed; install what this command needs: pip install "ov-minilm[{extra}]"\n'
+    )
     assert (2, message) == (done.returncode, done.stderr.decode())
 
 
