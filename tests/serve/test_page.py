@@ -82,7 +82,7 @@ def test_the_keyboard_is_enough(page: Any) -> None:
 
     assert "1 truncated" in page.inner_text("#said")
     assert 2 == page.locator("tbody tr").count()
-    assert "302, too long" in page.locator("tbody th").nth(1).inner_text()
+    assert "302 tokens, too long" in page.locator("tbody th").nth(1).inner_text()
     reached = set()
     for _ in range(12):
         page.keyboard.press("Tab")
@@ -94,7 +94,7 @@ def test_nothing_to_embed_is_said(page: Any) -> None:
     """An empty field, and a text that is refused, are told in words that a screen reader reads."""
     page.fill("#texts", " \n")
     page.click("#go")
-    assert "Type a text first." == page.inner_text("#said")
+    assert "Enter at least one text." == page.inner_text("#said")
 
     page.fill("#texts", "word " * 300)
     page.select_option("#truncate", "error")
@@ -181,7 +181,7 @@ def test_a_key_is_asked_for_when_it_is_needed(browser: Any) -> None:
         page = browser.new_page()
         page.goto(server.url)
         page.wait_for_selector("#key-row:not([hidden])")
-        page.wait_for_selector("#said:has-text('wants an API key: enter it here')")
+        page.wait_for_selector("#said:has-text('needs an API key: enter it here')")
         assert "alarm" not in (page.get_attribute("#said", "class") or "")
         page.fill("#key", "key")
         page.keyboard.press("Enter")
