@@ -155,19 +155,23 @@ def vector_cache(race: Race[Process]) -> Iterator[Row]:
 
 
 def memory_budget(race: Race[Process]) -> Iterator[Row]:
-    """Peak memory and speed on a mix, for several budgets of `Embedder.open(memory_mb=…)`."""
+    """Peak memory, time to the first vector, and speed, for several `Embedder.open(memory_mb=…)`."""
     paths = [race.file(name) for name in ("query", "sentences", "chunks", "mix")]
     count = len(race.texts.make("mix"))
     contender = race.running[OURS].contender
     for budget in BUDGETS_MB:
         models = contender.models | {"memory_mb": str(budget)}
-        peaks, rates = [], []
+        peaks, rates, starts, singles = [], [], [], []
         for _ in range(ROUNDS):
             with Process(dataclasses.replace(contender, models=models), race.threads) as process:
                 for path in paths:
                     process.ask("time", texts=path)
                 seconds = min(process.ask("time", texts=paths[-1])["seconds"][0] for _ in range(3))
                 rates.append(count / seconds)
+                starts.append(process.first_vector_s)
+                singles.append(1000 * statistics.median(process.ask("each", texts=paths[0])["seconds"]))
                 peaks.append(process.memory_mb("VmHWM"))
         yield race.row(f"memory budget, {budget} MB", OURS, "peak_mb", peaks)
         yield race.row(f"memory budget, {budget} MB", OURS, "texts_per_s", rates)
+        yield race.row(f"memory budget, {budget} MB", OURS, "first_vector_s", starts)
+        yield race.row(f"memory budget, {budget} MB", OURS, "p50_ms", singles)

@@ -113,9 +113,11 @@ def smaller_vectors() -> str:
 
 
 def memory() -> str:
-    """Peak memory and speed by budget."""
+    """Peak memory, start and speed by budget."""
     names = [f"{budget} MB" for budget in BUDGETS_MB]
-    return _of_ours("memory budget, ", names, ["peak MB", "mix, texts/s"], ("peak_mb", "texts_per_s"))
+    header = ["peak MB", "new process to first vector, s", "one question, ms", "mix, texts/s"]
+    quantities = ("peak_mb", "first_vector_s", "p50_ms", "texts_per_s")
+    return _of_ours("memory budget, ", names, header, quantities)
 
 
 def limit() -> str:
@@ -227,10 +229,13 @@ def _of_ours(prefix: str, names: Sequence[str], header: list[str], quantities: S
 
     def table(figures: Figures) -> list[Table]:
         found = {name: [figures.find(prefix + name, OURS, one) for one in quantities] for name in names}
+        measured = [place for place in range(len(header)) if any(rows[place] for rows in found.values())]
         cells = [
-            [name, *(number(row.value) for row in rows if row)] for name, rows in found.items() if any(rows)
+            [name, *(number(row.value) if (row := rows[place]) else "–" for place in measured)]
+            for name, rows in found.items()
+            if any(rows)
         ]
-        return [Table("", ["", *header], cells, [figures.conditions])]
+        return [Table("", ["", *(header[place] for place in measured)], cells, [figures.conditions])]
 
     return _tables(table)
 
