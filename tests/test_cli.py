@@ -72,7 +72,7 @@ def test_the_model_has_its_usual_names() -> None:
         (
             ["encode", "--model", "BAAI/bge-m3"],
             b"a",
-            "others are converted first: ov-minilm convert BAAI/bge-m3",
+            "convert other models first: ov-minilm convert BAAI/bge-m3",
         ),
         (["encode", "--formt", "text"], b"a", "No such option"),
         (["encod"], b"", "No such command"),
@@ -250,7 +250,7 @@ def test_drift_measures_against_fp32_only(tmp_path: Path) -> None:
     done = here("drift", "--reference", SHIPPED, "--texts", tmp_path / "texts.txt")
 
     assert 2 == done.returncode
-    assert b"holds int8 weights; the reference must be FP32" in done.stderr
+    assert b"has int8 weights; the reference must be FP32" in done.stderr
 
 
 @pytest.mark.convert

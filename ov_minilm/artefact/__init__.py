@@ -1,1 +1,1 @@
-"""What a model folder holds and promises: plain data, read strictly."""
+"""The contents of a model folder, as plain values that are checked when read."""

@@ -1,12 +1,12 @@
-"""The drift that an artefact was measured to have, and the gate that a build has to pass: plain values."""
+"""Measured drift of an artefact, and the limits (the gate) that a build must keep: plain values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-NEIGHBOURS = 10  # nearest texts that overlap and nDCG look at
-MIN_TEXTS_TO_GATE = 30  # a mean over fewer texts is not gated; overlap is measured in collections of more
+NEIGHBOURS = 10  # k of overlap@k and nDCG@k
+MIN_TEXTS_TO_GATE = 30  # limits do not apply to means over fewer texts; overlap needs larger collections
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Sts:
     spearman: float
     pearson_reference: float
     pearson: float
-    delta_low: float  # between these two lies `delta` in 95 % of resamples of the pairs
+    delta_low: float  # `delta` is between these two in 95 % of bootstrap resamples of the pairs
     delta_high: float
 
     @property
@@ -39,7 +39,7 @@ class Sts:
 
 @dataclass(frozen=True, slots=True)
 class Ndcg:
-    """How good a search finds what people judged to be relevant, nDCG@10 in points (100 x the mean)."""
+    """How well a search ranks documents judged relevant by people: nDCG@10 in points (100 x the mean)."""
 
     documents: int
     queries: int
@@ -66,7 +66,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The most drift that a build may have."""
+    """The limits of drift that a build must keep."""
 
     cosine_mean: float = 0.9975
     overlap: float = 0.95
@@ -95,12 +95,12 @@ class Gate:
 
 
 def gate(drifts: Sequence[Drift], limits: Gate) -> list[str]:
-    """List every broken limit of several measurements."""
+    """Return a message for every broken limit of several measurements; empty: all are kept."""
     return [line for drift in drifts for line in limits.broken(drift)]
 
 
 def worst(drifts: Sequence[Drift]) -> Mapping[str, float]:
-    """Summarise measurements by their worst figures, for one line of output."""
+    """Return the worst figure of each kind: "mean cosine", "overlap@10", "Spearman points"."""
     figures = {}
     cosines = [
         cosine.mean

@@ -28,19 +28,19 @@ class Golden:
 
     @classmethod
     def of(cls, text: str, ids: Sequence[int], vector: FloatArray) -> Golden:
-        """Take tokens and a unit vector [D] into the form that a manifest holds."""
+        """Make a Golden from a text, its token ids, and its unit vector [D] float32."""
         return cls(text, tuple(map(int, ids)), base64.b64encode(vector.astype("<f2").tobytes()).decode())
 
     def array(self) -> FloatArray:
-        """Return the vector [D].
+        """Return the vector [D] float32.
 
         Raises:
-            ValueError: it is no base64 of float16, or not of length one.
+            ValueError: it is not base64 of float16, or not of length one.
         """
         try:
             vector = np.frombuffer(base64.b64decode(self.vector, validate=True), "<f2").astype(np.float32)
         except (binascii.Error, ValueError) as error:
-            raise ValueError(f"golden.vector: no base64 of float16 ({error})") from error
+            raise ValueError(f"golden.vector: not base64 of float16 ({error})") from error
         if not abs(float(np.linalg.norm(vector)) - 1) < 0.01:
             raise ValueError("golden.vector: its length is not 1")
         return vector

@@ -1,4 +1,4 @@
-"""What a caller may name as the model: a folder, or the model in the package by its own name."""
+"""Where a model is: a folder, or the model in the package by its name."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ NAMES = (MINILM.name, MINILM.name.partition("/")[2])  # of the model in the pack
 
 
 def find_model(model: str | os.PathLike[str] | None) -> Path:
-    """Return the folder of an artefact; None and the names of the model in the package mean that one.
+    """Return the folder of an artefact. None, or a name of the model in the package, is that model.
 
-    A str that is one of the names never means a folder: write "./all-MiniLM-L6-v2", or pass a Path, for that.
+    A str that is such a name is never a folder: write "./all-MiniLM-L6-v2", or pass a Path, for a folder.
 
     Raises:
-        ManifestInvalid: there is no artefact; the message says how to get one.
+        ManifestInvalid: there is no artefact; the message says how to make one.
     """
     if model is None or (isinstance(model, str) and model.lower() in map(str.lower, NAMES)):
         return SHIPPED
@@ -28,12 +28,12 @@ def find_model(model: str | os.PathLike[str] | None) -> Path:
     if (folder / "int8" / NAME).is_file():
         raise ManifestInvalid(folder / NAME, f"not found; did you mean {folder / 'int8'}?")
     if (folder / "config.json").is_file():
-        way_out = f"this is a checkpoint: ov-minilm convert {folder} -o OUT, then pass OUT/int8"
-        raise ManifestInvalid(folder / NAME, f"not found; {way_out}")
+        advice = f"this is a checkpoint: run ov-minilm convert {folder} -o OUT, then pass OUT/int8"
+        raise ManifestInvalid(folder / NAME, f"not found; {advice}")
     if folder.is_dir():
         raise ManifestInvalid(folder / NAME, "not found; is this a folder written by `ov-minilm convert`?")
     raise ManifestInvalid(
         folder,
-        f"no such folder; the model in the package is {NAMES[1]}, others are converted first: "
+        f"no such folder; the model in the package is {NAMES[1]}, convert other models first: "
         f"ov-minilm convert {model} -o OUT, then pass OUT/int8",
     )

@@ -1,8 +1,8 @@
-"""manifest.json: what an artefact is, where it came from and what it costs, as frozen values.
+"""manifest.json: an artefact's model, origin, recipe, drift and file hashes, as frozen values.
 
-Reading is strict: an unknown key is as wrong as a missing one, and every file must have its hash. Only a
-fact of the spec that has a default may be missing: it was added after the first artefacts were written.
-The manifest is written last, so a folder without one was never finished.
+Unknown and missing keys are errors, and every file must have its hash. Only fields of the spec with a
+default may be missing: they were added after the first artefacts were written. The manifest is written
+last, so a folder without one is incomplete.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What a file of the artefact must be."""
+    """The size and hash that a file of the artefact must have."""
 
     bytes: int
     sha256: str
@@ -118,7 +118,7 @@ class Manifest:
 
 
 def _check_grids(path: Path, grids: tuple[Grid, ...], spec: ModelSpec) -> None:
-    """Refuse grids that the graph or the packing cannot serve."""
+    """Raise ManifestInvalid for grids that the graph or the packing cannot use."""
     for grid in grids:
         if grid.rows < 1 or grid.width < 2 or grid.slots != SLOTS:
             raise ManifestInvalid(
@@ -133,7 +133,7 @@ def _check_grids(path: Path, grids: tuple[Grid, ...], spec: ModelSpec) -> None:
 
 
 def _check_golden(path: Path, manifest: Manifest) -> None:
-    """Refuse a golden vector of another size than the model's, or a text that does not fit every grid."""
+    """Raise ManifestInvalid for a golden vector of another size, or a text that does not fit every grid."""
     try:
         components = len(manifest.golden.array())
     except ValueError as error:
@@ -146,7 +146,7 @@ def _check_golden(path: Path, manifest: Manifest) -> None:
 
 
 def file_facts(path: Path) -> FileFacts:
-    """Measure a file."""
+    """Return a file's size and SHA-256."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
@@ -155,7 +155,7 @@ def file_facts(path: Path) -> FileFacts:
 
 
 def check_file(path: Path, facts: FileFacts) -> None:
-    """Refuse a file that is missing, cut short or changed, by name."""
+    """Raise FileMismatch for a file that is missing, truncated or changed."""
     if not path.is_file():
         raise FileMismatch(path, f"{facts.bytes} bytes", "no file")
     found = file_facts(path)
@@ -166,9 +166,9 @@ def check_file(path: Path, facts: FileFacts) -> None:
 
 
 def fingerprint(spec: ModelSpec, files: Mapping[str, FileFacts]) -> str:
-    """Hash what decides the vectors: spec, graph, weights, tokenizer. 16 hexadecimal digits.
+    """Return the hash of everything that decides the vectors: spec, graph, weights, tokenizer. 16 hex digits.
 
-    A fact that has its default is left out, so that artefacts from before it keep their fingerprint.
+    Fields with their default are left out, so that artefacts older than a field keep their fingerprint.
     """
     defaults = _defaults(ModelSpec)
     known = {key: value for key, value in dataclasses.asdict(spec).items() if value != defaults.get(key)}
@@ -184,7 +184,7 @@ def _defaults(kind: type[Any]) -> dict[str, Any]:
 
 
 def _parse(kind: Any, raw: Any, where: str) -> Any:
-    """Turn JSON values into the dataclasses that `kind` names, refusing any other keys and types."""
+    """Turn JSON values into a value of type `kind`. ValueError for other keys and types."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return None if raw is None else _parse(next(a for a in args if a is not type(None)), raw, where)
@@ -214,6 +214,6 @@ def _parse(kind: Any, raw: Any, where: str) -> Any:
 
 
 def _expect(kind: type, raw: Any, where: str) -> None:
-    """Compare exact types: bool is not int here."""
+    """Raise ValueError unless the type is exactly `kind`: bool is not int here."""
     if type(raw) is not kind:
         raise ValueError(f"{where}: {type(raw).__name__}, expected {kind.__name__}")

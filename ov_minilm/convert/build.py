@@ -245,7 +245,7 @@ class _Steps:
 
 
 def _cosine(value: float) -> str:
-    return f"least cosine {value:.7f}"
+    return f"min cosine {value:.7f}"
 
 
 @contextlib.contextmanager

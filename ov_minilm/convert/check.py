@@ -12,13 +12,13 @@ from ov_minilm.runtime.backend import ov
 from ov_minilm.runtime.tokens import Tokens
 from ov_minilm.spec import FloatArray, IntArray, Pooling
 
-LEAST_COSINE = 0.999999
+MIN_COSINE = 0.999999
 
 
 def graph_vectors(
     model: ov.Model, rows: Sequence[dict[str, IntArray]], pooling: Pooling
 ) -> FloatArray:  # -> [N, D]
-    """Run a graph from elsewhere one text at a time and pool its hidden states [1, T, D] here."""
+    """Run the ONNX graph of a checkpoint one text at a time, and pool its hidden states [1, T, D] here."""
     compiled = ov.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     request = compiled.create_infer_request()
     names = {name for port in compiled.inputs for name in port.names}
@@ -57,9 +57,9 @@ def require_equal(name: str, expected: FloatArray, found: FloatArray) -> float:
         RuntimeError: naming the reference and the text whose vector differs.
     """
     cosines = (expected.astype(np.float64) * found).sum(1)
-    worst = int(cosines.argmin())
-    if not cosines[worst] >= LEAST_COSINE:
+    lowest = int(cosines.argmin())
+    if not cosines[lowest] >= MIN_COSINE:
         raise RuntimeError(
-            f"FP32 differs from {name}: cosine {cosines[worst]:.7f} at text {worst}, limit {LEAST_COSINE}"
+            f"FP32 differs from {name}: cosine {cosines[lowest]:.7f} at text {lowest}, limit {MIN_COSINE}"
         )
-    return float(cosines[worst])
+    return float(cosines[lowest])

@@ -1,4 +1,4 @@
-"""The few channels of the feed-forward layers that would stretch everyone's INT8 range stay in float.
+"""Outlier channels of the feed-forward layers stay in float, so that they do not widen the INT8 range.
 
 In four of six layers one or two of the 1,536 GELU outputs reach 14 to 25 where the next largest reaches 6,
 and one static range must hold them all. Such a channel c leaves the INT8 product exactly:

@@ -1,4 +1,4 @@
-"""Conversion tools that neither phone home nor talk over our progress lines."""
+"""Switch off the telemetry of conversion tools, and hold back their output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def no_telemetry() -> None:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Hold back what the tools print while they work; if they fail, show it after all."""
+    """Hold back the output of the tools; show it if they fail."""
     os.environ["TQDM_DISABLE"] = "1"
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     logging.getLogger("nncf").setLevel(logging.ERROR)

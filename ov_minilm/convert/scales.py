@@ -2,7 +2,7 @@
 
 AVX2 kernels add two neighbouring u8 x i8 products in int16 (vpmaddubsw) and saturate there. If no two
 neighbouring weights (2k, 2k+1) of one sign sum to more than 128, the sum stays under 255 * 128 < 2**15.
-NNCF's own way out, 7-bit weights for all, costs twice the error; most channels need no such cut.
+NNCF's own remedy, 7-bit weights in all layers, doubles the error; most channels do not need it.
 
 Where float layers run in BF16, a row of an embedding table is multiplied by its scale in BF16. A scale that
 needs more than BF16's eight bits would be rounded there, and every word with it.
@@ -26,8 +26,8 @@ def pair_safe(
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Quantize weights [O, C], C even, to int8 [O, C] and scales [O, 1] such that pairs respect the limit.
 
-    The scale of an output channel is the least that keeps both its largest weight within 127 and its
-    largest pair of one sign within the limit; a pair that rounding pushed over loses the excess.
+    The scale of an output channel is the smallest that keeps both its largest weight within 127 and its
+    largest pair of one sign within the limit; a pair that exceeds the limit after rounding is reduced.
     """
     if W.shape[1] % 2:
         raise ValueError(f"{W.shape[1]} input channels; pairs need an even number")

@@ -100,7 +100,7 @@ def find(
     source = source or HUB_ID
     if Path(source).is_dir() or source == PACKAGE:
         if revision is not None:
-            raise SourceRefused(f"{source} has no revisions; leave --revision out, or name a hub id")
+            raise SourceRefused(f"{source} has no revisions; omit --revision, or name a hub id")
         local = Path(source).is_dir()
         folder = Path(source) if local else _package()
         name, commit = (folder.resolve().name, "local") if local else (PACKAGE, _package_version())

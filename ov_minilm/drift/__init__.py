@@ -1,1 +1,1 @@
-"""How far quantized vectors are from FP32: texts to measure on, metrics, and the comparison."""
+"""Drift, the distance of quantized vectors from FP32: texts to measure on, metrics, the comparison."""

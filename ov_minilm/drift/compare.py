@@ -1,4 +1,4 @@
-"""Drift of an artefact as it runs here: the reference opened once, the artefact once for each lowering."""
+"""Drift of an artefact on this machine: the reference is opened once, the artefact once for each lowering."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def compare(
     """Measure the drift from an FP32 artefact, one Drift for each lowering in `ways`.
 
     Raises:
-        ValueError: the reference does not hold FP32 weights.
+        ValueError: the reference does not have FP32 weights.
         ArtefactError: a folder is not a complete, unchanged artefact.
     """
     manifest = Manifest.read(reference)
     if manifest.weights != "f32":
-        raise ValueError(f"{reference} holds {manifest.weights} weights; the reference must be FP32")
+        raise ValueError(f"{reference} has {manifest.weights} weights; the reference must be FP32")
     found = []
     with Embedder.open(reference, precision="f32", threads=threads) as fp32:
         expected = once(fp32.encode)

@@ -62,7 +62,7 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """A search with the answers that people judged."""
+    """A search task: documents, queries, and people's judgements of which documents are relevant."""
 
     documents: dict[str, str]  # by id
     queries: dict[str, str]  # by id, those with judgements
@@ -76,14 +76,14 @@ class Retrieval:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a drift measurement reads, by name."""
+    """The texts of a drift measurement, by name."""
 
     pairs: dict[str, Pairs] = field(default_factory=dict)
     collections: dict[str, list[str]] = field(default_factory=dict)
     retrieval: dict[str, Retrieval] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse a name that stands for two things: one figure would hide the other."""
+        """Raise ValueError if two data sets have the same name."""
         names = [*self.pairs, *self.collections, *self.retrieval]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -133,7 +133,7 @@ def read_texts(path: Path) -> list[str]:
     """Read one text a line; empty lines are skipped, an empty file is an error."""
     texts = [line for _, line in _lines(path) if line.strip()]
     if not texts:
-        raise ValueError(f"{path}: no text in it; expected one a line")
+        raise ValueError(f"{path}: has no text; expected one on each line")
     return texts
 
 
@@ -149,7 +149,7 @@ def read_beir(folder: Path) -> Retrieval:
     """
     for name in (CORPUS, QUERIES, QRELS):
         if not (folder / name).is_file():
-            raise ValueError(f"{folder}: no {name} in it; a BEIR folder holds {CORPUS}, {QUERIES}, {QRELS}")
+            raise ValueError(f"{folder}: has no {name}; a BEIR folder has {CORPUS}, {QUERIES}, {QRELS}")
     documents, queries = _by_id(folder / CORPUS), _by_id(folder / QUERIES)
     judgements: dict[str, dict[str, int]] = {}
     rows = _lines(folder / QRELS)
@@ -188,10 +188,10 @@ def _by_id(path: Path) -> dict[str, str]:
 
 
 def download(name: str) -> Path:
-    """Fetch a file of HUB into the hub's cache, or take it from there, and return its path.
+    """Download a file of HUB into the hub's cache, unless it is there, and return its path.
 
     Raises:
-        OSError: it cannot be had; says what to fetch elsewhere and where to pass it.
+        OSError: the download failed; the message says what to download by hand and how to pass it.
     """
     source = HUB[name]
     try:
@@ -204,15 +204,15 @@ def download(name: str) -> Path:
         missing = isinstance(error, ImportError)
         reason = 'that needs pip install "ov-minilm[convert]"' if missing else type(error).__name__
         raise OSError(
-            f"{name} could not be fetched ({reason}); get {source.file} of the dataset {source.repository} "
-            f"elsewhere, save it as {name}{COMPRESSED}, and pass --sts {name}{COMPRESSED}"
+            f"{name} could not be downloaded ({reason}); download {source.file} of the dataset "
+            f"{source.repository} by hand, save it as {name}{COMPRESSED}, and pass --sts {name}{COMPRESSED}"
         ) from error
 
 
 def find(
     sts: Sequence[Path], texts: Sequence[Path], *, beir: Sequence[Path] = (), hub: Sequence[str] = ()
 ) -> Evaluation:
-    """Read what is named, else the files in the folder OV_MINILM_STSB (stsb_*.tsv, passages.txt).
+    """Read the given files; without any, those of the folder OV_MINILM_STSB (stsb_*.tsv, passages.txt).
 
     Args:
         sts: files of scored pairs.

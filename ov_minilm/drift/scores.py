@@ -1,8 +1,8 @@
-"""How far quantized vectors are from FP32.
+"""Metrics of the distance between quantized and FP32 vectors.
 
-Cosine says how far a vector moved, neighbour overlap and nDCG what that does to search, the Spearman
-correlation on STS what it does to meaning. Long texts are measured on their own: clipped ranges show only
-there.
+Cosine measures how far a vector moved, neighbour overlap and nDCG the effect on search, the Spearman
+correlation on STS the effect on similarity. Long texts have their own figures: clipped activations affect
+only them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Column = NDArray[np.floating[Any]]  # [N]
 
 
 def once(encode: Encode) -> Encode:
-    """Wrap an encoder so that it sees each text one time, however many measurements ask for it."""
+    """Wrap an encoder so that it encodes each text once, although several measurements need it."""
     known: dict[str, FloatArray] = {}
 
     def encode_new(texts: Sequence[str]) -> FloatArray:
@@ -47,9 +47,9 @@ def measure(
     lowering: str,
     max_tokens: int = MINILM.max_tokens,
 ) -> Drift:
-    """Encode every text of the evaluation both ways and compare.
+    """Encode every text of the evaluation with both models, and compare.
 
-    Texts count with the tokens that the model reads of them: at most `max_tokens`.
+    The token count of a text is at most `max_tokens`.
     """
     collections = {name: pairs.texts for name, pairs in evaluation.pairs.items()} | evaluation.collections
     searched = (retrieval.texts for retrieval in evaluation.retrieval.values())

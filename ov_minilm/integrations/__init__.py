@@ -1,7 +1,7 @@
-"""Adapters for the tools that people already use, a file for each; importing one imports only its library.
+"""Adapters for other libraries, one file for each; importing one imports only its library.
 
-An adapter holds plain values only: frameworks copy, pickle and store their components, and rebuild them
-elsewhere. The Embedder behind them is opened once a process for each artefact, device and number of threads.
+An adapter has plain values only, because frameworks copy, pickle and store their components. The Embedder
+behind it is opened once in each process for each artefact, device and number of threads.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _open = cache(Embedder.open)
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Say which extra brings a library whose import fails within."""
+    """Add the extra to install to an ImportError within this context."""
     try:
         yield
     except ImportError as error:
@@ -57,20 +57,20 @@ def extra(name: str) -> Iterator[None]:
 
 
 def after(prompt: str, texts: Iterable[str]) -> Iterable[str]:
-    """Put the prompt before each text. A str, or anything that holds no texts, is a TypeError."""
+    """Return the texts with the prompt before each. TypeError for a str or a value without texts."""
     items = iterate(texts)
     return (prompt + check_text(text, index) for index, text in enumerate(items)) if prompt else items
 
 
 @dataclass(eq=False)
 class Adapter:
-    """What every adapter is made of. A wrong folder, device or option is said when it is made.
+    """The base of all adapters. A wrong folder, device or option is an error of its constructor.
 
     Args:
-        model: a folder written by `ov-minilm convert`; None or "all-MiniLM-L6-v2" is the one in the package.
-        device: an OpenVINO device string, in any case; None is CPU.
-        threads: for inference; None is what this process is granted.
-        truncate: what to do with a text of more than 256 tokens; see Embedder.encode.
+        model: a folder written by `ov-minilm convert`; None or "all-MiniLM-L6-v2": the one in the package.
+        device: an OpenVINO device string in upper or lower case; None: CPU.
+        threads: CPU threads for inference; None: the CPUs that this process may use.
+        truncate: for texts over 256 tokens; see Embedder.encode.
     """
 
     model: str | None = None
@@ -79,7 +79,7 @@ class Adapter:
     truncate: Truncate = "end"
 
     def __new__(cls, *_: object, **given: object) -> Self:
-        """Refuse a keyword argument that another library's class takes, and say what to write instead."""
+        """Refuse unknown keyword arguments, with what to write instead of those of the other library."""
         takes = (getattr(cls, "__signature__", None) or inspect.signature(cls.__init__)).parameters
         unknown = [name for name in given if name not in takes]
         if unknown:
@@ -89,7 +89,7 @@ class Adapter:
         return super().__new__(cls)
 
     def __post_init__(self, model: str | None = None) -> None:  # noqa: RUF033  # most subclasses have no InitVar
-        """Open the model; `model` is what came under the name that another library has for it."""
+        """Open the model; `model` is the value of the other library's argument for it."""
         self.model = self.model or model
         self.embedder.encode([], truncate=self.truncate)
 
@@ -102,23 +102,23 @@ class Adapter:
 
     @property
     def prompts(self) -> dict[str, str]:
-        """What the artefact wants before a text, by kind of text. MiniLM wants nothing."""
+        """The artefact's prompts, by kind of text: strings to put before texts. MiniLM has none."""
         return {"query": "", "document": ""} | self.embedder.spec.prompts
 
     def _prompted(self, texts: Iterable[str], names: Sequence[str]) -> Iterable[str]:
-        """Put before each text the prompt of the first of these names."""
+        """Return the texts with the prompt of the first of these names that exists."""
         return after(next((self.prompts[name] for name in names if self.prompts.get(name)), ""), texts)
 
     def _vectors(self, texts: Iterable[str], names: Sequence[str]) -> FloatArray:
-        """Return the vectors (N, D) of texts after their prompt."""
+        """Return the vectors (N, D) float32 of texts with their prompt."""
         texts = self._prompted(texts, names)
         return cast(FloatArray, self.embedder.encode(texts, progress=False, truncate=self.truncate))
 
     def _lists(self, texts: Iterable[str], names: Sequence[str]) -> list[list[float]]:
-        """Return them as lists of Python floats, each exactly its float32."""
+        """Return the vectors as lists of Python floats, equal to the float32 values."""
         return cast("list[list[float]]", self._vectors(texts, names).tolist())
 
     async def _alists(self, texts: Iterable[str], names: Sequence[str]) -> list[list[float]]:
-        """Return the same without holding up the event loop; calls that wait together are packed together."""
+        """Return the same without blocking the event loop; texts of concurrent calls share batches."""
         vectors = await self.embedder.aencode(self._prompted(texts, names), truncate=self.truncate)
         return cast("list[list[float]]", vectors.tolist())

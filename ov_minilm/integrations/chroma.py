@@ -1,4 +1,4 @@
-"""Chroma: an embedding function that a stored collection finds again by itself. Extra: chroma."""
+"""Chroma: an embedding function that a stored collection reopens by itself. Extra: chroma."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ with extra("chroma"):
 
 
 class MiniLMEmbeddingFunction(Adapter, EmbeddingFunction[Documents]):
-    """Embeds documents and queries; a collection remembers it with the artefact's fingerprint.
+    """Embeds documents and queries; a collection stores it with the artefact's fingerprint.
 
-    A collection that is opened without naming an embedding function is given this one, if this file was
-    imported, and refuses to embed with another artefact than it was made with. Chroma asks no such question
-    when one is named.
+    A collection opened without an embedding function gets this one, if this module was imported, and refuses
+    another artefact than it was made with. With an explicit embedding function Chroma does not check that.
     """
 
     def __call__(self, input: Documents) -> Embeddings:
@@ -51,7 +50,7 @@ class MiniLMEmbeddingFunction(Adapter, EmbeddingFunction[Documents]):
         return function
 
     def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
-        """Refuse another artefact: its vectors do not belong beside those of the collection."""
+        """Raise ValueError for another artefact: its vectors must not be mixed with the collection's."""
         old, new = old_config["fingerprint"], new_config["fingerprint"]
         if old != new:
             raise ValueError(f"the collection was made with artefact {old}, this is {new}: embed it again")

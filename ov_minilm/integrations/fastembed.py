@@ -1,4 +1,4 @@
-"""fastembed: the same methods on the same names, without fastembed. No extra."""
+"""fastembed: the methods of its TextEmbedding, without fastembed installed. No extra."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TextEmbedding(Adapter):
 
     @property
     def embedding_size(self) -> int:
-        """How many components a vector has."""
+        """The number of components of a vector."""
         return self.embedder.spec.dim
 
     def embed(
@@ -27,15 +27,15 @@ class TextEmbedding(Adapter):
     ) -> Iterator[FloatArray]:
         """Yield float32 (384,) for each document, in order, reading a bounded number of them ahead.
 
-        Packing chooses the batches and `threads` the cores: batch_size and parallel change nothing.
+        batch_size and parallel have no effect: packing forms the batches, and `threads` sets the cores.
         """
         texts = [documents] if isinstance(documents, str) else iterate(documents)
         return chain.from_iterable(self.embedder.encode_iter(texts, truncate=self.truncate))
 
     def query_embed(self, query: str | Iterable[str]) -> Iterator[FloatArray]:
-        """Yield the vectors of queries, after their prompt where the artefact has one."""
+        """Yield float32 (384,) for each query, with the artefact's prompt for queries if it has one."""
         return self.embed(self._prompted([query] if isinstance(query, str) else query, QUERY))
 
     def passage_embed(self, texts: Iterable[str]) -> Iterator[FloatArray]:
-        """Yield the vectors of passages, after theirs."""
+        """Yield float32 (384,) for each passage, with the artefact's prompt for passages if it has one."""
         return self.embed(self._prompted([texts] if isinstance(texts, str) else texts, DOCUMENT))

@@ -32,7 +32,7 @@ class MiniLMTextEmbedder(Adapter):
 @component
 @dataclass(eq=False)
 class MiniLMDocumentEmbedder(Adapter):
-    """Embeds documents, before each text the named fields of its meta, a line each."""
+    """Embeds documents: the named fields of their meta, one on each line, then the text."""
 
     meta_fields_to_embed: Sequence[str] = ()
 

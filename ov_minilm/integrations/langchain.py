@@ -9,7 +9,7 @@ with extra("langchain"):
 
 
 class MiniLMEmbeddings(Adapter, Embeddings):
-    """Embeds documents and queries, each after its prompt where the artefact has one."""
+    """Embeds documents and queries, with the artefact's prompts if it has any."""
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return a unit vector of 384 floats for each text."""

@@ -13,9 +13,9 @@ with extra("llama-index"):
 
 
 class MiniLMEmbedding(BaseEmbedding, Adapter):
-    """Embeds nodes and queries. LlamaIndex cuts nodes at 1,024 tokens, MiniLM reads 256.
+    """Embeds nodes and queries. LlamaIndex splits text into nodes of 1,024 tokens, MiniLM reads 256.
 
-    Either split smaller (SentenceSplitter(chunk_size=256)) or ask for truncate="mean".
+    Use smaller nodes, SentenceSplitter(chunk_size=256), or truncate="mean".
     """
 
     model_config = ConfigDict(extra="forbid")  # a typo fails here as everywhere
@@ -39,7 +39,7 @@ class MiniLMEmbedding(BaseEmbedding, Adapter):
         return "MiniLMEmbedding"
 
     def get_text_embedding_batch(self, texts: Any, *rest: Any, **options: Any) -> list[list[float]]:
-        """Do as the library does, but refuse what holds no texts: it would iterate over names or letters."""
+        """Return a list of vectors. TypeError for a str or dict, which the library would iterate over."""
         return super().get_text_embedding_batch(check_texts(texts), *rest, **options)
 
     async def aget_text_embedding_batch(self, texts: Any, *rest: Any, **options: Any) -> list[list[float]]:

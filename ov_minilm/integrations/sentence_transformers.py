@@ -1,4 +1,4 @@
-"""sentence-transformers: encode with its arguments, but without torch, where nobody asks isinstance."""
+"""sentence-transformers: a class with its methods, without torch. It is not an instance of its class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ov_minilm.spec import FloatArray
 
 @dataclass(eq=False)
 class SentenceTransformer(Adapter):
-    """Makes and compares vectors. They always have length one; texts are packed, whatever batch_size says."""
+    """Makes and compares vectors, always of length one. batch_size has no effect: texts are packed."""
 
     truncate_dim: int | None = None
     model_name_or_path: InitVar[str | None] = None  # the library's name of `model`
@@ -30,9 +30,9 @@ class SentenceTransformer(Adapter):
         convert_to_numpy: bool = True, convert_to_tensor: bool = False, device: object = None,
         normalize_embeddings: bool = False, truncate_dim: int | None = None,
     ) -> Any:
-        """Return (D,) for a str, (N, D) for N sentences: numpy, or torch where it is asked for."""
+        """Return float32 (D,) for a str, (N, D) for N sentences: numpy, or torch with convert_to_tensor."""
         if output_value != "sentence_embedding":
-            raise ValueError(f"no {output_value}: the graph pools, vectors of tokens never leave it")
+            raise ValueError(f"no {output_value}: this model gives vectors of texts, not of tokens")
         if device is not None:
             check_choice("device", str(device).upper(), [self.embedder.info.device])
         check_choice("prompt_name", prompt_name or "query", list(self.prompts))
@@ -51,9 +51,9 @@ class SentenceTransformer(Adapter):
     encode_document = partialmethod(encode, prompt_name="document")
 
     def get_sentence_embedding_dimension(self) -> int:
-        """Return how many components a vector has."""
+        """Return the number of components of a vector."""
         return self.truncate_dim or self.embedder.spec.dim
 
     def similarity(self, a: FloatArray, b: FloatArray) -> FloatArray:
-        """Return numpy's cosines (N, M) of a (N, D) and b (M, D)."""
+        """Return the cosines (N, M), as a numpy array, of a (N, D) and b (M, D)."""
         return self.embedder.similarity(a, b)

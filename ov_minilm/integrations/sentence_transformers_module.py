@@ -1,8 +1,8 @@
-"""sentence-transformers: the one module of a real SentenceTransformer. Extra: sentence-transformers.
+"""sentence-transformers: a module for a real SentenceTransformer. Extra: sentence-transformers.
 
     model = SentenceTransformer(modules=[MiniLMModule()])
 
-is what BERTopic, KeyBERT, MTEB and the library's evaluators ask for by isinstance. It saves and loads too.
+for BERTopic, KeyBERT, MTEB and the library's evaluators, which check isinstance. It can be saved and loaded.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ with extra("sentence-transformers"):
 
 class _Features(dict[str, Any]):
     def __missing__(self, key: str) -> None:
-        raise ValueError(f"no {key}: the graph pools, vectors of tokens never leave it")
+        raise ValueError(f"no {key}: this model gives vectors of texts, not of tokens")
 
 
 class MiniLMModule(Adapter, InputModule):  # type: ignore[misc]  # mypy does not follow torch
-    """Takes texts straight to sentence embeddings; prompts, precisions and the rest stay the library's own.
+    """Embeds texts in a SentenceTransformer, which applies prompts and precisions itself.
 
-    Texts are packed best when there are many: give encode a batch_size of 1024.
+    Packing works best with many texts: pass batch_size=1024 to encode.
     """
 
     config_keys = ("model", "device", "threads", "truncate")  # what save_pretrained stores
@@ -37,7 +37,7 @@ class MiniLMModule(Adapter, InputModule):  # type: ignore[misc]  # mypy does not
         super().__post_init__()
 
     def preprocess(self, inputs: Sequence[str], prompt: str = "", **_task: object) -> dict[str, list[str]]:
-        """Hand the texts on, after their prompt: tokenization belongs to the Embedder."""
+        """Return the texts with their prompt; the Embedder tokenizes."""
         return {"texts": list(after(prompt or "", inputs))}
 
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:
@@ -46,14 +46,14 @@ class MiniLMModule(Adapter, InputModule):  # type: ignore[misc]  # mypy does not
         return _Features(features, sentence_embedding=torch.from_numpy(vectors))
 
     def on_model_ready(self, model: SentenceTransformer) -> None:
-        """Give the model the artefact's facts: prompts for those that it has none for, and the length."""
+        """Set the model's maximum length, and the artefact's prompts where the model has none."""
         model.prompts |= {name: text for name, text in self.embedder.spec.prompts.items() if text}
         self.max_seq_length = self.embedder.spec.max_tokens
 
     def get_embedding_dimension(self) -> int:
-        """Return how many components a vector has."""
+        """Return the number of components of a vector."""
         return self.embedder.spec.dim
 
     def save(self, output_path: str, safe_serialization: bool = True) -> None:
-        """Write this module's options, from which SentenceTransformer(folder) makes it again."""
+        """Write this module's options, from which SentenceTransformer(folder) restores it."""
         self.save_config(output_path)

@@ -24,10 +24,10 @@ class MiniLMVectorizer(
     """Turns texts into unit vectors. There is nothing to fit."""
 
     def __post_init__(self) -> None:
-        """Open nothing: scikit-learn makes, clones and sends estimators that it never runs."""
+        """Do not open the model yet: scikit-learn clones and sends estimators that it never runs."""
 
     def fit(self, X: Iterable[str], y: object = None) -> MiniLMVectorizer:
-        """Return self: the model is fitted already. What holds no texts is refused as by `transform`."""
+        """Return self: there is nothing to fit. TypeError as in `transform`."""
         iterate(X)
         return self
 
@@ -35,8 +35,8 @@ class MiniLMVectorizer(
         """Return float32 (N, D) for N texts.
 
         Raises:
-            TypeError: X is no column of texts. A ColumnTransformer hands one over when it is given a name,
-                "text", and a data frame when it is given a list of names.
+            TypeError: X is not a column of texts. A ColumnTransformer passes a column if it is given a name,
+                "text", and a data frame if it is given a list of names.
         """
         return self.embedder.encode(iterate(X), truncate=self.truncate)
 

@@ -1,4 +1,4 @@
-"""`ov-minilm bench`: what is fast on this machine, why it runs as it does, and what it costs."""
+"""`ov-minilm bench`: speed, start-up and memory on this machine, as tables and sentences."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CLEARLY = 1.05  # times as fast: below it two lowerings count as equal
 
 @dataclass(slots=True)
 class Result:
-    """What a run found."""
+    """The rows of a run, and what went wrong."""
 
     info: Info
     rows: list[Row] = field(default_factory=list)
@@ -80,7 +80,7 @@ def run(
 
 
 def worth_racing(contenders: Sequence[Contender], info: Info) -> list[Contender]:
-    """Leave out the lowering that the artefact runs in anyway, and both where there is no choice."""
+    """Leave out the lowering that is the default here; both, if there is only one."""
     chosen = info.lowering if info.weights == "int8" and info.device == "CPU" else None
     skipped = {f"{OURS} {name}" for name in ("native", "conv") if chosen in (None, name)}
     return [contender for contender in contenders if contender.name not in skipped]
@@ -103,7 +103,7 @@ def heading(result: Result) -> str:
 
 
 def sentences(result: Result) -> list[str]:
-    """Say in words what a reader wants to know, as far as it was measured."""
+    """Return the results as sentences, as far as they were measured."""
     figures, info = result.figures, result.info
     lines = [line for line in (_against_fp32(figures), _lowering(figures, info), _cost(figures)) if line]
     warmed, after = (figures.find(name, OURS, "p50_ms") for name in ("query", "query after a list"))

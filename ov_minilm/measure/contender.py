@@ -1,4 +1,4 @@
-"""Contenders as processes: started once, asked in turn, never mixed."""
+"""Contenders: each library or configuration runs in its own process."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Process:
         return machine.memory_mb(name, self._process.pid)
 
     def close(self) -> None:
-        """End the process, whatever it is doing: it holds nothing worth keeping."""
+        """Kill the process."""
         self._process.kill()
         with self._process:  # closes the pipes and waits
             pass

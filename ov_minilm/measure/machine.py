@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""The machine on which a figure was measured."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def memory_mb(name: str, pid: int | str = "self") -> float:
 
 
 def probe(threads: int) -> float:
-    """Return the seconds of a fixed piece of work on all threads: what varies in it is the machine."""
+    """Return the seconds of a fixed piece of work on all threads; it varies only with the machine's load."""
     with ThreadPoolExecutor(threads) as pool:  # hashing releases the GIL
         started = time.perf_counter()
         list(pool.map(lambda _: hashlib.sha256(bytes(PROBE_BYTES)).digest(), range(threads)))

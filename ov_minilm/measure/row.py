@@ -27,7 +27,7 @@ class StaleRows(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A figure. Half of a page's claims are wrong a month later unless each carries its conditions."""
+    """A figure with its conditions: machine, artefact, versions and date."""
 
     what: str  # workload/contender/quantity, as in "sentences/ov_minilm/texts_per_s"
     value: float  # median of the rounds
@@ -62,7 +62,7 @@ def shipped_fingerprint() -> str:
 
 
 def refuse_stale(rows: Sequence[Row], artefact: str) -> None:
-    """Refuse rows of another artefact: their figures say nothing of this one.
+    """Refuse rows that were measured with another artefact.
 
     StaleRows: with both fingerprints.
     """
@@ -87,7 +87,7 @@ def read(path: Path) -> list[Row]:
 def merge(path: Path, new: Iterable[Row]) -> None:
     """Write rows into a file; one of the same `what` and machine replaces the old one.
 
-    Rows of another artefact than the new ones go: nothing may show them any more.
+    Rows of another artefact than the new ones are removed.
     """
     new = list(new)
     artefacts = {row.artefact for row in new}

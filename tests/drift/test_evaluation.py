@@ -117,7 +117,7 @@ def test_a_file_without_texts_is_refused(file: Path, content: bytes) -> None:
     """Measuring nothing would pass every gate."""
     file.write_bytes(content)
 
-    with pytest.raises(ValueError, match=f"^{re.escape(str(file))}: no text in it"):
+    with pytest.raises(ValueError, match=f"^{re.escape(str(file))}: has no text"):
         read_texts(file)
 
 
@@ -361,7 +361,7 @@ def test_a_beir_folder_without_a_file_says_what_it_needs(tmp_path: Path, name: s
     (beir(tmp_path) / name).unlink()
 
     with pytest.raises(
-        ValueError, match=f"no {name} in it; .* holds corpus.jsonl, queries.jsonl, qrels/test.tsv$"
+        ValueError, match=f"has no {name}; .* has corpus.jsonl, queries.jsonl, qrels/test.tsv$"
     ):
         read_beir(tmp_path)
 

@@ -86,8 +86,8 @@ def test_what_it_cannot_do_is_refused() -> None:
 
     assert (64, (64,)) == (model.get_sentence_embedding_dimension(), model.encode("a").shape)
     for options, reason in (
-        ({"output_value": "token_embeddings"}, "the graph pools"),
-        ({"output_value": None}, "the graph pools"),
+        ({"output_value": "token_embeddings"}, "vectors of texts, not of tokens"),
+        ({"output_value": None}, "vectors of texts, not of tokens"),
         ({"device": "cuda"}, "choose one of CPU"),
         ({"prompt_name": "passage"}, "choose one of query, document"),
         ({"precision": "int4"}, "choose one of float32"),
