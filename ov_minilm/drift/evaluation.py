@@ -269,7 +269,7 @@ def _string(where: str, row: dict[str, Any], name: str) -> str:
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield "FILE, line N" and the line; only a newline ends one.
 
-    str.splitlines would also cut at U+2028 and its kin inside a text.
+    str.splitlines would also cut at U+2028 and similar characters inside a text.
     """
     raw = path.read_bytes()
     try:
