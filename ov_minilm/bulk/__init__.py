@@ -1,6 +1,6 @@
-"""Files to files: rows are read, encoded and written shard by shard, and a killed job goes on.
+"""Jobs from files to files: rows are read, encoded and written shard by shard; an interrupted job resumes.
 
-`RayEmbedder` is for Ray Data pipelines; `ov-minilm encode` is the door to the rest.
+`RayEmbedder` is for Ray Data pipelines; everything else is used through `ov-minilm encode`.
 """
 
 from ov_minilm.bulk.ray import RayEmbedder, Shipped

@@ -73,7 +73,7 @@ class Dialect:
     encoding: str = "utf-8"
 
     def __post_init__(self) -> None:
-        """Refuse what the csv module would stumble over later."""
+        """Raise ValueError for characters and encodings that the csv module does not accept."""
         for option, value in (
             ("--delimiter", "," if self.delimiter is None else self.delimiter),
             ("--quote", self.quote or "_"),

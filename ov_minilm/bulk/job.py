@@ -157,7 +157,7 @@ def _write_all(file: IO[bytes], content: bytes) -> None:
 
 
 def identify(job: Job) -> Header:
-    """Say which job it is: everything that decides the bytes of the output."""
+    """Return what identifies a job: everything that decides the bytes of the output."""
     inputs = job.inputs
     facts: dict[str, Any] = {"format": 2, "form": job.sink.form, **job.sink.metadata, **asdict(job.options)}
     on_error = facts.pop("on_error")
@@ -187,7 +187,7 @@ def _stamp(file: str, inputs: Inputs) -> str:
 
 @contextmanager
 def begin(job: Job, *, overwrite: bool, say: Callable[[str], None]) -> Iterator[Journal]:
-    """Hold the journal while the job is worked on; afterwards nothing half written is left."""
+    """Yield the journal, locked; afterwards no incomplete file is left."""
     job.folder.mkdir(exist_ok=True)
     with Journal.open(job.folder) as journal:
         _resume(job, journal, overwrite=overwrite, say=say)
@@ -196,16 +196,16 @@ def begin(job: Job, *, overwrite: bool, say: Callable[[str], None]) -> Iterator[
         except BaseException:
             if job.inputs.resumable and journal.done:
                 rows = sum(done.rows for done in journal.done.values())
-                say(f"{job.folder} keeps what is done, {rows:,} rows; the same command goes on from there")
+                say(f"{job.folder} keeps the {rows:,} rows that are done; the same command resumes there")
             else:
                 _discard(job.folder)
                 why = "no shard was finished" if job.inputs.resumable else "a pipe cannot be read again"
-                say(f"nothing is kept: {why}; the same command begins again")
+                say(f"nothing is kept: {why}; the same command starts over")
             raise
 
 
 def _resume(job: Job, journal: Journal, *, overwrite: bool, say: Callable[[str], None]) -> None:
-    """Find out which shards are still to be done, and remove whatever is no finished shard."""
+    """Find the shards that are not done, and remove all files that are not of a finished shard."""
     now, before = identify(job), journal.read()
     if before and not overwrite:
         compare(job.folder, before, now)
@@ -230,7 +230,7 @@ def _resume(job: Job, journal: Journal, *, overwrite: bool, say: Callable[[str],
 
 
 def _discard(folder: Path) -> None:
-    """Remove what a job wrote, and its folder unless somebody else's files are in it."""
+    """Remove the files of a job, and its folder unless it has other files."""
     for pattern in (*WRITTEN, NAME):
         for path in folder.glob(pattern):
             path.unlink()
@@ -239,12 +239,12 @@ def _discard(folder: Path) -> None:
 
 
 def update_meter(meter: Meter, portion: EncodedRows) -> None:
-    """Count a portion."""
+    """Count some encoded rows."""
     meter.advance(len(portion.block.texts), portion.tokens, portion.rows.done)
 
 
 def finish(job: Job, output: Output, journal: Journal) -> Summary:
-    """Put one file together, if that is asked for; the shards go when it is in its place."""
+    """Join the shards if the output is one file, and remove them afterwards."""
     done = [journal.done[shard] for shard in range(len(journal.done))]
     bad = sum(one.bad for one in done)
     if output.folder:

@@ -1,4 +1,4 @@
-"""Values to keep as valid JSON."""
+"""Kept values as valid JSON."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _plain(value: Any) -> Any:
 
 
 def members(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Join the JSON texts of values with their names; a row that could not be read has nulls."""
+    """Return `"name": value, ...` for each row, from JSON texts; a row that could not be read has nulls."""
     heads = [f"{json_text(name)}: " for name in names]
     nulls = ["null"] * len(names)
     return [", ".join(map("".join, zip(heads, row or nulls, strict=True))) for row in rows]

@@ -1,4 +1,4 @@
-"""How far a job is, how fast, and how long it will take: a bar on a terminal, else lines."""
+"""Progress of a job: share done, speed and time left, as a bar on a terminal or as lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import TracebackType
 
 BAR_CELLS = 24
 INTERVALS_S = (0.2, 10.0)  # between two lines: on a terminal, and elsewhere
-SILENT_S = 0.5  # before a bar appears on its own: a short job stays silent
+BAR_DELAY_S = 0.5  # before a bar appears, unless it was asked for
 
 
 class Meter:
@@ -25,7 +25,7 @@ class Meter:
         self._total = total
         silent = sys.stderr is None or show is False or (show is None and not self._terminal)
         self._thread = None if silent else threading.Thread(target=self._report, daemon=True)
-        self._delay = 0.0 if show else SILENT_S
+        self._delay = 0.0 if show else BAR_DELAY_S
         self._ended = threading.Event()
         self._started = time.monotonic()
         self._first: tuple[float, int] | None = (

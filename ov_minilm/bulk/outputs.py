@@ -1,7 +1,7 @@
-"""Where the vectors go, and that none of it is an input.
+"""The output of a job, and the check that it is not an input.
 
-A job that replaces its input loses it, and one that finds its own shards embeds its own output: both are
-refused before any work, also if the names differ by links or only a pattern would find the output later.
+A job that replaces its input loses it, and one that finds its own shards embeds its own output. Both are
+refused before any work, also if the names differ by links, or only a pattern would find the output later.
 """
 
 from __future__ import annotations
@@ -65,18 +65,18 @@ class Output:
 
     @property
     def files(self) -> list[Path]:
-        """What a job writes that a pattern could find; of many shards, the first one."""
+        """Files that a job writes and a pattern could find; only the first of its shards."""
         shards = [self.parts / name for name in (NAME, f"part-00000.{self.form}", "_errors-00000.log")]
         beside = [] if self.form == "parquet" else [self.beside("json")]
         return shards if self.folder else [self.path, *beside, *shards]
 
 
 def check_output(inputs: Inputs, output: Output, *, dtype: str, on_error: OnError) -> None:
-    """Find out what is wrong with the output before the work for it is done.
+    """Check the output before the work.
 
     Raises:
-        OSError: it cannot be written, or is a folder of others.
-        ValueError: it is among the inputs, or cannot hold what it would get.
+        OSError: it cannot be written, or is a folder with other files.
+        ValueError: it is among the inputs, or cannot have such vectors or columns.
     """
     if output.form == "npy" and on_error == "null" and not dtype.startswith("float"):
         raise refusal("null_integer", dtype=dtype)
@@ -136,7 +136,7 @@ def _check_inputs(inputs: Inputs, output: Output) -> None:
 
 
 def _identity(file: str) -> tuple[int, int] | None:
-    """Tell one file from another whatever its names are; None where there is nothing to tell."""
+    """Return what identifies a file under all its names; None for what is not a regular file."""
     try:
         found = os.fstat(sys.stdin.fileno()) if file == STDIN else Path(file).stat()
     except (OSError, ValueError):  # closed, or a stream of a test
@@ -145,7 +145,7 @@ def _identity(file: str) -> tuple[int, int] | None:
 
 
 def _finds(pattern: str, path: Path) -> bool:
-    """Return whether a pattern would find a file that need not be there yet."""
+    """Return whether a pattern would find a file, which need not exist yet."""
     parts = Path(pattern).parts
     fixed = next((place for place, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     root = Path(*parts[:fixed]).resolve()

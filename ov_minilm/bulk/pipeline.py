@@ -1,6 +1,6 @@
 """The main path of a job: rows -> token ids -> vectors -> a file of vectors.
 
-Reading, tokenizing and writing happen here while the engine works on what was handed to it before, so that it
+This thread reads, tokenizes and writes while the engine computes texts submitted before, so that the engine
 never waits.
 """
 
@@ -40,7 +40,7 @@ AHEAD_S = 2.0
 AHEAD_TOKENS = 1 << 13, 1 << 16  # least and most
 CHARS_A_TOKEN = 256  # longer texts count by their length: what is cut off takes no work, but memory
 
-# What decides the vectors, of what Embedder.info says.
+# The fields of Embedder.info that decide the vectors.
 MODEL_FACTS = (
     "model",
     "weights",
@@ -55,7 +55,7 @@ MODEL_FACTS = (
 
 @dataclass(frozen=True, slots=True)
 class BulkOptions:
-    """What decides the output, beside the model and the rows."""
+    """Options that decide the output, besides the model and the rows."""
 
     truncate: Truncate = "end"
     dimensions: int | None = None
@@ -70,7 +70,7 @@ class BulkOptions:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All that is needed to work on any shard, on any machine that sees the files."""
+    """Everything needed to compute any shard, on any machine that can read the files."""
 
     inputs: Inputs
     options: BulkOptions
@@ -78,16 +78,16 @@ class Job:
     folder: Path
 
     def part(self, shard: int) -> Path:
-        """Where a shard's vectors go."""
+        """Return the file of a shard's vectors."""
         return self.folder / f"part-{shard:05}.{self.sink.form}"
 
     def errors(self, shard: int) -> Path:
-        """Where its bad rows are named, a JSON object a line; there is no file without any."""
+        """Return the list of a shard's bad rows, a JSON object on each line; it exists if there are any."""
         return self.folder / f"_errors-{shard:05}.log"
 
 
 def make_sink(embedder: Encoder, inputs: Inputs, options: BulkOptions, form: Form) -> Sink:
-    """Say what the files will hold, and what they say of themselves.
+    """Return how to write the files: type of the vectors, kept columns, metadata.
 
     Raises:
         ValueError: the vectors have no such dimensions or dtype.
@@ -103,18 +103,18 @@ def make_sink(embedder: Encoder, inputs: Inputs, options: BulkOptions, form: For
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """Some rows and what became of them."""
+    """Some rows with their vectors."""
 
     rows: Rows  # as they were read
     block: Block  # those of them that are written
     tokens: int
-    truncated: int  # texts that lost their ends
+    truncated: int  # texts whose ends were cut off
 
 
 def _shards(inputs: Inputs, done: Mapping[int, Done]) -> Generator[tuple[int, Reader], None, None]:
-    """Yield every shard that is not done, and a reader at its first row, which is to take or skip its rows.
+    """Yield every shard that is not done with a reader at its first row; the caller takes or skips its rows.
 
-    The last one has none.
+    The last shard that is yielded may have no rows.
     """
     shard, at = 0, Position()
     while True:
@@ -133,14 +133,14 @@ def _shards(inputs: Inputs, done: Mapping[int, Done]) -> Generator[tuple[int, Re
 def pending_rows(
     inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]
 ) -> Generator[Rows, None, None]:
-    """Yield the rows of every shard that is not done, in order; none crosses a shard's border."""
+    """Yield the rows of every shard that is not done, in order; each block is of one shard."""
     with closing(_shards(inputs, done)) as shards:
         for shard, reader in shards:
             yield from read_shard(reader, shard, rows_per_shard)
 
 
 def read_shard(reader: Reader, shard: int, rows_per_shard: int) -> Iterator[Rows]:
-    """Yield the rows of one shard, whose first is the next of the reader, with the digest up to their end."""
+    """Yield the rows of one shard from the reader's position on, with the digest up to the end of each."""
     left, digest = rows_per_shard, hashlib.blake2b(digest_size=16)
     while left and (rows := reader.take(left)) is not None:
         kept = rows.columns if isinstance(rows.columns, list) else [""] * len(rows.texts)
@@ -152,7 +152,7 @@ def read_shard(reader: Reader, shard: int, rows_per_shard: int) -> Iterator[Rows
 
 
 def unchanged(job: Job, done: Mapping[int, Done]) -> dict[int, Done]:
-    """Return the shards whose rows are still the same, and where they end now that inputs have changed."""
+    """Return the finished shards whose rows are the same in the changed inputs, with their new ends."""
     policy: OnError = "skip" if job.options.on_error == "skip" else "null"
     found: dict[int, Done] = {}
     with Reader(job.inputs) as reader:
@@ -169,7 +169,7 @@ def unchanged(job: Job, done: Mapping[int, Done]) -> dict[int, Done]:
 
 
 def _typed_as_json(rows: Rows) -> list[str]:
-    """Return columns that the digest is not of; NaN equals NaN in JSON."""
+    """Return as JSON the columns that are not in the digest; in JSON NaN equals NaN."""
     if rows.columns is None or isinstance(rows.columns, list):
         return []
     from ov_minilm.bulk.columns import render
@@ -197,7 +197,7 @@ class Task:
 def plan(inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]) -> Iterator[Task]:
     """Yield every shard that is not done: those of `pending_rows`, without their rows.
 
-    Parquet says how many rows it has; files of lines are read for it.
+    The row count of Parquet is in its metadata; files of lines are read for it.
     """
     with closing(_shards(inputs, done)) as shards:
         for shard, reader in shards:
@@ -224,7 +224,7 @@ def encode(
             checked, tokenized = _tokenize(read, embedder, options.truncate)
             try:
                 kept = apply_error_policy(checked, options.on_error)
-            except BadRow as error:  # what came before it is finished first
+            except BadRow as error:  # raised after the rows before it are written
                 stop = error
                 break
             waiting.append((checked, kept, tokenized, embedder.submit(tokenized)))  # type: ignore[arg-type]  # its own
@@ -241,7 +241,7 @@ def encode(
             raise stop
     finally:
         for *_, future in waiting:
-            future.cancel()  # or closing the embedder would finish them
+            future.cancel()  # otherwise closing the embedder would compute them
 
 
 def _weight(rows: Rows, tokenized: Tokenized | Texts) -> int:
@@ -251,7 +251,7 @@ def _weight(rows: Rows, tokenized: Tokenized | Texts) -> int:
 
 
 def _tokenize(rows: Rows, embedder: Encoder, truncate: Truncate) -> tuple[Rows, Tokenized | Texts]:
-    """Tokenize what is there; with truncate="error", texts that are too long become bad rows."""
+    """Tokenize the texts; with truncate="error", texts that are too long become bad rows."""
     places = [place for place, text in enumerate(rows.texts) if text is not None]
     texts = [text for text in rows.texts if text is not None]
     tokenized = embedder.tokenize(texts, truncate="mean" if truncate == "mean" else "end")
@@ -279,7 +279,7 @@ def _encoded(
 
 
 def _spread(vectors: Vectors, texts: list[str | None]) -> Vectors:
-    """Put zeros where there is no text, so that vector n is of row n."""
+    """Insert zeros for rows without a text, so that vector n belongs to row n."""
     if len(vectors) == len(texts):
         return vectors
     out = np.zeros((len(texts), vectors.shape[1]), vectors.dtype)
@@ -293,7 +293,7 @@ def write_shard(
     portions: Iterable[EncodedRows],
     tell: Callable[[EncodedRows], None] = lambda _: None,
 ) -> Done:
-    """Write a shard and what was bad in it, each whole or not at all."""
+    """Write a shard and the list of its bad rows, each file completely or not at all."""
     errors: list[bytes] = []
     end, digest = Position(), hashlib.blake2b(digest_size=16).hexdigest()
     tokens = truncated = 0

@@ -1,8 +1,8 @@
-"""The same job on a Ray cluster, and an embedder for a user's own Ray Data pipeline.
+"""Jobs on a Ray cluster, and an embedder for a user's own Ray Data pipeline.
 
-A shard is the unit of work: an actor reads its rows itself, writes it in its place, and says so to the
-driver, which keeps the journal. Ray Data's pool starts as many actors as there is room for, and gives a shard
-to another when a machine dies. Inputs and output lie where every machine sees them under the same path.
+A shard is the unit of work: an actor reads its rows, writes its file, and reports to the driver, which keeps
+the journal. Ray Data's pool starts as many actors as fit, and gives a shard to another actor when a machine
+dies. Inputs and output are on a disk that all machines share under the same path.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from ov_minilm.runtime.embedder import Embedder
 from ov_minilm.runtime.output import Dtype
 from ov_minilm.runtime.tokens import Truncate
 
-ANSWERS = (OvMiniLMError, OSError, ValueError, TypeError)  # what a user can do something about
+ANSWERS = (OvMiniLMError, OSError, ValueError, TypeError)  # errors that a user can fix
 
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """The files of an artefact, to be sent to machines that do not see its folder."""
+    """The files of an artefact, to send to machines that cannot read its folder."""
 
     files: Mapping[str, bytes]
 
@@ -55,7 +55,7 @@ class Shipped:
 
     @contextmanager
     def unpacked(self) -> Iterator[str]:
-        """Write the files into a folder for as long as it takes to open them."""
+        """Yield a temporary folder with the files."""
         with tempfile.TemporaryDirectory() as folder:
             for name, content in self.files.items():
                 (Path(folder) / name).write_bytes(content)
@@ -64,7 +64,7 @@ class Shipped:
 
 @dataclass(frozen=True, slots=True)
 class EmbedderOptions:
-    """How each actor opens its Embedder; threads are those that Ray gives it."""
+    """How each actor opens its Embedder; without `threads` it uses the CPUs that Ray gave it."""
 
     model: str | os.PathLike[str] | Shipped | None = None
     device: str = "CPU"
@@ -97,7 +97,7 @@ class EmbedderOptions:
 
 
 def _context() -> Any:
-    """Return what Ray knows of the actor or task that runs here; None elsewhere."""
+    """Return Ray's context of the actor or task that runs in this process; None outside of one."""
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return None
@@ -110,12 +110,12 @@ class RayEmbedder:
 
         data.map_batches(RayEmbedder, concurrency=4, num_cpus=2)
 
-    Options go into `fn_constructor_kwargs`. It pickles by its options, and opens again where it arrives.
+    Pass options in `fn_constructor_kwargs`. It is pickled as its options, and reopens the model on arrival.
 
     Args:
-        column: what is encoded; its values are strings.
-        output: the column that is added, (N, 384) of float32 unless said.
-        model: a folder that the machine sees, `Shipped.read(folder)`, or None: the model in the package.
+        column: the column of strings to encode.
+        output: the column to add, (N, 384) float32 unless `dimensions` or `dtype` say otherwise.
+        model: a folder that the machine can read, `Shipped.read(folder)`, or None: the model in the package.
         truncate, dimensions, dtype: as for Embedder.encode.
         threads: None: the num_cpus of the actor.
     """
@@ -165,7 +165,7 @@ class RayEmbedder:
 
 
 def _call(call: Callable[[], Any]) -> bytes:
-    """Return what the call does, or the error that a user can do something about."""
+    """Return the pickled result of a call, or its error if a user can fix it."""
     try:
         return pickle.dumps(call())
     except ANSWERS as error:
@@ -173,7 +173,7 @@ def _call(call: Callable[[], Any]) -> bytes:
 
 
 def _unwrap(answer: bytes) -> Any:
-    """Return or raise, as if the call had been made here."""
+    """Return the result of `_call`, or raise its error."""
     found = pickle.loads(answer)  # noqa: S301  # of our own actors
     if isinstance(found, Exception):
         raise found
@@ -189,7 +189,7 @@ def _probe(opening: EmbedderOptions, inputs: Inputs, options: BulkOptions, form:
 
 
 class _Worker:
-    """The actor: does one shard at a call."""
+    """The actor: computes one shard in each call."""
 
     def __init__(self, job: Job, opening: EmbedderOptions, folder: str) -> None:
         self._job = job
@@ -207,7 +207,7 @@ class _Worker:
 
     @cached_property
     def _embedder(self) -> Embedder:
-        """Opened by the first shard, so that what is wrong with it can be answered."""
+        """Opened by the first shard, so that errors can be returned."""
         embedder = self._opening.open()
         found = make_sink(embedder, self._job.inputs, self._job.options, self._job.sink.form)
         differences = [
@@ -242,7 +242,7 @@ class OnRay:
     actors: int | None
 
     def sink(self, inputs: Inputs, options: BulkOptions, form: Form) -> Sink:
-        """Ask a machine that will work what its vectors are like."""
+        """Return how to write the files, as a machine of the cluster finds it."""
         import ray
 
         if not inputs.resumable:
@@ -255,7 +255,7 @@ class OnRay:
         return found
 
     def work(self, job: Job, journal: Journal, meter: Meter) -> None:
-        """Have every shard done that is not, and note it as it comes."""
+        """Compute every shard that is not done, and add each to the journal when it is."""
         import ray
         from ray.data import ActorPoolStrategy, DataContext
 
@@ -284,12 +284,12 @@ class OnRay:
                 meter.advance(done.rows, done.tokens, total * number // len(tasks))
                 meter.keep(done.rows)
         except ray.exceptions.RayError as error:
-            raise RuntimeError(f"Ray gave up: {str(error).splitlines()[-1]}") from error
+            raise RuntimeError(f"Ray failed: {str(error).splitlines()[-1]}") from error
 
 
 @contextmanager
 def on_ray(opening: EmbedderOptions, *, cpus: int = 1, actors: int | None = None) -> Iterator[OnRay]:
-    """Join the cluster of RAY_ADDRESS, or the one that this process is in, else start one on this machine."""
+    """Connect to the cluster of RAY_ADDRESS or of this process; without one, start one on this machine."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import, which reads it
     import ray
     import ray.data  # sets up its log, which we then quieten: errors are raised, and the rest is in its files

@@ -1,12 +1,12 @@
-"""Every reason for which a job is refused, stops, or goes on without a row: when, and in which words.
+"""All messages for jobs that are refused and rows that are bad, with the condition of each.
 
 Exit codes of `ov-minilm encode`:
 
     0    every row has its vector
     2    REFUSALS: nothing was encoded.  BAD_ROWS, with --on-error stop: the job stopped at the first of them
-    3    BAD_ROWS, with --on-error skip or null: done, and each bad row is named
-    130  Ctrl-C.  143: SIGTERM.  Both print what is kept and how to go on
-    141  the reader of stdout went away, as `head` does
+    3    BAD_ROWS, with --on-error skip or null: done, and each bad row is listed
+    130  Ctrl-C.  143: SIGTERM.  Both print what is kept and how to resume
+    141  the reader of stdout closed it, as `head` does
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 
 class Refusal(NamedTuple):
-    """One condition that is found before the work begins."""
+    """One condition that is checked before the work."""
 
     when: str
     message: str  # names the file or option, what was found, and what to type
@@ -50,8 +50,8 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "json_document": Refusal(
         "a .json file that is not lines",
-        "{file}: its first line is no JSON object; .json is read as JSON lines. "
-        "Make it so: jq -c '.[]' {file} > NAME.jsonl",
+        "{file}: its first line is not a JSON object; .json is read as JSON lines. "
+        "To convert it: jq -c '.[]' {file} > NAME.jsonl",
     ),
     "no_header": Refusal("CSV without a header", "{file}: no CSV header: {error}{hint}"),
     "no_column": Refusal("a column is missing", "{file}: no column {column!r}; it has {names}{hint}"),
@@ -84,26 +84,26 @@ REFUSALS: dict[str, Refusal] = {
     "no_encoding": Refusal("an unknown encoding", "--encoding {encoding!r} is not known; try utf-16, cp1252"),
     "null_integer": Refusal(
         "--on-error null, .npy and integers",
-        ".npy of {dtype} has no number that is none; skip bad rows, or use .parquet",
+        ".npy of {dtype} has no value for a missing vector; pass --on-error skip, or write .parquet",
     ),
     "npy_columns": Refusal(
-        "columns in .npy", ".npy holds vectors alone; columns are kept in .parquet and .jsonl"
+        "columns in .npy", ".npy has no columns beside the vectors; write .parquet or .jsonl"
     ),
     "column_name": Refusal(
         "a kept column has the vectors' name",
-        "a column to keep is called {column!r}, as the vectors are; rename it",
+        "a column to keep has the name {column!r} of the vectors; rename it in the input",
     ),
     "ray_stdin": Refusal(
-        "--engine ray and a pipe", "other machines do not see {file}; write it to a file that they see first"
+        "--engine ray and a pipe", "other machines cannot read {file}; write it to a file on a shared disk"
     ),
     "ray_stdout": Refusal(
         "--engine ray without an output",
-        "--engine ray writes files that every machine sees; name one: -o NAME",
+        "--engine ray writes to a disk that all machines share; name a file or folder there: -o NAME",
     ),
     # The output.
     "output_ending": Refusal(
         "an output of unknown kind",
-        "{name}: the name of a file must end in {endings}, that of a folder in /",
+        "{name}: a file must end in {endings}, a folder in /",
     ),
     "no_folder": Refusal(
         "the output's folder is missing",
@@ -112,7 +112,7 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "foreign_folder": Refusal(
         "the output is a folder with other files",
-        "{folder}: a folder with files in it, of no job of ours; name a new one",
+        "folder {folder} has files that are not of an ov-minilm job; name a new folder",
         FileExistsError,
     ),
     "output_is_input": Refusal(
@@ -125,11 +125,11 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "output_in_pattern": Refusal(
         "a pattern finds the output",
-        "the input {pattern} finds the output {output} too; write to where no pattern looks",
+        "the pattern {pattern} would read the output {output} too; name an output outside of it",
     ),
     "output_again": Refusal(
         "some of the inputs are outputs of this command",
-        "{file} was written by this command, and {other} was not; name them in two commands",
+        "{file} was written by this command, and {other} was not; encode them with two commands",
     ),
 }
 
@@ -137,13 +137,13 @@ BAD_ROWS: dict[str, str] = {
     "null": "null",
     "encoding": "not {encoding} ({error}); --encoding names another",
     "long": "longer than {most:,} bytes; split it",
-    "not_json": "no JSON object: {error}",
+    "not_json": "not a JSON object: {error}",
     "no_field": "no field {column!r}; it has {names}; --column names another",
     "not_string": "{column!r} is {found}, expected a string",
-    "misfit": "{column!r} is {value:.60}, expected {kind} as in the first rows; -o NAME.jsonl keeps all",
+    "misfit": "{column!r} is {value:.60}, expected {kind} as in the first rows; -o NAME.jsonl keeps any type",
     "no_json": "{column!r} cannot be written as JSON ({error}); -o NAME.parquet keeps it",
     "broken": "{column!r} is not UTF-8",
-    "csv": "no CSV record: {error}",
+    "csv": "not a CSV record: {error}",
     "fields": "{found} fields, the header has {expected}",
     "tokens": "{tokens} tokens, the model reads {most}; --truncate end or mean",
     "group": "row group {group} is damaged: {error}",
@@ -152,11 +152,11 @@ BAD_ROWS: dict[str, str] = {
 
 
 def refusal(condition: str, /, **facts: Any) -> Exception:
-    """Return the error of a condition."""
+    """Return the error for a condition of REFUSALS, with these facts in its message."""
     found = REFUSALS[condition]
     return found.error(found.message.format(**facts))
 
 
 def bad_row(condition: str, /, **facts: Any) -> str:
-    """Return why a row is bad."""
+    """Return the reason for a condition of BAD_ROWS, with these facts in it."""
     return BAD_ROWS[condition].format(**facts)

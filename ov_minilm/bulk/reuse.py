@@ -1,12 +1,12 @@
-"""Vectors that earlier jobs computed, kept in a folder: a later job computes only the texts that are new.
+"""Vectors of earlier jobs, kept in a folder (`--reuse`): a later job computes only new texts.
 
-A text has the same bits in every batch, so a vector that was kept is the one that would be computed, and the
-output of a job has the same bytes with and without the folder. What decides a vector beside the text (the
-artefact, precision, kernel, how long texts are cut) names a folder of its own in it.
+A text has the same bits in every batch, so a kept vector equals the one that would be computed, and the
+output of a job has the same bytes with and without the folder. Each combination of what else decides a
+vector (artefact, precision, kernel, truncation) has its own subfolder.
 
 A segment is two files: records of vector, tokens and whether the text was cut; and, written after them, the
-16-byte hashes of their texts. Segments are only added, each is there whole or not at all, and several jobs
-may add to one folder at a time.
+16-byte hashes of their texts. Segments are only added, each is complete or does not exist, and several jobs
+may add to one folder at the same time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ov_minilm.runtime.tokens import Tokenized, Truncate
 from ov_minilm.spec import FloatArray
 
 HASH_BYTES = 16
-SEGMENT_TEXTS = 32_768  # that are written at a time, 50 MB
+SEGMENT_TEXTS = 32_768  # in a segment, 50 MB
 
 Hashes = NDArray[np.uint64]  # [N, 2] of texts
 

@@ -1,6 +1,6 @@
 """What moves through a job: rows as they were read, and what is done about the bad ones.
 
-A row is bad when it holds no text: a null, a number, broken UTF-8, a line that is no JSON object, the point
+A row is bad when it holds no text: a null, a number, broken UTF-8, a line that is not a JSON object, the point
 from which a damaged file cannot be read further.
 """
 

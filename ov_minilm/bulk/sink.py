@@ -26,7 +26,7 @@ FORMS: tuple[Form, ...] = ("parquet", "npy", "jsonl")
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """How to write: the form, what a vector looks like, and what the file says of itself."""
+    """How to write a file: its form, the type of vectors, the kept columns and the metadata."""
 
     form: Form
     empty: NDArray[Any]  # [0, D] of the vectors' type
@@ -34,7 +34,7 @@ class Sink:
     metadata: Mapping[str, str]  # model, fingerprint and the like, for Parquet's metadata
 
     def write(self, file: IO[bytes], blocks: Iterable[Block]) -> int:
-        """Write one whole file; return the number of rows in it."""
+        """Write one complete file; return its number of rows."""
         if self.form == "jsonl":
             return _write_jsonl(file, blocks)
         if self.form == "npy":
@@ -44,7 +44,7 @@ class Sink:
         return parquet.write(parquet.output_schema(self.schema, self.empty, self.metadata), file, blocks)
 
     def join(self, file: IO[bytes], parts: Sequence[Path]) -> None:
-        """Write one file of what is in several."""
+        """Write one file with the rows of several."""
         if self.form == "jsonl":
             for part in parts:
                 with part.open("rb") as source:
@@ -58,14 +58,14 @@ class Sink:
 
 
 def json_lines(block: Block) -> Iterator[str]:
-    """Yield one object a row; each number is the shortest that reads back exactly."""
+    """Yield a JSON object for each row; numbers are the shortest that read back exactly."""
     for text, head, vector in zip(block.texts, _row_prefixes(block), block.vectors, strict=True):
         numbers = "null" if text is None else f"[{', '.join(map(str, vector))}]"
         yield f'{{{head}, "{VECTOR}": {numbers}}}\n'
 
 
 def _row_prefixes(block: Block) -> Iterator[str]:
-    """Yield what stands before the vector: the kept columns, else the text."""
+    """Yield the members before the vector: the kept columns; without any, the text."""
     if isinstance(block.columns, list):
         yield from block.columns
         return
@@ -115,10 +115,10 @@ def _header(file: IO[bytes], empty: NDArray[Any], rows: int) -> int:
 
 
 def _close_header(file: IO[bytes], empty: NDArray[Any], rows: int, start: int) -> None:
-    """Write it again, now that the rows are known; numpy pads it so that its length stays."""
+    """Write the header again with the number of rows; numpy pads it, so its length stays the same."""
     file.seek(0)
     if _header(file, empty, rows) != start:
-        raise RuntimeError(f"the header of {rows} rows is not as long as that of none")
+        raise RuntimeError(f"the .npy header of {rows} rows is longer than that of 0 rows")
     file.seek(0, 2)
 
 

@@ -253,7 +253,7 @@ def _object(where: str, line: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
-        raise ValueError(f"{where}: no JSON object")
+        raise ValueError(f"{where}: not a JSON object")
     return row
 
 

@@ -48,7 +48,7 @@ def test_a_value_that_does_not_fit_makes_its_row_bad(kind: pa.DataType, value: o
     found = columns.build([(None, "a"), (value, "b"), (None, "c")], schema, bad)
 
     assert {"n": [None, None, None], "s": ["a", "b", "c"]} == found.to_pydict()
-    expected = f"'n' is {value!r}, expected {kind} as in the first rows; -o NAME.jsonl keeps all"
+    expected = f"'n' is {value!r}, expected {kind} as in the first rows; -o NAME.jsonl keeps any type"
     assert {1: expected} == bad
 
 
@@ -148,7 +148,10 @@ def test_a_cast_that_loses_makes_its_row_bad() -> None:
 
     assert [1.0, None, 3.0] == found["n"].to_pylist()
     assert [None, 1000, None] == found["t"].cast(pa.int64()).to_pylist()
-    assert "'n' is 9007199254740993, expected double as in the first rows; -o NAME.jsonl keeps all" == bad[1]
+    assert (
+        "'n' is 9007199254740993, expected double as in the first rows; -o NAME.jsonl keeps any type"
+        == bad[1]
+    )
     assert bad[0].startswith("'t' is a timestamp[us], expected timestamp[ns]")
 
 

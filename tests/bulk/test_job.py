@@ -96,7 +96,7 @@ def test_vectors_may_be_smaller(
 
 def test_a_null_needs_a_number_that_is_none(tmp_path: Path, job: Callable[..., Summary]) -> None:
     """Integers in .npy have none, which is said before the work begins."""
-    with pytest.raises(ValueError, match="has no number that is none"):
+    with pytest.raises(ValueError, match="has no value for a missing vector"):
         job(write(tmp_path / "in.txt", ["a"]), to=tmp_path / "v.npy", dtype="int8", on_error="null")
 
 
@@ -472,7 +472,7 @@ def test_files_of_others_stay(tmp_path: Path, job: Callable[..., Summary]) -> No
     (tmp_path / "v.npy.parts").mkdir()
     (tmp_path / "v.npy.parts/mine").write_text("precious")
 
-    with pytest.raises(FileExistsError, match=r"v\.npy\.parts: a folder with files in it, of no job of ours"):
+    with pytest.raises(FileExistsError, match=r"v\.npy\.parts has files that are not of an ov-minilm job"):
         job(source, to=tmp_path / "v.npy")
 
     assert "precious" == (tmp_path / "v.npy.parts/mine").read_text()
@@ -513,7 +513,7 @@ def test_a_folder_of_others_is_left_alone(tmp_path: Path, job: Callable[..., Sum
     (tmp_path / "out/part-00000.parquet").write_bytes(b"precious")
 
     for overwrite in (False, True):
-        with pytest.raises(FileExistsError, match="of no job of ours"):
+        with pytest.raises(FileExistsError, match="not of an ov-minilm job"):
             job(source, to=tmp_path / "out", overwrite=overwrite)
 
     assert {"part-00000.parquet": b"precious"} == content(tmp_path / "out")
@@ -565,7 +565,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     assert 130 == process.returncode
     assert took < 2  # seconds: no batch that is running is waited for
     assert re.search(
-        rb"v.npy.parts keeps what is done, [1-9][0-9,]* rows; the same command goes on from there\n", said
+        rb"v.npy.parts keeps the [1-9][0-9,]* rows that are done; the same command resumes there\n", said
     )
     assert [] == list((tmp_path / "v.npy.parts").glob(".*"))
 

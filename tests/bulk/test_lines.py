@@ -94,7 +94,7 @@ def test_a_dash_is_stdin(kind: Kind | None, monkeypatch: pytest.MonkeyPatch) -> 
         (
             "in.jsonl",
             b"{",
-            "no JSON object: Expecting property name enclosed in double quotes: line 1 column 2",
+            "not a JSON object: Expecting property name enclosed in double quotes: line 1 column 2",
         ),
         (
             "in.jsonl",
@@ -102,10 +102,10 @@ def test_a_dash_is_stdin(kind: Kind | None, monkeypatch: pytest.MonkeyPatch) -> 
             "no field 'text'; it has 'body', 'id'; --column names another",
         ),
         ("in.jsonl", b"{}", "no field 'text'; it has none; --column names another"),
-        ("in.jsonl", b'["a"]', "no JSON object: it is an array"),
-        ("in.jsonl", b'"text"', "no JSON object: it is a string"),
-        ("in.jsonl", b"null", "no JSON object: it is null"),
-        ("in.jsonl", b"[" * 100_000, "no JSON object: nested too deep"),
+        ("in.jsonl", b'["a"]', "not a JSON object: it is an array"),
+        ("in.jsonl", b'"text"', "not a JSON object: it is a string"),
+        ("in.jsonl", b"null", "not a JSON object: it is null"),
+        ("in.jsonl", b"[" * 100_000, "not a JSON object: nested too deep"),
         ("in.jsonl", b'{"text": null}', "'text' is null, expected a string"),
         ("in.jsonl", b'{"text": 3}', "'text' is a number, expected a string"),
         ("in.jsonl", b'{"text": true}', "'text' is a boolean, expected a string"),
@@ -120,7 +120,7 @@ def test_a_dash_is_stdin(kind: Kind | None, monkeypatch: pytest.MonkeyPatch) -> 
         ("in.csv", b"2,\xff", "not UTF-8 (invalid bytes); --encoding names another"),
         ("in.csv", b"2", "1 fields, the header has 2"),
         ("in.csv", b"2,a,b", "3 fields, the header has 2"),
-        ("in.csv", b'2,"a"b', "no CSV record: ',' expected after '\"'"),
+        ("in.csv", b'2,"a"b', "not a CSV record: ',' expected after '\"'"),
     ],
 )
 def test_a_bad_line_costs_only_itself(tmp_path: Path, name: str, line: bytes, message: str) -> None:
@@ -151,8 +151,8 @@ def test_a_torn_record_at_the_end_is_bad(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_bytes(b'text\na\n"b')
 
     (reason,) = read(tmp_path / "in.jsonl").bad.values()
-    assert reason.startswith("no JSON object: Unterminated string")
-    assert ["no CSV record: unexpected end of data"] == list(read(tmp_path / "in.csv").bad.values())
+    assert reason.startswith("not a JSON object: Unterminated string")
+    assert ["not a CSV record: unexpected end of data"] == list(read(tmp_path / "in.csv").bad.values())
 
 
 @pytest.mark.parametrize("codec", ["", ".gz", ".bz2", ".zst"])
@@ -324,8 +324,8 @@ def test_json_is_kept_as_it_was(tmp_path: Path, line: str, kept: list[str]) -> N
         ("a.txt", "a\nb".encode("utf-16"), "UTF-16, not text; pass --encoding utf-16"),
         ("a.txt", "a\nb".encode("utf-16-le"), "UTF-16, not text; pass --encoding utf-16-le"),
         ("a.txt", b"PAR1\x15\x00", "Parquet, not text; pass --format parquet"),
-        ("a.json", b'[\n{"text": "a"}]', "a.json: its first line is no JSON object.*jq -c"),
-        ("a.json.gz", gzip.compress(b'[{"text": "a"}]'), "first line is no JSON object"),
+        ("a.json", b'[\n{"text": "a"}]', "a.json: its first line is not a JSON object.*jq -c"),
+        ("a.json.gz", gzip.compress(b'[{"text": "a"}]'), "first line is not a JSON object"),
         (
             "a.csv",
             b"id;text\n1;a\n",

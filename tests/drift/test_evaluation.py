@@ -218,7 +218,7 @@ def test_files_of_the_hub_are_read_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ([], "line 2: no JSON object"),
+        ([], "line 2: not a JSON object"),
         ({"score": 1, "sentence1": "a"}, "line 2: no field 'sentence2'"),
         (
             {"score": 1, "sentence1": "a", "sentence2": None},
@@ -320,7 +320,7 @@ HEADER = "query-id\tcorpus-id\tscore\n"
     ("files", "message"),
     [
         ({"corpus": "{}\n"}, "corpus.jsonl, line 1: no field '_id'"),
-        ({"corpus": "d1\tCats\n"}, "corpus.jsonl, line 1: no JSON object"),
+        ({"corpus": "d1\tCats\n"}, "corpus.jsonl, line 1: not a JSON object"),
         ({"corpus": '{"_id": "d1", "text": 1}'}, "corpus.jsonl, line 1: 'text' is int, expected a string"),
         (
             {"corpus": '{"_id": "d1", "text": "a", "title": null}'},
