@@ -132,7 +132,7 @@ def test_a_table_for_people() -> None:
     lines = done.stdout.decode().splitlines()
     assert 1 == done.returncode
     assert lines[0].startswith("wrong  threads   4096 threads for ")
-    assert "-> ask for threads=" in lines[1]
+    assert "-> pass threads=" in lines[1]
     assert lines[-2].startswith("wrong  plan      device 'NPU.7' is not available; this machine has ")
 
 

@@ -34,6 +34,6 @@ def find_model(model: str | os.PathLike[str] | None) -> Path:
         raise ManifestInvalid(folder / NAME, "not found; is this a folder written by `ov-minilm convert`?")
     raise ManifestInvalid(
         folder,
-        f"no such folder; the model in the package is {NAMES[1]}, convert other models first: "
+        f"no such folder; the model in the package is {NAMES[1]}; convert other models first: "
         f"ov-minilm convert {model} -o OUT, then pass OUT/int8",
     )

@@ -1,7 +1,7 @@
 """What moves through a job: rows as they were read, and what is done about the bad ones.
 
-A row is bad when it holds no text: a null, a number, broken UTF-8, a line that is not a JSON object, the point
-from which a damaged file cannot be read further.
+A row is bad if it has no text: a null, a number, broken UTF-8, a line that is not a JSON object, or the
+place from which a damaged file cannot be read.
 """
 
 from __future__ import annotations

@@ -28,10 +28,13 @@ def test_names_mean_the_model_in_the_package(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        (None, "x: no such folder; the model in the package is all-MiniLM-L6-v2, others .* convert x -o OUT"),
+        (
+            None,
+            "x: no such folder; .* all-MiniLM-L6-v2; convert other models first: ov-minilm convert x -o OUT",
+        ),
         ("notes.txt", "x/manifest.json: not found; is this a folder written by `ov-minilm convert`"),
         ("int8/manifest.json", "x/manifest.json: not found; did you mean x/int8"),
-        ("config.json", "x/manifest.json: not found; this is a checkpoint: ov-minilm convert x -o OUT, "),
+        ("config.json", "x/manifest.json: not found; this is a checkpoint: run ov-minilm convert x -o OUT, "),
     ],
 )
 def test_what_is_no_artefact_is_refused_with_the_way_to_one(

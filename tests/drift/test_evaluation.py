@@ -275,8 +275,9 @@ def test_without_the_hub_client_the_way_out_is_named(monkeypatch: pytest.MonkeyP
     with pytest.raises(
         OSError,
         match=re.escape(
-            'sts12 could not be fetched (that needs pip install "ov-minilm[convert]"); get test.jsonl.gz of '
-            "the dataset mteb/sts12-sts elsewhere, save it as sts12.jsonl.gz, and pass --sts sts12.jsonl.gz"
+            'sts12 could not be downloaded (that needs pip install "ov-minilm[convert]"); download '
+            "test.jsonl.gz of the dataset mteb/sts12-sts by hand, save it as sts12.jsonl.gz, "
+            "and pass --sts sts12.jsonl.gz"
         ),
     ):
         download("sts12")
@@ -295,7 +296,7 @@ def test_offline_the_way_out_is_one_line(tmp_path: Path) -> None:
     said = done.stderr.decode().splitlines()
     assert (2, 1) == (done.returncode, len(said)), done.stderr
     assert said[0].startswith(
-        "error: sts12 could not be fetched (LocalEntryNotFoundError); get test.jsonl.gz of"
+        "error: sts12 could not be downloaded (LocalEntryNotFoundError); download test.jsonl.gz of"
     )
     assert [] == list(tmp_path.rglob("*.jsonl.gz"))
 

@@ -190,7 +190,7 @@ def test_other_arguments_are_refused_with_what_to_write(
 def test_another_model_is_not_replaced_by_ours(path: str) -> None:
     """A model that is not here is refused, with the way to convert it."""
     with pytest.raises(
-        ManifestInvalid, match="all-MiniLM-L6-v2, others are converted first: ov-minilm convert BAAI"
+        ManifestInvalid, match="all-MiniLM-L6-v2; convert other models first: ov-minilm convert BAAI"
     ):
         adapter(path)("BAAI/bge-small-en-v1.5")
 

@@ -45,7 +45,7 @@ def test_null_is_absent_and_unknown_fields_are_ignored() -> None:
         (b'{"input": [1.5]}', "input", f"input[0] is 1.5; {INPUT}"),
         (b'{"input": ["a", {"text": "a"}]}', "input", f"input[1] is an object; {INPUT}"),
         (b'{"input": [["a"]]}', "input", f'input[0][0] is "a"; {INPUT}'),
-        (b'{"input": "a", "model": 1}', "model", "model is 1; expected a name of /v1/models"),
+        (b'{"input": "a", "model": 1}', "model", "model is 1; expected a name from /v1/models"),
         (
             b'{"input": "a", "encoding_format": "md5"}',
             "encoding_format",
@@ -122,7 +122,7 @@ def test_every_form_of_input_is_a_list(value: Any, expected: Any) -> None:
         ([[]], None, "input[0] is an empty list"),
         (["a", 1], None, "mixes numbers and texts"),
         (["a", [1]], None, "mixes lists and texts"),
-        (["a"] * 3, "array_above_max_length", "3 entries, this server takes 2"),
+        (["a"] * 3, "array_above_max_length", "3 entries; this server accepts 2"),
         ([7] * 600_000, "max_tokens_per_request", "at least 600000 tokens; send at most 524288"),
     ],
 )

@@ -48,11 +48,11 @@ def test_auto_tells_vocabularies_apart(
     [
         ("reject", [NATIVE], OURS, "does not accept token ids"),
         ("auto", [HELLO], OURS, "fit both this model's vocabulary and OpenAI's"),
-        ("auto", [HELLO], None, "may be of"),
-        ("auto", [[7592, 2088]], OURS, "may be of"),
-        ("auto", [NATIVE, HELLO], OURS, "may be of"),
-        ("auto", [NATIVE, [791]], OPENAIS, "may be of"),  # contradicts itself
-        ("auto", [[101]], OURS, "may be of"),
+        ("auto", [HELLO], None, "fit both this model"),
+        ("auto", [[7592, 2088]], OURS, "fit both this model"),
+        ("auto", [NATIVE, HELLO], OURS, "fit both this model"),
+        ("auto", [NATIVE, [791]], OPENAIS, "fit both this model"),  # contradicts itself
+        ("auto", [[101]], OURS, "fit both this model"),
         ("native", [[101, 7592, 102, 0]], OURS, "without padding"),
     ],
 )
