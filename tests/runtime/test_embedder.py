@@ -323,9 +323,11 @@ with Embedder.open() as embedder:
     child("opened", *uses)
     begun, texts = threading.Event(), [f"text {i}" for i in range(2000)]
     run = lambda: embedder.encode(texts, progress=lambda *_: begun.set())
-    threading.Thread(target=run).start()
+    busy = threading.Thread(target=run)
+    busy.start()
     assert begun.wait(60)
     child("opened and busy", *uses)
+    busy.join()
 child("closed", Embedder.open)
 """
 
