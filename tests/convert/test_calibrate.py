@@ -1,18 +1,25 @@
-"""The recipe: what is quantized, what is not, and the text it is calibrated on."""
+"""The recipe: what is quantized and how, what is not, and the text it is calibrated on."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from ov_minilm.artefact.manifest import SHIPPED, Manifest, file_facts
 from ov_minilm.convert.calibrate import CALIBRATION
 from ov_minilm.drift.evaluation import read_texts
 from ov_minilm.runtime.backend import ov
+from ov_minilm.runtime.lowering import linear_layers
+from ov_minilm.runtime.weights import is_compressed
 
 
 def test_the_calibration_text_varies() -> None:
-    """At least 300 different passages of 3 to 250 words, short and long, of several scripts."""
+    """The shipped recipe names it: 300 passages of 3 to 250 words, short and long, of several scripts."""
     texts = read_texts(CALIBRATION)
     words = [len(text.split()) for text in texts]
+    recipe = Manifest.read(SHIPPED).recipe
 
+    assert recipe is not None
+    assert file_facts(CALIBRATION).sha256 == recipe.calibration_sha256
     assert len(texts) == len(set(texts)) >= 300
     assert (min(words) >= 3, max(words) <= 250) == (True, True)
     assert sum(n < 13 for n in words) > 80
@@ -21,24 +28,23 @@ def test_the_calibration_text_varies() -> None:
         assert any(first <= char <= final for text in texts for char in text), first
 
 
-def test_the_shipped_model_was_calibrated_on_it() -> None:
-    """The manifest's recipe names this file, by its hash."""
-    recipe = Manifest.read(SHIPPED).recipe
-
-    assert recipe is not None
-    assert file_facts(CALIBRATION).sha256 == recipe.calibration_sha256
-
-
-def test_attention_pooling_and_normalisation_stay_in_float() -> None:
-    """No quantizer feeds them, nor the products of outlier channels; every other linear layer has one."""
-    quantized: set[str] = set()
-    in_float: set[str] = set()
-    for node in ov.Core().read_model(SHIPPED / "model.xml").get_ordered_ops():
+def test_the_shipped_graph_is_quantized_by_the_recipe() -> None:
+    """Attention, pooling and outlier channels stay in float; pairs of weights and scales are safe."""
+    model = ov.Core().read_model(SHIPPED / "model.xml")
+    quantized, in_float, scales = set[str](), set[str](), []
+    for node in model.get_ordered_ops():
         if node.get_type_name() in ("MatMul", "ScaledDotProductAttention", "NormalizeL2"):
             sources = {node.input_value(i).get_node().get_type_name() for i in range(node.get_input_size())}
             (quantized if "FakeQuantize" in sources else in_float).add(node.get_friendly_name())
+        if is_compressed(node):
+            scales.append(node.input_value(0).get_node().input_value(1).get_node().data)
 
-    assert 40 == len(quantized)
-    assert 6 + 1 + 1 + 4 == len(in_float)
+    assert (40, 6 + 1 + 1 + 4) == (len(quantized), len(in_float))
     assert {"pooling", "normalize"} < in_float
     assert 4 == sum(name.startswith("outliers_down") for name in in_float)
+    weights = [w.data.astype(np.int32) for _, w in linear_layers(model) if w.data.dtype == np.int8]
+    assert 40 == len(weights)
+    for sign in (1, -1):  # neighbours of one sign cannot saturate int16
+        either = [np.maximum(sign * w, 0) for w in weights]
+        assert 128 >= max((part[:, 0::2] + part[:, 1::2]).max() for part in either)
+    assert [0, 0] == [int((scale.view(np.uint32) & 0xFFFF).max()) for scale in scales]

@@ -11,8 +11,8 @@ from support.rows import row
 from ov_minilm.measure.row import Row, StaleRows, merge, read, refuse_stale, shipped_fingerprint
 
 
-def test_a_row_knows_what_it_is_about() -> None:
-    """Workload, contender and quantity are the parts of its name."""
+def test_a_row_knows_what_it_is_about_and_its_conditions() -> None:
+    """Workload, contender and quantity; a figure without machine, artefact, versions and date is none."""
     found = row("32 callers/ov_minilm FP32/texts_per_s")
 
     assert ("32 callers", "ov_minilm FP32", "texts_per_s") == (
@@ -20,29 +20,20 @@ def test_a_row_knows_what_it_is_about() -> None:
         found.contender,
         found.quantity,
     )
+    names = {field.name for field in dataclasses.fields(Row)}
+    assert {"machine", "artefact", "versions", "taken", "low", "high", "rounds", "unit"} <= names
 
 
-def test_rows_come_back_as_they_were_kept(tmp_path: Path) -> None:
-    """A newer one replaces that of the same name and machine; other machines stay."""
-    path = tmp_path / "rows.jsonl"
-    first, newer = row("mix/a/texts_per_s", 1), row("mix/a/texts_per_s", 2)
-    elsewhere = dataclasses.replace(first, machine="another")
+def test_rows_are_kept_and_replaced(tmp_path: Path) -> None:
+    """A newer one replaces that of its name and machine; other machines stay, another artefact's go."""
+    path, first = tmp_path / "rows.jsonl", row("mix/a/texts_per_s", 1)
+    elsewhere, newer = dataclasses.replace(first, machine="another"), row("mix/a/texts_per_s", 2)
 
+    merge(path, [dataclasses.replace(row("query/a/p50_ms"), artefact="old")])
     merge(path, [first, elsewhere])
     merge(path, [newer])
 
     assert [newer, elsewhere] == sorted(read(path), key=lambda one: one.machine != newer.machine)
-
-
-def test_rows_of_another_artefact_go_when_new_ones_come(tmp_path: Path) -> None:
-    """Nothing could show them any more."""
-    path = tmp_path / "rows.jsonl"
-    old = dataclasses.replace(row("mix/a/texts_per_s"), artefact="old")
-
-    merge(path, [old])
-    merge(path, [row("query/a/p50_ms")])
-
-    assert ["query/a/p50_ms"] == [one.what for one in read(path)]
 
 
 def test_rows_of_another_artefact_are_refused() -> None:
@@ -60,10 +51,3 @@ def test_a_line_that_is_no_row_is_named(tmp_path: Path, line: str) -> None:
 
     with pytest.raises(ValueError, match=r"rows\.jsonl, line 2: not a row"):
         read(path)
-
-
-def test_a_row_names_all_its_conditions() -> None:
-    """A figure without machine, artefact, versions and date is none."""
-    assert {"machine", "artefact", "versions", "taken", "low", "high", "rounds", "unit"} <= {
-        field.name for field in dataclasses.fields(Row)
-    }
