@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tables
 from limit import PLAIN
@@ -14,7 +13,7 @@ from support.rows import row
 
 from ov_minilm.measure.contender import Contender
 from ov_minilm.measure.render import Figures
-from ov_minilm.measure.row import OURS, RATIO, Row, read, refuse_stale, shipped_fingerprint
+from ov_minilm.measure.row import OURS, RATIO, read, refuse_stale, shipped_fingerprint
 
 NAMES = (OURS, "onnxruntime int8", "onnxruntime f32", "fastembed f32")
 ROWS = [
@@ -34,58 +33,35 @@ ROWS = [
 
 def test_the_kept_rows_are_of_the_artefact_that_ships() -> None:
     """A build of another one measures again, or removes them."""
-    kept = read(tables.ROWS) if tables.ROWS.exists() else []
-
-    refuse_stale(kept, shipped_fingerprint())
+    refuse_stale(read(tables.ROWS) if tables.ROWS.exists() else [], shipped_fingerprint())
 
 
-def test_every_picture_is_drawn_where_there_are_rows(tmp_path: Path) -> None:
-    """As a PNG about 880 pixels wide, shown at 800; nothing is drawn of nothing."""
-    written = draw_all(ROWS, tmp_path)
+def test_pictures_are_drawn_where_there_are_rows(tmp_path: Path) -> None:
+    """As PNGs about 880 pixels wide, shown at 800, the same each time; nothing is drawn of nothing."""
+    written, again = (draw_all(ROWS, tmp_path / name) for name in ("a", "b"))
 
     assert sorted(PICTURES) == sorted(path.stem for path in written)
-    for path in written:
-        width = int.from_bytes(path.read_bytes()[16:20], "big")
-        assert 800 <= width <= 900
+    assert all(800 <= int.from_bytes(path.read_bytes()[16:20], "big") <= 900 for path in written)
+    assert [path.read_bytes() for path in written] == [path.read_bytes() for path in again]
     assert [] == draw_all([], tmp_path)
 
 
-def test_the_same_rows_give_the_same_picture(tmp_path: Path) -> None:
-    """So that a changed file means changed figures."""
-    first, second = (draw_all(ROWS, tmp_path / name) for name in ("a", "b"))
-
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-
-
-def test_a_library_is_a_rival_once() -> None:
-    """By its best variant."""
-    figures = Figures(ROWS, shipped_fingerprint())
+def test_a_rival_is_a_library_once_and_listed_where_it_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its best variant; what is still to win, and only that."""
+    rows = [*ROWS, row(f"chunks/fastembed f32/{RATIO}", 0.5), row(f"mix/fastembed f32/{RATIO}", 2.0)]
+    figures = Figures(rows, shipped_fingerprint())
+    monkeypatch.setattr(tables, "machines", lambda: [figures])
 
     assert ["onnxruntime int8", "fastembed f32"] == rivals(figures, "sentences", "texts_per_s")
-
-
-@pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> list[Row]:
-    """Let the tables find rows made up."""
-    rows = [*ROWS, row(f"chunks/fastembed f32/{RATIO}", 0.5), row(f"mix/fastembed f32/{RATIO}", 2.0)]
-    monkeypatch.setattr(tables, "machines", lambda: [Figures(rows, shipped_fingerprint())])
-    return rows
-
-
-def test_whoever_is_ahead_is_listed(kept: list[Row]) -> None:
-    """What is still to win, and only that."""
-    assert kept
     assert "- chunks: fastembed f32 is 2.00× as good as ov_minilm (a machine, 2 threads)\n" == tables.behind()
 
 
-@pytest.mark.parametrize(
-    "name", ["reasons", "speed", "race", "serving", "smaller_vectors", "memory", "limit", "jobs", "billion"]
-)
-def test_a_table_without_rows_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_without_rows_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Instead of showing figures of another artefact."""
     monkeypatch.setattr(tables, "machines", list)
 
-    assert tables.MISSING in getattr(tables, name)()
+    for name in "reasons speed race serving smaller_vectors memory limit jobs billion".split():
+        assert tables.MISSING in getattr(tables, name)(), name
 
 
 def test_a_fresh_ratio_is_held_to_the_kept_interval(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,9 +78,8 @@ def test_peers_run_in_heats_with_ours_in_each() -> None:
     mine = [Contender(name, "", (), "") for name in (OURS, f"{OURS} conv")]
     peers = [Contender(str(n), "", (), "") for n in range(12)]
 
-    found = list(heats(mine, peers))
+    found = [[one.name for one in heat] for heat in heats(mine, peers)]
 
-    assert [str(n) for n in range(12)] == [one.name for heat in found for one in heat if one.name.isdigit()]
-    assert all(OURS == heat[0].name for heat in found)
-    assert 1 == sum(one.name == f"{OURS} conv" for heat in found for one in heat)
-    assert np.all([len(heat) <= HEAT + 2 for heat in found])
+    assert [str(n) for n in range(12)] == [name for heat in found for name in heat if name.isdigit()]
+    assert all(OURS == heat[0] and len(heat) <= HEAT + 2 for heat in found)
+    assert 1 == sum(heat.count(f"{OURS} conv") for heat in found)

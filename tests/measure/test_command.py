@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.processes import run
+from support.processes import here, run
 from support.rows import row
 
 from ov_minilm import Embedder
@@ -30,17 +30,13 @@ FIGURES = {
 }
 
 
-def result(shipped: Embedder, changes: dict[str, float], *, noisy: bool = False) -> Result:
-    """Make a result of FIGURES with changes, in the native lowering."""
-    info = dataclasses.replace(shipped.info, lowering="native")
-    rows = [row(what, value) for what, value in (FIGURES | changes).items()]
-    return Result(info, rows, machine_is_noisy=noisy)
-
-
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({}, "INT8 is faster than FP32 here: 3.0× on sentences, 2.8× on chunks of 180–256 tokens, 2.2× for"),
+        (
+            {},
+            "INT8 is faster than FP32 here: 3.0× on sentences, 2.8× on chunks of 180–256 tokens, 2.2× for",
+        ),
         ({}, "A million texts take 0.3 hours for sentences or 2.8 hours for chunks."),
         ({}, "One query takes 1.5 ms, after a list 1.6 ms."),
         (
@@ -53,14 +49,13 @@ def result(shipped: Embedder, changes: dict[str, float], *, noisy: bool = False)
     ],
 )
 def test_a_question_has_a_sentence(shipped: Embedder, changes: dict[str, float], sentence: str) -> None:
-    """What is fast here, what a million texts cost, why this lowering, and whether a list slows a query."""
-    assert sentence in "\n".join(sentences(result(shipped, changes)))
+    """What is fast here, what a million texts cost, which lowering, and of a noisy machine that it is."""
+    rows = [row(what, value) for what, value in (FIGURES | changes).items()]
+    result = Result(dataclasses.replace(shipped.info, lowering="native"), rows)
 
-
-def test_only_a_noisy_machine_is_called_noisy(shipped: Embedder) -> None:
-    """Figures that vary on a quiet machine are not the machine's fault."""
-    assert "noisy" not in "\n".join(sentences(result(shipped, {})))
-    assert "This machine is noisy" in "\n".join(sentences(result(shipped, {}, noisy=True)))
+    assert sentence in "\n".join(sentences(result))
+    assert "noisy" not in "\n".join(sentences(result))
+    assert "This machine is noisy" in "\n".join(sentences(dataclasses.replace(result, machine_is_noisy=True)))
 
 
 FROZEN = Path(__file__).parents[1] / "frozen/0.1.0/artefact"  # small: measured in seconds
@@ -86,7 +81,7 @@ def test_without_an_fp32_artefact_ours_is_measured_alone(
 
 def test_a_report_that_cannot_be_written_is_refused_before_the_work() -> None:
     """Not after a minute of measuring."""
-    done = run("bench", "--report", "/nowhere/page.html")
+    done = here("bench", "--report", "/nowhere/page.html")
 
     assert 2 == done.returncode
     assert "nowhere" in done.stderr.decode()
@@ -95,7 +90,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work() -> None:
 def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     """What is whole is shown, with a line that says so, and the exit code is that of an interrupt."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "ov_minilm", "bench", "--seconds", "5"],
+        [sys.executable, "-m", "ov_minilm", "bench", FROZEN, "--seconds", "5"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -103,9 +98,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
         start_new_session=True,
     )
     assert process.stderr is not None
-    for line in process.stderr:
-        if b"2 of 5, " in line:  # the first workload is over
-            break
+    assert any(b"2 of 5, " in line for line in process.stderr)  # the first workload is over
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the contenders get it too
     out, err = process.communicate(timeout=30)
 

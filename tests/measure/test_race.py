@@ -9,7 +9,7 @@ import pytest
 
 from ov_minilm import Embedder
 from ov_minilm.measure.contender import Contender, ContenderFailed
-from ov_minilm.measure.race import MIN_ROUNDS, Race, Values, half_interval
+from ov_minilm.measure.race import MAX_ROUNDS, MIN_ROUNDS, Race, Values, half_interval
 from ov_minilm.measure.row import OURS, RATIO, Row
 from ov_minilm.measure.texts import Texts
 
@@ -41,7 +41,7 @@ def race(shipped: Embedder) -> Callable[..., Race[Toy]]:
     return start
 
 
-def rows(race: Race[Toy], turn: Callable[[Toy], Values], max_rounds: int | None = None) -> dict[str, Row]:
+def rows(race: Race[Toy], turn: Callable[[Toy], Values], max_rounds: int = MAX_ROUNDS) -> dict[str, Row]:
     """Run the race and index its rows."""
     return {row.what.removeprefix("mix/"): row for row in race.rows("mix", turn, max_rounds=max_rounds)}
 

@@ -47,9 +47,7 @@ def current_key() -> str:
         "python": sys.version,
         "cpu": [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")],
         "machine": platform.machine(),
-        "limits": {
-            name: value for name, value in os.environ.items() if name.startswith(("ONEDNN_", "DNNL_"))
-        },
+        "limits": [item for item in sorted(os.environ.items()) if item[0].startswith(("ONEDNN_", "DNNL_"))],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

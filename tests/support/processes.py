@@ -39,9 +39,8 @@ def here(*arguments: str | Path, text: bytes = b"") -> subprocess.CompletedProce
     before = sys.argv, sys.stdin, warnings.showwarning, signal.getsignal(signal.SIGTERM)
     code: str | int | None = 0
     with contextlib.ExitStack() as stack:
-        given, out, err = (
-            stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in range(3)
-        )
+        streams = (tempfile.TemporaryFile("w+", encoding="utf-8") for _ in range(3))  # noqa: SIM115  # closed by stack
+        given, out, err = map(stack.enter_context, streams)
         given.buffer.write(text)
         given.seek(0)
         try:

@@ -42,20 +42,12 @@ def embedder(frozen: Path) -> Iterator[Embedder]:
         yield opened
 
 
-def test_public_names_stay(embedder: Embedder) -> None:
-    """Every name that 0.1.0 offered is there."""
-    assert set() == set(PUBLIC) - set(ov_minilm.__all__)
-    assert set() == set(OF_EMBEDDER) - set(dir(embedder))
-
-
-def test_every_frozen_version_is_known() -> None:
-    """No folder was lost or added without its fingerprint."""
-    assert FINGERPRINTS.keys() == {path.name for path in FROZEN}
-
-
 @pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")
 def test_an_artefact_of_an_earlier_version_opens(frozen: Path, embedder: Embedder) -> None:
-    """It has its fingerprint, which a user stored beside an index, and vectors as they were."""
+    """Names are there, the fingerprint that a user stored beside an index, and vectors as they were."""
+    assert set() == set(PUBLIC) - set(ov_minilm.__all__)
+    assert set() == set(OF_EMBEDDER) - set(dir(embedder))
+    assert FINGERPRINTS.keys() == {path.name for path in FROZEN}
     assert FINGERPRINTS[frozen.name] == embedder.info.fingerprint
 
     before, now = np.load(frozen / "vectors.npy"), embedder.encode(TEXTS)
