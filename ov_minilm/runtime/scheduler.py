@@ -6,7 +6,7 @@ chunk at a time, in turn.
 
 A worker thread for each stream of the engine, and one more so that no stream waits for Python, each repeat:
 take a batch, run it, hand its vectors out. The busier the engine is, the more texts must be waiting before
-the next batch of short calls starts: an idle engine starts at once, a busy one gets fuller batches. A call
+the next batch of short calls starts: an idle engine starts at once, a busy one gets full batches. A call
 that finds the engine idle runs its first batch in its own thread.
 
 Of a caller's code worker threads run only callbacks, so a KeyboardInterrupt ends only the call it interrupts.
@@ -179,7 +179,7 @@ class Scheduler:
                     batch = self._take()
                 if self._pending:
                     self._workers = self._workers or self._start_workers()
-                    self._changed.notify()
+                    self._wake()
             if batch is not None:
                 self._run(batch)
         finally:  # an interrupt may come before `_run` begins
@@ -190,7 +190,7 @@ class Scheduler:
         with self._changed:
             while (batch := self._take()) is None and wait and (self._pending or not self._closed):
                 self._changed.wait()
-            self._changed.notify()  # there may be enough for another worker
+            self._wake()
         if batch is not None:
             self._run(batch)
         return batch is not None
@@ -216,6 +216,18 @@ class Scheduler:
     def _pending(self) -> bool:
         return bool(self._short.cells or self._long.cells or self._long_calls)
 
+    @property
+    def _ready(self) -> bool:
+        """Whether a batch may start: on an idle engine any text, beside others as many as fill one."""
+        enough = self._min_batch_cells if self._running else 1
+        waits = self._short.cells >= enough or self._long.cells or self._long_calls
+        return bool(waits) and len(self._running) <= self._streams
+
+    def _wake(self) -> None:
+        """Wake a worker if there is something for it to do."""
+        if self._ready or self._closed:
+            self._changed.notify()
+
     def _start_workers(self) -> list[threading.Thread]:
         workers = [threading.Thread(target=self._work, daemon=True) for _ in range(self._worker_count)]
         for worker in workers:
@@ -232,7 +244,7 @@ class Scheduler:
         Short calls go first, unless the last batch was theirs. An error here ends all calls that wait:
         otherwise these would wait for ever.
         """
-        if len(self._running) > self._streams:
+        if not self._ready:
             return None
         try:
             while self._long_calls and self._long.cells < LOOKAHEAD_CELLS:
@@ -242,9 +254,7 @@ class Scheduler:
                 if not call.packed:
                     self._long_calls.append(call)
             long = self._long.cells > 0
-            # Idle engine: any text. All streams busy: a whole batch. In between: a share of one.
-            enough = self._short.cells * self._streams >= self._min_batch_cells * len(self._running)
-            short = self._short.cells > 0 and (enough or long) and not (long and self._short_ran_last)
+            short = self._short.cells > 0 and not (long and self._short_ran_last)
             if short:
                 # Beside others a small batch takes any small grid that is there: compiling would hold all up.
                 ready = [grid for grid in self._engine.compiled if grid.uses_all_threads]
@@ -292,4 +302,4 @@ class Scheduler:
         with self._changed:
             self._running.discard(batch)
             self._counts.update(counts)
-            self._changed.notify()
+            self._wake()

@@ -126,17 +126,17 @@ def test_an_idle_engine_runs_a_short_call_in_its_own_thread() -> None:
     ("running", "tokens", "starts"),
     [
         (0, 1, True),  # idle: any text
-        (1, 63, False),  # one stream busy: half of the smallest batch
-        (1, 64, True),
-        (2, 127, False),  # both busy: a whole one
+        (1, 127, False),  # busy: the smallest batch, full
+        (1, 128, True),
+        (2, 127, False),
         (2, 128, True),
         (3, 256, False),  # one more than there are streams: nothing
     ],
 )
-def test_the_busier_the_engine_the_more_texts_must_wait(
+def test_beside_other_batches_a_full_one_starts(
     gated: tuple[Scheduler, FakeEngine], running: int, tokens: int, starts: bool
 ) -> None:
-    """A batch of short calls starts when they need min_batch x running / streams cells."""
+    """On an idle engine any text starts; beside other batches as many as fill the smallest one."""
     scheduler, engine = gated
     for _ in range(running):  # each fills a whole batch, so that it starts whatever runs
         scheduler.submit(call(2, tokens=64))
