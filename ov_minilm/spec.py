@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -20,9 +21,7 @@ Precision = Literal["f32", "bf16", "f16"]
 SLOTS = 32  # texts that may share a row; the graph returns this many vectors for each
 LONG_TEXT_TOKENS = 64  # texts with more may run in another precision, in rows of their own
 BATCH_TOKENS = 512  # of a full batch: more falls out of one core's cache: 1,024 are 7 % slower
-SMALL_BATCH_TOKENS = (
-    128  # of a batch for a few short texts: on all threads crowds are 1.1 to 1.2 times as fast
-)
+SMALL_BATCH_TOKENS = 128  # of a batch for a few short texts, which all threads run together
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +46,19 @@ class Grid:
         return f"{self.rows}x{self.width}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # compared by identity: it is a key at every batch
+@dataclass(frozen=True, eq=False)  # compared by identity: it is a key at every batch
 class Lane:
     """Grids whose texts may share rows, because they run in one precision."""
 
     grids: tuple[Grid, ...]
     precision: Precision
     align: int = 1  # tokens: where texts may start in a row for their bits to be the same in every row
-    row_widths: tuple[int, ...] = field(init=False)  # of grids of several rows, and of wider single rows
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def row_widths(self) -> list[int]:
+        """Widths of grids of several rows, and of single rows that are wider."""
         shared = {grid.width for grid in self.grids if grid.rows > 1}
-        widths = shared | {grid.width for grid in self.grids if grid.width > max(shared, default=0)}
-        object.__setattr__(self, "row_widths", tuple(sorted(widths)))
+        return sorted(shared | {grid.width for grid in self.grids if grid.width > max(shared, default=0)})
 
 
 @dataclass(frozen=True, slots=True)

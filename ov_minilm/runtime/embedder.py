@@ -88,7 +88,6 @@ class Embedder:
         self._scheduler = Scheduler(engine)
         self._counting = threading.Lock()
         self._pid = os.getpid()
-        self._closed = False
         self._warned = False
         self.truncated = 0  # texts cut at their end so far
         weakref.finalize(self, _close_if_owner, self._scheduler, self._pid)  # threads would keep it alive
@@ -360,7 +359,6 @@ class Embedder:
 
     def close(self) -> None:
         """Finish the calls of other threads and free the compiled models. Later use is an error."""
-        self._closed = True
         if os.getpid() == self._pid:  # in a fork nothing can be freed, and the locks may never be
             self._scheduler.close()
             self._engine.close()
@@ -429,7 +427,7 @@ class Embedder:
             convert_vectors(np.empty((0, self._spec.dim), np.float32), dimensions, dtype)
 
     def _check_usable(self) -> None:
-        if self._closed:
+        if self._scheduler.closed:
             raise ValueError("this Embedder is closed")
         if os.getpid() != self._pid:
             raise ForkedProcess(self._pid, os.getpid())

@@ -24,9 +24,8 @@ AskedPrecision = Literal["auto", "f32", "bf16", "f16"]
 AskedLowering = Literal["auto", "native", "conv"]
 
 MAX_STREAMS = 4  # of a grid: each takes memory, and more cores are used better by more processes
-SINGLE_THREAD_WIDTH = (
-    32  # tokens: rows this short are faster on one thread with AMX (1x16: 1.20 ms, two 1.30)
-)
+# Tokens: with AMX rows this short are faster on one thread (1x16: 1.20 ms, on two 1.30).
+SINGLE_THREAD_WIDTH = 32
 
 # Resident memory in MB, as measured by the bench and rounded up.
 PROCESS_MB = 110  # Python, numpy, OpenVINO and the tokenizer, before a grid is compiled

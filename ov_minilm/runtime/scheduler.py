@@ -5,9 +5,8 @@ the batches that are running, not for a million texts, and a long call never sta
 chunk at a time, in turn.
 
 A worker thread for each stream of the engine, and one more so that no stream waits for Python, each repeat:
-take a batch, run it, hand its vectors out. The busier the engine is, the more texts must be waiting before
-the next batch of short calls starts: an idle engine starts at once, a busy one gets full batches. A call
-that finds the engine idle runs its first batch in its own thread.
+take a batch, run it, hand its vectors out. An idle engine starts at once; beside other batches, short calls
+start when they fill one. A call that finds the engine idle runs its first batch in its own thread.
 
 Of a caller's code worker threads run only callbacks, so a KeyboardInterrupt ends only the call it interrupts.
 """
@@ -148,7 +147,7 @@ class Scheduler:
         self._long_calls: deque[Call] = deque()  # that have texts to be packed
         self._running: set[Batch | None] = set()
         self._short_ran_last = False
-        self._closed = False
+        self.closed = False
         self._counts: Counter[str] = Counter()
 
     @property
@@ -168,7 +167,7 @@ class Scheduler:
         batch = None
         try:
             with self._changed:
-                if self._closed:
+                if self.closed:
                     raise ValueError("this Embedder is closed")
                 idle = not (self._running or self._pending)
                 if call.short:
@@ -188,7 +187,7 @@ class Scheduler:
     def run_next(self, *, wait: bool = False) -> bool:
         """Run the next batch in this thread, or `wait` for one until close(); False: there is none."""
         with self._changed:
-            while (batch := self._take()) is None and wait and (self._pending or not self._closed):
+            while (batch := self._take()) is None and wait and (self._pending or not self.closed):
                 self._changed.wait()
             self._wake()
         if batch is not None:
@@ -201,7 +200,7 @@ class Scheduler:
         Called from one of the threads, as a callback is, it does not wait for them.
         """
         with self._changed:
-            self._closed = True
+            self.closed = True
             if drop:
                 for call in self._remove_all():
                     call.cancel()
@@ -225,7 +224,7 @@ class Scheduler:
 
     def _wake(self) -> None:
         """Wake a worker if there is something for it to do."""
-        if self._ready or self._closed:
+        if self._ready or self.closed:
             self._changed.notify()
 
     def _start_workers(self) -> list[threading.Thread]:
@@ -253,8 +252,7 @@ class Scheduler:
                 self._long_calls.popleft()
                 if not call.packed:
                     self._long_calls.append(call)
-            long = self._long.cells > 0
-            short = self._short.cells > 0 and not (long and self._short_ran_last)
+            short = self._short.cells > 0 and not (self._long.cells and self._short_ran_last)
             if short:
                 # Beside others a small batch takes any small grid that is there: compiling would hold all up.
                 ready = [grid for grid in self._engine.compiled if grid.uses_all_threads]

@@ -66,9 +66,8 @@ def shared_copy(path: Path) -> Weights:
 
 
 @cache
-def _copy(path: Path, inode: int, changed: int) -> Weights:
-    """Copy a file once; one that was written again is another file."""
-    del inode, changed
+def _copy(path: Path, _inode: int, _changed: int) -> Weights:
+    """Copy a file once; one that was changed since is copied again."""
     return Weights(path)
 
 
