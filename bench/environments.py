@@ -170,12 +170,10 @@ class Environments:
         """Run a command of an installation and return what it prints."""
         if peer.name in self._failed:
             raise Unavailable(self._failed[peer.name])
-        environment = {**os.environ, **(self.environment if request else {}), **more}
+        env = {**os.environ, **(self.environment if request else {}), **more}
         if not shutil.which(command[0]):
             self._fail(peer, f"{command[0]} is not installed")
-        done = subprocess.run(
-            command, input=request, capture_output=True, text=True, env=environment, check=False
-        )
+        done = subprocess.run(command, input=request, capture_output=True, text=True, env=env, check=False)
         if done.returncode:
             said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
             errors = [line for line in said if "error" in line.lower()]

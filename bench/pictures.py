@@ -84,12 +84,9 @@ def serving(figures: Figures) -> Figure | None:
     lines = {}
     for server in {name for one in workloads for name in figures.contenders(one, "p50_ms")}:
         found = [one for one in workloads if figures.find(one, server, "p50_ms")]
-        lines[server] = [
-            (figures.value(one, server, "texts_per_s"), figures.value(one, server, "p50_ms")) for one in found
-        ]
-    title = (
-        f"Milliseconds a request takes (median), {CURVE[0]} to {CURVE[-1]} clients: low and right is better"
-    )
+        points = ([figures.value(w, server, q) for q in ("texts_per_s", "p50_ms")] for w in found)
+        lines[server] = [(x, y) for x, y in points]
+    title = f"Median ms of a request, {CURVE[0]} to {CURVE[-1]} clients: low and right is better"
     return _curves(lines, title, "requests answered a second, one sentence each")
 
 

@@ -208,16 +208,15 @@ def billion() -> str:
             measured.append([workload, *map(number, cells)])
             hours = 1e9 / (ray / 2) / 3600  # of a core
             paper.append([workload, *map(number, (hours, *(hours / (n * c) for n, c in MACHINES)))])
-        header = [
-            "measured",
-            "tokens each",
+        rates = [
             "one thread, texts/s",
             "core-µs a token",
             "Ray, 2 actors, texts/s",
+            "% of two single threads",
         ]
         machines = [f"hours on {n} × {cores} cores" for n, cores in MACHINES]
         return [
-            Table("", [*header, "% of two single threads"], measured, [figures.conditions]),
+            Table("", ["measured", "tokens each", *rates], measured, [figures.conditions]),
             Table("", ["on paper", "core hours", *machines], paper, [PAPER]),
         ]
 

@@ -122,9 +122,7 @@ class Race(Generic[R]):
                 yield self.row(workload, name, quantity, [one[quantity] for one in values])
             if name != OURS and mine:
                 quantity = next(iter(values[0]))
-                ratios = [
-                    ours[quantity] / theirs[quantity] for ours, theirs in zip(mine, values, strict=False)
-                ]
+                ratios = [a[quantity] / b[quantity] for a, b in zip(mine, values, strict=False)]
                 lower = UNITS[quantity] in LOWER_IS_BETTER
                 yield self.row(workload, name, RATIO, [1 / one if lower else one for one in ratios])
 

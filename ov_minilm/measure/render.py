@@ -11,6 +11,7 @@ from ov_minilm.measure.row import LOWER_IS_BETTER, OURS, RATIO, UNITS, Row, refu
 PAGE = Path(__file__).with_name("page.html")
 MIN_COSINE = 0.99  # of a contender's vectors to FP32: below it they are other vectors, and no race is fair
 AHEAD = "▲"
+OTHER_VECTORS, NOT_COMPARED = "†", "‡"  # marks beside names
 
 Column = tuple[str, str]  # workload, quantity
 
@@ -59,9 +60,14 @@ class Figures:
         return [row.contender for row in found]
 
     def same_vectors(self, contender: str) -> bool:
-        """Whether a contender's vectors are those of the model; not measured counts as yes."""
+        """Whether nothing says that a contender's vectors are not those of the model."""
+        return self._mark(contender) != OTHER_VECTORS
+
+    def _mark(self, contender: str) -> str:
         cosine = self.find("accuracy", contender, "cosine")
-        return cosine is None or cosine.value >= MIN_COSINE
+        if cosine is None:
+            return "" if contender.startswith(OURS) else NOT_COMPARED
+        return "" if cosine.value >= MIN_COSINE else OTHER_VECTORS
 
     @property
     def conditions(self) -> str:
@@ -76,7 +82,7 @@ class Figures:
         first = dict(reversed(columns))  # that ratios are of
         cells = []
         for name in found:
-            line = [name if self.same_vectors(name) else f"{name} †"]
+            line = [f"{name} {self._mark(name)}".strip()]
             line += [
                 self._cell(w, name, quantity, with_ratio=first[w] == quantity) for w, quantity in columns
             ]
@@ -85,7 +91,8 @@ class Figures:
         marks = {
             "×)": "(n×): how many times better ov_minilm is, median of the rounds' ratios",
             AHEAD: f"{AHEAD} ahead of ov_minilm",
-            "†": f"† its vectors are not those of the model (cosine under {MIN_COSINE})",
+            OTHER_VECTORS: f"† its vectors are not those of the model (cosine under {MIN_COSINE})",
+            NOT_COMPARED: "‡ its vectors were not compared with those of the model",
         }
         notes = [self.conditions, *(note for mark, note in marks.items() if mark in text)]
         return Table(title, ["", *(_heading(*column) for column in columns)], cells, notes)
@@ -114,10 +121,7 @@ def number(value: float) -> str:
 
 def markdown(table: Table) -> str:
     """Return a table as Markdown, its notes under it."""
-    lines = [
-        "| " + " | ".join(table.header) + " |",
-        "| --- |" + " ---: |" * (len(table.header) - 1),
-    ]
+    lines = [f"| {' | '.join(table.header)} |", "| --- |" + " ---: |" * (len(table.header) - 1)]
     for line in table.cells:
         bold = [f"**{cell}**" if cell else "" for cell in line] if line[0] == OURS else line
         lines.append("| " + " | ".join(bold) + " |")

@@ -146,10 +146,8 @@ class Worker:
         if not self._adapter.SORTED:
             return np.asarray(self._encode(texts, batch))
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        parts = [
-            np.asarray(self._encode([texts[i] for i in order[start : start + batch]]))
-            for start in range(0, len(order), batch)
-        ]
+        starts = range(0, len(order), batch)
+        parts = [np.asarray(self._encode([texts[i] for i in order[s : s + batch]])) for s in starts]
         vectors = np.concatenate(parts)
         out = np.empty_like(vectors)
         out[order] = vectors
