@@ -64,7 +64,7 @@ def test_the_memory_that_it_tells_is_what_a_process_takes() -> None:
     peaks = list(findings["memory"]["facts"]["peaks"].values())
     assert sorted(peaks) == peaks
     assert findings["memory"]["facts"]["bytes"] == pytest.approx(int(done.stdout) * 1024, rel=0.15)
-    assert f"{findings['memory']['facts']['bytes'] / 1e6:.0f} with every" in findings["memory"]["text"]
+    assert f"{findings['memory']['facts']['bytes'] / 1e6:.0f} after texts" in findings["memory"]["text"]
 
 
 @pytest.mark.parametrize(
