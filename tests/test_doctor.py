@@ -145,7 +145,7 @@ def test_the_model_has_its_usual_name() -> None:
 
 def test_the_variable_counts_as_asked_for() -> None:
     """OV_MINILM_THREADS above what is granted is as wrong as --threads, and one that is no number too."""
-    for said, text in (("4096", "4096 asked for"), ("many", "OV_MINILM_THREADS='many'")):
+    for said, text in (("4096", "4096 threads for"), ("many", "OV_MINILM_THREADS='many'")):
         _, findings = examine("--device", "NPU.7", environment={cpus.VARIABLE: said})
 
         assert text in wrong(findings)["threads"]["text"]
