@@ -89,7 +89,7 @@ def test_the_model_has_its_usual_names() -> None:
         (["encode", "--precision", "f16"], b"a", "use bf16 or f32"),
         (["drift", "--reference", "."], b"", "nothing to measure on"),
         (["drift", "--reference", ".", "--hub", "sts99"], b"", "'sts99' is not one of 'stsb_dev'"),
-        (["drift", "--reference", ".", "--beir", "."], b"", "no corpus.jsonl in it"),
+        (["drift", "--reference", ".", "--beir", "."], b"", "has no corpus.jsonl"),
     ],
 )
 def test_bad_usage_is_one_clear_line(
