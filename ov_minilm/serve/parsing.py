@@ -78,10 +78,7 @@ def _in_words(body: bytes | bytearray, kind: type[Struct], message: str) -> ApiE
 def _kind_of(value: Any) -> str:
     if isinstance(value, list | dict):
         return {list: "a list", dict: "an object"}[type(value)]
-    try:
-        return f"{json.dumps(value, ensure_ascii=False):.{SHOWN_CHARACTERS}}"
-    except ValueError:  # an integer of thousands of digits
-        return "a number"
+    return f"{json.dumps(value, ensure_ascii=False):.{SHOWN_CHARACTERS}}"
 
 
 def _description(kind: Any, names: list[str]) -> str:

@@ -13,6 +13,8 @@ from ov_minilm.serve import Settings, create_app, limits
 from ov_minilm.serve.errors import ApiError
 from ov_minilm.serve.limits import INITIAL_TOKENS_PER_S, MIN_QUEUE_TOKENS, Admission, Keys, QueueBudget
 
+BODY = b'{"input": "a"}'
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
@@ -22,106 +24,93 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return clock
 
 
-@pytest.mark.parametrize("authorization", ["Bearer one", "bearer  two ", "Bearer two"])
-def test_any_of_the_keys_opens(authorization: str) -> None:
-    """Several keys may be valid at once, so that they can be changed one after the other."""
-    Keys(["one", "two"]).check(authorization)
-
-
-@pytest.mark.parametrize(
-    "authorization", [None, "", "Bearer", "Bearer three", "one", "Basic one", "Bearer ü"]
-)
-def test_nothing_else_opens(authorization: str | None) -> None:
-    """No key, another key, another scheme: 401, with the scheme that is wanted."""
-    with pytest.raises(ApiError) as refused:
-        Keys(["one", "two"]).check(authorization)
-
-    assert (401, "invalid_api_key") == (refused.value.status, refused.value.code)
-    assert "Bearer" == refused.value.headers["www-authenticate"]
-
-
-def test_azures_header_opens_too() -> None:
-    """Clients of Azure send `api-key: KEY`, which counts when there is no bearer."""
-    Keys(["one"]).check(None, "one")
-    Keys(["one"]).check("Basic x", "one")
-    for authorization, api_key in ((None, "two"), ("Bearer two", "one"), (None, "")):
-        with pytest.raises(ApiError):
-            Keys(["one"]).check(authorization, api_key)
-
-
-def test_without_keys_everybody_may_ask() -> None:
-    """No key was set: whatever clients send, as they must send something, is fine."""
+def test_any_of_the_keys_opens() -> None:
+    """And nothing else, unless there are none: 401, with the scheme that is wanted."""
+    keys = Keys(["one", "two"])
+    for authorization in ("Bearer one", "bearer  two ", "Bearer two"):
+        keys.check(authorization)
+    keys.check(None, "one")  # as clients of Azure send it
+    keys.check("Basic x", "one")
     Keys([]).check(None)
-    Keys([]).check("Bearer anything")
-
-
-@pytest.mark.parametrize("key", ["", " a", "a\n", "schlüssel"])
-def test_keys_that_no_client_can_send_are_refused(key: str) -> None:
-    """An empty key would open the door to everybody; others could never match."""
-    with pytest.raises(ValueError, match="API key"):
-        Settings(api_keys=("fine", key))
+    Keys([]).check("Bearer anything")  # clients must send something
+    wrong = (None, "", "Bearer", "Bearer three", "one", "Basic one", "Bearer ü")
+    for given in (*((one, None) for one in wrong), (None, "three"), ("Bearer three", "one"), (None, "")):
+        with pytest.raises(ApiError) as refused:
+            keys.check(*given)
+        assert (401, "invalid_api_key") == (refused.value.status, refused.value.code)
+        assert "Bearer" == refused.value.headers["www-authenticate"]
+    for key in ("", " a", "a\n", "schlüssel"):  # an empty key would open to everybody; others never match
+        with pytest.raises(ValueError, match="API key"):
+            Settings(api_keys=("fine", key))
 
 
 def test_the_key_guards_what_says_something(shipped: Embedder) -> None:
     """Texts, tokens, models and metrics need it; pages and health do not, unless health must."""
-    app = create_app(shipped, Settings(api_keys=("key",)))
-    guarded = create_app(shipped, Settings(api_keys=("key",), protect_health=True))
+    app = create_app(shipped, Settings(api_keys=("key",), warm_up=False))
+    guarded = create_app(shipped, Settings(api_keys=("key",), protect_health=True, warm_up=False))
+    key = JSON | {"authorization": "Bearer key"}
 
-    for method, path in (
-        *(("POST", "/v1/embeddings"), ("POST", "/tokenize")),
-        *(("GET", "/v1/models"), ("GET", "/metrics"), ("GET", "/no-such-page")),
+    for url in (
+        "POST /v1/embeddings",
+        "POST /tokenize",
+        "GET /v1/models",
+        "GET /metrics",
+        "GET /no-such-page",
     ):
-        assert 401 == ask(app, method, path, b'{"input": "a"}').status, path
-        key = {"authorization": "Bearer key"} | JSON
-        assert 401 != ask(app, method, path, b'{"input": "a"}', key).status, path
+        method, path = url.split()
+        assert 401 == ask(app, method, path, BODY).status, url
+        assert 401 != ask(app, method, path, BODY, key).status, url
     for path in ("/", "/docs", "/openapi.json", "/health", "/readyz", "/livez"):
-        assert 200 == ask(app, "GET", path).status, path
-    for path in ("/health", "/readyz", "/livez"):
-        assert 401 == ask(guarded, "GET", path).status, path
+        expected = 401 if path in ("/health", "/readyz", "/livez") else 200
+        assert (200, expected) == (ask(app, "GET", path).status, ask(guarded, "GET", path).status), path
 
 
-def test_a_full_house_says_so_at_once() -> None:
-    """One request over the bound is a 429; a place that is given back is free again."""
-    admission = Admission(1, 1.0, 1000)
+def test_requests_bodies_and_tokens_are_bounded() -> None:
+    """One request, byte or token over a bound is a 429, too much for ever a 400; all is given back."""
+    admission = Admission(2, 1.0, 1000)
+    budget = admission.budget(1)
 
-    with admission.request():
-        assert 1 == admission.requests
-        with pytest.raises(ApiError, match="1 requests are in progress") as refused, admission.request():
+    with admission.request() as first, budget.queued(INITIAL_TOKENS_PER_S - 1), budget.queued(500):
+        first.take(7000)
+        assert (1, 7000, INITIAL_TOKENS_PER_S + 499) == (
+            admission.requests,
+            admission.body_bytes,
+            admission.tokens,
+        )
+        with pytest.raises(ApiError) as busy, budget.queued(1):
             pass
-    with admission.request():
-        pass
-
-    assert (429, "1") == (refused.value.status, refused.value.headers["retry-after"])
-    assert 0 == admission.requests
-
-
-def test_tokens_are_bounded_too() -> None:
-    """With enough waiting the next one is a 429, however small; what is too large for ever is a 400."""
-    budget = Admission(10, 1.0, 1000).budget(1)
-
-    with budget.queued(INITIAL_TOKENS_PER_S - 1), budget.queued(500):
-        assert INITIAL_TOKENS_PER_S + 499 == budget.tokens
-        with pytest.raises(ApiError) as later, budget.queued(1):
-            pass
+        with admission.request() as second:
+            with pytest.raises(ApiError, match="2 requests are in progress") as full, admission.request():
+                pass
+            second.take(1000)
+            with pytest.raises(ApiError, match="8000 bytes of other requests are in progress") as large:
+                second.take(1)
     with pytest.raises(ApiError) as never, budget.queued(2048 * 256 + 1):
         pass
 
-    assert (429, 400) == (later.value.status, never.value.status)
-    assert "max_tokens_per_request" == never.value.code
-    assert 0 == budget.tokens
+    assert [429, 429, 429, 400] == [refused.value.status for refused in (busy, full, large, never)]
+    assert ("1", "max_tokens_per_request") == (full.value.headers["retry-after"], never.value.code)
+    assert (0, 0, 0) == (admission.requests, admission.body_bytes, admission.tokens)
 
 
-def test_indexers_do_not_lock_out_small_requests() -> None:
-    """Requests of many texts wait in a longer queue of their own, and are told to come back later."""
+def test_requests_of_many_texts_and_those_being_tokenized() -> None:
+    """Indexers wait in a longer queue of their own; while a request is tokenized its estimate counts."""
     admission = Admission(10, 1.0, 1000)
+    budget = admission.budget(32)
 
     with admission.budget(33).queued(8 * INITIAL_TOKENS_PER_S):
-        admission.budget(32).check()
+        budget.check()
         with pytest.raises(ApiError, match="at most 524288 tokens") as refused:
             admission.budget(33).check()
         assert 8 * INITIAL_TOKENS_PER_S == admission.tokens
-
     assert (429, "8") == (refused.value.status, refused.value.headers["retry-after"])
+    with budget.tokenizing(INITIAL_TOKENS_PER_S):
+        assert INITIAL_TOKENS_PER_S == budget.tokens
+        with pytest.raises(ApiError, match="try again later"), budget.tokenizing(1):
+            pass
+    with budget.tokenizing(1), budget.queued(5):
+        assert 6 == budget.tokens
+    assert 0 == budget.tokens
 
 
 @pytest.mark.parametrize("tokens_per_s", [4_000, 400_000])
@@ -140,94 +129,35 @@ def test_the_queue_is_as_long_as_the_machine_is_fast(clock: SimpleNamespace, tok
                 budget.check()
 
 
-def test_a_machine_that_stood_still_is_not_slow_for_ever(clock: SimpleNamespace) -> None:
-    """After an hour in which nothing was done a few batches may wait, and soon a second of work again."""
-    budget = QueueBudget(1.0)
-    with budget.queued(MIN_QUEUE_TOKENS):
+def test_a_slow_moment_is_not_for_ever(clock: SimpleNamespace) -> None:
+    """After an hour in which nothing was done a few batches may wait, and soon a second of work again.
+
+    Requests that find no company say nothing about speed: they leave room for the burst that may come.
+    """
+    stalled, quiet = QueueBudget(1.0), QueueBudget(1.0)
+    with stalled.queued(MIN_QUEUE_TOKENS):
         clock.now += 3600.0
-
     for _ in range(100):
-        with budget.queued(MIN_QUEUE_TOKENS - 1), budget.queued(MIN_QUEUE_TOKENS):
+        with stalled.queued(MIN_QUEUE_TOKENS - 1), stalled.queued(MIN_QUEUE_TOKENS):
             clock.now += 0.1
-
-    with budget.queued(9 * MIN_QUEUE_TOKENS):  # of the 10 that it does in a second
-        budget.check()
-
-
-def test_a_little_now_and_then_says_nothing_about_speed(clock: SimpleNamespace) -> None:
-    """Requests that find no company leave room for the burst that may come."""
-    budget = QueueBudget(1.0)
-
-    for _ in range(100):
-        with budget.queued(14):
+        with quiet.queued(14):
             clock.now += 1.0
-    with budget.queued(INITIAL_TOKENS_PER_S - 1):
-        budget.check()
+
+    with stalled.queued(9 * MIN_QUEUE_TOKENS), quiet.queued(INITIAL_TOKENS_PER_S - 1):
+        stalled.check()  # with 9 of the 10 that it does in a second
+        quiet.check()
 
 
-def test_a_request_is_admitted_by_what_it_will_cost() -> None:
-    """While one is tokenized its estimate counts as waiting; the speed is measured without."""
-    budget = QueueBudget(1.0)
+def test_bodies_of_another_type_or_too_large_are_refused(shipped: Embedder) -> None:
+    """Only JSON, said to be so; at the limit a body is read, one byte over it is 413, however it comes."""
+    app = create_app(shipped, Settings(payload_limit=100, warm_up=False))
+    fits = BODY.ljust(100)
+    kinds = {None: 415, "text/plain": 415, "application/x-www-form-urlencoded": 415}
 
-    with budget.tokenizing(INITIAL_TOKENS_PER_S):
-        assert INITIAL_TOKENS_PER_S == budget.tokens
-        with pytest.raises(ApiError, match="try again later"), budget.tokenizing(1):
-            pass
-    with budget.tokenizing(1), budget.queued(5):
-        assert 6 == budget.tokens
-    assert 0 == budget.tokens
-
-
-def test_bodies_are_bounded_together() -> None:
-    """Eight at the limit may be in work; the next byte is a 429, until one of them is done."""
-    admission = Admission(100, 1.0, 1000)
-
-    with admission.request() as first:
-        first.take(7000)
-        with admission.request() as second:
-            second.take(1000)
-            with pytest.raises(ApiError, match="8000 bytes of other requests are in progress") as refused:
-                second.take(1)
-        second.take(0)
-        assert 7000 == admission.body_bytes
-    assert (429, 0) == (refused.value.status, admission.body_bytes)
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {},
-        {"content-type": "text/plain"},
-        {"content-type": "application/x-www-form-urlencoded"},
-        {"content-type": "application/json", "content-encoding": "br"},
-    ],
-)
-def test_other_types_are_refused(shipped: Embedder, headers: dict[str, str]) -> None:
-    """Only JSON, said to be so: a web page of another site cannot send that unasked."""
-    answer = embed(create_app(shipped), {"input": "a"}, headers)
-
-    assert (415, "false") == (answer.status, answer.headers["x-should-retry"])
-
-
-def test_a_body_may_have_a_charset(shipped: Embedder) -> None:
-    """Content types carry parameters."""
-    answer = embed(create_app(shipped), {"input": "a"}, {"content-type": "Application/JSON; charset=utf-8"})
-
-    assert 200 == answer.status
-
-
-def test_large_bodies_are_refused_before_they_are_parsed(shipped: Embedder) -> None:
-    """At the limit a body is read; one byte over it is 413, in one piece or in many or without end."""
-    app = create_app(shipped, Settings(payload_limit=100))
-    fits = b'{"input": "a"}'.ljust(100)
-    endless = [b" " * 100] * 1000
-
-    assert 200 == embed(app, fits).status
-    for chunks in ([fits + b" "], [fits[:50], fits[50:], b" "], endless):
-        parts = list(chunks)
-        answer = asyncio.run(send(app, "POST", "/v1/embeddings", chunks=parts))
-        assert (413, "request_too_large", "close") == (
-            answer.status,
-            answer.json["error"]["code"],
-            answer.headers["connection"],
-        )
+    for kind, status in (kinds | {"Application/JSON; charset=utf-8": 200}).items():
+        answer = embed(app, fits, {"content-type": kind} if kind else {})
+        assert (status, status == 415) == (answer.status, "false" == answer.headers.get("x-should-retry"))
+    for chunks in ([fits + b" "], [fits[:50], fits[50:], b" "], [b" " * 100] * 1000):
+        answer = asyncio.run(send(app, "POST", "/v1/embeddings", chunks=chunks))
+        assert (413, "request_too_large") == (answer.status, answer.json["error"]["code"])
+        assert "close" == answer.headers["connection"]

@@ -16,9 +16,7 @@ from starlette.types import ASGIApp, Message
 from ov_minilm import Embedder
 from ov_minilm.artefact.golden import MIN_COSINE
 from ov_minilm.errors import SelfCheckFailed
-from ov_minilm.runtime.embedder import Info
-from ov_minilm.runtime.scheduler import Stats
-from ov_minilm.spec import FloatArray, ModelSpec
+from ov_minilm.spec import FloatArray
 
 JSON = {"content-type": "application/json"}
 
@@ -38,11 +36,22 @@ class Answer:
 
     @property
     def vectors(self) -> FloatArray:
-        """The embeddings, of either format."""
-        found = [one["embedding"] for one in self.json["data"]]
+        """The embeddings, of any of the APIs and formats."""
+        assert 200 == self.status, self.body
+        found = self.json
+        if isinstance(found, dict):
+            found = (
+                found["embeddings"] if "embeddings" in found else [one["embedding"] for one in found["data"]]
+            )
         if isinstance(found[0], str):
             return np.stack([np.frombuffer(base64.b64decode(one), "<f4") for one in found])
         return np.array(found, np.float32)
+
+    @property
+    def said(self) -> str:
+        """The words of an error, of any of the APIs."""
+        error: Any = self.json["error"]
+        return str(error["message"] if isinstance(error, dict) else error)
 
 
 async def send(
@@ -70,21 +79,11 @@ async def send(
     async def keep(message: Message) -> None:
         messages.append(message)
 
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()],
-        "client": ("127.0.0.1", 50000),
-        "server": ("127.0.0.1", 8000),
-    }
-    await app(scope, receive, keep)
+    scope: dict[str, Any] = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1"}
+    scope |= {"method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": ""}
+    scope |= {"scheme": "http", "client": ("127.0.0.1", 50000), "server": ("127.0.0.1", 8000)}
+    given = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+    await app(scope | {"headers": given}, receive, keep)
     if not messages:
         return Answer(0, {}, b"")
     start, *rest = messages
@@ -98,44 +97,26 @@ def ask(app: ASGIApp, method: str, path: str, body: Any = b"", headers: Mapping[
     return asyncio.run(send(app, method, path, content, headers))
 
 
+def post(app: ASGIApp, path: str, body: Any, headers: Mapping[str, str] = JSON) -> Answer:
+    """Send a POST."""
+    return ask(app, "POST", path, body, headers)
+
+
 def embed(app: ASGIApp, body: Any, headers: Mapping[str, str] = JSON) -> Answer:
     """POST /v1/embeddings."""
     return ask(app, "POST", "/v1/embeddings", body, headers)
 
 
 class Waiting(Embedder):
-    """An embedder whose vectors come when the test gives them."""
+    """A real embedder but for its vectors, which come when the test gives them, and its self-check."""
 
     def __init__(self, real: Embedder) -> None:
-        self._real = real
-        self.cosine = 1.0  # of its self-check
+        self.__dict__.update(vars(real))
+        self.cosine = 1.0  # of the self-check
         self.futures: list[Future[FloatArray]] = []
-
-    @property
-    def info(self) -> Info:
-        """Of the real one."""
-        return self._real.info
-
-    @property
-    def stats(self) -> Stats:
-        """Of the real one."""
-        return self._real.stats
-
-    @property
-    def spec(self) -> ModelSpec:
-        """Of the real one."""
-        return self._real.spec
 
     def warm_up(self) -> None:
         """Do nothing: there is nothing to compile."""
-
-    def tokenize(self, texts: Any, *, truncate: Any = "end") -> Any:
-        """As the real one."""
-        return self._real.tokenize(texts, truncate=truncate)
-
-    def encode(self, texts: Any, **options: Any) -> Any:
-        """As the real one."""
-        return self._real.encode(texts, **options)
 
     def self_check(self) -> float:
         """Give the cosine that the test wants."""
@@ -152,3 +133,8 @@ class Waiting(Embedder):
             started()
         self.futures.append(Future())
         return asyncio.wrap_future(self.futures[-1])
+
+    async def count(self, futures: int) -> None:
+        """Wait until this many requests wait."""
+        while len(self.futures) < futures:
+            await asyncio.sleep(0)

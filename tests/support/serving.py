@@ -1,13 +1,16 @@
-"""A real server process for tests, on a port of its own."""
+"""A real server process for tests, on a port of its own, and its bytes."""
 
 from __future__ import annotations
 
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +19,12 @@ import pytest
 
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
 needs_two_cpus = pytest.mark.skipif(CPUS < 2, reason="workers need Linux and two CPUs")
+
+
+def request_bytes(body: bytes, *headers: str) -> bytes:
+    """Return POST /v1/embeddings as it is sent."""
+    lines = ["POST /v1/embeddings HTTP/1.1", "host: x", "content-type: application/json", *headers]
+    return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode() + body
 
 
 @dataclass
@@ -30,6 +39,34 @@ class Running:
         """End the server by a signal and return its exit code."""
         self.process.send_signal(number)
         return self.process.wait(60)
+
+    def connect(self) -> socket.socket:
+        """Return a connection to it."""
+        host, port = self.url.removeprefix("http://").split(":")
+        return socket.create_connection((host, int(port)), timeout=50)
+
+    def talk(self, *pieces: bytes) -> bytes:
+        """Send pieces one after the other; return what comes until the server closes the connection."""
+        with self.connect() as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for piece in pieces:
+                connection.sendall(piece)
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
+    def get(self, path: str, key: str = "", body: bytes | None = None) -> tuple[int, str]:
+        """Ask for a page, or post a body of JSON; return status and body."""
+        headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+        request = urllib.request.Request(self.url + path, body, headers)  # noqa: S310  # our own server
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def figures(self, name: str, key: str = "") -> list[float]:
+        """Return the metrics whose name fits a pattern."""
+        found = re.findall(rf"^{name} (\S+)$", self.get("/metrics", key)[1], re.MULTILINE)
+        return [float(one) for one in found]
 
 
 @contextmanager
@@ -46,11 +83,12 @@ def running(*options: str, **environment: str) -> Iterator[Running]:
 
     def listen() -> None:
         assert process.stderr is not None
-        for line in process.stderr:
-            server.lines.append(line)
-            if found := re.search(r"ready: (http://\S+)/v1 ", line):
-                server.url = found[1]
-                ready.set()
+        with process.stderr:
+            for line in process.stderr:
+                server.lines.append(line)
+                if found := re.search(r"ready: (http://\S+)/v1 ", line):
+                    server.url = found[1]
+                    ready.set()
         ready.set()
 
     reader = threading.Thread(target=listen)
@@ -60,9 +98,6 @@ def running(*options: str, **environment: str) -> Iterator[Running]:
         assert server.url, "".join(server.lines)
         yield server
     finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        reader.join()
-        assert process.stderr is not None
-        process.stderr.close()
+        process.kill()  # if it runs
+        process.wait(60)
+        reader.join(60)

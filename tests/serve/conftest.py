@@ -1,0 +1,25 @@
+"""An application and a server that most of these tests ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from starlette.types import ASGIApp
+from support.serving import Running, running
+
+from ov_minilm import Embedder
+from ov_minilm.serve import Settings, create_app
+
+
+@pytest.fixture(scope="session")
+def app(shipped: Embedder) -> ASGIApp:
+    """An application with default settings, which compiles nothing before it needs it."""
+    return create_app(shipped, Settings(warm_up=False))
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Running]:
+    """A server without a key and with a small body limit."""
+    with running("--payload-limit", "100000", "--access-log", "json") as server:
+        yield server

@@ -1,0 +1,396 @@
+"""The three APIs over one application: vectors of `encode`, and of each API its names, shapes and errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.types import ASGIApp
+from support.asgi import JSON, Waiting, ask, post
+
+from ov_minilm import Embedder
+from ov_minilm.runtime.output import shrink
+from ov_minilm.serve import Settings, create_app
+
+pytestmark = pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")  # answers count instead
+
+V1, TEI, OLLAMA = "/v1/embeddings", "/embed", "/api/embed"
+MINILM = {"model": "all-minilm"}
+LONG = "start " + "word " * 300 + "end"
+TAIL = "word " * 253 + "end"  # what the model reads of it from the end
+MANY = [f"text number {i} of many" for i in range(600)]  # read in chunks, and answered in a thread
+
+
+def _body(path: str, texts: Any) -> dict[str, Any]:
+    return MINILM | {"input": texts} if path in (V1, OLLAMA) else {"inputs": texts}
+
+
+@pytest.mark.parametrize("path", [V1, TEI, "/", "/invocations", OLLAMA])
+@pytest.mark.parametrize(
+    "given", ["hello world", ["b", "a", "", "naïve café 😉"], MANY], ids=["one", "few", "many"]
+)
+def test_vectors_are_those_of_encode(app: ASGIApp, shipped: Embedder, path: str, given: Any) -> None:
+    """In the order of the input, bit for bit; tokens, characters and times are counted."""
+    texts = [given] if isinstance(given, str) else given
+    tokens = sum(shipped.count_tokens(texts))
+
+    answer = post(app, path, _body(path, given))
+
+    assert np.array_equal(shipped.encode(texts), answer.vectors)
+    assert ("0", shipped.info.fingerprint) == tuple(
+        answer.headers[f"x-{n}"] for n in ("truncated", "model-fingerprint")
+    )
+    if path == V1:
+        assert list(range(len(texts))) == [one["index"] for one in answer.json["data"]]
+        assert {"prompt_tokens": tokens, "total_tokens": tokens} == answer.json["usage"]
+    elif path == OLLAMA:
+        assert ("all-minilm", tokens, 0) == tuple(
+            answer.json[n] for n in ("model", "prompt_eval_count", "load_duration")
+        )
+        assert 10**4 < answer.json["total_duration"] < 60 * 10**9
+    else:
+        expected = ("cpu", str(tokens), str(sum(map(len, texts))))
+        assert expected == tuple(
+            answer.headers[f"x-compute-{name}"] for name in ("type", "tokens", "characters")
+        )
+        for name in ("compute", "total", "tokenization", "queue", "inference"):
+            assert 0 <= int(answer.headers[f"x-{name}-time"]) < 60_000
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "kept"),
+    [
+        (V1, {"encoding_format": "base64"}, 384),
+        (V1, {"encoding_format": "base64", "dimensions": 8}, 8),
+        (V1, {"encoding_format": "float", "dimensions": 384, "user": "u"}, 384),
+        (TEI, {"dimensions": 8, "normalize": False}, 8),
+        (OLLAMA, {"dimensions": 8, "keep_alive": "5m"}, 8),
+        (OLLAMA, {"dimensions": 1, "options": {"num_ctx": 8}}, 1),
+        *((OLLAMA, {"dimensions": number}, 384) for number in (0, 1000, None)),
+    ],
+)
+def test_formats_and_dimensions(app: ASGIApp, shipped: Embedder, path: str, more: Any, kept: int) -> None:
+    """Dimensions are the first ones, of unit length again; base64 is little-endian float32."""
+    answer = post(app, path, _body(path, ["a", "b"]) | more)
+
+    assert np.array_equal(shrink(shipped.encode(["a", "b"]), kept), answer.vectors)
+    if path == V1:
+        expected = str if more["encoding_format"] == "base64" else list
+        assert isinstance(answer.json["data"][0]["embedding"], expected)
+
+
+@pytest.mark.parametrize(
+    ("server", "path", "more", "header", "expected"),
+    [
+        ("end", V1, {}, "", "end"),
+        ("mean", V1, {}, "", "mean"),
+        ("error", V1, {}, "mean", "mean"),
+        ("error", V1, {"truncate": "end"}, "mean", "end"),
+        ("end", V1, {"truncate": "error"}, "mean", ""),
+        ("error", V1, {}, "", ""),
+        ("mean", TEI, {}, "", "mean"),
+        ("error", TEI, {"truncate": None}, "", ""),
+        ("error", TEI, {"truncate": True}, "", "end"),
+        ("end", TEI, {"truncate": False}, "", ""),
+        *(("end", TEI, {"truncation_direction": end}, "", TAIL) for end in ("left", "Left")),
+        ("end", TEI, {"truncation_direction": "Right"}, "", "end"),
+        ("error", OLLAMA, {}, "", "end"),
+        ("end", OLLAMA, {"truncate": False}, "", ""),
+    ],
+)
+def test_long_texts(shipped: Embedder, server: Any, path: str, more: Any, header: str, expected: Any) -> None:
+    """Cut, averaged or refused: as the field says, else the header, else the server; the cut are counted."""
+    app = create_app(shipped, Settings(truncate=server, warm_up=False))
+    headers = JSON | ({"x-truncate": header} if header else {})
+
+    answer = post(app, path, _body(path, ["a", LONG]) | more, headers)
+
+    if not expected:
+        advice = {V1: "end", TEI: "true to cut it", OLLAMA: "the input length exceeds the context length"}
+        assert (413 if path == TEI else 400) == answer.status
+        assert "[1] has 304 tokens, the model reads 256; shorten it, or " in answer.said
+        assert advice[path] in answer.said
+        return
+    vectors = (
+        shipped.encode(["a", TAIL]) if expected == TAIL else shipped.encode(["a", LONG], truncate=expected)
+    )
+    assert np.array_equal(vectors, answer.vectors)
+    assert ("0" if expected == "mean" else "1") == answer.headers["x-truncated"]
+    assert path != V1 or 3 + (306 if expected == "mean" else 256) == answer.json["usage"]["total_tokens"]
+
+
+def test_what_tokenize_lists_can_be_embedded(app: ASGIApp, shipped: Embedder) -> None:
+    """In either form, as one text or as several, with the vectors of the texts."""
+    texts = ["hello world", "word " * 300]
+    tokens = post(app, "/tokenize", {"input": texts}).json
+    theirs = [[token["id"] for token in one] for one in post(app, "/tokenize", {"inputs": texts[:1]}).json]
+
+    ids = [one["windows"] for one in tokens["data"]]
+    assert [(0, False), (1, True)] == [(one["index"], one["truncated"]) for one in tokens["data"]]
+    assert sum(map(len, (*ids[0], *ids[1]))) == tokens["usage"]["total_tokens"]
+    assert "all-MiniLM-L6-v2" == tokens["model"]
+    assert np.array_equal(shipped.encode(texts), post(app, V1, {"input": [one[0] for one in ids]}).vectors)
+    assert np.array_equal(shipped.encode(texts[:1]), post(app, V1, {"input": ids[0][0]}).vectors)
+    assert np.array_equal(shipped.encode(texts[:1]), post(app, TEI, {"inputs": theirs}).vectors)
+
+
+def test_tokens_have_their_places_in_bytes(app: ASGIApp) -> None:
+    """Every token with the slice of the text that it stands for; nothing is cut; special ones have none."""
+    text = "Naïve 😉 tokenization"
+    bodies: list[dict[str, Any]] = [{}, {"add_special_tokens": True}, {"add_special_tokens": False}]
+    default, framed, bare = (post(app, "/tokenize", {"inputs": text, **one}).json[0] for one in bodies)
+
+    assert default == framed == [framed[0], *bare, framed[-1]]
+    assert {"id": 101, "text": "[CLS]", "special": True, "start": None, "stop": None} == framed[0]
+    assert ["Naïve", "😉", "token", "ization"] == [token["text"] for token in bare]
+    for token in bare:
+        assert not token["special"]
+        assert token["text"].encode() == text.encode()[token["start"] : token["stop"]]
+    assert 304 == len(post(app, "/tokenize", {"inputs": LONG}).json[0])
+    half = post(app, "/tokenize", rb'{"inputs": ["\ud83d a", "b"]}').json  # of a surrogate pair
+    assert ["a", "b"] == [one[-2]["text"] for one in half]
+
+
+def test_similarity_is_the_cosine_and_decode_gives_texts_back(app: ASGIApp, shipped: Embedder) -> None:
+    """One number a sentence, in order; ids of one text or of several, with and without [CLS] and [SEP]."""
+    vectors = shipped.encode(["a cat", "a dog", "interest rates", "a cat"])
+    inputs = {"source_sentence": "a cat", "sentences": ["a dog", "interest rates", "a cat"]}
+    answer = post(app, "/similarity", {"inputs": inputs})
+
+    assert np.array_equal(vectors[1:] @ vectors[0], np.array(answer.json, np.float32))
+    for ids, more, texts in (
+        ([101, 7592, 2088, 102], {}, ["hello world"]),
+        ([[7592], [101, 2088, 102]], {}, ["hello", "world"]),
+        ([101, 7592, 102], {"skip_special_tokens": False}, ["[CLS] hello [SEP]"]),
+        ([30_521], {}, ["##～"]),  # the last there is
+    ):
+        assert texts == post(app, "/decode", {"ids": ids, **more}).json
+
+
+def test_prompts_of_a_model_go_before_its_texts(shipped: Embedder) -> None:
+    """With the name of a prompt, prompt and text are embedded as one, as sentence-transformers does."""
+
+    class Prompted(Waiting):
+        spec = property(lambda _: dataclasses.replace(shipped.spec, prompts={"query": "query: "}))
+        asubmit = Embedder.asubmit
+
+    app = create_app(Prompted(shipped), Settings(warm_up=False))
+    named = {"prompt_name": "query"}
+
+    vectors = post(app, TEI, {"inputs": ["a", "b"], **named}).vectors
+    assert np.array_equal(shipped.encode(["query: a", "query: b"]), vectors)
+    assert "query" == post(app, "/tokenize", {"inputs": "a", **named}).json[0][1]["text"]
+    assert "cannot be used with token ids" in post(app, TEI, {"inputs": [[101, 102]], **named}).said
+    assert "no such prompt; it has query" in post(app, TEI, {"inputs": "a", "prompt_name": "x"}).said
+
+
+def test_nothing_to_embed_and_the_older_form_of_ollama(app: ASGIApp, shipped: Embedder) -> None:
+    """One prompt, one vector; nothing is no error: clients load a model so. Only a page must say JSON."""
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    found = post(app, "/api/embeddings", MINILM | {"prompt": "hello world"}).json["embedding"]
+
+    assert np.array_equal(shipped.encode("hello world"), np.array(found, np.float32))
+    rows: list[tuple[str, dict[str, Any], str]] = [
+        ("embed", {"input": []}, '"embeddings":[]'),
+        ("embed", {"input": ""}, '"embeddings":[]'),
+        ("embed", {"input": None}, '"embeddings":[]'),
+        ("embeddings", {}, '{"embedding":[]}'),
+        ("show", {}, '"capabilities":["embedding"]'),
+    ]
+    for name, body, said in rows:
+        assert said in post(app, f"/api/{name}", MINILM | body, {}).body.decode()
+        assert 200 == post(app, f"/api/{name}", MINILM | body, form).status
+        assert (
+            415 == post(app, f"/api/{name}", MINILM | body, form | {"origin": "https://evil.example"}).status
+        )
+
+
+SERVED = """all-minilm all-minilm:latest all-minilm:l6-v2 all-minilm:22m all-minilm:22m-l6-v2-fp16 ALL-MiniLM
+chroma/all-minilm-l6-v2-f32 all-MiniLM-L6-v2 all-MiniLM-L6-v2:latest sentence-transformers/all-MiniLM-L6-v2"""
+OTHERS = "all-minilm:33m all-minilm:l12-v2 nomic-embed-text"  # 12 layers, or other vectors altogether
+TAGS = "all-minilm:latest, all-minilm:l6-v2, all-minilm:22m, all-MiniLM-L6-v2:latest"
+
+
+@pytest.mark.parametrize("name", [*SERVED.split(), *OTHERS.split()])
+def test_names_for_ollama(app: ASGIApp, name: str) -> None:
+    """The model's names and tags are served; another model is 404, as Ollama says it."""
+    named = {"model": name}
+    asked = [("embed", named | {"input": "a"}), ("embeddings", named | {"prompt": "a"}), ("show", named)]
+    answers = [post(app, f"/api/{url}", body) for url, body in [*asked, ("show", {"name": name})]]
+
+    assert [404 if name in OTHERS.split() else 200] * 4 == [answer.status for answer in answers]
+    if name in OTHERS.split():
+        assert f"model '{name}' not found; this server has {TAGS}, sentence-" in answers[0].said
+
+
+def test_names_that_were_given(shipped: Embedder) -> None:
+    """Listed and described, slashes and all; answers say the name that was asked for, or the first."""
+    names = ("mine", "team/ours", "my:tag")
+    app = create_app(shipped, Settings(served_model_names=names, warm_up=False))
+    strict = create_app(shipped, Settings(served_model_names=names, strict_model=True, warm_up=False))
+    listed = ask(app, "GET", "/v1/models").json["data"]
+
+    assert [(name, "ov_minilm") for name in names] == [(model["id"], model["owned_by"]) for model in listed]
+    assert listed[1] == ask(app, "GET", "/v1/models/team/ours").json
+    for name, said in (("mine", "mine"), ("team/ours", "team/ours"), ("gpt", "mine"), (None, "mine")):
+        assert said == post(app, V1, {"input": "a", "model": name}).json["model"]
+        assert (200 if name == said else 404) == post(strict, V1, {"input": "a", "model": name}).status
+    for name, status in (("mine", 200), ("mine:latest", 200), ("MY:tag", 200), ("all-minilm", 404)):
+        assert status == post(strict, OLLAMA, {"input": "a", "model": name}).status
+    tags = ask(strict, "GET", "/api/tags").json["models"]
+    assert ["mine:latest", "team/ours:latest", "my:tag"] == [tag["name"] for tag in tags]
+
+
+def test_what_the_model_is(app: ASGIApp, shipped: Embedder) -> None:
+    """TEI's limits by which clients size their batches; Ollama's tags, what is loaded, and the version."""
+    info, tags = ask(app, "GET", "/info").json, ask(app, "GET", "/api/tags").json["models"]
+    (loaded,) = ask(app, "GET", "/api/ps").json["models"]
+    shown = post(app, "/api/show", {"name": "all-minilm"}).json
+
+    facts = {"model_id": "sentence-transformers/all-MiniLM-L6-v2", "served_model_name": "all-MiniLM-L6-v2"}
+    facts |= {"model_sha": shipped.info.fingerprint, "model_dtype": "int8"}
+    limits: dict[str, Any] = {"max_input_length": 256, "max_client_batch_size": 2048}
+    limits |= {"max_concurrent_requests": 512, "max_batch_tokens": 512, "auto_truncate": True}
+    expected = facts | limits | {"model_type": {"embedding": {"pooling": "mean"}}}
+    expected |= {"tokenization_workers": shipped.info.threads, "version": info["version"]}
+    assert expected | dict.fromkeys(("sha", "docker_label", "max_batch_requests")) == info
+    details = {"parent_model": "", "format": "openvino", "family": "bert", "families": ["bert"]}
+    details |= {"parameter_size": "23M", "quantization_level": "INT8"}
+    same = {"name": "all-minilm:latest", "model": "all-minilm:latest", "size": 22_565_376, "details": details}
+    same |= {"digest": hashlib.sha256(shipped.info.fingerprint.encode()).hexdigest()}
+    assert tags[0] == same | {"modified_at": tags[0]["modified_at"]}
+    assert datetime.fromisoformat(tags[0]["modified_at"]).tzinfo is not None
+    assert loaded == same | {"context_length": 256, "size_vram": 0, "expires_at": "0001-01-01T00:00:00Z"}
+    about: dict[str, Any] = {"block_count": 6, "attention.head_count": 12, "context_length": 256}
+    about = {
+        f"bert.{name}": value
+        for name, value in (about | {"embedding_length": 384, "feed_forward_length": 1536}).items()
+    }
+    about |= {"general.architecture": "bert", "general.parameter_count": 22_565_376}
+    assert (["embedding"], details, "Apache-2.0", tags[0]["modified_at"], about) == tuple(
+        shown[name] for name in ("capabilities", "details", "license", "modified_at", "model_info")
+    )
+    assert info["version"] == ask(app, "GET", "/api/version").json["version"]
+
+
+HAS = "this server has all-MiniLM-L6-v2, sentence-transformers/all-MiniLM-L6-v2"
+FULL, EMPTY = ({"source_sentence": "a", "sentences": ["a"] * number} for number in (2048, 0))
+NO_RANKS = "cl100k_unavailable input"
+ERRORS: list[tuple[str, Any, str, str]] = [  # status and code, param or type
+    ("GET /v1/embedding", b"", "404 unknown_url None", "'/v1/embedding' does not exist on this server"),
+    ("GET /v1/embeddings/", b"", "405 method_not_allowed None", "does not accept GET; send POST, OPTIONS"),
+    ("DELETE /v1/models", b"", "405 method_not_allowed None", "send GET, HEAD, OPTIONS"),
+    ("GET /v1/models/gpt", b"", "404 model_not_found model", f"the model 'gpt' does not exist; {HAS}"),
+    (V1, {}, "400 None input", "input is missing"),
+    (V1, {"input": "a", "dimensions": 385}, "400 None dimensions", "dimensions is 385; send 1 to 384"),
+    (
+        V1,
+        {"input": ["a", LONG], "truncate": "error"},
+        "400 context_length_exceeded input",
+        "input[1] has 304",
+    ),
+    (V1, {"input": [101, 40_000]}, "400 ambiguous_token_ids input", "OpenAI's cl100k"),
+    (V1, {"input": ["a"] * 2049}, "400 array_above_max_length input", "input has 2049 entries"),
+    ("/tokenize", {"input": ["a"] * 2049}, "400 array_above_max_length input", "input has 2049 entries"),
+    (
+        "/tokenize",
+        {"input": "a" * 100_001},
+        "400 max_tokens_per_request input",
+        "input has 100001 characters",
+    ),
+    (TEI, {"inputs": []}, "400 empty", "inputs is an empty list"),
+    ("/tokenize", {"inputs": []}, "400 empty", "inputs is an empty list"),
+    ("/decode", {"ids": []}, "400 empty", "ids is an empty list"),
+    ("/similarity", {"inputs": EMPTY}, "400 empty", "inputs.sentences is an empty list"),
+    (TEI, {"inputs": ["a"] * 2049}, "413 validation", "inputs has 2049 entries; this server accepts 2048"),
+    ("/similarity", {"inputs": FULL}, "413 validation", "inputs has 2049 entries"),
+    ("/tokenize", {"inputs": ["a"] * 2049}, "413 validation", "inputs has 2049 entries"),
+    ("/tokenize", {"inputs": "a" * 100_001}, "413 validation", "100001 characters; send at most 100000"),
+    ("/decode", {"ids": [[1]] * 2049}, "413 validation", "ids has 2049 entries"),
+    (TEI, {"inputs": ["a", LONG], "truncate": False}, "413 validation", "inputs[1] has 304 tokens"),
+    (TEI, {"inputs": {"a": 1}}, "422 validation", "inputs is an object; expected a text, a list of texts"),
+    (TEI, {"input": "a"}, "422 validation", "inputs is missing; expected a text"),
+    (
+        TEI,
+        {"inputs": "a", "truncate": "END"},
+        "422 validation",
+        'truncate is "END"; expected true (cut texts',
+    ),
+    (
+        TEI,
+        {"inputs": "a", "truncation_direction": "up"},
+        "422 validation",
+        'expected "right" (keep the start',
+    ),
+    (
+        TEI,
+        {"inputs": "a", "prompt_name": "q"},
+        "422 validation",
+        "no such prompt; it has no prompts",
+    ),
+    (TEI, {"inputs": "a", "dimensions": 385}, "422 validation", "send 1 to 384"),
+    ("/decode", {"ids": [[1], [30_522]]}, "422 tokenizer", "ids[1] has an id over 30521"),
+    ("/tokenize", {"inputs": 5}, "422 validation", "expected a text or a list of texts"),
+    ("/tokenize", rb'{"inputs": ["\ud83d", 5]}', "422 validation", "inputs[1] is 5; expected a text or"),
+    ("/embed_all", {"inputs": "a"}, "424 backend", "none for each token"),
+    ("/embed_sparse", {"inputs": "a"}, "424 backend", "dense vectors"),
+    ("/rerank", {"query": "a", "texts": ["b"]}, "424 backend", "not a re-ranker"),
+    ("/predict", {"inputs": "a"}, "424 backend", "not a classifier"),
+    (TEI, b"{", "400 validation", "not valid JSON"),
+    ("GET /embed", b"", "405 validation", "/embed does not accept GET; send POST, OPTIONS"),
+    (OLLAMA, {"input": "a"}, "400", "model is missing; send a name from /api/tags"),
+    ("/api/embeddings", {"prompt": "a"}, "400", "model is missing"),
+    (OLLAMA, MINILM | {"input": 5}, "400", "input is 5; expected a text or a list of texts"),
+    (OLLAMA, MINILM | {"input": ["a"] * 2049}, "400", "input has 2049 entries"),
+    (OLLAMA, MINILM | {"truncate": 5}, "400", "truncate is 5; expected true (cut texts that are too long"),
+    *((f"/api/{name}", MINILM, "400", "it cannot generate text") for name in ("generate", "chat")),
+    *((f"/api/{name}", MINILM, "501", "it cannot pull") for name in ("pull", "push", "create", "copy")),
+    ("DELETE /api/delete", MINILM, "501", "it cannot pull, change or remove"),
+    ("GET /api/embed", b"", "405", "/api/embed does not accept GET"),
+    ("GET /api/nothing", b"", "404", "'/api/nothing' does not exist"),
+]
+
+
+@pytest.mark.parametrize(("url", "body", "kind", "said"), ERRORS)
+def test_errors_are_those_of_the_api(app: ASGIApp, url: str, body: Any, kind: str, said: str) -> None:
+    """Statuses, codes and shapes as each API documents them, and a message that says what to do."""
+    method, path = url.split() if " " in url else ("POST", url)
+
+    answer = ask(app, method, path, body)
+
+    found = answer.json if isinstance(answer.json["error"], str) else answer.json["error"]
+    shape = {3: {"message", "type", "param", "code"}, 2: {"error", "error_type"}, 1: {"error"}}[
+        len(kind.split())
+    ]
+    assert shape == found.keys()
+    names = ("code", "param", "error_type")
+    assert kind.split() == [str(answer.status), *(str(found[name]) for name in names if name in found)]
+    assert said in answer.said
+    headers = answer.headers["content-type"], answer.headers.get("x-should-retry")
+    assert ("application/json", None if answer.status == 501 else "false") == headers
+    assert len(answer.headers["x-request-id"]) > 32
+    assert (answer.status == 405) == ("allow" in answer.headers)
+
+
+@pytest.mark.parametrize(
+    ("settings", "body", "headers", "said"),
+    [
+        ({"strict_model": True}, {"model": "ada"}, {}, f"the model 'ada' does not exist; {HAS}"),
+        ({"strict_model": True}, {}, {}, f"no model was named; {HAS}"),
+        ({"strict_model": True}, {"model": "sentence-transformers/all-MiniLM-L6-v2"}, {}, ""),
+        ({}, {}, {"x-truncate": "NONE"}, "x-truncate is 'NONE'; choose end, error or mean"),
+        ({"token_ids": "native"}, {"input": [[7592], [40_000]]}, {}, "text 1 is 40000"),
+        ({"max_client_batch_size": 1}, {"input": ["a", "b"]}, {}, "this server accepts 1 in a request"),
+    ],
+)
+def test_what_an_operator_chose(shipped: Embedder, settings: Any, body: Any, headers: Any, said: str) -> None:
+    """Names, policies and limits are those of the settings, and a refusal says what there is."""
+    answer = post(
+        create_app(shipped, Settings(**settings, warm_up=False)), V1, {"input": "a"} | body, JSON | headers
+    )
+
+    assert said == "" if answer.status == 200 else said in answer.said
