@@ -15,7 +15,7 @@ import pytest
 from support import checkpoints
 from support.artefact_cache import ArtefactCache
 from support.checkpoints import KINDS, SOON
-from support.processes import run
+from support.processes import python, run
 
 from ov_minilm import Embedder
 from ov_minilm.convert.source import PACKAGE
@@ -73,10 +73,15 @@ def require_installed(*modules: str) -> None:
 def built(artefact_cache: ArtefactCache) -> Path:
     """A folder with fp32/, made from the official checkpoint by the command line, without torch."""
     require_installed("safetensors", PACKAGE.replace("-", "_"))
+    heavy = "torch transformers sentence_transformers nncf optimum huggingface_hub".split()
 
     def make(out: Path) -> None:
-        done = run("convert", PACKAGE, "--fp32-only", "-o", out)
-        assert done.returncode == 0, done.stderr.decode()
+        done = python(
+            f"import sys; sys.modules |= dict.fromkeys({heavy})\n"
+            f"sys.argv = ['', 'convert', {PACKAGE!r}, '--fp32-only', '-o', {str(out)!r}]\n"
+            "from ov_minilm.cli import main; main()"
+        )
+        assert done.returncode == 0, done.stderr
 
     return artefact_cache.folder("fp32-only", make)
 

@@ -20,8 +20,6 @@ safetensors = pytest.importorskip("safetensors.numpy", reason="the convert extra
 pytestmark = pytest.mark.convert
 
 LINEAR = "model.encoder.layer.0.attention.self.query.bias"  # the exported encoder is a part named "model"
-
-
 KIND = KINDS["Xenova"]
 
 
@@ -31,22 +29,23 @@ def exported(converted: Callable[[str], Path]) -> Path:
     return converted("Xenova")
 
 
-@pytest.mark.parametrize("graph", ["onnx-checkpoint/onnx/model.onnx", "unfolded.onnx"])
-def test_every_tensor_comes_back(exported: Path, graph: str) -> None:
+def test_every_tensor_comes_back(exported: Path) -> None:
     """The names, shapes and bits are those of the checkpoint that was exported."""
     expected = safetensors.load_file(exported / "checkpoint/model.safetensors")
 
-    found = tensors(exported / graph, KIND.layers)
+    for graph in ("onnx-checkpoint/onnx/model.onnx", "unfolded.onnx"):
+        found = tensors(exported / graph, KIND.layers)
 
-    assert expected.keys() == found.keys()
-    for name, tensor in expected.items():
-        np.testing.assert_array_equal(tensor, found[name], strict=True)
+        assert expected.keys() == found.keys()
+        for name, tensor in expected.items():
+            np.testing.assert_array_equal(tensor, found[name], strict=True)
 
 
 def test_the_layout_of_transformers_js_is_a_source(exported: Path) -> None:
-    """Nothing of sentence-transformers is needed but the pooling, which no file there says."""
+    """Nothing is needed but the pooling, which no file there says, and which overrules none that does."""
     graph = exported / "onnx-checkpoint/onnx/model.onnx"
     sha256 = file_facts(graph).sha256
+    official = file_facts(exported / "checkpoint/model.safetensors").sha256
 
     checkpoint = find(str(exported / "onnx-checkpoint"), None, sha256, "cls")
 
@@ -54,23 +53,8 @@ def test_the_layout_of_transformers_js_is_a_source(exported: Path) -> None:
     assert ("cls", 512) == (checkpoint.spec.pooling, checkpoint.spec.max_tokens)
     with pytest.raises(SourceRefused, match="say how tokens are pooled: --pooling mean or cls"):
         find(str(exported / "onnx-checkpoint"), None, sha256)
-
-
-def test_pooling_that_contradicts_a_file_is_refused(exported: Path) -> None:
-    """What the checkpoint says cannot be overruled by mistake."""
-    sha256 = file_facts(exported / "checkpoint/model.safetensors").sha256
-
     with pytest.raises(SourceRefused, match="pooling is cls, but --pooling says mean"):
-        find(str(exported / "checkpoint"), None, sha256, "mean")
-
-
-def test_weights_beside_the_graph_are_refused(tmp_path: Path) -> None:
-    """The hash of the graph would not cover them."""
-    (tmp_path / "model.onnx").write_bytes(b"graph")
-    (tmp_path / "model.onnx_data").write_bytes(b"weights")
-
-    with pytest.raises(SourceRefused, match=r"its weights are apart, in model\.onnx_data"):
-        find(str(tmp_path), None, None)
+        find(str(exported / "checkpoint"), None, official, "mean")
 
 
 def halve(graph: Any) -> None:
@@ -125,11 +109,14 @@ def test_another_graph_is_refused(
         tensors(tmp_path / "model.onnx", KIND.layers)
 
 
-def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
-    """OpenVINO's reason stands in one line."""
+def test_what_is_no_whole_graph_is_refused(tmp_path: Path) -> None:
+    """OpenVINO's reason stands in one line; the hash would not cover weights that lie beside the graph."""
     (tmp_path / "model.onnx").write_bytes(b"no graph")
 
     with pytest.raises(SourceRefused, match=r"model\.onnx: OpenVINO cannot read it: .") as caught:
         tensors(tmp_path / "model.onnx", 2)
 
     assert "\n" not in str(caught.value)
+    (tmp_path / "model.onnx_data").write_bytes(b"weights")
+    with pytest.raises(SourceRefused, match=r"its weights are apart, in model\.onnx_data"):
+        find(str(tmp_path), None, None)

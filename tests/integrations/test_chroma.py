@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,46 +21,45 @@ from chromadb.config import Settings
 from ov_minilm.integrations.chroma import MiniLMEmbeddingFunction
 
 TEXTS = ["A cat sleeps on the sofa.", "Interest rates stay where they are."]
-SETTINGS = Settings(anonymized_telemetry=False)
+QUERY = """
+import sys, warnings; warnings.simplefilter('ignore')
+import chromadb, ov_minilm.integrations.chroma
+settings = chromadb.Settings(anonymized_telemetry=False)
+for folder in sys.argv[1:]:
+    collection = chromadb.PersistentClient(folder, settings=settings).get_collection('texts')
+    print(collection.query(query_texts=['a pet indoors'], n_results=1)['ids'])
+"""
 
 
 def fill(folder: Path, model: str | None = None) -> chromadb.Collection:
     """Make a collection of TEXTS on disk."""
-    client = chromadb.PersistentClient(str(folder), settings=SETTINGS)
+    client = chromadb.PersistentClient(str(folder), settings=Settings(anonymized_telemetry=False))
     function = MiniLMEmbeddingFunction(model)
     collection = client.create_collection("texts", embedding_function=function)  # type: ignore[arg-type]
     collection.add(ids=["0", "1"], documents=TEXTS)
     return collection
 
 
-def query(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Ask that collection in a new process which imports the adapter but names no function."""
-    return python(
-        "import sys, warnings; warnings.simplefilter('ignore')\n"
-        "import chromadb, ov_minilm.integrations.chroma\n"
-        "settings = chromadb.Settings(anonymized_telemetry=False)\n"
-        f"client = chromadb.PersistentClient({str(folder)!r}, settings=settings)\n"
-        "collection = client.get_collection('texts')\n"
-        "print(collection.query(query_texts=['a pet indoors'], n_results=1)['ids'])"
+def test_a_stored_collection_finds_its_function_again(tmp_path: Path, shipped: Embedder) -> None:
+    """A new process that imports the adapter names no function; another artefact in its place is refused."""
+    collection, folder = fill(tmp_path / "kept"), tmp_path / "model"
+    shutil.copytree(SHIPPED, folder)
+    fill(tmp_path / "replaced", str(folder))
+    manifest = Manifest.read(folder)
+    with (folder / TOKENIZER).open("a") as file:
+        file.write("\n")
+    files = manifest.files | {TOKENIZER: file_facts(folder / TOKENIZER)}
+    replace(manifest, files=files, fingerprint=fingerprint(manifest.spec, files)).write(folder)
+
+    done = python(
+        f"import sys\nsys.argv = {['', str(tmp_path / 'kept'), str(tmp_path / 'replaced')]}\n{QUERY}"
     )
 
-
-def test_vectors_are_those_of_the_embedder(tmp_path: Path, shipped: Embedder) -> None:
-    """It holds what Embedder.encode gives; for cosines Chroma brings its length to 1 once more."""
-    collection = fill(tmp_path)
-
-    stored = collection.get(include=["embeddings"])["embeddings"]
+    stored = collection.get(include=["embeddings"])["embeddings"]  # Chroma brings lengths to 1 once more
     np.testing.assert_allclose(np.array(stored, np.float32), shipped.encode(TEXTS), rtol=1e-6, atol=0)
     assert "cosine" == collection.configuration_json["hnsw"]["space"]
-    assert [["0"]] == collection.query(query_texts=["a pet indoors"], n_results=1)["ids"]
-
-
-def test_a_stored_collection_finds_its_function_again(tmp_path: Path) -> None:
-    """A new process that imports the adapter queries the collection without naming a function."""
-    fill(tmp_path)
-
-    done = query(tmp_path)
-    assert (0, "[['0']]\n") == (done.returncode, done.stdout), done.stderr
+    assert (1, "[['0']]\n") == (done.returncode, done.stdout), done.stderr
+    assert f"made with artefact {manifest.fingerprint}, this is" in done.stderr.splitlines()[-1]
 
 
 def test_another_artefact_is_refused() -> None:
@@ -73,19 +71,3 @@ def test_another_artefact_is_refused() -> None:
         MiniLMEmbeddingFunction.build_from_config(foreign)
     with pytest.raises(ValueError, match="embed it again"):
         function.validate_config_update(foreign, function.get_config())
-
-
-def test_a_replaced_artefact_is_refused_by_its_collection(tmp_path: Path) -> None:
-    """A collection remembers a folder; when another artefact lies there, it embeds no more and says why."""
-    folder = tmp_path / "model"
-    shutil.copytree(SHIPPED, folder)
-    fill(tmp_path / "store", str(folder))
-    manifest = Manifest.read(folder)
-    with (folder / TOKENIZER).open("a") as file:
-        file.write("\n")
-    files = manifest.files | {TOKENIZER: file_facts(folder / TOKENIZER)}
-    replace(manifest, files=files, fingerprint=fingerprint(manifest.spec, files)).write(folder)
-
-    done = query(tmp_path / "store")
-    assert 1 == done.returncode
-    assert f"made with artefact {manifest.fingerprint}, this is" in done.stderr.splitlines()[-1]

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
 import pytest
 from support.processes import python
 
-from ov_minilm import Embedder
 from ov_minilm.integrations.sentence_transformers import SentenceTransformer
 
 TEXTS = ["A cat sleeps on the sofa.", "Interest rates stay where they are.", ""]
-
-
-@pytest.fixture(scope="module")
-def ours() -> SentenceTransformer:
-    """The stand-in."""
-    return SentenceTransformer()
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +20,6 @@ def real() -> Any:
     from ov_minilm.integrations.sentence_transformers_module import MiniLMModule
 
     return library.SentenceTransformer(modules=[MiniLMModule()])
-
-
-def test_vectors_are_those_of_the_embedder(ours: SentenceTransformer, shipped: Embedder) -> None:
-    """A str, lists, generators and none, after a prompt or without: the exact vectors of Embedder.encode."""
-    assert np.array_equal(shipped.encode(TEXTS), ours.encode(text for text in TEXTS))
-    assert np.array_equal(shipped.encode(TEXTS), ours.encode_query(TEXTS, normalize_embeddings=False))
-    assert np.array_equal(shipped.encode("to find: a"), ours.encode("a", prompt="to find: "))
-    assert (0, 384) == ours.encode([]).shape
-    assert 384 == ours.get_sentence_embedding_dimension()
 
 
 @pytest.mark.parametrize(
@@ -52,49 +35,44 @@ def test_vectors_are_those_of_the_embedder(ours: SentenceTransformer, shipped: E
     ],
     ids=repr,
 )
-def test_arguments_mean_what_they_mean_there(
-    options: dict[str, Any], ours: SentenceTransformer, real: Any
-) -> None:
+def test_arguments_mean_what_they_mean_there(options: dict[str, Any], real: Any) -> None:
     """The same call gives the same type, shape and values, of one text and of several."""
     for texts in (TEXTS[0], TEXTS):
-        found, expected = ours.encode(texts, **options), real.encode(texts, **options)
+        found, expected = SentenceTransformer().encode(texts, **options), real.encode(texts, **options)
         assert (type(expected), expected.dtype, expected.shape) == (type(found), found.dtype, found.shape)
         np.testing.assert_allclose(np.asarray(expected), np.asarray(found), atol=1e-7)
 
 
-def test_calls_written_for_the_library_still_fit(real: Any) -> None:
-    """Every argument of its encode that concerns one process has the same place, name and default here."""
-    theirs = list(inspect.signature(real.encode).parameters.values())
-    mine = list(inspect.signature(SentenceTransformer().encode).parameters.values())
-
-    last = [argument.name for argument in theirs].index("truncate_dim")
-    assert [(a.name, a.default) for a in theirs[1 : last + 1]] == [(a.name, a.default) for a in mine[1:]]
-
-
-def test_similarities_are_the_librarys(ours: SentenceTransformer, real: Any) -> None:
-    """Cosines of all pairs, as numpy."""
-    vectors = ours.encode(TEXTS)
+def test_similarities_and_sizes_are_the_librarys(real: Any) -> None:
+    """Cosines of all pairs, as numpy, and how many components a vector has: all, or those that are kept."""
+    ours, vectors = SentenceTransformer(), real.encode(TEXTS)
 
     np.testing.assert_allclose(
         real.similarity(vectors, vectors), ours.similarity(vectors, vectors), atol=1e-6
     )
+    assert (real.get_embedding_dimension(), real.max_seq_length) == (
+        ours.get_sentence_embedding_dimension(),
+        ours.max_seq_length,
+    )
+    shorter = SentenceTransformer(truncate_dim=64)
+    assert (64, (64,)) == (shorter.get_sentence_embedding_dimension(), shorter.encode("a").shape)
 
 
-def test_what_it_cannot_do_is_refused() -> None:
-    """Vectors of tokens, another device, an unknown prompt and an unknown precision each say why."""
-    model = SentenceTransformer(truncate_dim=64)
-
-    assert (64, (64,)) == (model.get_sentence_embedding_dimension(), model.encode("a").shape)
-    for options, reason in (
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
         ({"output_value": "token_embeddings"}, "vectors of texts, not of tokens"),
         ({"output_value": None}, "vectors of texts, not of tokens"),
         ({"device": "cuda"}, "choose one of CPU"),
         ({"prompt_name": "passage"}, "choose one of query, document"),
         ({"precision": "int4"}, "choose one of float32"),
         ({"truncate_dim": 385}, "1 to 384"),
-    ):
-        with pytest.raises(ValueError, match=reason):
-            model.encode("a", **options)
+    ],
+)
+def test_what_it_cannot_do_is_refused(options: dict[str, Any], reason: str) -> None:
+    """Vectors of tokens, another device, an unknown prompt and an unknown precision each say why."""
+    with pytest.raises(ValueError, match=reason):
+        SentenceTransformer().encode("a", **options)
 
 
 def test_torch_is_not_needed() -> None:

@@ -7,8 +7,6 @@ import pickle
 import numpy as np
 import pytest
 
-from ov_minilm import Embedder
-
 pytest.importorskip("sklearn", reason="pip install -e '.[scikit-learn]'")
 
 from sklearn.base import clone
@@ -29,45 +27,22 @@ ANIMALS = [
     "the fish swam",
 ]
 MONEY = ["interest rates", "the stock fell", "a bank loan", "taxes are due", "rent went up", "cheap credit"]
-
 # Checks of scikit-learn that make no numbers up to fit; check_estimator itself stops where texts are wanted.
-APPLY = [
-    "check_do_not_raise_errors_in_init_or_set_params",
-    "check_estimator_cloneable",
-    "check_estimator_repr",
-    "check_estimator_tags_renamed",
-    "check_get_params_invariance",
-    "check_mixin_order",
-    "check_no_attributes_set_in_init",
-    "check_parameters_default_constructible",
-    "check_set_params",
-    "check_valid_tag_types",
-]
+APPLY = """
+do_not_raise_errors_in_init_or_set_params estimator_cloneable estimator_repr estimator_tags_renamed
+get_params_invariance mixin_order no_attributes_set_in_init parameters_default_constructible set_params
+valid_tag_types
+""".split()
 
 
 def test_check_estimator_passes_where_it_applies() -> None:
-    """check_estimator passes what it runs and says itself that it has no texts for the rest."""
+    """Parameters, clones, tags and base classes are as wanted; for the rest it says that it has no texts."""
     with pytest.warns(SkipTestWarning, match="string=True"):
         results = estimator_checks.check_estimator(MiniLMVectorizer(), on_fail=None)
 
     assert {"passed"} == {result["status"] for result in results}
-
-
-@pytest.mark.parametrize("name", APPLY)
-def test_checks_that_need_no_numbers_pass(name: str) -> None:
-    """Parameters, clones, tags and the order of base classes are as scikit-learn wants them."""
-    getattr(estimator_checks, name)("MiniLMVectorizer", MiniLMVectorizer())
-
-
-def test_vectors_are_those_of_the_embedder(shipped: Embedder) -> None:
-    """Lists, arrays and generators of texts become the exact vectors of Embedder.encode."""
-    vectorizer = MiniLMVectorizer()
-
-    expected = shipped.encode(MONEY)
-    assert np.array_equal(expected, vectorizer.fit_transform(MONEY))
-    assert np.array_equal(expected, vectorizer.transform(np.array(MONEY, object)))
-    assert np.array_equal(expected, vectorizer.transform(text for text in MONEY))
-    assert ["minilmvectorizer0", "minilmvectorizer383"] == list(vectorizer.get_feature_names_out()[[0, -1]])
+    for name in APPLY:
+        getattr(estimator_checks, f"check_{name}")("MiniLMVectorizer", MiniLMVectorizer())
 
 
 def test_one_text_is_refused() -> None:
@@ -78,11 +53,14 @@ def test_one_text_is_refused() -> None:
 
 def test_a_pipeline_learns_and_a_search_tunes_it() -> None:
     """Six texts a class teach a classifier behind it; a search sets its parameters by their names."""
-    texts, labels = ANIMALS + MONEY, [0] * 6 + [1] * 6
     pipeline = make_pipeline(MiniLMVectorizer(threads=1), LogisticRegression())
-    search = GridSearchCV(pipeline, {"minilmvectorizer__truncate": ["end", "mean"]}, cv=2).fit(texts, labels)
+    search = GridSearchCV(pipeline, {"minilmvectorizer__truncate": ["end", "mean"]}, cv=2)
+
+    search.fit(ANIMALS + MONEY, [0] * 6 + [1] * 6)
 
     assert [0, 1] == list(search.predict(["a kitten purrs", "the price of money"]))
+    names = pipeline[0].get_feature_names_out()
+    assert ["minilmvectorizer0", "minilmvectorizer383"] == list(names[[0, -1]])
 
 
 def test_it_is_cloned_and_pickled() -> None:

@@ -9,60 +9,70 @@ import pytest
 from support.processes import python
 
 ROOT = Path(__file__).parents[2]
-TABLE = (
-    (ROOT / "docs/migrating.md")
-    .read_text(encoding="utf-8")
-    .partition("| from | install | write |\n")[2]
-    .splitlines()
-)
+PAGE = (ROOT / "docs/migrating.md").read_text(encoding="utf-8")
+TABLE = PAGE.partition("| from | install | write |\n")[2].partition("\n\n")[0].splitlines()[1:]
 ROWS = {
-    row[0]: (row[1].strip("`"), [code.strip("`") for code in row[2].split("<br>")])
-    for line in TABLE[1 : TABLE.index("")]
-    for row in [[cell.strip() for cell in line.strip("|").split(" | ")]]
+    start: (install.strip("`"), "\n".join(code.strip("`") for code in lines.split("<br>")))
+    for start, install, lines in ([cell.strip() for cell in line.strip("|").split(" | ")] for line in TABLE)
 }
-
-# What makes a row's components work, where making them is all that the row shows.
-RUN = {
-    "Haystack": "\np = Pipeline(); p.add_component('e', MiniLMTextEmbedder()); p.run({'e': {'text': 'a'}})",
-    "LangChain": "\nInMemoryVectorStore(MiniLMEmbeddings()).add_texts(['a'])",
-    "LlamaIndex": "\nSettings.embed_model.get_text_embedding('a')",
+RUN = {  # what a row's components are for: the right text is found, in the library's own words
+    "Haystack": "from haystack import Document\n"
+    "from haystack.components.retrievers import InMemoryEmbeddingRetriever as Retriever\n"
+    "from haystack.document_stores.in_memory import InMemoryDocumentStore\n"
+    "from ov_minilm.integrations.haystack import MiniLMDocumentEmbedder\n"
+    "store = InMemoryDocumentStore()\n"
+    "store.write_documents(MiniLMDocumentEmbedder().run([Document(content=t) for t in TEXTS])['documents'])\n"
+    "pipeline = Pipeline(); pipeline.add_component('embedder', MiniLMTextEmbedder())\n"
+    "pipeline.add_component('retriever', Retriever(store, top_k=1))\n"
+    "pipeline.connect('embedder.embedding', 'retriever.query_embedding')\n"
+    "found = pipeline.run({'embedder': {'text': QUESTION}})['retriever']['documents'][0].content",
+    "LangChain": "store = InMemoryVectorStore.from_texts(TEXTS, MiniLMEmbeddings())\n"
+    "found = store.similarity_search(QUESTION, k=1)[0].page_content",
+    "LlamaIndex": "from llama_index.core import Document, VectorStoreIndex\n"
+    "index = VectorStoreIndex.from_documents([Document(text=text) for text in TEXTS])\n"
+    "found = index.as_retriever(similarity_top_k=1).retrieve(QUESTION)[0].get_content()",
+    "Chroma": "collection = chromadb.Client().get_collection('texts')\n"
+    "collection.add(ids=['0', '1'], documents=TEXTS)\n"
+    "found = collection.query(query_texts=[QUESTION], n_results=1)['documents'][0][0]",
 }
-
+SEARCH = (
+    "TEXTS = ['A cat sleeps on the sofa.', 'Interest rates stay where they are.']\n"
+    "QUESTION, found = 'a pet indoors', TEXTS[0]\n{}\n{}\nassert found == TEXTS[0], found\n"
+)
 MODULES = {
     "chroma": "chromadb",
-    "haystack": "haystack",
     "langchain": "langchain_core",
-    "llama-index": "llama_index.core",
+    "llama-index": "llama_index",
     "scikit-learn": "sklearn",
-    "sentence-transformers": "sentence_transformers",
 }
+
+
+def lines_of(row: str) -> str:
+    """Return the lines of a row and their search; skip without the extra that it names."""
+    install, lines = ROWS[row]
+    extra = install.partition("[")[2].rstrip("]")
+    pytest.importorskip(
+        MODULES.get(extra, extra.replace("-", "_")) or "ov_minilm", reason=f"pip install {install}"
+    )
+    return SEARCH.format(lines, RUN.get(row, ""))
 
 
 def test_every_adapter_has_a_row() -> None:
     """What is in ov_minilm.integrations is in the table."""
-    shown = set(re.findall(r"ov_minilm\.integrations\.(\w+)", "\n".join(TABLE[: TABLE.index("")])))
+    shown = set(re.findall(r"ov_minilm\.integrations\.(\w+)", "\n".join(TABLE)))
 
     assert {path.stem for path in (ROOT / "ov_minilm" / "integrations").glob("[!_]*.py")} == shown
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", ROWS.keys() - RUN.keys())
 @pytest.mark.filterwarnings("ignore")  # of the libraries; the tests of each adapter see them
-def test_what_a_row_says_works(row: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_a_row_says_works(row: str) -> None:
     """Its lines run as they stand, where the extra that it names is installed."""
-    install, lines = ROWS[row]
-    extra = install.partition("[")[2].rstrip("]")
-    if extra:
-        pytest.importorskip(MODULES[extra], reason=f"pip install -e '.[{extra}]'")
-    monkeypatch.chdir(tmp_path)
-
-    exec("\n".join(lines), {})  # noqa: S102  # the page is ours
+    exec(lines_of(row), {})  # noqa: S102  # the page is ours
 
 
-@pytest.mark.parametrize("row", ["LangChain", "LlamaIndex", "Chroma", "Haystack"])
-def test_nothing_is_reported(row: str, tmp_path: Path) -> None:
-    """With Haystack's reports off, as here, no row looks up a host or opens a connection until it ends."""
-    install, lines = ROWS[row]
-    pytest.importorskip(MODULES[install.partition("[")[2].rstrip("]")], reason=f"pip install '{install}'")
+def test_rows_find_what_is_meant_and_nothing_is_reported(tmp_path: Path) -> None:
+    """In their library's store; with Haystack's reports off, no row looks up a host or opens a connection."""
     hook = (
         "import sys, warnings; warnings.simplefilter('ignore')\n"
         "def hook(event, arguments):\n"
@@ -71,5 +81,5 @@ def test_nothing_is_reported(row: str, tmp_path: Path) -> None:
         "sys.addaudithook(hook)\n"
     )
 
-    done = python(hook + "\n".join(lines) + RUN.get(row, ""), HOME=str(tmp_path))
+    done = python(hook + "".join(map(lines_of, RUN)), HOME=str(tmp_path))
     assert (0, "") == (done.returncode, done.stdout), done.stderr

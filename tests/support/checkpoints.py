@@ -30,7 +30,7 @@ TEXTS = [
     "a",
     "One text.",
     "Ünïcode ΣΟΦΟΣ — dashes",
-    "x" * 5,
+    "xxxxx",
     *("word " * n for n in (3, 15, 40, 110, 300)),
 ]
 CALIBRATION = [f"{'some words of text, ' * (n % 9)}number {n}" for n in range(100)]
@@ -58,10 +58,10 @@ class Kind:
 KINDS = {
     "all-MiniLM-L12": Kind(layers=3),
     "multi-qa-MiniLM": Kind(max_tokens=512),
-    "paraphrase-MiniLM": Kind(modules=MODULES[:2], vocabulary=True),
+    "paraphrase-MiniLM": Kind(modules=MODULES[:2], vocabulary=True, dtype="bfloat16"),
     "bge": Kind(pooling="cls", max_tokens=512, lower=True),
     "e5": Kind(width=64, heads=2, max_tokens=512, dtype="float16"),
-    "gte": Kind(layers=1, max_tokens=512, dtype="bfloat16"),
+    "gte": Kind(layers=1, max_tokens=512),
     "Xenova": Kind(pooling="cls", max_tokens=512, onnx=True),
     "arctic": Kind(
         pooling="cls",
@@ -71,7 +71,7 @@ KINDS = {
     ),
 }
 
-SOON = ("paraphrase-MiniLM", "Xenova", "arctic", "gte")  # poolings, 100 to 512 tokens, prompts, ONNX, BF16
+SOON = ("paraphrase-MiniLM", "Xenova", "arctic")  # poolings, 100 to 512 tokens, prompts, ONNX, BF16: not slow
 
 
 def write(kind: Kind, folder: Path) -> None:
@@ -107,27 +107,22 @@ def write(kind: Kind, folder: Path) -> None:
         "pooling_mode_max_tokens": kind.pooling == "max",
         "pooling_mode_mean_sqrt_len_tokens": False,
     }
+    facts = {"max_seq_length": kind.max_tokens, "do_lower_case": kind.lower, "model_args": kind.arguments}
     for name in ("1_Pooling", "2_Normalize"):
         (folder / name).mkdir(parents=True)
     for name, values in {
         "config.json": config,
         "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "model_max_length": 512},
         "modules.json": steps,
-        "sentence_bert_config.json": {
-            "max_seq_length": kind.max_tokens,
-            "do_lower_case": kind.lower,
-            "model_args": kind.arguments,
-        },
+        "sentence_bert_config.json": facts,
         "1_Pooling/config.json": pooling,
         "config_sentence_transformers.json": {"prompts": kind.prompts, "default_prompt_name": None},
     }.items():
         (folder / name).write_text(json.dumps(values, indent=1), encoding="utf-8")
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
     if not kind.vocabulary:
-        tokenizer = BertWordPieceTokenizer(
-            {word: i for i, word in enumerate(WORDS)}, lowercase=not kind.cased
-        )
-        tokenizer.save(str(folder / "tokenizer.json"))
+        words = {word: i for i, word in enumerate(WORDS)}
+        BertWordPieceTokenizer(words, lowercase=not kind.cased).save(str(folder / "tokenizer.json"))
     save(draw(kind), folder / "model.safetensors", kind.dtype)
 
 
@@ -196,10 +191,8 @@ def export(checkpoint: Path, path: Path, *, fold: bool = True) -> None:
 
         def forward(self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
             bias = (1.0 - mask[:, None, None, :]) * -1e9  # tracing cannot follow how transformers makes it
-            states: torch.Tensor = self.model(
-                input_ids=ids, attention_mask=bias, token_type_ids=types
-            ).last_hidden_state
-            return states
+            states = self.model(input_ids=ids, attention_mask=bias, token_type_ids=types).last_hidden_state
+            return cast("torch.Tensor", states)
 
     path.parent.mkdir(parents=True, exist_ok=True)
     ones = torch.ones((2, 8), dtype=torch.long)
@@ -229,14 +222,8 @@ def export_by_optimum(checkpoint: Path, path: Path) -> None:
     import openvino
     from optimum.intel import OVModelForFeatureExtraction
 
-    made = OVModelForFeatureExtraction.from_pretrained(
-        str(checkpoint),
-        export=True,
-        compile=False,
-        dtype="float32",
-        local_files_only=True,
-        load_in_8bit=False,
-    )
+    options: dict[str, Any] = {"export": True, "compile": False, "dtype": "float32", "load_in_8bit": False}
+    made = OVModelForFeatureExtraction.from_pretrained(str(checkpoint), local_files_only=True, **options)
     openvino.save_model(made.model, str(path), compress_to_fp16=False)
 
 
@@ -268,13 +255,9 @@ def main(out: Path, names: list[str]) -> None:
             weights = as_transformers_js(out / name / "checkpoint", folder)
             pooling = cast("Pooling", kind.pooling)
         checkpoint = source.find(str(folder), None, file_facts(weights).sha256, pooling)
+        evaluation = find([], [texts])  # few texts: INT8 of random weights passes no gate
         build(
-            checkpoint,
-            out / name,
-            calibration=calibration,
-            evaluation=find([], [texts]),  # few texts: INT8 of random weights passes no gate
-            limits=Gate(),
-            say=print,
+            checkpoint, out / name, calibration=calibration, evaluation=evaluation, limits=Gate(), say=print
         )
     for name in names:  # last, for the first build is compared with one in a process of its own
         export_by_optimum(out / name / "checkpoint", out / name / "optimum.xml")
