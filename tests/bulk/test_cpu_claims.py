@@ -12,6 +12,8 @@ import pytest
 
 from ov_minilm.bulk.cpu_claims import claim_cpus
 
+pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no masks")
+
 CLAIM = """
 import os, sys
 from pathlib import Path
@@ -21,7 +23,6 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no masks")
 def test_processes_hold_cpus_of_their_own(tmp_path: Path) -> None:
     """Each gets another one while there are any, the next is left as it was, and who ends gives his back."""
     cpus = sorted(os.sched_getaffinity(0))
@@ -47,7 +48,6 @@ def test_processes_hold_cpus_of_their_own(tmp_path: Path) -> None:
         process.communicate()
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no masks")
 def test_more_than_there_are_changes_nothing(tmp_path: Path) -> None:
     """A thread that asks for too many keeps its mask, and the CPUs it had locked are free again."""
     before = os.sched_getaffinity(0)
@@ -56,24 +56,17 @@ def test_more_than_there_are_changes_nothing(tmp_path: Path) -> None:
     assert before == os.sched_getaffinity(0)
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no masks")
-def test_a_link_in_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
-    """A link that somebody put where a lock belongs is an error, and its target is not made."""
-    for cpu in os.sched_getaffinity(0):
-        (tmp_path / f"cpu{cpu}.lock").symlink_to(tmp_path / "target")
-
-    with pytest.raises(OSError, match="cpu"):
-        claim_cpus(1, tmp_path)
-    assert not (tmp_path / "target").exists()
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no masks")
 def test_locks_lie_in_a_folder_of_the_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder to which others may write is refused."""
+    """A folder to which others may write is refused, and a link in place of a lock is not followed."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folder = tmp_path / f"ov_minilm-{os.getuid()}"
     folder.mkdir()
-    folder.chmod(0o777)
+    for cpu in os.sched_getaffinity(0):
+        (folder / f"cpu{cpu}.lock").symlink_to(tmp_path / "target")
 
+    with pytest.raises(OSError, match="cpu"):
+        claim_cpus(1, folder)
+    assert not (tmp_path / "target").exists()
+    folder.chmod(0o777)
     with pytest.raises(PermissionError, match="not a folder of this user alone"):
         claim_cpus(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ov_minilm.bulk.rows import Block
+from ov_minilm.bulk import parquet
+from ov_minilm.bulk.rows import Block, Kept
 from ov_minilm.bulk.sink import FORMS, Form, Sink, json_lines
 from ov_minilm.spec import FloatArray
 
@@ -26,146 +26,122 @@ VECTORS = np.array([[0.1, -1 / 3], [TINY, -TINY], [HUGE, 0.0107473135], [-0.0, 1
 numbers = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-def parse(lines: Iterable[str]) -> tuple[list[str], FloatArray]:
-    """Read JSON lines with Python's own parser."""
-    records = [json.loads(line) for line in lines]
-    assert all(list(record) == ["text", "embedding"] for record in records)
-    return [record["text"] for record in records], np.array(
-        [record["embedding"] for record in records], np.float32
-    )
-
-
 def bits(vectors: FloatArray) -> list[list[int]]:
     """Return the bit patterns: equal numbers may differ in them, as 0.0 and -0.0 do."""
     patterns: list[list[int]] = vectors.view(np.uint32).tolist()
     return patterns
 
 
-def sink(form: Form, schema: pa.Schema | None = None) -> Sink:
-    """Write vectors of two components."""
-    return Sink(form, VECTORS[:0], schema, {"model": "m"})
-
-
-def written(form: Form, blocks: list[Block]) -> bytes:
+def written(form: Form, *blocks: Block) -> bytes:
     """Return the bytes of one file."""
-    file = io.BytesIO()
-    columns = blocks[0].columns
-    sink(form, columns.schema if isinstance(columns, pa.RecordBatch) else None).write(file, blocks)
+    file, columns = io.BytesIO(), blocks[0].columns
+    schema = columns.schema if isinstance(columns, pa.RecordBatch) else None
+    rows = Sink(form, VECTORS[:0], schema, {"model": "m"}).write(file, blocks)
+    assert sum(len(block.texts) for block in blocks) == rows
     return file.getvalue()
+
+
+def block(rows: slice = slice(None), columns: Kept = None) -> Block:
+    """Return some of the rows."""
+    return Block(TEXTS[rows], columns, VECTORS[rows])
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.text(), numbers), min_size=1, max_size=8))
 def test_every_float32_survives_jsonl(rows: list[tuple[str, float]]) -> None:
-    """Nine digits are enough for any float32, and any text can stand beside it."""
+    """Nine digits are enough for any float32, and any text can stand beside it, on one line of UTF-8."""
     texts, vectors = [text for text, _ in rows], np.array([[number] for _, number in rows], np.float32)
 
-    found_texts, found = parse(json_lines(Block(texts, None, vectors)))
+    content = "".join(json_lines(Block(texts, None, vectors))).encode().decode()
+    found = [json.loads(line) for line in content.removesuffix("\n").split("\n")]
 
-    assert texts == found_texts
-    assert bits(vectors) == bits(found)
+    assert texts == [record["text"] for record in found]
+    assert all(list(record) == ["text", "embedding"] for record in found)
+    assert bits(vectors) == bits(np.array([record["embedding"] for record in found], np.float32))
 
 
-def test_jsonl_is_utf8_a_line_a_row() -> None:
-    r"""Letters stay as they are; line breaks and unpaired surrogates (\ud800) are escaped."""
-    texts = [*TEXTS[:3], "\ud800\n"]
+def test_jsonl_escapes_only_what_it_must() -> None:
+    r"""Letters stay as they are, half a pair (\ud800) is escaped; kept columns stay in order."""
+    lines = written("jsonl", Block([TEXTS[1], "\ud800"], None, VECTORS[:2])).decode().splitlines()
+    kept = written("jsonl", block(slice(1), ['"z": 1e400, "a": ["x"]'])).decode()
 
-    content = written("jsonl", [Block(texts, None, VECTORS)]).decode("utf-8")
-
-    found_texts, found = parse(content.removesuffix("\n").split("\n"))
-    assert (texts, bits(VECTORS)) == (found_texts, bits(found))
-    assert '"naïve café 😉"' in content
+    assert ['{"text": "naïve café 😉"', '{"text": "\\ud800"'] == [
+        line.split(', "embedding')[0] for line in lines
+    ]
+    assert '{"z": 1e400, "a": ["x"], "embedding": [0.1, -0.33333334]}\n' == kept
 
 
 def test_npy_holds_the_same_bits() -> None:
-    """What numpy loads is what was written, and numpy would have written the same bytes."""
+    """Numpy would have written the same bytes."""
     expected = io.BytesIO()
     np.save(expected, VECTORS)
 
-    content = written("npy", [Block(TEXTS[:1], None, VECTORS[:1]), Block(TEXTS[1:], None, VECTORS[1:])])
-
-    assert expected.getvalue() == content
+    assert expected.getvalue() == written("npy", block(slice(1)), block(slice(1, None)))
 
 
-def test_parquet_holds_texts_bits_and_what_made_them() -> None:
-    """A list of fixed size, of floats; who reads the schema finds the model."""
-    found = pq.read_table(io.BytesIO(written("parquet", [Block(TEXTS, None, VECTORS)])))
-
-    vectors = found["embedding"].combine_chunks()
-    assert pa.list_(pa.field("element", pa.float32()), 2) == found.schema.field("embedding").type
-    assert bits(VECTORS) == bits(vectors.flatten().to_numpy().reshape(-1, 2))
-    assert TEXTS == found["text"].to_pylist()
-    assert b"m" == found.schema.metadata[b"ov_minilm.model"]
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_portions_do_not_show(form: Form) -> None:
-    """The bytes are the same however many rows come at a time."""
-    texts = [f"text {number}" for number in range(20_000)]
-    vectors = np.random.default_rng(0).normal(size=(20_000, 2)).astype(np.float32)
-
-    def portions(size: int) -> list[Block]:
-        return [
-            Block(texts[start : start + size], None, vectors[start : start + size])
-            for start in range(0, 20_000, size)
-        ]
-
-    assert written(form, portions(777)) == written(form, portions(20_000)) == written(form, portions(4096))
-
-
-def test_parquet_keeps_every_type() -> None:
-    """Columns come out as Arrow had them: nested, dates to the nanosecond, nulls."""
+def test_parquet_holds_columns_bits_and_what_made_them() -> None:
+    """Columns as Arrow had them, else texts; lists of floats of fixed size; the model in the schema."""
     columns = pa.RecordBatch.from_pydict(
         {
-            "id": pa.array([1, None, 3, 4], pa.int32()),
             "when": pa.array([1, 2, 3, None], pa.timestamp("ns", "UTC")),
             "tags": pa.array([["a"], [], None, ["b", "c"]]),
         }
     )
+    found = pq.read_table(io.BytesIO(written("parquet", block())))
+    kept = pq.read_table(io.BytesIO(written("parquet", block(columns=columns))))
 
-    found = pq.read_table(io.BytesIO(written("parquet", [Block(TEXTS, columns, VECTORS)])))
+    assert pa.list_(pa.field("element", pa.float32()), 2) == found.schema.field("embedding").type
+    assert bits(VECTORS) == bits(found["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, 2))
+    assert TEXTS == found["text"].to_pylist()
+    assert b"m" == found.schema.metadata[b"ov_minilm.model"]
+    assert pa.Table.from_batches([columns]).equals(kept.drop_columns("embedding"))
 
-    assert pa.Table.from_batches([columns]).equals(found.drop_columns("embedding"))
 
+@pytest.mark.parametrize(
+    ("form", "size", "groups"), [*((form, 10, 3) for form in FORMS), ("parquet", 1 << 14, 6)]
+)
+def test_portions_do_not_show(form: Form, size: int, groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many rows come at a time; a row group ends at 8192 rows, or by its bytes."""
+    monkeypatch.setattr(parquet, "GROUP_BYTES", 1 << 26 if size == 10 else 10 * size)
+    count = 20_000 if size == 10 else 55
+    texts = [f"{number}".rjust(size) for number in range(count)]
+    vectors = np.random.default_rng(0).normal(size=(count, 2)).astype(np.float32)
 
-def test_jsonl_keeps_columns_in_their_order() -> None:
-    """Kept columns, which are JSON already, stand before the vector, and the text only if it is kept."""
-    columns = ['"z": 1, "a": ["x"]', '"z": 2, "a": null', '"z": 3, "a": 1e400', '"z": 4, "a": {}']
+    def portions(rows: int) -> list[Block]:
+        return [Block(texts[at : at + rows], None, vectors[at : at + rows]) for at in range(0, count, rows)]
 
-    lines = written("jsonl", [Block(TEXTS, columns, VECTORS)]).decode().splitlines()
+    whole = written(form, *portions(count))
 
-    assert '{"z": 1, "a": ["x"], "embedding": [0.1, -0.33333334]}' == lines[0]
-    assert [f"{{{column}, " for column in columns] == [line.split('"embedding"')[0] for line in lines]
+    assert whole == written(form, *portions(777)) == written(form, *portions(7 if count == 55 else 4096))
+    assert form != "parquet" or groups == pq.ParquetFile(io.BytesIO(whole)).num_row_groups
 
 
 def test_a_row_without_text_has_no_vector() -> None:
     """Null in Parquet and JSON, not a number in .npy; the rows around it are whole."""
-    blocks = [Block(["a", None], None, VECTORS[:2])]
+    lost = Block(["a", None], None, VECTORS[:2])
 
-    table = pq.read_table(io.BytesIO(written("parquet", blocks)))
-    loaded = np.load(io.BytesIO(written("npy", blocks)))
-    lines = written("jsonl", blocks).decode().splitlines()
+    loaded = np.load(io.BytesIO(written("npy", lost)))
 
-    assert [False, True] == table["embedding"].is_null().to_pylist()
+    assert [False, True] == pq.read_table(io.BytesIO(written("parquet", lost)))[
+        "embedding"
+    ].is_null().to_pylist()
     assert np.array_equal(VECTORS[0], loaded[0])
     assert np.isnan(loaded[1]).all()
-    assert '{"text": null, "embedding": null}' == lines[1]
+    assert '{"text": null, "embedding": null}' == written("jsonl", lost).decode().splitlines()[1]
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_joined_files_hold_all_rows(form: Form, tmp_path: Path) -> None:
     """One file of several is what one writer would have made, but for the borders of row groups."""
-    blocks = [Block(TEXTS[:1], None, VECTORS[:1]), Block(TEXTS[1:], None, VECTORS[1:])]
-    parts = []
-    for number, block in enumerate(blocks):
-        parts.append(tmp_path / f"{number}")
-        parts[-1].write_bytes(written(form, [block]))
-    file = io.BytesIO()
+    blocks, file = [block(slice(1)), block(slice(1, None))], io.BytesIO()
+    parts = [tmp_path / f"{number}" for number in range(2)]
+    for part, one in zip(parts, blocks, strict=True):
+        part.write_bytes(written(form, one))
 
-    sink(form).join(file, parts)
+    Sink(form, VECTORS[:0], None, {"model": "m"}).join(file, parts)
 
     if form == "parquet":
-        assert pq.read_table(io.BytesIO(written(form, blocks))).equals(pq.read_table(file))
+        assert pq.read_table(io.BytesIO(written(form, *blocks))).equals(pq.read_table(file))
         assert 2 == pq.ParquetFile(file).num_row_groups
     else:
-        assert written(form, blocks) == file.getvalue()
+        assert written(form, *blocks) == file.getvalue()
