@@ -43,7 +43,11 @@ OTHERS = {  # ending -> what it is, what to do instead
 MAGIC = {  # first bytes -> what it is, what to do
     b"\x1f\x8b": ("gzip", "let its name end in .gz"),
     b"\x28\xb5\x2f\xfd": ("zstd", "let its name end in .zst"),
-    b"BZh91AY&SY": ("bzip2", "let its name end in .bz2"),
+    **{  # of each level, with a block or empty
+        b"BZh%d%b" % (level, block): ("bzip2", "let its name end in .bz2")
+        for level in range(1, 10)
+        for block in (b"1AY&SY", b"\x17rE8P\x90")
+    },
     b"\xfd7zXZ\0": ("xz", "unpack it first"),
     b"PK\x03\x04": ("a .zip or .xlsx file", "unpack it, or save it as CSV"),
     b"PAR1\x15": ("Parquet", "pass --format parquet"),

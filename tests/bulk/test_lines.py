@@ -182,6 +182,7 @@ def test_csv_of_other_dialects(
             Dialect(),
             r"a\.jsonl begins like gzip, not jsonl; .* in \.gz",
         ),
+        ("a.txt", bz2.compress(b"a", 1), Dialect(), r"bzip2, not text; let its name end in \.bz2"),
         ("a.csv", b"PK\x03\x04...", Dialect(), "a .zip or .xlsx file, not csv"),
         ("a.txt", "a\nb".encode("utf-16"), Dialect(), "UTF-16, not text; pass --encoding utf-16"),
         ("a.txt", "a\nb".encode("utf-16-le"), Dialect(), "UTF-16, not text; pass --encoding utf-16-le"),
