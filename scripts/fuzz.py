@@ -20,7 +20,9 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import click
 
@@ -39,7 +41,9 @@ from ov_minilm import Embedder  # noqa: E402
 from ov_minilm.measure import machine  # noqa: E402
 
 SHORT_S = 10.0
-GROWTH_MB = 5.0  # in the second half of the cases; the first one fills caches
+SLICES = 10  # of the cases; memory is looked at after each
+LEAST_CASES = 20_000  # to tell: in fewer, caches that fill grow in most slices
+GROWTH_BYTES = 500.0  # a case, in the median slice: a leak grows in each, a grid that is compiled late in one
 EVERY_REAL = 50
 
 
@@ -55,7 +59,7 @@ def main(cases: int, seed: int | None, only: str | None, short: bool) -> None:
     first = random.SystemRandom().randrange(10**9) if seed is None else seed
     first = 0 if short else first
     print(f"{cases:,} cases from seed {first}{f', for {SHORT_S:.0f} s' if short else ''}", flush=True)
-    started, ended, rest_mb = time.monotonic(), Counter[str](), 0.0
+    started, ended, in_use_mb = time.monotonic(), Counter[str](), list[float]()
     with Embedder.open(threads=1) as embedder, tempfile.TemporaryDirectory(dir=_memory()) as folder:
         if not short:
             embedder.warm_up()  # what the compiler takes is no growth
@@ -64,8 +68,8 @@ def main(cases: int, seed: int | None, only: str | None, short: bool) -> None:
             if short and time.monotonic() - started > SHORT_S:
                 cases = number
                 break
-            if number == cases // 2:
-                rest_mb = _memory_mb()
+            if number and number % max(1, cases // SLICES) == 0:
+                in_use_mb.append(_memory_mb())
             kind = only or ("files", "requests")[number % 2]
             if kind == "files":
                 case: Callable[[int], str] = lambda seed: run_case(seed, Path(folder, "case"))  # noqa: E731
@@ -74,14 +78,15 @@ def main(cases: int, seed: int | None, only: str | None, short: bool) -> None:
             ended[f"{kind} {_outcome(case, first + number, kind)}"] += 1
         hashed.close()
         real.close()
-        growth = _memory_mb() - rest_mb if cases > 1000 and not short else 0.0
+    growth = [(after - before) / (cases // SLICES) * 1e6 for before, after in pairwise(in_use_mb)]
+    leak = median(growth) if growth and cases >= LEAST_CASES and not short else 0.0
     findings = sum(count for name, count in ended.items() if name.endswith("wrong"))
     said = ", ".join(f"{count:,} {name}" for name, count in sorted(ended.items()))
     print(f"{cases:,} cases in {time.monotonic() - started:.0f} s: {said}")
-    print(f"memory {growth:+.1f} MB in the second half of them")
-    if growth > GROWTH_MB:
-        print(f"memory grew by more than {GROWTH_MB:.0f} MB")
-    sys.exit(bool(findings) or growth > GROWTH_MB)
+    print(f"memory {leak:+,.0f} bytes a case")
+    if leak > GROWTH_BYTES:
+        print(f"memory grows by more than {GROWTH_BYTES:.0f} bytes a case")
+    sys.exit(bool(findings) or leak > GROWTH_BYTES)
 
 
 def _outcome(case: Callable[[int], str], seed: int, kind: str) -> str:
