@@ -37,7 +37,7 @@ Encoder = Embedder | ReusingEmbedder
 SHARD_ROWS = 65_536
 # What is handed to the engine before its vectors are waited for: enough to pack well, and what a kill costs.
 AHEAD_S = 2.0
-AHEAD_TOKENS = 1 << 13, 1 << 16  # least and most
+AHEAD_TOKENS = 1 << 14, 1 << 16  # least and most
 CHARS_A_TOKEN = 256  # longer texts count by their length: what is cut off takes no work, but memory
 
 # The fields of Embedder.info that decide the vectors.
