@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.fakes import FakeEngine
 
@@ -71,6 +71,7 @@ def test_every_text_is_written_once_in_one_piece(
 
 
 @many
+@example([LONG_TEXT_TOKENS, LONG_TEXT_TOKENS + 1], "two")
 @given(lengths_of_texts, st.sampled_from(["one", "two"]))
 def test_long_texts_have_lanes_of_their_own(lengths: list[int], name: str) -> None:
     """With two lanes no batch mixes texts up to 64 tokens with longer ones; equal input, equal batches."""

@@ -114,6 +114,23 @@ def test_every_string_has_ids(texts: list[str]) -> None:
         assert ((ids >= 0) & (ids < MINILM.vocab_size)).all()
 
 
+def test_ids_are_those_of_the_vocabulary() -> None:
+    """The first and the last are taken, [CLS] alone is no frame, and what is no id is named by its place."""
+    tokens = Tokens.open(PATH, MINILM)
+    found = tokens.tokenize([[0], [30521], [CLS], []], 0, "end").flat
+    assert [[CLS, 0, SEP], [CLS, 30521, SEP], [CLS, CLS, SEP], [CLS, SEP]] == [ids.tolist() for ids in found]
+    for bad, message in (
+        ([5, 30522], "token 1 of text 1 is 30522; ids end at 30521"),
+        ([5, -1], "token 1 of text 1 is -1; ids end at 30521"),
+        ([1.5], "token 0 of text 1 is float, expected int"),
+        ([True], "token 0 of text 1 is bool, expected int"),
+        ("a", "text 1 is str, expected a list of token ids"),
+        (None, "text 1 is NoneType, expected a list of token ids"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"^{message}$"):
+            tokens.tokenize([[5], bad], 0, "end")
+
+
 def test_windows_are_averaged_by_their_word_pieces() -> None:
     """At length one, in place of each text's windows; vectors of texts with one window stay as they are."""
     one, three, five = (np.zeros(n, np.int32) for n in (3, 5, 7))
