@@ -54,7 +54,7 @@ def test_every_text_is_written_once_in_one_piece(
     found = {}
     for batch in packed(lengths, Lane(grids, "bf16", align), streams=streams):
         ids, positions, segments = batch.inputs
-        assert (batch.grid.rows, batch.grid.width) == ids.shape
+        assert (batch.grid.rows, batch.grid.width, np.int32) == (*ids.shape, ids.dtype)
         sums = FakeEngine().run(batch)[:, 0]
         for text, row, slot, value in zip(batch.texts, batch.rows, batch.slots, sums, strict=True):
             (cells,) = np.nonzero(segments[row] == slot + 1)
@@ -114,6 +114,7 @@ def test_no_text_waits_for_ever(arrivals: list[list[int]], streams: int) -> None
         *[([150] * 3, 1, None, "3x160"), ([250, 200, 150], 2, None, "2x256 1x208")],
         ([65, 60, 60, 60], 1, None, "1x256"),  # short texts fill the gap of a long one's row
         *[([40], 1, "8x64", "8x64"), ([40], 1, "8x64 1x64", "1x64"), ([40], 1, "1x32 3x160", "3x160")],
+        *[([40], 1, "1x256 2x64", "2x64"), ([40], 1, "8x64 1x128", "1x128")],  # by cells
         ([40], 1, "", "1x64"),  # nothing holds it: its own grid is compiled
         *[([150] * 2, 1, "2x208", "2x208"), ([64] * 2, 1, "8x64 2x64", "2x64")],
         ([64] * 8, 1, "2x256", "8x64"),  # enough for a full batch: worth compiling
@@ -151,7 +152,7 @@ def test_rows_are_filled_well(shortest: int, longest: int, fill: float) -> None:
 def test_cells_are_rounded_up_and_rows_left_empty() -> None:
     """A text takes whole groups, so that the next one starts at a group; rows without text are padding."""
     assert [5, 6, 32, 64] == [aligned(*pair) for pair in ((5, 1), (5, 2), (32, 32), (33, 32))]
-    assert [[1, 1, 1, 0, 0, 0, 0, 0], [0] * 8] == fill(Grid(2, 8), [texts([3])]).inputs[2].tolist()
+    assert [[1, 1, 1, 2, 2, 0, 0, 0], [0] * 8] == fill(Grid(2, 8), [texts([3, 2])]).inputs[2].tolist()
 
 
 @pytest.mark.parametrize("max_tokens", [48, 64, 100, 128, 256, 300, 512])
