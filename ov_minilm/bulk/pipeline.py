@@ -215,7 +215,8 @@ def encode(
         BadRow: with on_error="stop".
     """
     waiting: deque[tuple[Rows, Rows, Tokenized | Texts, Future[FloatArray] | Pending]] = deque()
-    ahead = delivered = 0
+    weights: deque[int] = deque()  # of what waits
+    delivered = 0
     started = time.monotonic()
     least, most = AHEAD_TOKENS
     stop: BadRow | None = None
@@ -228,12 +229,12 @@ def encode(
                 stop = error
                 break
             waiting.append((checked, kept, tokenized, embedder.submit(tokenized)))  # type: ignore[arg-type]  # its own
-            ahead += _weight(kept, tokenized)
+            weights.append(_weight(kept, tokenized))
             pace = delivered / max(time.monotonic() - started, 1e-9)
-            while ahead > min(most, max(least, AHEAD_S * pace)):
+            while sum(weights) > min(most, max(least, AHEAD_S * pace)):
                 yield _encoded(*waiting[0], options)
-                weight = _weight(*waiting.popleft()[1:3])
-                ahead, delivered = ahead - weight, delivered + weight
+                waiting.popleft()
+                delivered += weights.popleft()
         while waiting:
             yield _encoded(*waiting[0], options)
             waiting.popleft()
