@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -50,3 +52,31 @@ def test_any_text_has_a_vector(shipped: Embedder, examples: int) -> None:
     many(given(st.lists(texts, min_size=15, max_size=30))(check))()
     check(EMOJI + ODD)
     assert seen >= 15 * examples
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("piece", ["word ", "x", "\0", "😉", "\u0627\u0644 ", "\ud800"], ids=ascii)
+def test_ten_megabytes_in_one_text(shipped: Embedder, piece: str) -> None:
+    """A text of 10 MB is cut like any other: only its first 256 tokens count."""
+    size = 10_000_000 // len(piece.encode("utf-8", "surrogatepass"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)
+        long = shipped.encode(piece * size)
+        short = shipped.encode(piece * 2000)
+
+    assert long.tobytes() == short.tobytes()
+
+
+@pytest.mark.slow
+def test_a_million_tiny_texts(shipped: Embedder) -> None:
+    """Each text of a stream of a million has the vector that it has alone, and memory stays bounded."""
+    tiny = ["", "a", "b c", "é", "😉", "안", "\0", "\ud800", "1", "?!"]
+    alone = np.stack([shipped.encode(text) for text in tiny])
+    count = 0
+
+    for block in shipped.encode_iter(tiny[i % len(tiny)] for i in range(1_000_000)):
+        order = np.arange(count, count + len(block)) % len(tiny)
+        assert block.tobytes() == alone[order].tobytes()
+        count += len(block)
+
+    assert 1_000_000 == count

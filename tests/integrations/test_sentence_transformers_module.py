@@ -72,3 +72,51 @@ def test_keybert_takes_it(model: SentenceTransformer) -> None:
 
     words = keybert.KeyBERT(model).extract_keywords(" ".join(MONEY), top_n=3)
     assert {"bank", "banks", "money", "stock", "interest"} & {word for word, _ in words}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # it imports by a name that the library gave up
+def test_bertopic_takes_it(model: SentenceTransformer) -> None:
+    """BERTopic, which asks isinstance, embeds with it and parts animals from money."""
+    bertopic = pytest.importorskip("bertopic", reason="pip install bertopic")
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
+
+    topics = bertopic.BERTopic(
+        embedding_model=model, umap_model=PCA(2), hdbscan_model=KMeans(2, random_state=0, n_init=10)
+    )
+    found, _ = topics.fit_transform(TEXTS)
+    assert 1 == len(set(found[:4])) == len(set(found[4:]))
+    assert found[0] != found[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # imports of dozens of libraries
+def test_mteb_evaluates_it(model: SentenceTransformer) -> None:
+    """MTEB, which asks isinstance, scores it on a task made here: pairs in the order of their likeness."""
+    mteb = pytest.importorskip("mteb", reason="pip install mteb")
+    from datasets import Dataset
+    from mteb.abstasks import AbsTaskSTS
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+    class Pairs(AbsTaskSTS):  # type: ignore[misc]  # untyped where it is not installed
+        metadata = TaskMetadata(
+            name="Pairs",
+            description="Four pairs made by hand.",
+            dataset={"path": "none", "revision": "none"},
+            type="STS",
+            eval_langs=["eng-Latn"],
+            main_score="cosine_spearman",
+        )
+
+        def load_data(self, num_proc: object = None, **_options: object) -> None:  # noqa: ARG002
+            rows = {
+                "sentence1": ["a cat sleeps", "a cat sleeps", "a cat sleeps", "a cat sleeps"],
+                "sentence2": ["a cat is sleeping", "a dog sleeps", "a bird flies", "banks lend money"],
+                "score": [5.0, 3.0, 1.0, 0.0],
+            }
+            self.dataset = {"test": Dataset.from_dict(rows)}
+            self.data_loaded = True
+
+    result = mteb.evaluate(model, Pairs(), cache=None)
+    assert 1.0 == pytest.approx(result.task_results[0].get_score())

@@ -54,7 +54,7 @@ class Hand:
 
     @property
     def left(self) -> tuple[int, int]:
-        """What waits and what runs."""
+        """Calls that wait to be packed, and texts that are packed or run."""
         return self.scheduler.stats.waiting, self.scheduler.stats.running
 
 

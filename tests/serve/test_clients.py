@@ -45,17 +45,6 @@ found = [rows(one)[0] for one in asyncio.run(every())]
 assert found == found[: len(texts)] * 8
 found[: len(texts)]
 
-# openai, told to ask for numbers
-rows(openai.OpenAI().embeddings.create(model="any", input=texts, encoding_format="float"))
-
-# openai AsyncOpenAI, many calls at once
-client = openai.AsyncOpenAI()
-async def every():
-    return await asyncio.gather(*(client.embeddings.create(model="any", input=text) for text in texts * 8))
-found = [rows(one)[0] for one in asyncio.run(every())]
-assert found == found[: len(texts)] * 8
-found[: len(texts)]
-
 # openai AzureOpenAI
 client = openai.AzureOpenAI(azure_endpoint=URL, api_key=KEY, api_version="2024-10-21")
 rows(client.embeddings.create(model="all-MiniLM-L6-v2", input=texts))
@@ -96,6 +85,11 @@ query = haystack.components.embedders.OpenAITextEmbedder(**options).run(texts[0]
 client = huggingface_hub.InferenceClient(URL, token=KEY)
 [*client.feature_extraction(texts[:-1]), *client.feature_extraction(texts[-1], truncate=True)]
 
+# huggingface_hub AsyncInferenceClient
+client = huggingface_hub.AsyncInferenceClient(f"{URL}/embed", token=KEY)
+options = {"normalize": True, "truncate": True, "truncation_direction": "right"}
+asyncio.run(client.feature_extraction(texts, **options))
+
 # huggingface_hub, refused: inputs is an empty list
 refused(lambda: huggingface_hub.InferenceClient(URL, token=KEY).feature_extraction([]))
 
@@ -124,6 +118,10 @@ assert 1 == len(client.ps().models)
 older = client.embeddings("all-minilm", texts[-1])["embedding"]
 [*client.embed("all-minilm:l6-v2", texts[:-1]).embeddings, older]
 
+# ollama AsyncClient
+client = ollama.AsyncClient(URL, headers=bearer)
+asyncio.run(client.embed("all-minilm", texts)).embeddings
+
 # ollama, refused: 404
 refused(lambda: ollama.Client(URL, headers=bearer).embed("llama3", "a"))
 
@@ -143,6 +141,14 @@ client.get_text_embedding_batch(texts)
 # chromadb.utils.embedding_functions of Ollama
 client = chromadb.utils.embedding_functions.OllamaEmbeddingFunction
 client(url=URL, model_name="chroma/all-minilm-l6-v2-f32")(texts)
+"""
+LITELLM = """
+# litellm
+options = {}, {"encoding_format": "float"}, {"encoding_format": None}
+found = [litellm.embedding(model="openai/all-MiniLM-L6-v2", input=texts, **one).data for one in options]
+found = [[one["embedding"] for one in data] for data in found]
+assert found[0] == found[1] == found[2]
+found[0]
 """
 NAMES = re.findall("^# (.*)", CLIENTS, re.MULTILINE)
 PROGRAM = """
@@ -182,6 +188,7 @@ def ask(keyed: Running, *command: str, text: str = "", cwd: Path | None = None) 
     """Run clients in a process of its own; each line that it prints is JSON."""
     environment = {"OPENAI_BASE_URL": f"{keyed.url}/v1", "OPENAI_API_KEY": KEY, "OLLAMA_API_KEY": KEY}
     environment |= {"TEXTS": json.dumps(TEXTS), "TIKTOKEN_CACHE_DIR": str(ranks())}
+    environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # or it asks a web site at import
     done = subprocess.run(
         command,
         input=text,
@@ -204,7 +211,11 @@ def answers(keyed: Running) -> dict[str, Any]:
 @pytest.mark.parametrize("client", NAMES)
 def test_clients_of_python(answers: dict[str, Any], shipped: Embedder, client: str) -> None:
     """Each gets the vectors of `encode`, bit for bit, or raises its own error with the server's words."""
-    found = answers[client]
+    check(answers[client], shipped, client)
+
+
+def check(found: Any, shipped: Embedder, client: str) -> None:
+    """Compare what a client got with `encode`; skip a client that is not installed."""
     if "ModuleNotFoundError" in found:
         pytest.skip(found)
 
@@ -213,6 +224,14 @@ def test_clients_of_python(answers: dict[str, Any], shipped: Embedder, client: s
     else:
         assert isinstance(found, list), found
         assert np.array_equal(shipped.encode(TEXTS), np.array(found, np.float32))
+
+
+@pytest.mark.slow  # a quarter of a minute to import
+def test_litellm(keyed: Running, shipped: Embedder) -> None:
+    """The gateway's own client, with and without encoding_format."""
+    ((client, found),) = ask(keyed, sys.executable, "-c", PROGRAM, text=LITELLM)
+
+    check(found, shipped, client)
 
 
 NODE = """
