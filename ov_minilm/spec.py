@@ -1,4 +1,4 @@
-"""Frozen facts, and the shape letters used in every comment.
+"""Constants of the model and its grids, and the letters that comments use for shapes of arrays.
 
 N texts, T tokens, R rows, W width (tokens a row), S slots (texts a row), D components of a vector.
 """
@@ -65,7 +65,7 @@ class Lane:
 class ModelSpec:
     """What the runtime and the conversion must know of the checkpoint.
 
-    A fact with a default came after the first artefacts: manifests without it mean the default.
+    Fields with a default are younger than the first artefacts: a manifest without them means the default.
     """
 
     name: str

@@ -47,7 +47,7 @@ FIRST_BLOCK_TEXTS, MAX_BLOCK_TEXTS = 64, 8192  # encode_iter answers soon, then 
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What an Embedder runs. Two that agree in all but threads, grids and memory give the same bits."""
+    """How an Embedder runs. Two that differ only in threads, grids and memory give the same bits."""
 
     model: str
     weights: str
@@ -60,8 +60,8 @@ class Info:
     threads: int
     grids: tuple[str, ...]  # rows x width, that may be compiled
     compiled: tuple[str, ...]  # that are compiled
-    memory_mb: int  # that the process takes with all grids compiled, about
-    memory_used_mb: int  # with those that are compiled, about
+    memory_mb: int  # about what the process takes with all grids compiled
+    memory_used_mb: int  # the same, with the grids that are compiled now
     versions: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
@@ -218,7 +218,7 @@ class Embedder:
     ) -> Vectors:
         """Encode as `encode` does, for asyncio: other coroutines run meanwhile, and their texts beside these.
 
-        A coroutine that is cancelled leaves the queue.
+        Cancelling the coroutine removes its texts from the queue.
         """
         import asyncio  # a program that awaits this has it; others need not
 
@@ -251,9 +251,10 @@ class Embedder:
     def submit(
         self, tokenized: Tokenized, *, started: Callable[[], object] | None = None
     ) -> Future[FloatArray]:
-        """Put texts into the queue and return at once; the result are their unit vectors (N, 384), float32.
+        """Put texts into the queue and return at once: a future of their unit vectors (N, 384), float32.
 
-        For servers: many calls that wait at the same time are packed together. Cancelling leaves the queue.
+        For servers: many calls that wait at the same time are packed together. Cancelling the future
+        removes its texts from the queue.
         `started` is called, from another thread, when the first text runs.
         """
         call = Call(tokenized, self._spec.dim, cache=self._cache, started=started)
@@ -298,7 +299,7 @@ class Embedder:
 
     @property
     def info(self) -> Info:
-        """What runs here and how."""
+        """The device, precision, kernel, grids, memory and versions that this Embedder uses."""
         plan, compiled = self._plan, tuple(self._engine.compiled)
         return Info(
             model=self._spec.name,
@@ -335,15 +336,11 @@ class Embedder:
             raise SelfCheckFailed(self._plan.device, cosine, MIN_COSINE)
         return cosine
 
-    def warm_up(self) -> None:
+    def warm_up(self) -> dict[str, float]:
         """Compile every grid now, so that no call waits for the compiler later.
 
-        That takes about 0.4 s a grid without `cache_dir`, and the memory that `info.memory_mb` says.
-        """
-        self.check_grids()
-
-    def check_grids(self) -> dict[str, float]:
-        """Compile every grid and return the lowest cosine to the golden vector in each.
+        That takes about 0.4 s a grid without `cache_dir`, and the memory that `info.memory_mb` says. Returns,
+        for each grid, the lowest cosine of its rows to the artefact's golden vector.
 
         Raises:
             SelfCheckFailed: the first grid under 0.99.

@@ -150,7 +150,7 @@ def _new_core() -> ov.Core:
 
 
 def _keep_all() -> None:
-    """Never destroy what OpenVINO made: in a fork that would wait for threads that are gone."""
+    """Keep every engine in a fork: destroying one would wait for threads that a fork does not have."""
     for engine in _live:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
 

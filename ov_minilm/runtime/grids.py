@@ -13,7 +13,7 @@ INPUTS = ("input_ids", "position_ids", "segment_ids")
 
 
 class CompiledGrid:
-    """A compiled grid. Threads may share it: there come to be as many requests as ever ran at once."""
+    """A compiled grid. Threads may share it: each batch takes an idle infer request, or a new one."""
 
     def __init__(self, compiled: ov.CompiledModel) -> None:
         self._compiled = compiled

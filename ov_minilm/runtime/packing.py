@@ -5,7 +5,7 @@ Placement is best-fit decreasing: longest text first, each into the fullest row 
 A padded batch is a packed batch with one text a row, so there is one kind of batch and one scatter.
 
 Rows wait in a pool until a batch takes them, and later texts may still fill their gaps. The oldest row always
-goes with the next batch, so no text waits for ever. A batch runs in the narrowest grid that holds its rows.
+goes with the next batch, so no text is passed over. A batch runs in the narrowest grid that holds its rows.
 
 Texts start at multiples of a lane's `align`: BF16 kernels add neighbouring cells in groups, and a text has
 the same bits everywhere only if its tokens always fall into the same groups. FP32 needs no alignment (1).
@@ -92,7 +92,7 @@ class Pool:
     """Texts in rows, oldest row first, until batches take them."""
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
-        """Take one lane for all texts; or two, the second for texts over LONG_TEXT_TOKENS."""
+        """Use one lane for all texts; or two, the second for texts over LONG_TEXT_TOKENS."""
         self._lanes = lanes
         self._rows: dict[Row, None] = {}  # in the order in which they were opened
         self._open: dict[Lane, list[Row]] = {lane: [] for lane in lanes}  # rows with room, by free cells

@@ -1,6 +1,6 @@
 """How an artefact runs here: every choice made once, from what OpenVINO's compiled layers say.
 
-No choice goes by the name of a CPU. A small layer is compiled, and the kernel that it got decides.
+No choice depends on the name of a CPU: a small layer is compiled, and the kernel that OpenVINO chose decides.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ LOOKAHEAD_CELLS = 4096  # of long calls in rows (eight batches): with fewer, the
 
 
 class Call(Future[FloatArray]):
-    """Texts of one caller; its result will be their unit vectors, [N, D]. Cancelled, it leaves the queue."""
+    """Texts of one caller; the result is their unit vectors, [N, D]. `cancel` removes it from the queue."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Call(Future[FloatArray]):
             tokens -= len(ids)
 
     def start(self) -> None:
-        """Say that the first text runs, unless that was said; what the callback raises ends this call."""
+        """Call the `started` callback, once; an error in it becomes the result of this call."""
         started, self._started = self._started, None
         if started is not None:
             try:
@@ -217,7 +217,7 @@ class Scheduler:
 
     @property
     def _ready(self) -> bool:
-        """Whether a batch may start: on an idle engine any text, beside others as many as fill one."""
+        """Whether a batch may start: any text on an idle engine; beside other batches, enough to fill one."""
         enough = self._min_batch_cells if self._running else 1
         waits = self._short.cells >= enough or self._long.cells or self._long_calls
         return bool(waits) and len(self._running) <= self._streams
@@ -241,7 +241,7 @@ class Scheduler:
         """Return a batch that may start now, and count it as running.
 
         Short calls go first, unless the last batch was theirs. An error here ends all calls that wait:
-        otherwise these would wait for ever.
+        without that they would never end.
         """
         if not self._ready:
             return None
@@ -270,7 +270,7 @@ class Scheduler:
         return batch
 
     def _remove_all(self) -> set[Call]:
-        """Forget all texts that do not run yet, and return their calls."""
+        """Remove all texts that are not running yet, and return their calls."""
         calls = {text.owner for text in (*self._short.texts, *self._long.texts)} | set(self._long_calls)
         self._short, self._long = Pool(self._lanes), Pool(self._lanes)
         self._long_calls.clear()

@@ -179,8 +179,9 @@ def test_a_mounted_application_warms_up_beside_its_first_request(shipped: Embedd
     warmed: list[str] = []
 
     class Warm(Waiting):
-        def warm_up(self) -> None:
+        def warm_up(self) -> dict[str, float]:
             warmed.append(threading.current_thread().name)
+            return {}
 
     for settings in (Settings(warm_up=False), Settings()):
         assert [] == warmed

@@ -115,8 +115,9 @@ class Waiting(Embedder):
         self.cosine = 1.0  # of the self-check
         self.futures: list[Future[FloatArray]] = []
 
-    def warm_up(self) -> None:
+    def warm_up(self) -> dict[str, float]:
         """Do nothing: there is nothing to compile."""
+        return {}
 
     def self_check(self) -> float:
         """Give the cosine that the test wants."""
