@@ -22,6 +22,7 @@ Wrong types raise TypeError and wrong values ValueError, both naming the index o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 
 
@@ -176,3 +177,14 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """
     if value not in choices:
         raise ValueError(f"{name}={value!r}; choose one of {', '.join(choices)}")
+
+
+def check_integers(**options: object) -> None:
+    """Refuse options that are neither an integer nor None: True and "2" are mistakes.
+
+    Raises:
+        TypeError: names the option, its value and its type.
+    """
+    for name, value in options.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+            raise TypeError(f"{name}={value!r} is {type(value).__name__}; pass an integer")

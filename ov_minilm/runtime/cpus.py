@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ov_minilm.errors import check_integers
+
 VARIABLE = "OV_MINILM_THREADS"
 
 
@@ -17,8 +19,10 @@ def threads(asked: int | None) -> int:
     """Return how many threads to run on: what was asked for, else what the environment says, else granted().
 
     Raises:
+        TypeError: `asked` is not an integer.
         ValueError: one of them is not a number of 1 or more.
     """
+    check_integers(threads=asked)
     if asked is not None:
         if asked < 1:
             raise ValueError(f"threads={asked}; at least 1, or None for what this process is granted")

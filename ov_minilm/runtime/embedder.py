@@ -21,7 +21,7 @@ from ov_minilm._version import __version__
 from ov_minilm.artefact.golden import MIN_COSINE
 from ov_minilm.artefact.location import find_model
 from ov_minilm.artefact.manifest import TOKENIZER, Manifest
-from ov_minilm.errors import ForkedProcess, SelfCheckFailed, TruncationWarning, check_choice
+from ov_minilm.errors import ForkedProcess, SelfCheckFailed, TruncationWarning, check_choice, check_integers
 from ov_minilm.runtime import cpus
 from ov_minilm.runtime.engine import Engine
 from ov_minilm.runtime.output import Dtype, Vectors, convert_vectors, similarity
@@ -136,15 +136,17 @@ class Embedder:
             ArtefactError: the folder is not a complete, unchanged artefact.
             DeviceUnavailable: this machine has no such device.
             PrecisionUnavailable: the device cannot run that precision reproducibly.
+            TypeError: an option that counts something is not an integer.
             ValueError: an option has a value that does not exist, or a bound leaves too few grids.
         """
         check_choice("precision", precision, get_args(AskedPrecision))
         check_choice("lowering", lowering, get_args(AskedLowering))
+        check_integers(memory_mb=memory_mb, max_batch_tokens=max_batch_tokens)
         cache = None if cache_mb is None else VectorCache(cache_mb)
         folder = find_model(model)
         manifest = Manifest.read(folder)
         options = Options(
-            device.upper(), precision, lowering, cpus.threads(threads), memory_mb, max_batch_tokens
+            str(device).upper(), precision, lowering, cpus.threads(threads), memory_mb, max_batch_tokens
         )
         engine = Engine(folder, manifest, options, None if cache_dir is None else Path(cache_dir))
         return cls(manifest, Tokens.open(folder / TOKENIZER, manifest.spec), engine, cache)

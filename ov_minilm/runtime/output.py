@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ov_minilm.errors import check_integers
 from ov_minilm.spec import FloatArray
 
 Dtype = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
@@ -28,9 +29,11 @@ def shrink(vectors: FloatArray, dimensions: int) -> FloatArray:  # [..., D] -> [
     All D components are the vectors as they are. What is zero in all that is kept stays zero.
 
     Raises:
-        ValueError: `dimensions` is not in 1..D.
+        TypeError: `dimensions` is not an integer.
+        ValueError: it is not in 1..D.
     """
     whole = vectors.shape[-1]
+    check_integers(dimensions=dimensions)
     if not 1 <= dimensions <= whole:
         raise ValueError(f"dimensions={dimensions}; a vector has 1 to {whole}")
     if dimensions == whole:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ov_minilm.errors import check_integers
 from ov_minilm.spec import FloatArray
 
 ENTRY_BYTES = 400  # that Python needs for an entry beside token ids and vector: measured, rounded up
@@ -23,8 +24,10 @@ class VectorCache:
         """Keep up to `mb` MB: some 470 vectors of 384 components a MB.
 
         Raises:
+            TypeError: `mb` is not an integer.
             ValueError: `mb` is not 1 or more.
         """
+        check_integers(cache_mb=mb)
         if mb < 1:
             raise ValueError(f"cache_mb={mb}; at least 1, or None for no cache")
         self._vectors: OrderedDict[bytes, bytes] = OrderedDict()  # the one used last at the end

@@ -141,6 +141,9 @@ def test_fp32_equals_sentence_transformers(
         (lambda e: e.encode("a", truncat="end"), "TypeError: .*unexpected keyword argument 'truncat'"),
         (lambda _: Embedder.open(precision="fp32"), "ValueError: precision='fp32'"),  # type: ignore[arg-type]
         (lambda _: Embedder.open(threads=0), "ValueError: threads=0"),
+        (lambda _: Embedder.open(threads=True), "TypeError: threads=True is bool; pass an integer"),
+        (lambda _: Embedder.open(memory_mb="400"), "TypeError: memory_mb='400' is str"),  # type: ignore[arg-type]
+        (lambda e: e.encode("x", dimensions=2.0), "TypeError: dimensions=2.0 is float"),
         (lambda _: Embedder.open(cache_mb=0), "ValueError: cache_mb=0; at least 1"),
         (
             lambda _: Embedder.open(max_batch_tokens=255),
