@@ -128,7 +128,7 @@ def test_every_test_states_its_promise() -> None:
 
 
 CORE = "packing texts tokens plan devices lowering weights grids engine scheduler embedder".split()
-MAX_CORE_LINES = 1300  # of code: 1,618 before the second design; the aim is 1,000
+MAX_CORE_LINES = 1296  # of code: 1,618 before the second design; the aim is 1,000
 
 
 def code_lines(path: Path) -> int:

@@ -20,8 +20,8 @@ def linear_layers(model: ov.Model) -> Iterator[tuple[ov.Node, ov.Node]]:
     """Yield each MatMul by a constant weight [O, C], and that constant, in topological order."""
     for node in model.get_ordered_ops():
         if node.get_type_name() == "MatMul":
-            weight = _weight(node)
-            if weight is not None:
+            weight = stored(node.input_value(1).get_node())
+            if weight.get_type_name() == "Constant" and len(weight.shape) == 2:
                 yield node, weight
 
 
@@ -86,12 +86,6 @@ def stored(node: ov.Node) -> ov.Node:
     while node.get_type_name() in ("FakeQuantize", "Convert", "Multiply", "Subtract"):
         node = node.input_value(0).get_node()
     return node
-
-
-def _weight(matmul: ov.Node) -> ov.Node | None:
-    """Follow the second input up through its dequantization to a constant [O, C]; None if there is none."""
-    node = stored(matmul.input_value(1).get_node())
-    return node if node.get_type_name() == "Constant" and len(node.shape) == 2 else None
 
 
 def _as_kernel(node: ov.Node, outputs: int, channels: int) -> ov.Node:
