@@ -755,7 +755,8 @@ def serve(arguments: tuple[str, ...]) -> None:
     """Serve the embeddings APIs of OpenAI, TEI and Ollama; needs ov-minilm[serve]."""
     from ov_minilm.serve.command import command
 
-    run_options(command)
+    if "threads" not in {option.name for option in command.params}:  # not yet called in this process
+        run_options(command)
     command.main(list(arguments), prog_name="ov-minilm serve", standalone_mode=False)
 
 

@@ -82,7 +82,7 @@ class Application:
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             if not self._service.prepared:
-                self._service.warm_up_aside()
+                self._service.warm_up_in_background()
             await self._answer(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -112,7 +112,7 @@ class Application:
         scope["error_answer"] = self._error_answer(path, scope["method"])
         status = 499
 
-        async def named(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -125,16 +125,16 @@ class Application:
             self._check_key(path, scope["method"], headers)
             request = Request(scope, receive)
             response = await self._handler(path, scope)(request)
-            await response(scope, receive, named)
+            await response(scope, receive, send_with_id)
         except ClientDisconnect:
             pass
-        except asyncio.CancelledError:  # the shutdown waits no longer
+        except asyncio.CancelledError:  # the shutdown does not wait any longer
             if not self._service.draining:
                 raise
             late = ApiError("draining", "the server shut down before the answer was ready; try again")
-            await _refuse(late, scope)(scope, receive, named)
+            await _refuse(late, scope)(scope, receive, send_with_id)
         except Exception as error:
-            await self._answer_error(error, scope, receive, named)
+            await self._answer_error(error, scope, receive, send_with_id)
         seconds = time.perf_counter() - started
         if path in METERED_PATHS and (path, scope["method"]) not in PUBLIC_PATHS.items():
             self._service.metrics.count(path, status, seconds, outcome.refused)

@@ -287,7 +287,7 @@ def command(
         from ov_minilm.runtime.embedder import Embedder
         from ov_minilm.serve.access import configure_logging
         from ov_minilm.serve.app import application
-        from ov_minilm.serve.server import Server, configuration, listen, serve
+        from ov_minilm.serve.server import Server, ServerOptions, configuration, listen, serve
         from ov_minilm.serve.service import Service
         from ov_minilm.serve.worker import WorkerServer
 
@@ -297,7 +297,7 @@ def command(
         _warn_of_unknown_variables(context)
         if not chosen.api_keys and host not in LOOPBACK and not host.startswith("127."):
             log.warning("no API key is set: everybody who can reach %s can use this server", host)
-        listeners = [listen(host, port) for port in ports]
+        listeners = [stack.enter_context(listen(host, port)) for port in ports]
         reload_keys = (lambda: _keys(api_key, api_key_file)) if api_key_file else None
 
         def work(link: Link | None = None) -> None:
@@ -312,8 +312,8 @@ def command(
                 embedder.self_check()  # fails with a clear message here, with a traceback inside the server
                 service = Service(embedder, chosen, link.all_ready if link else lambda: True)
                 config = configuration(application(service), drain_seconds)
-                given = (config, service, listeners, reload_keys)
-                if not serve(WorkerServer(*given, link) if link else Server(*given)):
+                options = ServerOptions(config, service, listeners, reload_keys)
+                if not serve(WorkerServer(options, link) if link else Server(options)):
                     raise click.ClickException("the server did not start")
 
         if workers == 1:

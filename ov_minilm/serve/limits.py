@@ -17,12 +17,12 @@ from ov_minilm.runtime.scheduler import SHORT_CALL_TEXTS
 from ov_minilm.serve.errors import ApiError
 
 MAX_REQUEST_TOKENS = 2048 * 256  # 2,048 texts, OpenAI's limit, each of the model's 256 tokens
-LONG_QUEUE_FACTOR = 8  # the queue of requests with many texts may hold this many times more seconds of work
+LONG_QUEUE_FACTOR = 8  # the queue of requests with many texts: this many times the seconds of work
 INITIAL_TOKENS_PER_S = 65_536  # the estimate at the start: a fast machine with two cores
 MIN_QUEUE_TOKENS = 2048  # always accepted: four batches, enough to measure the speed
 DECAY_S = 2.0  # time constant of the exponential moving average
-DRAIN_FACTOR = 4  # a body that is too large is read up to this many times the limit, so that clients see why
-MAX_WHOLE_BODIES = 8  # all bodies in memory together: this many times the limit of one
+DRAIN_FACTOR = 4  # a larger body is read up to this many times the limit, so that clients read the error
+TOTAL_BODY_FACTOR = 8  # the limit of all bodies in memory together: this many times the limit of one
 
 
 class Keys:
@@ -150,7 +150,7 @@ class Admission:
 
     def __init__(self, max_requests: int, max_seconds: float, payload_limit: int) -> None:
         self._max_requests = max_requests
-        self._max_bytes = MAX_WHOLE_BODIES * payload_limit
+        self._max_bytes = TOTAL_BODY_FACTOR * payload_limit
         self._small = QueueBudget(max_seconds)
         self._long = QueueBudget(LONG_QUEUE_FACTOR * max_seconds)
         self.requests = 0

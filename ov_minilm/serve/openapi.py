@@ -60,7 +60,7 @@ HEADERS = {
 
 
 @cache
-def document(most_texts: int, dim: int, vocabulary: int) -> bytes:
+def document(max_texts: int, dim: int, vocabulary: int) -> bytes:
     """Return openapi.json, with the limits of this server and its model."""
     kinds = (
         *(openai.EmbeddingRequest, openai.EmbeddingResponse, openai.TokenizeRequest, openai.TokenizeResponse),
@@ -76,7 +76,7 @@ def document(most_texts: int, dim: int, vocabulary: int) -> bytes:
         *(("EmbeddingRequest", "input"), ("TokenizeRequest", "input")),
         *(("EmbedRequest", "inputs"), ("TokenizeInputsRequest", "inputs")),
     ):
-        _bound_lists(schemas[kind]["properties"][name], most_texts)
+        _bound_lists(schemas[kind]["properties"][name], max_texts)
     for kind in ("EmbeddingRequest", "EmbedRequest"):
         schemas[kind]["properties"]["dimensions"]["anyOf"][0]["maximum"] = dim
     ids = {
@@ -84,13 +84,13 @@ def document(most_texts: int, dim: int, vocabulary: int) -> bytes:
         "items": {"type": "integer", "minimum": 0, "maximum": vocabulary - 1},
         "minItems": 1,
     }
-    lists = {"type": "array", "items": ids, "minItems": 1, "maxItems": most_texts}
+    lists = {"type": "array", "items": ids, "minItems": 1, "maxItems": max_texts}
     schemas["DecodeRequest"]["properties"]["ids"] |= {"anyOf": [ids, lists]}
     schemas["DecodeRequest"]["properties"]["ids"].pop("items")
     schemas["DecodeRequest"]["properties"]["ids"].pop("type")
     sentences = schemas["SimilarityInput"]["properties"]["sentences"]
-    sentences |= {"minItems": 1, "maxItems": max(1, most_texts - 1)}
-    schemas["OllamaEmbedRequest"]["properties"]["input"]["anyOf"][1]["maxItems"] = most_texts
+    sentences |= {"minItems": 1, "maxItems": max(1, max_texts - 1)}
+    schemas["OllamaEmbedRequest"]["properties"]["input"]["anyOf"][1]["maxItems"] = max_texts
     for kind in ("OllamaEmbedRequest", "OllamaEmbeddingsRequest"):
         schemas[kind]["required"] = ["model"]
         schemas[kind]["properties"]["model"] = {

@@ -99,8 +99,8 @@ def _parts(hint: Any) -> list[Any]:
     return [hint, *(part for one in inner for part in _parts(one))]
 
 
-def texts_or_ids(value: str | list[Any], most: int, field: str) -> list[Any]:
-    """Return an input as a list of 1 to `most` texts or lists of token ids. ApiError 400 for others."""
+def texts_or_ids(value: str | list[Any], max_texts: int, field: str) -> list[Any]:
+    """Return an input as a list of 1 to `max_texts` texts or lists of token ids. ApiError 400 for others."""
     found: list[Any] = [value] if isinstance(value, str) else value
     kinds = set(map(type, found))
     if kinds == {int}:  # the ids of a single text
@@ -112,18 +112,18 @@ def texts_or_ids(value: str | list[Any], most: int, field: str) -> list[Any]:
         raise ApiError("bad_field", f"{field} mixes {' and '.join(names)}; send one kind", param=field)
     if kinds == {list} and len(found) == 1:
         check_tokens(len(found[0]))
-    check_count(found, most, field)
+    check_count(found, max_texts, field)
     if kinds == {list} and [] in found:
         message = f"{field}[{found.index([])}] is an empty list of token ids"
         raise ApiError("no_texts", message, param=field)
     return found
 
 
-def check_count(found: list[Any], most: int, field: str) -> None:
-    """Raise ApiError 400 for more than `most` entries."""
-    if len(found) > most:
+def check_count(found: list[Any], max_texts: int, field: str) -> None:
+    """Raise ApiError 400 for more than `max_texts` entries."""
+    if len(found) > max_texts:
         raise ApiError(
             "too_many_texts",
-            f"{field} has {len(found)} entries; this server accepts {most} in a request",
+            f"{field} has {len(found)} entries; this server accepts {max_texts} in a request",
             param=field,
         )

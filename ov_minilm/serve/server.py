@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,18 +31,18 @@ from ov_minilm.serve.workers import STOPPED, STOPPING
 HEAD_TIMEOUT_S = 10.0  # for a request's first line and headers to arrive
 BODY_TIMEOUT_S = 30.0  # for its body to arrive
 MAX_HEAD_BYTES = 65_536  # first line and headers together
-WRITE_TIMEOUT_S = 60.0  # a client that does not read its answer for so long is disconnected
+WRITE_TIMEOUT_S = 60.0  # for a client to read its answer; then it is disconnected
 KEEP_ALIVE_S = 75  # longer than client pools keep a connection, so that the client closes it first
-SWITCH_INTERVAL_S = 0.0003  # after which a Python thread must yield: the event loop must not delay a batch
+SWITCH_INTERVAL_S = 0.0003  # after which a Python thread must yield, so that batches start without delay
 GC_THRESHOLD = 20_000  # live objects between two searches for cycles: requests leave no cycles
-IDLE_AFTER_S = 0.5  # at shutdown: without requests for so long, open connections count as idle
+IDLE_AFTER_S = 0.5  # at shutdown: open connections are closed after this time without requests
 STATUS_LINES = {
     400: "Bad Request",
     405: "Method Not Allowed",
     408: "Request Timeout",
     505: "HTTP Version Not Supported",
 }
-OFFER_HEADERS = {b"upgrade", b"http2-settings"}  # of an upgrade that is not taken up
+OFFER_HEADERS = {b"upgrade", b"http2-settings"}  # of a request that offers an upgrade; ignored
 OFFER_TOKENS = {b"upgrade", b"http2-settings"}  # of the header Connection
 
 ReloadKeys = Callable[[], tuple[str, ...]]
@@ -169,7 +170,7 @@ class Protocol(HttpToolsProtocol):
         raise ValueError(error.message)
 
     def _end(self, error: ApiError) -> None:
-        """Answer an error after the requests before it, and close the connection."""
+        """Send an error after the answers to the requests before it, and close the connection."""
         status, body = error_answer(error)
         self._last_answer = (
             f"HTTP/1.1 {status} {STATUS_LINES[status]}\r\ncontent-type: application/json\r\n"
@@ -248,29 +249,24 @@ def _not_http(data: bytes, reason: str, *, first: bool) -> ApiError:
     return ApiError("bad_http", f"this is not an HTTP/1.1 request: {reason}")
 
 
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """What a server is made from."""
+
+    config: uvicorn.Config  # see `configuration`
+    service: Service  # answers the requests
+    listeners: list[socket.socket]  # bound sockets to accept connections from
+    reload_keys: ReloadKeys | None  # called at SIGHUP: returns the new API keys; None: SIGHUP is not handled
+
+
 class Server(uvicorn.Server):
     """Uvicorn's server with a shutdown in which every connected client still gets an answer."""
 
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        service: Service,
-        listeners: list[socket.socket],
-        reload_keys: ReloadKeys | None,
-    ) -> None:
-        """Make a server.
-
-        Args:
-            config: of uvicorn, see `configuration`.
-            service: what the application answers with.
-            listeners: bound sockets to accept connections from.
-            reload_keys: called at SIGHUP; returns the API keys that are valid from then on. None: SIGHUP is
-                not handled.
-        """
-        super().__init__(config)
-        self._service = service
-        self.listeners = listeners
-        self._reload_keys = reload_keys
+    def __init__(self, options: ServerOptions) -> None:
+        super().__init__(options.config)
+        self.listeners = options.listeners
+        self._service = options.service
+        self._reload_keys = options.reload_keys
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Shut down at the first signal, without waiting at the second. The exit code is 0."""

@@ -36,7 +36,7 @@ Handlers = Mapping[str, Callable[[Request], Awaitable[Response]]]  # by method
 # Up to these sizes the event loop does the work itself, in at most a millisecond; above, threads do.
 INLINE_BODY_BYTES = 4096  # to parse and tokenize
 INLINE_VECTORS = 32  # to write as JSON
-LARGE_BODY_BYTES = 262_144  # from here on LARGE_BODY_THREADS parse and tokenize, to bound memory
+LARGE_BODY_BYTES = 262_144  # such bodies are parsed by only LARGE_BODY_THREADS, to bound memory
 LARGE_BODY_THREADS = 2
 CHUNK_CHARACTERS = 65_536  # tokenized at once: the tokenizer needs over 200 bytes a token
 CHUNK_TEXTS = 512
@@ -45,7 +45,7 @@ CHARACTERS_PER_TOKEN = 4  # of English text; for an estimate
 MAX_TOKENIZE_CHARACTERS = 100_000  # of a request to /tokenize: a token is 100 bytes of JSON
 SLICE_BYTES = 262_144  # of a large answer, written to the socket at once
 TRIM_AFTER_S = 0.2  # after a large request: by then its answer is sent, unless the client reads slowly
-WATCH_DISCONNECT_AFTER_S = 0.25  # a wait after which the server watches whether the client disconnects
+WATCH_DISCONNECT_AFTER_S = 0.25  # of waiting: then the server starts to watch for a disconnect
 
 log = logging.getLogger("ov_minilm.serve")
 
@@ -128,11 +128,11 @@ class Service:
         with self.admission.request() as room, self._giving_memory_back(room):
             received = [await read_body(request, self.settings.payload_limit, room, any_type=any_type)]
             size = len(received[0])
-            came = time.perf_counter()
+            received_at = time.perf_counter()
             work, tokenized, characters = await self._offload(size, partial(self._prepare, parse, received))
             outcome.texts, outcome.truncated = len(tokenized.windows), len(tokenized.truncated)
             outcome.tokens = tokens = sum(tokenized.tokens)
-            queued = time.perf_counter()
+            queued_at = time.perf_counter()
             await asyncio.sleep(0)  # requests that arrived together are submitted together
             with self.admission.budget(sum(map(len, tokenized.windows))).queued(tokens):
                 began: list[float] = []
@@ -140,13 +140,13 @@ class Service:
                     self.embedder.asubmit(tokenized, started=lambda: began.append(time.perf_counter())),
                     request,
                 )
-            embedded = time.perf_counter()
+            embedded_at = time.perf_counter()
             outcome.phases = {
-                "tokenize": (came, queued),
-                "queue": (queued, began[0] if began else queued),
-                "inference": (began[0] if began else queued, embedded),
+                "tokenize": (received_at, queued_at),
+                "queue": (queued_at, began[0] if began else queued_at),
+                "inference": (began[0] if began else queued_at, embedded_at),
             }
-            found = Embedded(vectors, tokens, characters, outcome, embedded - came)
+            found = Embedded(vectors, tokens, characters, outcome, embedded_at - received_at)
             del tokenized, vectors
             write = partial(work.write, found)
             answer = await (asyncio.to_thread(write) if outcome.texts > INLINE_VECTORS else _now(write))
@@ -262,7 +262,7 @@ class Service:
         if self.settings.warm_up:
             await asyncio.to_thread(self.embedder.warm_up)
 
-    def warm_up_aside(self) -> None:
+    def warm_up_in_background(self) -> None:
         """Compile in the background: a mounted application gets no startup event."""
         self.prepared = True
         if self.settings.warm_up:

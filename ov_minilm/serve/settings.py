@@ -14,7 +14,7 @@ AccessLog = Literal["plain", "json", "off"]
 class Settings:
     """The defaults suit a server for one team on one machine.
 
-    Names that text-embeddings-inference has too have its meanings.
+    Settings that text-embeddings-inference has too mean the same as there.
     """
 
     served_model_names: tuple[str, ...] = ()  # answers have the first; empty: the model's own names

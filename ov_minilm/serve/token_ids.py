@@ -127,7 +127,7 @@ def _load() -> Encoding:
 
 
 def _foreign(ids: Ids) -> bool:
-    """Return whether an id occurs in no text of the model's vocabulary."""
+    """Return whether an id is unused in the model's vocabulary, so that it must be of another one."""
     return any(PAD < one < 100 or 103 < one < 999 or one >= VOCABULARY for one in ids)
 
 

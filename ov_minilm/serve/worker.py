@@ -6,10 +6,7 @@ import asyncio
 import logging
 import socket
 
-import uvicorn
-
-from ov_minilm.serve.server import ReloadKeys, Server
-from ov_minilm.serve.service import Service
+from ov_minilm.serve.server import Server, ServerOptions
 from ov_minilm.serve.workers import Link
 
 UPDATE_TICKS = 10  # ticks of uvicorn, 0.1 s each, between two updates of the metrics
@@ -21,15 +18,8 @@ log = logging.getLogger("ov_minilm.serve")
 class WorkerServer(Server):
     """Accepts one connection at a time, so that connections spread evenly over the workers."""
 
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        service: Service,
-        listeners: list[socket.socket],
-        reload_keys: ReloadKeys | None,
-        link: Link,
-    ) -> None:
-        super().__init__(config, service, listeners, reload_keys)
+    def __init__(self, options: ServerOptions, link: Link) -> None:
+        super().__init__(options)
         self._link = link
         self._connecting: set[asyncio.Task[object]] = set()
 

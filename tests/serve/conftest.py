@@ -1,4 +1,4 @@
-"""An application and a server that most of these tests ask."""
+"""An application and two servers that most of these tests ask."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from starlette.types import ASGIApp
+from support.clients import KEY, ranks
 from support.serving import Running, running
 
 from ov_minilm import Embedder
@@ -22,4 +23,11 @@ def app(shipped: Embedder) -> ASGIApp:
 def server() -> Iterator[Running]:
     """A server without a key and with a small body limit."""
     with running("--payload-limit", "100000", "--access-log", "json") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def keyed() -> Iterator[Running]:
+    """A server that wants a key and reads token ids of cl100k."""
+    with running("--api-key", KEY, TIKTOKEN_CACHE_DIR=str(ranks())) as server:
         yield server

@@ -21,6 +21,7 @@ from ov_minilm.serve.app import application
 from ov_minilm.serve.service import Service
 from ov_minilm.spec import FloatArray
 
+V1 = "/v1/embeddings"
 BODY = b'{"input": "a"}'
 SITE = "https://app.example"
 
@@ -30,7 +31,7 @@ def test_request_ids_and_methods(app: ASGIApp) -> None:
     for given, echoed in (("mine-1", True), ("a b", False), ("x" * 129, False), ("é", False)):
         answer = ask(app, "HEAD", "/v1/models", headers={"x-request-id": given})
         assert (200, echoed) == (answer.status, given == answer.headers["x-request-id"])
-    for path, allow in (("/v1/embeddings", "POST, OPTIONS"), ("/v1/models", "GET, HEAD, OPTIONS")):
+    for path, allow in ((V1, "POST, OPTIONS"), ("/v1/models", "GET, HEAD, OPTIONS")):
         answer = ask(app, "OPTIONS", path)
         assert (204, allow) == (answer.status, answer.headers["allow"])
 
@@ -48,7 +49,7 @@ def test_a_request_that_waits_may_end(
     app, leave = application(service), asyncio.Event()
 
     async def end() -> Answer:
-        request = asyncio.ensure_future(send(app, "POST", "/v1/embeddings", BODY, leave=leave))
+        request = asyncio.ensure_future(send(app, "POST", V1, BODY, leave=leave))
         await waiting.count(1)
         if how == "failure":
             waiting.futures[0].set_exception(RuntimeError("secret path"))
@@ -79,13 +80,13 @@ def test_a_full_queue_refuses_at_once_and_recovers(shipped: Embedder) -> None:
     app = create_app(waiting, Settings(max_concurrent_requests=2))
 
     async def crowd() -> list[Answer]:
-        accepted = [asyncio.ensure_future(send(app, "POST", "/v1/embeddings", BODY)) for _ in range(2)]
+        accepted = [asyncio.ensure_future(send(app, "POST", V1, BODY)) for _ in range(2)]
         await waiting.count(2)
-        refused = [await send(app, "POST", path, BODY) for path in ("/v1/embeddings", "/embed", "/api/embed")]
+        refused = [await send(app, "POST", path, BODY) for path in (V1, "/embed", "/api/embed")]
         for future in waiting.futures:
             future.set_result(shipped.encode(["a"]))
         answers = await asyncio.gather(*accepted)
-        again = asyncio.ensure_future(send(app, "POST", "/v1/embeddings", BODY))
+        again = asyncio.ensure_future(send(app, "POST", V1, BODY))
         await waiting.count(3)
         waiting.futures[2].set_result(shipped.encode(["a"]))
         return [*refused, *answers, await again]
@@ -94,9 +95,8 @@ def test_a_full_queue_refuses_at_once_and_recovers(shipped: Embedder) -> None:
 
     assert [429, 429, 503, 200, 200, 200] == [answer.status for answer in answers]
     assert "rate_limit_exceeded" == answers[0].json["error"]["code"]
-    assert [("1", None)] * 3 == [
-        tuple(map(one.headers.get, ("retry-after", "x-should-retry"))) for one in answers[:3]
-    ]
+    for one in answers[:3]:
+        assert ("1", None) == (one.headers["retry-after"], one.headers.get("x-should-retry"))
 
 
 @pytest.mark.parametrize("cosine", [1.0, 0.5])
@@ -116,20 +116,10 @@ def test_readiness_is_a_right_vector(shipped: Embedder, cosine: float) -> None:
     assert 200 == ask(app, "GET", "/livez").status
 
 
-@pytest.mark.parametrize(
-    "body", [BODY, b'{"input": []}', b'{"input": 5}', b'{"input": "a", "dimensions": 500}', b"{"]
-)
+@pytest.mark.parametrize("body", [BODY, b'{"input": 5}', b'{"input": "a", "dimensions": 500}', b"{"])
 def test_a_request_leaves_no_cycles(app: ASGIApp, body: bytes) -> None:
     """Answered or refused, what it held is freed at once: no large body waits for a garbage collection."""
-    assert left_by_twenty(lambda: send(app, "POST", "/v1/embeddings", body)) < 20
-
-
-def test_after_warming_up_nothing_is_compiled() -> None:
-    """No request waits for a compiler, whatever texts come."""
-    with Embedder.open() as embedder:
-        asyncio.run(Service(embedder, Settings()).warm_up())
-
-        assert set(embedder.info.grids) == set(embedder.info.compiled)
+    assert left_by_twenty(lambda: send(app, "POST", V1, body)) < 20
 
 
 def test_cross_origin_only_where_it_is_allowed(app: ASGIApp, shipped: Embedder) -> None:
@@ -141,15 +131,14 @@ def test_cross_origin_only_where_it_is_allowed(app: ASGIApp, shipped: Embedder) 
         "access-control-request-private-network": "true",  # from a public page to this network
     }
     opened = create_app(shipped, Settings(cors_origins=(SITE,), api_keys=("key",), warm_up=False))
-    allow = "access-control-allow-origin"
+    allow, private = "access-control-allow-origin", "access-control-allow-private-network"
 
-    preflight = ask(opened, "OPTIONS", "/v1/embeddings", headers=asks)
-    other = ask(opened, "OPTIONS", "/v1/embeddings", headers=asks | {"origin": "https://evil.example"})
+    preflight = ask(opened, "OPTIONS", V1, headers=asks)
+    other = ask(opened, "OPTIONS", V1, headers=asks | {"origin": "https://evil.example"})
     refused = embed(opened, {"input": "a"}, JSON | {"origin": SITE})
 
-    assert allow not in ask(app, "OPTIONS", "/v1/embeddings", headers=asks).headers
-    private = preflight.headers["access-control-allow-private-network"]
-    assert (200, SITE, "true") == (preflight.status, preflight.headers[allow], private)
+    assert allow not in ask(app, "OPTIONS", V1, headers=asks).headers
+    assert (200, SITE, "true") == (preflight.status, preflight.headers[allow], preflight.headers[private])
     assert allow not in other.headers
     assert (401, SITE) == (refused.status, refused.headers[allow])
 
@@ -161,21 +150,19 @@ def test_it_can_be_a_part_of_another_application(shipped: Embedder, base: str) -
     outer: ASGIApp = Starlette(routes=[Mount(base, app=app)])
     key = JSON | {"authorization": "Bearer k"}
 
-    assert np.array_equal(
-        shipped.encode(["a"]), post(outer, f"{base}/v1/embeddings", {"input": "a"}, key).vectors
-    )
+    assert np.array_equal(shipped.encode(["a"]), post(outer, f"{base}{V1}", {"input": "a"}, key).vectors)
     assert "empty" == post(outer, f"{base}/embed", {"inputs": []}, key).json["error_type"]
     for page in ("/", "/docs", "/openapi.json", "/livez", "/readyz", "/health"):
         assert 200 == ask(outer, "GET", f"{base}{page}").status, page
-    assert 401 == post(outer, f"{base}/v1/embeddings", {"input": "a"}).status
+    assert 401 == post(outer, f"{base}{V1}", {"input": "a"}).status
     assert "unknown_url" == ask(outer, "GET", f"{base}/nothing", b"", key).json["error"]["code"]
     metrics = ask(outer, "GET", f"{base}/metrics", b"", key).body.decode()
-    assert 'te_request_count_total{method="/v1/embeddings"} 2.0' in metrics
-    assert 'te_request_count_total{method="/embed"} 1.0' in metrics
+    for path, count in ((V1, 2.0), ("/embed", 1.0)):
+        assert f'te_request_count_total{{method="{path}"}} {count}' in metrics
 
 
-def test_a_mounted_application_warms_up_beside_its_first_request(shipped: Embedder) -> None:
-    """Nobody tells it that the server started, so the first request does, once."""
+def test_the_model_is_compiled_before_or_beside_the_first_request(shipped: Embedder) -> None:
+    """At startup; nobody tells a mounted application that the server started, so its first request does."""
     warmed: list[str] = []
 
     class Warm(Waiting):
@@ -183,6 +170,8 @@ def test_a_mounted_application_warms_up_beside_its_first_request(shipped: Embedd
             warmed.append(threading.current_thread().name)
             return {}
 
+    asyncio.run(Service(shipped, Settings()).warm_up())
+    assert set(shipped.info.grids) == set(shipped.info.compiled)  # no request waits for a compiler
     for settings in (Settings(warm_up=False), Settings()):
         assert [] == warmed
         app = Starlette(routes=[Mount("/x", app=create_app(Warm(shipped), settings))])
@@ -194,6 +183,7 @@ def test_a_mounted_application_warms_up_beside_its_first_request(shipped: Embedd
 URLS = """/v1/embeddings/ /v1/v1/embeddings //v1//embeddings /embeddings //embeddings
 /openai/deployments/any/embeddings /openai/v1/embeddings"""
 BASE = "set the base URL of the client to http://host:80"
+BOTH = "OpenAI clients use the base URL http://host:80/v1, others http://host:80"
 
 
 @pytest.mark.parametrize(
@@ -201,13 +191,9 @@ BASE = "set the base URL of the client to http://host:80"
     [
         *((path, None) for path in URLS.split()),
         ("/v1/api/embed", f"for /api/embed {BASE}"),
-        ("/api/embed/api/embed", f"for /api/embed {BASE}"),
         ("/embed/embed", f"for /embed {BASE}"),
         ("/api/v1/embeddings", f"for /v1/embeddings {BASE}/v1"),
-        (
-            "/v1/chat/completions",
-            "OpenAI clients use the base URL http://host:80/v1, others http://host:80",
-        ),
+        ("/v1/chat/completions", BOTH),
     ],
 )
 def test_urls_that_clients_make_are_answered(app: ASGIApp, path: str, said: str | None) -> None:
@@ -226,21 +212,20 @@ def test_everybody_gets_their_own_bits_in_a_crowd(shipped: Embedder) -> None:
     app = create_app(shipped, Settings(max_queue_seconds=60, warm_up=False))
     order = random.Random(0)  # noqa: S311  # no secret
     texts = [" ".join(f"word{order.randrange(99)}" for _ in range(order.randrange(40))) for _ in range(60)]
-    requests = [order.sample(texts, order.choice([1, 1, 1, 3, 20])) for _ in range(150)]
-    alone = {text: shipped.encode(text) for text in texts}
+    requests = [order.sample(texts, order.choice([1, 1, 1, 3, 20])) for _ in range(80)]
+    alone = dict(zip(texts, map(shipped.encode, texts), strict=True))
     beside: list[FloatArray] = []
     thread = threading.Thread(target=lambda: beside.extend(shipped.encode(texts[:2]) for _ in range(20)))
 
     async def crowd() -> list[Answer]:
         bodies = [json.dumps({"input": one}).encode() for one in requests]
-        return await asyncio.gather(*(send(app, "POST", "/v1/embeddings", body) for body in bodies))
+        return await asyncio.gather(*(send(app, "POST", V1, body) for body in bodies))
 
     thread.start()
     answers = asyncio.run(crowd())
     thread.join(60)
 
-    for asked, answer in zip(requests, answers, strict=True):
-        assert np.array_equal(np.stack([alone[text] for text in asked]), answer.vectors)
-    assert [True] * 20 == [
-        np.array_equal(np.stack([alone[text] for text in texts[:2]]), one) for one in beside
-    ]
+    pairs = [(asked, answer.vectors) for asked, answer in zip(requests, answers, strict=True)]
+    for asked, vectors in [*pairs, *((texts[:2], one) for one in beside)]:
+        assert np.array_equal(np.stack([alone[text] for text in asked]), vectors)
+    assert 20 == len(beside)

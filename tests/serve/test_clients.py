@@ -8,14 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support.clients import ranks
-from support.serving import Running, running
+from support.clients import KEY, ranks
+from support.serving import Running
 
 from ov_minilm import Embedder
 
@@ -23,165 +22,123 @@ pytestmark = pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")
 
 # LlamaIndex strips texts, and others refuse or skip empty ones.
 TEXTS = ["hello world", "naïve café 😉", "The cat sat on the mat; nobody minded.", "word " * 299 + "word"]
-KEY = "a-key"
 
-# A client a paragraph: its module first, and in its last line what it finds, vectors or words.
+# Each client: its module, and in its last line what it finds; where it is refused, words of its error.
 CLIENTS = """
-# openai, which asks for base64 unless told otherwise
-client = openai.OpenAI()
-found = client.embeddings.create(model="text-embedding-3-small", input=texts)
-assert "all-MiniLM-L6-v2" == found.model == next(iter(client.models.list())).id
-assert found.usage.prompt_tokens == found.usage.total_tokens > 256
-rows(found)
-
-# openai, told to ask for numbers
-rows(openai.OpenAI().embeddings.create(model="any", input=texts, encoding_format="float"))
-
-# openai AsyncOpenAI, many calls at once
-client = openai.AsyncOpenAI()
-async def every():
-    return await asyncio.gather(*(client.embeddings.create(model="any", input=text) for text in texts * 8))
-found = [rows(one)[0] for one in asyncio.run(every())]
-assert found == found[: len(texts)] * 8
-found[: len(texts)]
-
-# openai AzureOpenAI
-client = openai.AzureOpenAI(azure_endpoint=URL, api_key=KEY, api_version="2024-10-21")
-rows(client.embeddings.create(model="all-MiniLM-L6-v2", input=texts))
-
-# openai as litellm uses it
-body = {"model": "all-MiniLM-L6-v2", "input": texts, "encoding_format": None}
-[one["embedding"] for one in openai.OpenAI().post("/embeddings", cast_to=object, body=body)["data"]]
-
-# openai, refused: BadRequestError dimensions None invalid_request_error
-refused(lambda: openai.OpenAI().embeddings.create(model="any", input=texts, dimensions=1000))
-
-# openai, refused: AuthenticationError None invalid_api_key
-refused(lambda: openai.OpenAI(api_key="another").embeddings.create(model="any", input="a"))
-
-# langchain_openai, which sends token ids of cl100k
-embeddings = langchain_openai.OpenAIEmbeddings()
-[embeddings.embed_query(texts[0]), *embeddings.embed_documents(texts)[1:]]
-
-# langchain_openai, refused: check_embedding_ctx_length=False
-refused(lambda: langchain_openai.OpenAIEmbeddings(model="all-MiniLM-L6-v2").embed_query(texts[0]))
-
-# langchain_openai with that
-options = {"model": "all-MiniLM-L6-v2", "check_embedding_ctx_length": False}
-langchain_openai.OpenAIEmbeddings(**options).embed_documents(texts)
-
-# llama_index.embeddings.openai
-embedding = llama_index.embeddings.openai.OpenAIEmbedding(api_base=f"{URL}/v1")
-[embedding.get_query_embedding(texts[0]), *embedding.get_text_embedding_batch(texts)[1:]]
-
-# haystack.components.embedders
-options = {"api_base_url": f"{URL}/v1", "model": "all-MiniLM-L6-v2"}
-documents = [haystack.Document(content=text) for text in texts]
-found = haystack.components.embedders.OpenAIDocumentEmbedder(**options).run(documents)["documents"]
-query = haystack.components.embedders.OpenAITextEmbedder(**options).run(texts[0])["embedding"]
-[query, *(document.embedding for document in found[1:])]
-
-# huggingface_hub
-client = huggingface_hub.InferenceClient(URL, token=KEY)
-[*client.feature_extraction(texts[:-1]), *client.feature_extraction(texts[-1], truncate=True)]
-
-# huggingface_hub AsyncInferenceClient
-client = huggingface_hub.AsyncInferenceClient(f"{URL}/embed", token=KEY)
-options = {"normalize": True, "truncate": True, "truncation_direction": "right"}
-asyncio.run(client.feature_extraction(texts, **options))
-
-# huggingface_hub, refused: inputs is an empty list
-refused(lambda: huggingface_hub.InferenceClient(URL, token=KEY).feature_extraction([]))
-
-# huggingface_hub, refused: 401
-refused(lambda: huggingface_hub.InferenceClient(URL, token="x").feature_extraction("a"))
-
-# langchain_huggingface
-model = "sentence-transformers/all-MiniLM-L6-v2"
-embeddings = langchain_huggingface.HuggingFaceEndpointEmbeddings(model=model)
-embeddings.client = huggingface_hub.InferenceClient(URL, token=KEY)
-embeddings.embed_documents(texts[:-1]) + [embeddings.embed_query(texts[-1])]
-
-# llama_index.embeddings.text_embeddings_inference
-client = llama_index.embeddings.text_embeddings_inference.TextEmbeddingsInference
-client(model_name="", base_url=URL, auth_token=KEY).get_text_embedding_batch(texts)
-
-# chromadb.utils.embedding_functions of TEI
-client = chromadb.utils.embedding_functions.HuggingFaceEmbeddingServer
-client(url=f"{URL}/embed", api_key_env_var="OPENAI_API_KEY")(texts)
-
-# ollama
-client = ollama.Client(URL, headers=bearer)
-assert "all-minilm:latest" in [model.model for model in client.list().models]
-assert "bert" == client.show("all-minilm").details.family
-assert 1 == len(client.ps().models)
-older = client.embeddings("all-minilm", texts[-1])["embedding"]
-[*client.embed("all-minilm:l6-v2", texts[:-1]).embeddings, older]
-
-# ollama AsyncClient
-client = ollama.AsyncClient(URL, headers=bearer)
-asyncio.run(client.embed("all-minilm", texts)).embeddings
-
-# ollama, refused: 404
-refused(lambda: ollama.Client(URL, headers=bearer).embed("llama3", "a"))
-
-# ollama, refused: cannot generate text
-refused(lambda: ollama.Client(URL, headers=bearer).generate("all-minilm", "a"))
-
-# langchain_ollama
-options = {"base_url": URL, "client_kwargs": {"headers": bearer}, "validate_model_on_init": True}
-embeddings = langchain_ollama.OllamaEmbeddings(model="all-minilm", **options)
-embeddings.embed_documents(texts[:-1]) + [embeddings.embed_query(texts[-1])]
-
-# llama_index.embeddings.ollama
-options = {"base_url": URL, "client_kwargs": {"headers": bearer}}
-client = llama_index.embeddings.ollama.OllamaEmbedding(model_name="all-minilm", **options)
-client.get_text_embedding_batch(texts)
-
-# chromadb.utils.embedding_functions of Ollama
-client = chromadb.utils.embedding_functions.OllamaEmbeddingFunction
-client(url=URL, model_name="chroma/all-minilm-l6-v2-f32")(texts)
+openai, which asks for base64 unless told otherwise
+    client = openai.OpenAI()
+    found = client.embeddings.create(model="text-embedding-3-small", input=texts)
+    assert "all-MiniLM-L6-v2" == found.model == next(iter(client.models.list())).id
+    assert found.usage.prompt_tokens == found.usage.total_tokens > 256
+    rows(found)
+openai, told to ask for numbers
+    rows(openai.OpenAI().embeddings.create(model="any", input=texts, encoding_format="float"))
+openai AsyncOpenAI, many calls at once
+    client = openai.AsyncOpenAI()
+    async def every():
+        calls = (client.embeddings.create(model="any", input=text) for text in texts * 8)
+        return await asyncio.gather(*calls)
+    found = [rows(one)[0] for one in asyncio.run(every())]
+    assert found == found[: len(texts)] * 8
+    found[: len(texts)]
+openai AzureOpenAI
+    client = openai.AzureOpenAI(azure_endpoint=URL, api_key=KEY, api_version="2024-10-21")
+    rows(client.embeddings.create(model="all-MiniLM-L6-v2", input=texts))
+openai, refused: BadRequestError dimensions None invalid_request_error
+    openai.OpenAI().embeddings.create(model="any", input=texts, dimensions=1000)
+openai, refused: AuthenticationError None invalid_api_key
+    openai.OpenAI(api_key="another").embeddings.create(model="any", input="a")
+langchain_openai, which sends token ids of cl100k
+    embeddings = langchain_openai.OpenAIEmbeddings()
+    [embeddings.embed_query(texts[0]), *embeddings.embed_documents(texts)[1:]]
+langchain_openai, refused: check_embedding_ctx_length=False
+    langchain_openai.OpenAIEmbeddings(model="all-MiniLM-L6-v2").embed_query(texts[0])
+langchain_openai with that
+    options = {"model": "all-MiniLM-L6-v2", "check_embedding_ctx_length": False}
+    langchain_openai.OpenAIEmbeddings(**options).embed_documents(texts)
+llama_index.embeddings.openai
+    embedding = llama_index.embeddings.openai.OpenAIEmbedding(api_base=f"{URL}/v1")
+    [embedding.get_query_embedding(texts[0]), *embedding.get_text_embedding_batch(texts)[1:]]
+haystack.components.embedders
+    options = {"api_base_url": f"{URL}/v1", "model": "all-MiniLM-L6-v2"}
+    documents = [haystack.Document(content=text) for text in texts]
+    found = haystack.components.embedders.OpenAIDocumentEmbedder(**options).run(documents)["documents"]
+    query = haystack.components.embedders.OpenAITextEmbedder(**options).run(texts[0])["embedding"]
+    [query, *(document.embedding for document in found[1:])]
+huggingface_hub
+    client = huggingface_hub.InferenceClient(URL, token=KEY)
+    [*client.feature_extraction(texts[:-1]), *client.feature_extraction(texts[-1], truncate=True)]
+huggingface_hub AsyncInferenceClient
+    client = huggingface_hub.AsyncInferenceClient(f"{URL}/embed", token=KEY)
+    options = {"normalize": True, "truncate": True, "truncation_direction": "right"}
+    asyncio.run(client.feature_extraction(texts, **options))
+huggingface_hub, refused: inputs is an empty list
+    huggingface_hub.InferenceClient(URL, token=KEY).feature_extraction([])
+huggingface_hub, refused: 401
+    huggingface_hub.InferenceClient(URL, token="x").feature_extraction("a")
+langchain_huggingface
+    model = "sentence-transformers/all-MiniLM-L6-v2"
+    embeddings = langchain_huggingface.HuggingFaceEndpointEmbeddings(model=model)
+    embeddings.client = huggingface_hub.InferenceClient(URL, token=KEY)
+    embeddings.embed_documents(texts[:-1]) + [embeddings.embed_query(texts[-1])]
+llama_index.embeddings.text_embeddings_inference
+    client = llama_index.embeddings.text_embeddings_inference.TextEmbeddingsInference
+    client(model_name="", base_url=URL, auth_token=KEY).get_text_embedding_batch(texts)
+chromadb.utils.embedding_functions of TEI
+    client = chromadb.utils.embedding_functions.HuggingFaceEmbeddingServer
+    client(url=f"{URL}/embed", api_key_env_var="OPENAI_API_KEY")(texts)
+ollama
+    client = ollama.Client(URL, headers=bearer)
+    assert "all-minilm:latest" in [model.model for model in client.list().models]
+    assert "bert" == client.show("all-minilm").details.family
+    assert 1 == len(client.ps().models)
+    older = client.embeddings("all-minilm", texts[-1])["embedding"]
+    [*client.embed("all-minilm:l6-v2", texts[:-1]).embeddings, older]
+ollama AsyncClient
+    asyncio.run(ollama.AsyncClient(URL, headers=bearer).embed("all-minilm", texts)).embeddings
+ollama, refused: 404
+    ollama.Client(URL, headers=bearer).embed("llama3", "a")
+ollama, refused: cannot generate text
+    ollama.Client(URL, headers=bearer).generate("all-minilm", "a")
+langchain_ollama
+    options = {"base_url": URL, "client_kwargs": {"headers": bearer}, "validate_model_on_init": True}
+    embeddings = langchain_ollama.OllamaEmbeddings(model="all-minilm", **options)
+    embeddings.embed_documents(texts[:-1]) + [embeddings.embed_query(texts[-1])]
+llama_index.embeddings.ollama
+    options = {"base_url": URL, "client_kwargs": {"headers": bearer}}
+    client = llama_index.embeddings.ollama.OllamaEmbedding(model_name="all-minilm", **options)
+    client.get_text_embedding_batch(texts)
+chromadb.utils.embedding_functions of Ollama
+    client = chromadb.utils.embedding_functions.OllamaEmbeddingFunction
+    client(url=URL, model_name="chroma/all-minilm-l6-v2-f32")(texts)
 """
 LITELLM = """
-# litellm
-options = {}, {"encoding_format": "float"}, {"encoding_format": None}
-found = [litellm.embedding(model="openai/all-MiniLM-L6-v2", input=texts, **one).data for one in options]
-found = [[one["embedding"] for one in data] for data in found]
-assert found[0] == found[1] == found[2]
-found[0]
+litellm
+    options = {}, {"encoding_format": "float"}, {"encoding_format": None}
+    found = [litellm.embedding(model="openai/all-MiniLM-L6-v2", input=texts, **one).data for one in options]
+    found = [[one["embedding"] for one in data] for data in found]
+    assert found[0] == found[1] == found[2]
+    found[0]
 """
-NAMES = re.findall("^# (.*)", CLIENTS, re.MULTILINE)
+NAMES = re.findall(r"^\w.*", CLIENTS, re.MULTILINE)
 PROGRAM = """
-import asyncio, importlib, json, os, re, sys
+import asyncio, importlib, json, os, re, sys, textwrap
 KEY, URL = os.environ["OPENAI_API_KEY"], os.environ["OPENAI_BASE_URL"].removesuffix("/v1")
 bearer, texts = {"authorization": f"Bearer {KEY}"}, json.loads(os.environ["TEXTS"])
 def rows(found):
     return [one.embedding for one in found.data]
-def refused(call):
+for client in re.split(r"\\n(?=\\w)", sys.stdin.read().strip()):
+    name, body = client.split("\\n", 1)
+    *lines, last = textwrap.dedent(body).splitlines()
     try:
-        call()
+        exec("import " + re.match(r"[\\w.]+", name)[0], globals())
+        exec("\\n".join(lines), globals())
+        show = [[float(x) for x in vector] for vector in eval(last, globals())]
     except Exception as error:
         facts = (getattr(error, name, "") for name in ("param", "code", "type"))
-        return " ".join(map(str, (type(error).__name__, *facts, error)))
-for client in sys.stdin.read().strip().split("\\n\\n"):
-    name, *lines, last = client.split("\\n")
-    module = re.findall(r"[\\w.]+", name)[0]
-    try:
-        exec(f"import {module}", globals())
-        exec("\\n".join(lines), globals())
-        found = eval(last, globals())
-        show = found if isinstance(found, str) else [[float(x) for x in vector] for vector in found]
-    except Exception as error:
-        show = repr(error)
-    print(json.dumps([name[2:], show]), flush=True)
+        show = " ".join(map(str, (type(error).__name__, *facts, error)))
+    print(json.dumps([name, show]), flush=True)
 """
-
-
-@pytest.fixture(scope="module")
-def keyed() -> Iterator[Running]:
-    """A server that wants a key."""
-    with running("--api-key", KEY, TIKTOKEN_CACHE_DIR=str(ranks())) as server:
-        yield server
 
 
 def ask(keyed: Running, *command: str, text: str = "", cwd: Path | None = None) -> list[Any]:
@@ -189,15 +146,8 @@ def ask(keyed: Running, *command: str, text: str = "", cwd: Path | None = None) 
     environment = {"OPENAI_BASE_URL": f"{keyed.url}/v1", "OPENAI_API_KEY": KEY, "OLLAMA_API_KEY": KEY}
     environment |= {"TEXTS": json.dumps(TEXTS), "TIKTOKEN_CACHE_DIR": str(ranks())}
     environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # or it asks a web site at import
-    done = subprocess.run(
-        command,
-        input=text,
-        cwd=cwd,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 200}
+    done = subprocess.run(command, input=text, cwd=cwd, env=os.environ | environment, check=False, **options)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
 
@@ -208,22 +158,23 @@ def answers(keyed: Running) -> dict[str, Any]:
     return dict(ask(keyed, sys.executable, "-c", PROGRAM, text=CLIENTS))
 
 
+def check(found: Any, shipped: Embedder, client: str) -> None:
+    """Compare what a client got with `encode`; skip a client that is not installed."""
+    _, _, refused = client.partition(", refused: ")
+    if "ModuleNotFoundError" in found:
+        pytest.skip(found)
+
+    if refused:
+        assert refused in found
+    else:
+        assert isinstance(found, list), found
+        assert np.array_equal(shipped.encode(TEXTS), np.array(found, np.float32))
+
+
 @pytest.mark.parametrize("client", NAMES)
 def test_clients_of_python(answers: dict[str, Any], shipped: Embedder, client: str) -> None:
     """Each gets the vectors of `encode`, bit for bit, or raises its own error with the server's words."""
     check(answers[client], shipped, client)
-
-
-def check(found: Any, shipped: Embedder, client: str) -> None:
-    """Compare what a client got with `encode`; skip a client that is not installed."""
-    if "ModuleNotFoundError" in found:
-        pytest.skip(found)
-
-    if ", refused: " in client:
-        assert client.partition(", refused: ")[2] in found
-    else:
-        assert isinstance(found, list), found
-        assert np.array_equal(shipped.encode(TEXTS), np.array(found, np.float32))
 
 
 @pytest.mark.slow  # a quarter of a minute to import

@@ -20,27 +20,17 @@ FIELDS = """input model encoding_format dimensions user truncate other inputs tr
 normalize ids skip_special_tokens add_special_tokens prompt keep_alive options source_sentence sentences
 parameters""".split()
 WORDS = ["float", "base64", "end", "mean", "text-embedding-3-small", "all-minilm", "\ud83d"]
-NUMBERS = st.one_of(st.booleans(), st.integers(), st.integers(0, 100_300), st.floats())
 VALUES = st.recursive(
-    st.one_of(st.none(), NUMBERS, st.text(max_size=40), st.sampled_from(WORDS)),
+    st.none() | st.integers() | st.integers(0, 100_300) | st.floats() | st.text() | st.sampled_from(WORDS),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-OBJECTS = st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=7)
-
-
-@st.composite
-def _damaged(draw: st.DrawFn) -> bytes:
-    """JSON with bytes lost, doubled or replaced."""
-    body = bytearray(json.dumps(draw(OBJECTS), ensure_ascii=False).encode("utf-8", "replace"))
-    for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, len(body)))
-        body[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
-    return bytes(body)
-
-
-BODIES = st.one_of(
-    (OBJECTS | VALUES).map(lambda one: json.dumps(one).encode()), _damaged(), st.binary(max_size=60)
+WHOLE = (
+    (VALUES | st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=7)).map(json.dumps).map(str.encode)
+)
+DAMAGED = st.builds(
+    lambda body, at, lost, put: body[: at % len(body)] + put + body[at % len(body) + lost :],
+    *(WHOLE, st.integers(0, 999), st.integers(0, 3), st.binary(max_size=3)),
 )
 HEADERS = st.fixed_dictionaries(
     {"content-type": st.sampled_from(["application/json"] * 9 + ["text/plain", ""])},
@@ -50,7 +40,6 @@ HEADERS = st.fixed_dictionaries(
         "content-length": st.sampled_from(["-1", "x", "99999999999999999999"]),
     },
 )
-OPENAIS = ("message", "type", "param", "code")  # of an error
 PATHS = """/v1/embeddings /embed /similarity /tokenize /decode /api/embed /api/embeddings /api/show""".split()
 
 
@@ -59,20 +48,16 @@ PATHS = """/v1/embeddings /embed /similarity /tokenize /decode /api/embed /api/e
 def test_no_body_breaks_an_api(shipped: Embedder, path: str, examples: int) -> None:
     """Random JSON, damaged JSON and noise: 200 or a refusal in words, in the shape of the API, soon."""
     app, loop = create_app(shipped, Settings(payload_limit=4000, warm_up=False)), asyncio.new_event_loop()
-    count = 5 * examples if path == "/v1/embeddings" else examples
+    openai = path == "/v1/embeddings"
 
-    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(BODIES, HEADERS)
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(WHOLE | DAMAGED | st.binary(max_size=60), HEADERS)
     def send_it(body: bytes, headers: dict[str, str]) -> None:
-        call = send(app, "POST", path, body, headers)
-        answer = loop.run_until_complete(asyncio.wait_for(call, 30))
-        assert answer.status in (200, 400, 404, 413, 415, 422), answer
+        answer = loop.run_until_complete(asyncio.wait_for(send(app, "POST", path, body, headers), 30))
+        assert answer.status in ((200, 400, 413, 415) if openai else (200, 400, 404, 413, 415, 422)), answer
         assert answer.json["error"] if answer.status != 200 else answer.json is not None
-        if path == "/v1/embeddings":
-            assert answer.status not in (404, 422)
-            found = answer.json if answer.status == 200 else answer.json["error"]
-            keys = ("object", "data", "model", "usage") if answer.status == 200 else OPENAIS
-            assert set(keys) == found.keys()
+        if openai and answer.status != 200:
+            assert {"message", "type", "param", "code"} == answer.json["error"].keys()
 
     try:
         send_it()

@@ -50,16 +50,10 @@ def test_the_key_guards_what_says_something(shipped: Embedder) -> None:
     guarded = create_app(shipped, Settings(api_keys=("key",), protect_health=True, warm_up=False))
     key = JSON | {"authorization": "Bearer key"}
 
-    for url in (
-        "POST /v1/embeddings",
-        "POST /tokenize",
-        "GET /v1/models",
-        "GET /metrics",
-        "GET /no-such-page",
-    ):
-        method, path = url.split()
-        assert 401 == ask(app, method, path, BODY).status, url
-        assert 401 != ask(app, method, path, BODY, key).status, url
+    for path in ("/v1/embeddings", "/tokenize", "/v1/models", "/metrics", "/no-such-page"):
+        method = "POST" if path in ("/v1/embeddings", "/tokenize") else "GET"
+        assert 401 == ask(app, method, path, BODY).status, path
+        assert 401 != ask(app, method, path, BODY, key).status, path
     for path in ("/", "/docs", "/openapi.json", "/health", "/readyz", "/livez"):
         expected = 401 if path in ("/health", "/readyz", "/livez") else 200
         assert (200, expected) == (ask(app, "GET", path).status, ask(guarded, "GET", path).status), path
@@ -72,11 +66,8 @@ def test_requests_bodies_and_tokens_are_bounded() -> None:
 
     with admission.request() as first, budget.queued(INITIAL_TOKENS_PER_S - 1), budget.queued(500):
         first.take(7000)
-        assert (1, 7000, INITIAL_TOKENS_PER_S + 499) == (
-            admission.requests,
-            admission.body_bytes,
-            admission.tokens,
-        )
+        assert (1, 7000) == (admission.requests, admission.body_bytes)
+        assert INITIAL_TOKENS_PER_S + 499 == admission.tokens
         with pytest.raises(ApiError) as busy, budget.queued(1):
             pass
         with admission.request() as second:

@@ -25,34 +25,25 @@ def _validator(document: dict[str, Any], schema: dict[str, Any]) -> Any:
     return jsonschema.Draft202012Validator({**schema, "components": document["components"]})
 
 
-@pytest.mark.parametrize(
-    ("body", "fits"),
-    [
-        ({"input": "a"}, True),
-        ({"input": ["a", ""], "dimensions": None, "unknown": 1}, True),
-        ({"input": [1, 2]}, True),
-        ({"input": [[1], [2]]}, True),
-        ({"input": []}, False),
-        ({"input": [[]]}, False),
-        ({"input": ["a", 1]}, False),
-        ({"input": ["a"] * 5}, False),
-        ({"input": [-1]}, False),
-        ({"input": "a", "dimensions": 385}, False),
-        ({"input": "a", "encoding_format": "hex"}, False),
-    ],
-)
-def test_requests_are_as_described(shipped: Embedder, body: dict[str, Any], fits: bool) -> None:
+def test_requests_are_as_described(shipped: Embedder) -> None:
     """The schema and the server agree about what a request may be, the number of texts included."""
     settings = Settings(max_client_batch_size=4, token_ids="native", warm_up=False)  # noqa: S106  # no password
     app = create_app(shipped, settings)
     document = ask(app, "GET", "/openapi.json").json
+    validator = _validator(document, {"$ref": "#/components/schemas/EmbeddingRequest"})
+    right: list[Any] = ["a", ["a", ""], [1, 2], [[1], [2]]]
+    wrong: list[Any] = [[], [[]], ["a", 1], ["a"] * 5, [-1], 5]
+    bodies = [*(({"input": value}, True) for value in right), *(({"input": value}, False) for value in wrong)]
+    bodies += [({"input": "a", "dimensions": None, "unknown": 1}, True)]
+    bodies += [({"input": "a", "dimensions": 385}, False), ({"input": "a", "encoding_format": "hex"}, False)]
 
-    assert fits == _validator(document, {"$ref": "#/components/schemas/EmbeddingRequest"}).is_valid(body)
-    assert fits == (200 == embed(app, body).status)
+    for body, fits in bodies:
+        assert fits == validator.is_valid(body), body
+        assert (200 if fits else 400) == embed(app, body).status, body
 
 
 def test_every_answer_is_described(app: ASGIApp) -> None:
-    """What is described exists and fits its schema, errors too; the pages load nothing from outside."""
+    """Each example of a body is answered, by its schema, and so are errors; pages load nothing from afar."""
     document = ask(app, "GET", "/openapi.json").json
 
     assert "3.1.0" == document["openapi"]
@@ -68,13 +59,11 @@ def test_every_answer_is_described(app: ASGIApp) -> None:
         ("EmbeddingResponse", "POST /v1/embeddings", {"input": "a", "encoding_format": "base64"}),
         ("TokenizeResponse", "POST /tokenize", {"input": "a"}),
         ("ErrorResponse", "POST /v1/embeddings", {"input": []}),
-        ("ErrorResponse", "GET /v1/models/another", None),
         ("TeiErrorResponse", "POST /embed", {"inputs": []}),
         ("OllamaErrorResponse", "POST /api/embed", {"input": "a"}),
     ):
         schema = {"$ref": f"#/components/schemas/{name}"}
-        method, path = url.split()
-        _validator(document, schema).validate(ask(app, method, path, body).json)
+        _validator(document, schema).validate(ask(app, *url.split(), body).json)
     for page in ("/", "/docs"):
         answer = ask(app, "GET", page)
         assert b"http://" not in answer.body.replace(b"http://127", b"")

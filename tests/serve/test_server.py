@@ -17,8 +17,8 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-from support.processes import python, run, until
-from support.serving import Running, needs_two_cpus, request_bytes, running
+from support.processes import here, python, until
+from support.serving import Running, ask, needs_two_cpus, request_bytes, running
 
 from ov_minilm import Embedder
 from ov_minilm.serve.command import command
@@ -196,6 +196,7 @@ cannot listen on 192.0.2.1: --host 192.0.2.1
 manifest.json: not found: --model .
 this machine has: --device GPU.9
 one text may have 256: --max-batch-tokens 100
+each server process needs 65; the rest: --memory-mb 66
 Address already in use: --port PORT
 """
 
@@ -204,12 +205,12 @@ Address already in use: --port PORT
 def test_a_bad_start_is_one_clear_line(
     server: Running, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is wrong is said at once, with an exit code, and no server is left."""
+    """What is wrong is said at once, with exit code 2."""
     (tmp_path / "empty").touch()
     monkeypatch.chdir(tmp_path)
     message, _, options = case.rpartition(": ")
 
-    done = run("serve", *options.replace("PORT", server.url.rpartition(":")[2]).split())
+    done = here("serve", "--port", "0", *options.replace("PORT", server.url.rpartition(":")[2]).split())
 
     assert 2 == done.returncode, done.stderr
     assert message in done.stderr.decode()
@@ -231,7 +232,7 @@ def test_an_environment_without_the_extra(server: Running) -> None:
 
 def test_every_option_has_a_variable() -> None:
     """--help names one for each."""
-    text = run("serve", "--help").stdout.decode()
+    text = here("serve", "--help").stdout.decode()
     options = re.findall(r"^  (?:-\w, )?--([a-z-]+)", text, re.MULTILINE)
     flat = re.sub(r"\s+", "", text)
 
@@ -344,29 +345,23 @@ def test_keys_are_read_again_at_sighup(tmp_path: Path) -> None:
             assert [401, 401, 200] == statuses()
 
 
-async def _ask(server: Running, text: str, vector: FloatArray, told: asyncio.Event) -> list[str]:
+async def _client(server: Running, text: str, vector: FloatArray, told: asyncio.Event) -> list[object]:
     """Keep asking on one connection at a time until no new one can be had; return what went wrong."""
-    host, port = server.url.removeprefix("http://").split(":")
-    wrong: list[str] = []
+    wrong: list[object] = []
     while True:
         try:
-            reader, writer = await asyncio.open_connection(host, int(port))
+            streams = await asyncio.open_connection(*server.address)
         except OSError:
             return wrong if told.is_set() else [*wrong, "refused before the signal"]
-        close = False
-        while not close:
-            writer.write(request_bytes(json.dumps({"input": text}).encode()))
+        head = b""
+        while b"connection: close" not in head:
             try:
-                head = await reader.readuntil(b"\r\n\r\n")
-                body = await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+                head, found = await ask(streams, text)
             except (asyncio.IncompleteReadError, OSError) as error:
-                return [*wrong, f"lost: {error!r}"]
-            close = b"connection: close" in head
-            if not head.startswith(b"HTTP/1.1 200"):
-                wrong.append(head.decode())
-            elif not np.array_equal(vector, np.array(json.loads(body)["data"][0]["embedding"], np.float32)):
-                wrong.append("another vector")
-        writer.close()
+                return [*wrong, error]
+            if not np.array_equal(vector, np.array(found["data"][0]["embedding"], np.float32)):
+                wrong.append(head)
+        streams[1].close()
 
 
 @pytest.mark.parametrize(
@@ -382,10 +377,10 @@ def test_sigterm_under_load_loses_nothing(times: int, options: tuple[str, ...], 
     texts = [f"client {i} asks " + "again " * i for i in range(16)]
     vectors = shipped.encode(texts)
 
-    async def load(server: Running) -> list[str]:
+    async def load(server: Running) -> list[object]:
         told = asyncio.Event()
         pairs = zip(texts, vectors, strict=True)
-        clients = [asyncio.ensure_future(_ask(server, *pair, told)) for pair in pairs]
+        clients = [asyncio.ensure_future(_client(server, *pair, told)) for pair in pairs]
         await asyncio.sleep(0.5)
         told.set()
         server.process.send_signal(signal.SIGTERM)
@@ -395,6 +390,7 @@ def test_sigterm_under_load_loses_nothing(times: int, options: tuple[str, ...], 
         with running("--access-log", "off", *options) as server:
             assert [] == asyncio.run(load(server))
             assert 0 == server.process.wait(30), server.lines
+        assert re.search(r"stopped after .*: [1-9]\d+ requests, .* tokens embedded\n$", server.lines[-1])
 
 
 def test_a_second_signal_hurries() -> None:

@@ -35,7 +35,6 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
         ("auto", [HELLO, [9906, 100_000]], OURS, ["hello world", "HelloIClient"]),  # one proves all
         ("auto", [NATIVE], OURS, [NATIVE]),
         ("auto", [NATIVE], OPENAIS, [NATIVE]),
-        ("auto", [[101, 102], NATIVE], None, [[101, 102], NATIVE]),
         ("native", [[791, 8415, 13]], OURS, [[791, 8415, 13]]),
         ("native", [NATIVE, [7592, 2088]], None, [NATIVE, [7592, 2088]]),  # the embedder adds the frame
         ("cl100k", [HELLO, [101]], OURS, ["hello world", "\ufffd"]),  # half a character

@@ -1,4 +1,4 @@
-"""Where clients keep what they need."""
+"""What clients need: a key, and OpenAI's vocabulary."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+KEY = "a-key"
 
 
 def ranks() -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import re
 import signal
@@ -14,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -25,6 +28,18 @@ def request_bytes(body: bytes, *headers: str) -> bytes:
     """Return POST /v1/embeddings as it is sent."""
     lines = ["POST /v1/embeddings HTTP/1.1", "host: x", "content-type: application/json", *headers]
     return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode() + body
+
+
+async def ask(
+    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], text: str, *headers: str
+) -> tuple[bytes, Any]:
+    """Ask for the vector of a text on an open connection; return the answer's head, and its JSON."""
+    reader, writer = streams
+    writer.write(request_bytes(json.dumps({"input": text}).encode(), *headers))
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head)
+    assert length is not None, head
+    return head, json.loads(await reader.readexactly(int(length[1])))
 
 
 @dataclass
@@ -40,10 +55,15 @@ class Running:
         self.process.send_signal(number)
         return self.process.wait(60)
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Its host and port."""
+        host, port = self.url.removeprefix("http://").split(":")
+        return host, int(port)
+
     def connect(self) -> socket.socket:
         """Return a connection to it."""
-        host, port = self.url.removeprefix("http://").split(":")
-        return socket.create_connection((host, int(port)), timeout=50)
+        return socket.create_connection(self.address, timeout=50)
 
     def talk(self, *pieces: bytes) -> bytes:
         """Send pieces one after the other; return what comes until the server closes the connection."""
@@ -98,6 +118,10 @@ def running(*options: str, **environment: str) -> Iterator[Running]:
         assert server.url, "".join(server.lines)
         yield server
     finally:
-        process.kill()  # if it runs
-        process.wait(60)
+        process.terminate()  # if it runs
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(60)
         reader.join(60)
