@@ -42,7 +42,7 @@ def test_what_clients_send_is_read() -> None:
         (b'{"input": [1' + b"0" * 5000 + b"]}", "not valid JSON"),  # more digits than Python reads
         (b'{"x": ' + b"[" * 100_000, "recursion"),
         (b'{"input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not valid JSON"),
-        (b'{"input": {"a": 1}, x', "not valid JSON"),
+        (b'{"input": {"a": 1}, x', "not valid JSON in UTF-8: Expecting property name"),
         (b"[]", "the body is a list; send a JSON object"),
         (b'"text"', 'the body is "text"; send a JSON object'),
         (b"{}", f"input is missing; {INPUT}"),

