@@ -82,14 +82,11 @@ def _kind_of(value: Any) -> str:
 
 
 def _description(kind: Any, names: list[str]) -> str:
-    """Return the description of a field; `names` lead to a nested one."""
-    words = "another type"
+    """Return the description of a field, which every field has; `names` is the path to it."""
+    words = ""
     for name in names:
         hint = get_type_hints(kind, include_extras=True)[name]
-        words = next(
-            (meta.description or "" for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, Meta)),
-            words,
-        )
+        words = next(meta.description or "" for meta in hint.__metadata__ if isinstance(meta, Meta))
         kind = next((one for one in _parts(hint) if isinstance(one, type) and issubclass(one, Struct)), None)
     return words
 

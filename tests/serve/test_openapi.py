@@ -47,6 +47,9 @@ def test_every_answer_is_described(app: ASGIApp) -> None:
     document = ask(app, "GET", "/openapi.json").json
 
     assert "3.1.0" == document["openapi"]
+    for name, schema in document["components"]["schemas"].items():
+        if name.endswith("Request"):  # its descriptions are the words of errors
+            assert all(field.get("description") for field in schema["properties"].values()), name
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             asked = operation.get("requestBody", {"content": {"application/json": {"example": None}}})
