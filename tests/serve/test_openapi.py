@@ -66,7 +66,8 @@ def test_every_answer_is_described(app: ASGIApp) -> None:
         ("OllamaErrorResponse", "POST /api/embed", {"input": "a"}),
     ):
         schema = {"$ref": f"#/components/schemas/{name}"}
-        _validator(document, schema).validate(ask(app, *url.split(), body).json)
+        method, path = url.split()
+        _validator(document, schema).validate(ask(app, method, path, body).json)
     for page in ("/", "/docs"):
         answer = ask(app, "GET", page)
         assert b"http://" not in answer.body.replace(b"http://127", b"")
