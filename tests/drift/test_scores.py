@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy import stats
 
 from ov_minilm.artefact.drift_record import Cosine, Drift, Gate, Ndcg, Sts, gate, worst
@@ -55,20 +54,14 @@ def test_ranks_and_correlations_are_scipys(pairs: list[tuple[float, float]], see
     assert pytest.approx([stats.spearmanr(*drawn).statistic, spearman(a, b)], abs=1e-9) == found.tolist()
 
 
-def noisy(seed: int, noise: float, change: float) -> tuple[FloatArray, FloatArray, NDArray[np.float64]]:
-    """Two columns of similarities that differ by `change`, and 300 scores with ties."""
-    rng = np.random.default_rng(seed)
-    scores = rng.integers(0, 11, 300) / 2
-    before = scores + noise * rng.normal(size=300)
-    after = before + change * rng.normal(size=300)
-    return before.astype(np.float32), after.astype(np.float32), scores
-
-
-def test_the_interval_is_that_of_scipys_bootstrap() -> None:
-    """Another implementation, with draws of its own, bounds the change at the same places."""
-    columns = noisy(seed=1, noise=1.0, change=0.4)
+def test_the_interval_is_paired_and_that_of_scipys_bootstrap() -> None:
+    """Another implementation bounds the change at the same places; constant resamples are left out."""
+    rng = np.random.default_rng(1)
+    human = rng.integers(0, 11, 300) / 2  # with ties
+    before = human + rng.normal(size=300)
+    after = before + 0.4 * rng.normal(size=300)
     theirs = stats.bootstrap(
-        columns,
+        (before, after, human),
         lambda before, after, human: spearman(after, human) - spearman(before, human),
         paired=True,
         vectorized=False,
@@ -76,21 +69,14 @@ def test_the_interval_is_that_of_scipys_bootstrap() -> None:
         method="percentile",
         rng=np.random.default_rng(2),
     ).confidence_interval
-
-    assert pytest.approx((theirs.low, theirs.high), abs=0.003) == delta_interval(*columns)
-    assert 0.003 < (theirs.high - theirs.low) / 3  # so the tolerance cannot hide another interval
-
-
-def test_the_interval_is_paired_and_the_same_each_time() -> None:
-    """The draws are fixed and of the same rows; resamples of one value only are left out."""
-    before, after, scores = noisy(seed=3, noise=0.5, change=3.0)
     two, same = np.array([0.0, 1.0]), np.array([2.0, 2.0])
 
-    low, high = delta_interval(before, after, scores)
+    low, high = delta_interval(before.astype(np.float32), after.astype(np.float32), human)
 
-    assert (low, high) == delta_interval(before, after, scores)
-    assert low < spearman(after, scores) - spearman(before, scores) < high < 0
-    assert (0.0, 0.0) == delta_interval(before, 2 * before + 1, scores)  # another scale is no change
+    assert pytest.approx((theirs.low, theirs.high), abs=0.003) == (low, high)
+    assert 0.003 < (high - low) / 3  # so the tolerance cannot hide another interval
+    assert (low, high) == delta_interval(before.astype(np.float32), after.astype(np.float32), human)
+    assert (0.0, 0.0) == delta_interval(before, 2 * before + 1, human)  # another scale is no change
     assert (0.0, 0.0) == delta_interval(two, two, two)
     assert np.isnan(delta_interval(two, two, same)).all()
 
@@ -118,15 +104,11 @@ def test_ndcg_is_that_of_scikit_learn() -> None:
         assert pytest.approx(expected, abs=1e-9) == ndcg(queries, documents, search(judged, 60), k=k).tolist()
 
 
+# As trec_eval has it: of equal cosines the larger id comes first, by letters: d9 before d11 and d10.
 @pytest.mark.parametrize(
     ("judged", "angles", "expected"),
     [
-        # As trec_eval has it: of equal cosines the larger id comes first, by letters: d9 before d11 and d10.
-        (
-            {"q": {"d9": 1}, "p": {"d11": 1}, "o": {"d10": 1}},
-            [*[90] * 9, 5, 5, 5],
-            [1, 1 / np.log2(3), 1 / np.log2(4)],
-        ),
+        ({"q": {"d9": 1}, "p": {"d11": 1}, "o": {"d10": 1}}, [*[90] * 9, 5, 5, 5], [1, 0.63093, 0.5]),
         ({"d0": {"d1": 1}}, [0, 1], [1]),  # a document with the id of the query is passed over
         ({"q": {"d0": 0, "d1": -1}}, [0, 90], [0]),  # judgements of 0 and below are no answers
     ],
@@ -137,46 +119,33 @@ def test_ndcg_follows_trec_eval(
     """Ties go by id, a query is not its own answer, and one with nothing to find has none of it."""
     found = ndcg(circle(*[0] * len(judged)), circle(*angles), search(judged, len(angles)))
 
-    assert pytest.approx(expected, abs=1e-12) == found.tolist()
+    assert pytest.approx(expected, abs=1e-5) == found.tolist()
 
 
 @pytest.mark.parametrize(
     ("before", "after", "k", "overlap"),
     [
         ((0, 10, 50, 65), (0, 45, 50, 65), 1, 0.5),  # nearest: 1 0 3 2, then 1 2 1 2
-        (
-            (0, 10, 25, 100),
-            (0, 20, 5, 100),
-            2,
-            1.0,
-        ),  # nearest two: 12 02 10 21, then the same in other orders
+        ((0, 10, 25, 100), (0, 20, 5, 100), 2, 1.0),  # nearest two: 12 02 10 21, then in other orders
         ((0, 10, 25, 100), (0, 95, 25, 100), 2, 7 / 8),  # 21 32 01 12
         (range(11), range(0, -11, -1), 10, 1.0),  # a mirror image; eleven vectors are enough
     ],
 )
 def test_overlap_by_hand(before: Sequence[float], after: Sequence[float], k: int, overlap: float) -> None:
-    """The share of the nearest k others that stayed, whatever their order."""
+    """The share of the nearest k others that stayed, whatever their order; k vectors are too few."""
     assert overlap == neighbour_overlap(circle(*before), circle(*after), k=k)
+    with pytest.raises(ValueError, match=rf"^{k} vectors; overlap@{k} needs more than {k}$"):
+        neighbour_overlap(circle(*range(k)), circle(*range(k)), k=k)
 
 
 def test_overlap_of_many_vectors_is_that_of_a_full_sort() -> None:
-    """More rows than one block of the similarity matrix count as in whole rows; too few are refused."""
+    """More rows than one block of the similarity matrix count as in whole rows."""
     rng = np.random.default_rng(3)
-    vectors = [
-        rng.normal(size=(1100, 8)).astype(np.float32) for _ in range(2)
-    ]  # so little is kept that it shows
-    near = [
-        [
-            {*[i for i in row.tolist() if i != me][:10]}
-            for me, row in enumerate(np.argsort(-(one @ one.T), axis=1))
-        ]
-        for one in vectors
-    ]
+    vectors = [rng.normal(size=(1100, 8)).astype(np.float32) for _ in range(2)]  # little is kept: it shows
+    near = [np.argsort(-(one @ one.T - 200 * np.eye(1100)), axis=1)[:, :10] for one in vectors]
 
-    kept = sum(len(old & new) for old, new in zip(*near, strict=True))
+    kept = sum(len({*old} & {*new}) for old, new in zip(near[0].tolist(), near[1].tolist(), strict=True))
     assert pytest.approx(kept / 11000, abs=2e-4) == neighbour_overlap(vectors[0], vectors[1])
-    with pytest.raises(ValueError, match=r"^10 vectors; overlap@10 needs more than 10$"):
-        neighbour_overlap(circle(*range(10)), circle(*range(10)))
 
 
 def test_cosines_fall_into_bins_by_tokens() -> None:
@@ -190,35 +159,28 @@ def test_cosines_fall_into_bins_by_tokens() -> None:
 
 
 def drift(
-    cosine: dict[str, Cosine] | None = None,
+    cosine: dict[str, float] | None = None,
     overlap: dict[str, float] | None = None,
-    sts: dict[str, Sts] | None = None,
+    sts: dict[str, float] | None = None,
+    texts: int = 100,
 ) -> Drift:
-    """Make a measurement with only the figures that matter."""
-    return Drift("f32", "conv", cosine or {}, overlap or {}, sts or {})
-
-
-def mean_of(mean: float, texts: int = 100) -> Cosine:
-    """Cosines of a bin with this mean."""
-    return Cosine(texts, mean, mean, mean)
-
-
-def moved_to(spearman: float) -> Sts:
-    """STS scores that were 80 points in the reference."""
-    return Sts(100, 80.0, spearman, 80.0, 80.0, spearman - 80.1, spearman - 79.9)
+    """Make a measurement: mean cosines of bins with these texts, overlaps, and moves of Spearman."""
+    cosines = {name: Cosine(texts, mean, mean, mean) for name, mean in (cosine or {}).items()}
+    moves = {name: Sts(100, 80.0, 80 + d, 80.0, 80.0, d - 0.1, d + 0.1) for name, d in (sts or {}).items()}
+    return Drift("f32", "conv", cosines, overlap or {}, moves)
 
 
 @pytest.mark.parametrize(
     ("measured", "message"),
     [
-        (drift({"1-64": mean_of(0.99)}), "mean cosine of texts of 1-64 tokens 0.99000 < 0.9975"),
-        (drift({"1-64": mean_of(0.99, texts=30)}), "mean cosine of texts of 1-64 tokens 0.99000 < 0.9975"),
-        (drift({"1-64": mean_of(NAN)}), "mean cosine of texts of 1-64 tokens nan < 0.9975"),
+        (drift({"1-64": 0.99}), "mean cosine of texts of 1-64 tokens 0.99000 < 0.9975"),
+        (drift({"1-64": 0.99}, texts=30), "mean cosine of texts of 1-64 tokens 0.99000 < 0.9975"),
+        (drift({"1-64": NAN}), "mean cosine of texts of 1-64 tokens nan < 0.9975"),
         (drift(overlap={"news": 0.9}), "neighbour overlap@10 of news 0.9000 < 0.95"),
         (drift(overlap={"news": NAN}), "neighbour overlap@10 of news nan < 0.95"),
-        (drift(sts={"dev": moved_to(79.5)}), "Spearman on dev moved by -0.500 points, allowed is 0.1"),
-        (drift(sts={"dev": moved_to(80.5)}), "Spearman on dev moved by +0.500 points, allowed is 0.1"),
-        (drift(sts={"dev": moved_to(NAN)}), "Spearman on dev moved by +nan points, allowed is 0.1"),
+        (drift(sts={"dev": -0.5}), "Spearman on dev moved by -0.500 points, allowed is 0.1"),
+        (drift(sts={"dev": 0.5}), "Spearman on dev moved by +0.500 points, allowed is 0.1"),
+        (drift(sts={"dev": NAN}), "Spearman on dev moved by +nan points, allowed is 0.1"),
     ],
 )
 def test_a_broken_limit_is_named_with_both_numbers(measured: Drift, message: str) -> None:
@@ -228,24 +190,16 @@ def test_a_broken_limit_is_named_with_both_numbers(measured: Drift, message: str
 
 def test_the_gate_names_all_and_allows_its_limits() -> None:
     """One bad figure does not hide another; the limit itself passes, and 29 texts say too little."""
-    bad = drift({"1-64": mean_of(0.9), "129-256": mean_of(0.8)}, {"news": 0.5}, {"dev": moved_to(0.0)})
-    just = drift(
-        {"1-64": mean_of(0.9), "few": mean_of(0.5, texts=29)}, {"news": 0.8}, {"dev": moved_to(80.5)}
-    )
+    bad = drift({"1-64": 0.9, "129-256": 0.8}, {"news": 0.5}, {"dev": -80})
+    just, few = drift({"1-64": 0.9}, {"news": 0.8}, {"dev": 0.5}), drift({"1-64": 0.5}, texts=29)
+    other = drift({"1-64": 0.98}, {"news": 0.99}, {"dev": 0.4})
 
     assert len(Gate().broken(bad)) == 4
-    assert Gate().broken(bad) * 2 == gate([bad, drift(), bad], Gate())
-    assert Gate(cosine_mean=0.9, overlap=0.8, spearman=0.5).broken(just) == []
-
-
-def test_worst_figures_summarise() -> None:
-    """The lowest cosine and overlap, and the largest move either way; what nobody measured is left out."""
-    cosines = {"1-64": mean_of(0.99), "65-128": mean_of(0.5, texts=29)}
-    first = drift(cosines, {"news": 0.97}, {"dev": moved_to(80.1)})
-    second = drift({"1-64": mean_of(0.98)}, {"news": 0.99}, {"dev": moved_to(79.0)})
-
-    expected = {"mean cosine": 0.98, "overlap@10": 0.97, "Spearman points": -1.0}
-    assert (expected, {}) == (worst([first, second]), worst([drift()]))
+    assert Gate().broken(bad) * 2 == gate([bad, few, bad], Gate())
+    assert [] == gate([just, few], Gate(cosine_mean=0.9, overlap=0.8, spearman=0.5))
+    expected = {"mean cosine": 0.9, "overlap@10": 0.8, "Spearman points": 0.5}
+    assert (expected, {}) == (worst([just, few, other]), worst([few]))
+    assert worst([drift(sts={"a": 0.1, "b": -1})]) == {"Spearman points": -1}
 
 
 def test_once_asks_for_each_text_one_time() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,10 +23,10 @@ from ov_minilm.integrations.chroma import MiniLMEmbeddingFunction
 
 TEXTS = ["A cat sleeps on the sofa.", "Interest rates stay where they are."]
 QUERY = """
-import sys, warnings; warnings.simplefilter('ignore')
+import warnings; warnings.simplefilter('ignore')
 import chromadb, ov_minilm.integrations.chroma
 settings = chromadb.Settings(anonymized_telemetry=False)
-for folder in sys.argv[1:]:
+for folder in folders:
     collection = chromadb.PersistentClient(folder, settings=settings).get_collection('texts')
     print(collection.query(query_texts=['a pet indoors'], n_results=1)['ids'])
 """
@@ -34,8 +35,8 @@ for folder in sys.argv[1:]:
 def fill(folder: Path, model: str | None = None) -> chromadb.Collection:
     """Make a collection of TEXTS on disk."""
     client = chromadb.PersistentClient(str(folder), settings=Settings(anonymized_telemetry=False))
-    function = MiniLMEmbeddingFunction(model)
-    collection = client.create_collection("texts", embedding_function=function)  # type: ignore[arg-type]
+    function: Any = MiniLMEmbeddingFunction(model)
+    collection = client.create_collection("texts", embedding_function=function)
     collection.add(ids=["0", "1"], documents=TEXTS)
     return collection
 
@@ -51,9 +52,7 @@ def test_a_stored_collection_finds_its_function_again(tmp_path: Path, shipped: E
     files = manifest.files | {TOKENIZER: file_facts(folder / TOKENIZER)}
     replace(manifest, files=files, fingerprint=fingerprint(manifest.spec, files)).write(folder)
 
-    done = python(
-        f"import sys\nsys.argv = {['', str(tmp_path / 'kept'), str(tmp_path / 'replaced')]}\n{QUERY}"
-    )
+    done = python(f"folders = {[str(tmp_path / 'kept'), str(tmp_path / 'replaced')]}\n{QUERY}")
 
     stored = collection.get(include=["embeddings"])["embeddings"]  # Chroma brings lengths to 1 once more
     np.testing.assert_allclose(np.array(stored, np.float32), shipped.encode(TEXTS), rtol=1e-6, atol=0)

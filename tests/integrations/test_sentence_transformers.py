@@ -45,16 +45,13 @@ def test_arguments_mean_what_they_mean_there(options: dict[str, Any], real: Any)
 
 def test_similarities_and_sizes_are_the_librarys(real: Any) -> None:
     """Cosines of all pairs, as numpy, and how many components a vector has: all, or those that are kept."""
-    ours, vectors = SentenceTransformer(), real.encode(TEXTS)
+    ours, shorter, vectors = SentenceTransformer(), SentenceTransformer(truncate_dim=64), real.encode(TEXTS)
+    sizes = (ours.get_sentence_embedding_dimension(), ours.max_seq_length)
 
     np.testing.assert_allclose(
         real.similarity(vectors, vectors), ours.similarity(vectors, vectors), atol=1e-6
     )
-    assert (real.get_embedding_dimension(), real.max_seq_length) == (
-        ours.get_sentence_embedding_dimension(),
-        ours.max_seq_length,
-    )
-    shorter = SentenceTransformer(truncate_dim=64)
+    assert (real.get_embedding_dimension(), real.max_seq_length) == sizes
     assert (64, (64,)) == (shorter.get_sentence_embedding_dimension(), shorter.encode("a").shape)
 
 
@@ -80,8 +77,7 @@ def test_torch_is_not_needed() -> None:
     done = python(
         "import sys; sys.modules |= {'torch': None, 'sentence_transformers': None}\n"
         "from ov_minilm.integrations.sentence_transformers import SentenceTransformer\n"
-        "model = SentenceTransformer()\n"
-        "vectors = model.encode(['a', 'b'])\n"
+        "model = SentenceTransformer(); vectors = model.encode(['a', 'b'])\n"
         "print(model.encode('a', precision='int8').dtype, model.similarity(vectors, vectors).shape)"
     )
 

@@ -36,34 +36,28 @@ def model() -> SentenceTransformer:
 
     from ov_minilm.integrations.sentence_transformers_module import MiniLMModule
 
-    return SentenceTransformer(modules=[MiniLMModule()])
+    return SentenceTransformer(modules=[MiniLMModule(threads=1, truncate="mean")])
 
 
-def test_the_rest_is_the_librarys_own(model: SentenceTransformer, shipped: Embedder) -> None:
-    """Prompts, sizes, cut dimensions, precisions and similarities are the library's, of those vectors."""
+def test_the_rest_is_the_librarys_own(model: SentenceTransformer, shipped: Embedder, tmp_path: Path) -> None:
+    """Prompts, sizes, cut dimensions, precisions, similarities, and files for those who trust our code."""
     from sentence_transformers.util import quantize_embeddings
 
     vectors = shipped.encode(TEXTS)
+    model.save_pretrained(str(tmp_path))
+    module = type(model)(str(tmp_path), trust_remote_code=True)[0]
 
-    assert (384, 256) == (model.get_embedding_dimension(), model.max_seq_length)
-    assert np.array_equal(shipped.encode("query: a cat"), model.encode("a cat", prompt="query: "))
-    assert np.array_equal(vectors[:, :64], model.encode(TEXTS, truncate_dim=64))
-    assert np.array_equal(quantize_embeddings(vectors, "ubinary"), model.encode(TEXTS, precision="ubinary"))
+    assert (384, 256, 1, "mean") == (
+        *(model.get_embedding_dimension(), model.max_seq_length),
+        *(module.threads, module.truncate),
+    )
+    np.testing.assert_array_equal(shipped.encode("query: a cat"), model.encode("a cat", prompt="query: "))
+    np.testing.assert_array_equal(vectors[:, :64], model.encode(TEXTS, truncate_dim=64))
+    binary = quantize_embeddings(vectors, "ubinary")
+    np.testing.assert_array_equal(binary, model.encode(TEXTS, precision="ubinary"))
     np.testing.assert_allclose(vectors @ vectors.T, model.similarity(vectors, vectors), atol=1e-6)
     with pytest.raises(ValueError, match="no token_embeddings: this model gives vectors of texts"):
         model.encode(TEXTS, output_value="token_embeddings")
-
-
-def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
-    """A saved model comes back with its values, for those who trust this package's code."""
-    from sentence_transformers import SentenceTransformer
-
-    from ov_minilm.integrations.sentence_transformers_module import MiniLMModule
-
-    SentenceTransformer(modules=[MiniLMModule(threads=1, truncate="mean")]).save_pretrained(str(tmp_path))
-
-    module = SentenceTransformer(str(tmp_path), trust_remote_code=True)[0]
-    assert (1, "mean") == (module.threads, module.truncate)
 
 
 def test_keybert_takes_it(model: SentenceTransformer) -> None:
@@ -111,7 +105,7 @@ def test_mteb_evaluates_it(model: SentenceTransformer) -> None:
 
         def load_data(self, num_proc: object = None, **_options: object) -> None:  # noqa: ARG002
             rows = {
-                "sentence1": ["a cat sleeps", "a cat sleeps", "a cat sleeps", "a cat sleeps"],
+                "sentence1": ["a cat sleeps"] * 4,
                 "sentence2": ["a cat is sleeping", "a dog sleeps", "a bird flies", "banks lend money"],
                 "score": [5.0, 3.0, 1.0, 0.0],
             }

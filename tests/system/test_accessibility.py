@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import pytest
 from support.serving import running
@@ -18,12 +17,8 @@ AXE = "axe-core@4.14.1"
 REPORT = Table("Lists", ["", "texts/s"], [["ov_minilm", "1,000"], ["FP32", "300 (3.3×)"]], ["a machine"])
 
 
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The script of axe-core, as npm installs it."""
-    if not shutil.which("npm"):
-        pytest.skip("npm is not installed")
-    folder = tmp_path_factory.mktemp("axe")
+def axe_core(folder: Path) -> str:
+    """Return the script of axe-core, as npm installs it."""
     command = ["npm", "install", "--no-audit", "--no-fund", "--silent", AXE]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -31,35 +26,27 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (folder / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The server's pages and the report of bench."""
-    report = tmp_path_factory.mktemp("report") / "report.html"
-    report.write_text(render.page("ov_minilm on this machine", ["Fast."], [REPORT]), encoding="utf-8")
-    with running("--access-log", "off") as server:
-        yield {"playground": f"{server.url}/", "docs": f"{server.url}/docs", "report": report.as_uri()}
-
-
-@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1100, "light")])
-def test_no_serious_finding(axe: str, urls: dict[str, str], scheme: str, width: int) -> None:
+@pytest.mark.skipif(CHROMIUM is None or not shutil.which("npm"), reason="needs chromium and npm")
+def test_no_serious_finding(tmp_path: Path) -> None:
     """By day and by night, on a phone and on a screen, axe-core has no serious or critical finding."""
     playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    found: dict[str, list[Any]] = {}
-    with playwright.sync_playwright() as started:
+    report, script = tmp_path / "report.html", axe_core(tmp_path)
+    report.write_text(render.page("ov_minilm on this machine", ["Fast."], [REPORT]), encoding="utf-8")
+    found = {}
+    with running("--access-log", "off") as server, playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        for name, url in urls.items():
-            size = {"width": width, "height": 900}
-            page = browser.new_page(viewport=size, color_scheme=scheme, bypass_csp=True)
-            page.goto(url)
-            page.wait_for_load_state("networkidle")
-            page.evaluate(axe)
-            found[name] = [
-                (one["id"], one["nodes"][0]["html"])
-                for one in page.evaluate("axe.run()")["violations"]
-                if one["impact"] in ("serious", "critical")
-            ]
+        for url in (f"{server.url}/", f"{server.url}/docs", report.as_uri()):
+            for scheme, width in (("dark", 390), ("light", 1100)):
+                size = {"width": width, "height": 900}
+                page = browser.new_page(viewport=size, color_scheme=scheme, bypass_csp=True)
+                page.goto(url)
+                page.wait_for_load_state("networkidle")
+                page.evaluate(script)
+                found[url, scheme] = [
+                    (one["id"], one["nodes"][0]["html"])
+                    for one in page.evaluate("axe.run()")["violations"]
+                    if one["impact"] in ("serious", "critical")
+                ]
         browser.close()
 
-    assert {name: [] for name in urls} == found
+    assert (6, []) == (len(found), [one for findings in found.values() for one in findings]), found
