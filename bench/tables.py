@@ -14,7 +14,7 @@ from jobs import BUDGETS_MB, CACHE_MB, CACHED, NO_REPEATS, ONE_THREAD, RAY, ZIPF
 from limit import OTHER, PARTS
 from servers import TWO_WORKERS, WORKERS
 
-from ov_minilm.artefact.drift_record import worst
+from ov_minilm.artefact.drift_record import summarize
 from ov_minilm.artefact.manifest import SHIPPED, Manifest
 from ov_minilm.measure.render import Figures, Table, markdown, number
 from ov_minilm.measure.row import FP32, OURS, RATIO, read, shipped_fingerprint
@@ -69,7 +69,7 @@ def reasons() -> str:
     )
     torch, p50, mb, crowd = (number(row.value) if (row := figures.find(*what)) else "–" for what in whats)
     manifest = Manifest.read(SHIPPED)
-    drift = worst(manifest.drift)
+    drift = summarize(manifest.drift)
     model_mb = sum(file.bytes for file in manifest.files.values()) / 1e6
     lines = [
         f"**Fast**: {torch} times sentence-transformers on PyTorch; {p50} ms for a question, on two threads. "

@@ -832,9 +832,9 @@ def _peak_mb() -> float:
 
 def _verdict_lines(found: Sequence[Drift], gate: Gate) -> Iterator[str]:
     """Yield the lines that say that the limits are kept, and what the drift means for a search."""
-    from ov_minilm.artefact.drift_record import worst
+    from ov_minilm.artefact.drift_record import summarize
 
-    figures = worst(found)
+    figures = summarize(found)
     limits = {"mean cosine": f"≥ {gate.cosine_mean}", "overlap@10": f"≥ {gate.overlap}"}
     limits["Spearman points"] = f"within ±{gate.spearman}"
     worst_of = ", ".join(f"{name} {value:.4f} ({limits[name]})" for name, value in figures.items())

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 NEIGHBOURS = 10  # k of overlap@k and nDCG@k
-MIN_TEXTS_TO_GATE = 30  # limits do not apply to means over fewer texts; overlap needs larger collections
+MIN_TEXTS_TO_GATE = (
+    30  # limits apply to means over at least this many texts; overlap needs more than this many
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Ndcg:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One measurement of one way to run an artefact."""
+    """The drift of an artefact with one precision and one lowering."""
 
     precision: str
     lowering: str
@@ -66,7 +68,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The limits of drift that a build must keep."""
+    """The limits of drift that a build must keep. `few`: means over fewer texts are not limited."""
 
     cosine_mean: float = 0.9975
     overlap: float = 0.95
@@ -74,7 +76,7 @@ class Gate:
     few: int = field(default=MIN_TEXTS_TO_GATE, repr=False)
 
     def broken(self, drift: Drift) -> list[str]:
-        """List every limit that the measurement breaks, each with both numbers; empty: it passes."""
+        """Return a message with both numbers for every broken limit; an empty list means none."""
         where = f"{drift.lowering}/{drift.precision}"
         found = [
             f"{where}: mean cosine of texts of {name} tokens {cosine.mean:.5f} < {self.cosine_mean}"
@@ -95,12 +97,15 @@ class Gate:
 
 
 def gate(drifts: Sequence[Drift], limits: Gate) -> list[str]:
-    """Return a message for every broken limit of several measurements; empty: all are kept."""
+    """Return a message for every broken limit of several measurements; an empty list means none."""
     return [line for drift in drifts for line in limits.broken(drift)]
 
 
-def worst(drifts: Sequence[Drift]) -> Mapping[str, float]:
-    """Return the worst figure of each kind: "mean cosine", "overlap@10", "Spearman points"."""
+def summarize(drifts: Sequence[Drift]) -> Mapping[str, float]:
+    """Return the lowest "mean cosine", the lowest "overlap@10" and the largest change in "Spearman points".
+
+    A kind that no measurement has is left out.
+    """
     figures = {}
     cosines = [
         cosine.mean

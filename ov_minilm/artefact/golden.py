@@ -1,4 +1,4 @@
-"""A text whose vector is known: every compiled grid is checked on it before it is used.
+"""The golden text and its known vector: every compiled grid is checked with it before its first use.
 
 Broken drivers and stale caches can produce plausible-looking but wrong vectors.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from ov_minilm.spec import FloatArray
 
 TEXT = "A lighthouse keeper counts the ships that pass in the night."
-MIN_COSINE = 0.99  # INT8 gives 0.998 of the original's vector here; garbage gives about 0
+MIN_COSINE = 0.99  # a correct INT8 grid has 0.998; an unrelated vector has about 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Golden:
         """Return the vector [D] float32.
 
         Raises:
-            ValueError: it is not base64 of float16, or not of length one.
+            ValueError: the stored text is not base64 of float16, or the vector's length is not 1.
         """
         try:
             vector = np.frombuffer(base64.b64decode(self.vector, validate=True), "<f2").astype(np.float32)
@@ -46,9 +46,9 @@ class Golden:
         return vector
 
     def min_cosine(self, vectors: FloatArray) -> float:  # [N, D]
-        """Return the lowest cosine of any vector to the golden one; NaN if any is.
+        """Return the lowest cosine of the vectors with the golden one; NaN if any of them has a NaN.
 
-        It is 1 - distance² / 2, which for a vector that is not of length one is less than the cosine.
+        Computed as 1 - distance² / 2, so that a vector of another length than 1 gets a lower value.
         """
         distances = np.square(vectors.astype(np.float64) - self.array()).sum(-1)
         return 1 - float(distances.max()) / 2

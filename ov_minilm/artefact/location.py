@@ -1,4 +1,4 @@
-"""Where a model is: a folder, or the model in the package by its name."""
+"""Locate a model: a folder, or the model in the package by its name."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from ov_minilm.artefact.manifest import NAME, SHIPPED
 from ov_minilm.errors import ManifestInvalid
 from ov_minilm.spec import MINILM
 
-NAMES = (MINILM.name, MINILM.name.partition("/")[2])  # of the model in the package, in any case
+NAMES = (
+    MINILM.name,
+    MINILM.name.partition("/")[2],
+)  # of the model in the package; upper and lower case are equal
 
 
 def find_model(model: str | os.PathLike[str] | None) -> Path:
-    """Return the folder of an artefact. None, or a name of the model in the package, is that model.
+    """Return the folder of an artefact; None and the names in NAMES mean the model in the package.
 
-    A str that is such a name is never a folder: write "./all-MiniLM-L6-v2", or pass a Path, for a folder.
+    For a folder that has such a name, write "./all-MiniLM-L6-v2" or pass a Path.
 
     Raises:
-        ManifestInvalid: there is no artefact; the message says how to make one.
+        ManifestInvalid: the folder is not an artefact; the message says how to make one.
     """
     if model is None or (isinstance(model, str) and model.lower() in map(str.lower, NAMES)):
         return SHIPPED

@@ -1,8 +1,8 @@
-"""manifest.json: an artefact's model, origin, recipe, drift and file hashes, as frozen values.
+"""manifest.json: the model, origin, recipe, drift and file hashes of an artefact, as frozen dataclasses.
 
-Unknown and missing keys are errors, and every file must have its hash. Only fields of the spec with a
-default may be missing: they were added after the first artefacts were written. The manifest is written
-last, so a folder without one is incomplete.
+Unknown and missing keys are errors, and every file must match its hash. Only fields of the spec with a
+default may be missing, because they were added after the first artefacts were written. The manifest is
+written last, so a folder without one is incomplete.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Recipe:
 
     smooth_quant_alpha: float
     activation_range: str  # statistic over the calibration texts
-    float_channels: int  # largest GELU channels of each feed-forward layer that stay in float
-    pair_limit: int  # |w[2k]| + |w[2k + 1]| of one sign never exceeds this
+    float_channels: int  # GELU channels of all feed-forward layers that stay in float
+    pair_limit: int  # upper bound of |w[2k]| + |w[2k + 1]| for two weights of one sign
     calibration: str
     calibration_sha256: str
     calibration_texts: int
@@ -60,7 +60,7 @@ class FileFacts:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Everything about one artefact."""
+    """The content of manifest.json."""
 
     format: int
     weights: Literal["int8", "f32"]
@@ -166,9 +166,10 @@ def check_file(path: Path, facts: FileFacts) -> None:
 
 
 def fingerprint(spec: ModelSpec, files: Mapping[str, FileFacts]) -> str:
-    """Return the hash of everything that decides the vectors: spec, graph, weights, tokenizer. 16 hex digits.
+    """Return 16 hex digits of the hash of all that determines the vectors: spec, graph, weights, tokenizer.
 
-    Fields with their default are left out, so that artefacts older than a field keep their fingerprint.
+    Fields of the spec with their default value are not hashed, so that an artefact that is older than such
+    a field keeps its fingerprint.
     """
     defaults = _defaults(ModelSpec)
     known = {key: value for key, value in dataclasses.asdict(spec).items() if value != defaults.get(key)}
@@ -177,7 +178,7 @@ def fingerprint(spec: ModelSpec, files: Mapping[str, FileFacts]) -> str:
 
 
 def _defaults(kind: type[Any]) -> dict[str, Any]:
-    """Return the fields of a dataclass that have a default, with it."""
+    """Return the default values of a dataclass, by field."""
     made = {f.name: f.default_factory() for f in dataclasses.fields(kind) if callable(f.default_factory)}
     given = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
     return made | given

@@ -1,6 +1,6 @@
 """The steps from checkpoint to artefact, in order.
 
-Nothing appears at the destination before all of them passed.
+The destination is written only after all of them have passed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ov_minilm._version import __version__
-from ov_minilm.artefact.drift_record import Drift, Gate, gate, worst
+from ov_minilm.artefact.drift_record import Drift, Gate, gate, summarize
 from ov_minilm.artefact.golden import TEXT, Golden
 from ov_minilm.artefact.manifest import (
     FORMAT,
@@ -39,7 +39,7 @@ from ov_minilm.artefact.manifest import (
 from ov_minilm.convert import calibrate, check, graph, outliers, quiet, scales
 from ov_minilm.convert.source import Checkpoint
 from ov_minilm.drift.evaluation import Evaluation, read_texts
-from ov_minilm.drift.scores import measure, once
+from ov_minilm.drift.scores import measure, memoize
 from ov_minilm.errors import DriftTooLarge, TruncationWarning
 from ov_minilm.runtime.backend import ov
 from ov_minilm.runtime.embedder import Embedder
@@ -54,18 +54,18 @@ Say = Callable[[str], None]
 
 
 def require_installed(*modules: str) -> None:
-    """Raise the ImportError that a later step would end with, before anything is fetched or computed."""
+    """Raise ImportError for a module that is missing, before anything is downloaded or computed."""
     for name in modules:
         if importlib.util.find_spec(name) is None:
             raise ImportError(f"{name} is not installed", name=name)
 
 
 def build_fp32(checkpoint: Checkpoint, out: Path, *, say: Say) -> Manifest:
-    """Write OUT/fp32 alone, to compare the model in the package with: without torch and the `convert` extra.
+    """Write OUT/fp32 only, the reference for the model in the package; needs no torch and no `convert` extra.
 
     Raises:
-        ValueError: the weights are not those of the model in the package, whose golden vector is used.
-        RuntimeError: the golden text has another vector.
+        ValueError: the weights are not those of the model in the package; its golden vector is the check.
+        RuntimeError: the FP32 graph gives the golden text another vector.
         OSError: the destination cannot be written.
     """
     known = Manifest.read(SHIPPED)
@@ -100,19 +100,23 @@ def build(
     """Write OUT/fp32 and OUT/int8 and return the INT8 manifest.
 
     Raises:
-        DriftTooLarge: the INT8 artefact breaks the gate; whatever was at the destination stays.
-        OSError: the destination cannot be written; said before the work starts.
+        DriftTooLarge: the INT8 artefact breaks the gate; files at the destination are unchanged.
+        OSError: the destination cannot be written; raised before the work starts.
         ValueError: too few calibration texts.
     """
     step = _Steps(say)
     texts = read_texts(calibration)
-    if len(texts) < calibrate.FEWEST:
-        raise ValueError(f"{calibration}: {len(texts)} texts; calibration needs at least {calibrate.FEWEST}")
+    if len(texts) < calibrate.MIN_TEXTS:
+        raise ValueError(
+            f"{calibration}: {len(texts)} texts; calibration needs at least {calibrate.MIN_TEXTS}"
+        )
     quiet.no_telemetry()
     if not checkpoint.normalized:
         say("  the source's vectors have any length; the artefacts' have length 1, in the same directions")
     with _staging(out) as staging, warnings.catch_warnings():
-        warnings.simplefilter("ignore", TruncationWarning)  # both sides of every comparison are cut alike
+        warnings.simplefilter(
+            "ignore", TruncationWarning
+        )  # both sides of every comparison truncate at the same token
         fp32, int8 = staging / "fp32", staging / "int8"
         int8.mkdir()
         (int8 / TOKENIZER).write_bytes(checkpoint.tokenizer.encode())
@@ -150,7 +154,7 @@ def build(
             evaluation = Evaluation(collections={calibration.stem: texts})
         with Embedder.open(fp32, precision="f32") as reference:
             drifts = tuple(_drifts(reference, int8, evaluation, checkpoint.spec.max_tokens, step))
-        # BF16 over the gate refuses no build: "auto" then leaves it alone.
+        # A build with BF16 over the gate is accepted: precision "auto" then does not choose BF16.
         broken = gate([drift for drift in drifts if drift.precision == "f32"], limits)
         if broken:
             raise DriftTooLarge(broken)
@@ -173,17 +177,17 @@ def _write_fp32(checkpoint: Checkpoint, folder: Path, golden: Golden) -> Manifes
 
 
 def _golden_text(tokens: Tokens) -> str:
-    """Return as many words of the golden text as the narrowest grid holds in this vocabulary."""
-    words, least = TEXT.split(), min(grid.width for grid in GRIDS)
+    """Return as many words of the golden text as fit the narrowest grid with this tokenizer."""
+    words, narrowest = TEXT.split(), min(grid.width for grid in GRIDS)
     texts = (" ".join(words[:count]) for count in range(len(words), -1, -1))
-    return next(text for text in texts if len(tokens.windows([text])[0][0]) <= least)
+    return next(text for text in texts if len(tokens.windows([text])[0][0]) <= narrowest)
 
 
 def _drifts(
     reference: Embedder, int8: Path, evaluation: Evaluation, max_tokens: int, step: _Steps
 ) -> Iterator[Drift]:
-    """Measure every way to run the artefact that this CPU has."""
-    expected = once(partial(reference.encode, progress=False))
+    """Yield the drift of each precision and lowering that this CPU supports."""
+    expected = memoize(partial(reference.encode, progress=False))
     precisions = ["f32", "bf16"] if Kernels.probe(ov.Core()).native_bf16 else ["f32"]
     for precision in precisions:
         for lowering in ("native", "conv"):
@@ -200,7 +204,7 @@ def _drifts(
                     lowering=lowering,
                     max_tokens=max_tokens,
                 )
-                note(", ".join(f"{name} {value:.4f}" for name, value in worst([drift]).items()))
+                note(", ".join(f"{name} {value:.4f}" for name, value in summarize([drift]).items()))
             yield drift
 
 
@@ -250,10 +254,10 @@ def _cosine(value: float) -> str:
 
 @contextlib.contextmanager
 def _staging(out: Path) -> Iterator[Path]:
-    """Yield a hidden folder inside `out`, on its file system; it is removed afterwards, after an error too.
+    """Yield a hidden folder inside `out`, on its file system; it is removed at the end, also after an error.
 
-    A killed process cannot clean up; the next build at the same place does it. A folder `out` that was
-    made for a build that failed goes too.
+    The next build in `out` removes the folder of a process that was killed. If the build fails, a folder
+    `out` that did not exist before is removed too.
     """
     for name in ("fp32", "int8"):
         if (out / name).exists() and not (out / name / NAME).is_file():
@@ -312,7 +316,7 @@ def publish(new: Path, target: Path) -> None:
 
 
 def _exchange(a: Path, b: Path) -> bool:
-    """Swap two paths atomically with renameat2(2); False where the file system or libc does not have it."""
+    """Swap two paths atomically with renameat2(2); False if the file system or libc lacks it."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
         return False

@@ -1,8 +1,8 @@
 """NNCF post-training quantization of the packed graph, with the recipe that measured best.
 
 Activations get one static range each (u8), weights one scale for each output channel (i8); SmoothQuant
-(Xiao et al., 2022) moves range from activations to weights before. Attention, pooling and L2 stay in
-float: short calibration texts would give them ranges that long texts clip.
+(Xiao et al., 2022) first moves range from activations to weights. Attention, pooling and L2 normalization
+stay in float: ranges measured on short calibration texts would clip long texts.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ov_minilm.runtime.tokens import Tokens
 from ov_minilm.spec import IntArray
 
 CALIBRATION = Path(__file__).with_name("calibration.txt")
-FEWEST = 100  # texts; with fewer, the extremes of the activations are not seen
+MIN_TEXTS = 100  # for calibration; fewer do not show the extremes of the activations
 
 SMOOTH_QUANT_ALPHA = 0.8
 FLOAT_TYPES = ("ScaledDotProductAttention", "NormalizeL2")
 
 
 def samples(texts: Sequence[str], tokens: Tokens) -> list[dict[str, IntArray]]:
-    """One unpadded row [1, T] for each text: what the graph sees of it in any grid, without the padding."""
+    """Return the graph's inputs for each text: one row [1, T] of its T tokens, without padding."""
     return [
         {
             "input_ids": ids[None],

@@ -1,4 +1,4 @@
-"""The packed FP32 graph against what it was made from: the untouched export, and sentence-transformers."""
+"""Check of the packed FP32 graph against its source: sentence-transformers, or the ONNX graph."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def graph_vectors(
 
 
 def original_vectors(checkpoint: Checkpoint, texts: Sequence[str], tokens: Tokens) -> FloatArray:  # -> [N, D]
-    """Encode with the source: sentence-transformers, FP32 on torch, or the graph that it is in ONNX."""
+    """Encode with the source in FP32: sentence-transformers on torch, or its ONNX graph on OpenVINO."""
     if checkpoint.onnx is not None:
         graph = ov.Core().read_model(checkpoint.onnx)
         return graph_vectors(graph, samples(texts, tokens), checkpoint.spec.pooling)
@@ -51,10 +51,10 @@ def original_vectors(checkpoint: Checkpoint, texts: Sequence[str], tokens: Token
 
 
 def require_equal(name: str, expected: FloatArray, found: FloatArray) -> float:
-    """Return the lowest cosine between rows; one under the limit stops the build.
+    """Return the lowest cosine between rows of two sets of unit vectors [N, D].
 
     Raises:
-        RuntimeError: naming the reference and the text whose vector differs.
+        RuntimeError: a cosine is under MIN_COSINE; the message names the reference and the text.
     """
     cosines = (expected.astype(np.float64) * found).sum(1)
     lowest = int(cosines.argmin())

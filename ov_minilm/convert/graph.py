@@ -3,8 +3,8 @@
 input_ids, position_ids, segment_ids (int32, [R, W]) -> unit vectors [R, S, D].
 
 Texts that share a row are kept apart by the mask (segment == segment) and start at position 0 each.
-A sum over a text's tokens followed by L2 normalisation is mean pooling followed by L2 normalisation; a sum
-over its first token alone is what the "cls" pooling of others takes.
+Pooling is a sum over the tokens of a text. After L2 normalization it equals mean pooling, because the
+number of tokens cancels; for "cls" pooling the sum has only the first token.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ov_minilm.runtime.backend import ops, ov
 from ov_minilm.spec import SLOTS, FloatArray, ModelSpec
 
 MASK_BIAS = -1e4  # finite: INT8 calibration must not see -inf; exp() underflows to 0 in float32 all the same
-EPSILON = 1e-12  # torch.nn.functional.normalize's, under "max"
+EPSILON = 1e-12  # that of torch.nn.functional.normalize, which takes max(norm, epsilon)
 
 _AUTOMATIC_NAME = re.compile(r"^[A-Za-z0-9]+_\d+(?:_\d+)*(?=$|/)")  # Gelu_104901, Gelu_104901_0_0/nncf_…
 
 
 def pack(weights: Mapping[str, FloatArray], spec: ModelSpec, epsilon: float) -> ov.Model:
-    """Return the graph.
+    """Return the graph, with shapes that are dynamic in R and W.
 
     Args:
         weights: the tensors of a checkpoint, by transformers' names, in FP32.
@@ -54,10 +54,10 @@ def pack(weights: Mapping[str, FloatArray], spec: ModelSpec, epsilon: float) -> 
 
 
 def save(model: ov.Model, path: Path) -> None:
-    """Write the IR so that equal graphs give equal bytes: names that count up in a process are renumbered.
+    """Write the IR so that equal graphs give equal bytes: names with process-wide counters are renumbered.
 
     Raises:
-        OSError: the files could not be written whole.
+        OSError: the files could not be written completely.
     """
     counts: Counter[str] = Counter()
     renamed: dict[str, str] = {}
@@ -70,7 +70,7 @@ def save(model: ov.Model, path: Path) -> None:
                 renamed[automatic[0]] = f"{kind}_{counts[kind]}"
                 counts[kind] += 1
             node.set_friendly_name(renamed[automatic[0]] + name[automatic.end() :])
-    # A new Model leaves behind rt_info: option dumps and local settings that the manifest says better.
+    # A new Model has no rt_info: options and local settings, of which the manifest records those that matter.
     clean = ov.Model(model.outputs, model.get_parameters(), model.get_friendly_name())
     try:
         ov.save_model(clean, path, compress_to_fp16=False)

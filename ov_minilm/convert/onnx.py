@@ -1,8 +1,8 @@
-"""The weights of a BERT exported to ONNX, back under the names of the checkpoint that it came from.
+"""Read the weights of a BERT exported to ONNX, under the names of the original checkpoint.
 
 Exporters keep the names of embeddings, biases and LayerNorms, but store the weights of linear layers
-transposed and without a name; each is found beside its bias: MatMul(x, W) + b. Whether that was right is
-seen afterwards, when the packed graph is checked against the graph in ONNX.
+transposed and without a name; each is found beside its bias: MatMul(x, W) + b. The packed graph is later
+checked against the ONNX graph, so a wrong match cannot pass.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ov_minilm.spec import FloatArray
 
 
 def tensors(path: Path, layers: int) -> dict[str, FloatArray]:
-    """Read every tensor of the encoder from the graph, under transformers' names and in its layout."""
+    """Read every tensor of the encoder from the graph, with the names and layout of transformers."""
     try:
         model = ov.Core().read_model(path)
     except RuntimeError as error:

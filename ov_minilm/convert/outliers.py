@@ -1,12 +1,12 @@
-"""Outlier channels of the feed-forward layers stay in float, so that they do not widen the INT8 range.
+"""Outlier channels of the feed-forward layers stay in float, so that they do not widen the range of INT8.
 
 In four of six layers one or two of the 1,536 GELU outputs reach 14 to 25 where the next largest reaches 6,
-and one static range must hold them all. Such a channel c leaves the INT8 product exactly:
+and one static range must hold them all. Such a channel c can be computed outside the INT8 product, exactly:
 
     down(gelu(up(x))) = down'(gelu(up'(x))) + gelu(x up_c' + b_c) down_c'
 
-with column c of the weights zeroed on the left. Only the last product on the right stays in float, one
-multiplication by a vector in a layer; up_c quantizes like any linear layer. (A float path for outlier
+where up' and down' have zeros for channel c. Only the last product stays in float, one multiplication by
+a vector in each layer; up_c quantizes like any linear layer. (A float path for outlier
 channels: Dettmers et al., "LLM.int8()", 2022, who choose them at run time; here the build fixes them.)
 """
 
@@ -22,9 +22,9 @@ from ov_minilm.runtime.backend import ops, ov
 from ov_minilm.runtime.lowering import linear_layers
 from ov_minilm.spec import FloatArray, IntArray
 
-RATIO = 2.0  # an outlier peaks at more than this many times...
-QUANTILE = 99.5  # ...the peak that this share of the layer's channels stays under
-MARK = "outliers_down"  # in the name of what stays in float, for calibrate.py to leave alone
+OUTLIER_RATIO = 2.0  # an outlier's peak is more than this many times the percentile below
+PERCENTILE = 99.5  # of the peaks of a layer's channels
+MARK = "outliers_down"  # in the names of nodes that stay in float; calibrate.py does not quantize them
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def peaks(model: ov.Model, samples: Iterable[Mapping[str, IntArray]]) -> list[Fl
 
 def select(peak: FloatArray) -> NDArray[np.int64]:
     """Return the channels [k] of one layer whose peak [I] stands far above the others; often none."""
-    channels: NDArray[np.int64] = np.flatnonzero(peak > RATIO * np.percentile(peak, QUANTILE))
+    channels: NDArray[np.int64] = np.flatnonzero(peak > OUTLIER_RATIO * np.percentile(peak, PERCENTILE))
     return channels
 
 

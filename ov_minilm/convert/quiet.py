@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 
 def no_telemetry() -> None:
-    """Switch off the telemetry of nncf and the hub; call before their import. openvino's: see backend.py."""
+    """Switch off the telemetry of nncf and the hub; call it before their import (openvino: backend.py)."""
     os.environ["NNCF_CI"] = "1"  # nncf then builds a stub
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
@@ -22,10 +22,10 @@ def silence() -> Iterator[None]:
     os.environ["TQDM_DISABLE"] = "1"
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             yield
     except Exception:
-        sys.stderr.write(said.getvalue())
+        sys.stderr.write(output.getvalue())
         raise

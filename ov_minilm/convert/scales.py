@@ -1,11 +1,11 @@
-"""Scales of INT8 weights: no kernel saturates on those of linear layers, BF16 holds those of tables.
+"""Scales of INT8 weights: safe from saturation in linear layers, exact in BF16 for embedding tables.
 
 AVX2 kernels add two neighbouring u8 x i8 products in int16 (vpmaddubsw) and saturate there. If no two
 neighbouring weights (2k, 2k+1) of one sign sum to more than 128, the sum stays under 255 * 128 < 2**15.
 NNCF's own remedy, 7-bit weights in all layers, doubles the error; most channels do not need it.
 
 Where float layers run in BF16, a row of an embedding table is multiplied by its scale in BF16. A scale that
-needs more than BF16's eight bits would be rounded there, and every word with it.
+needs more than BF16's eight bits would be rounded, which would change every value of the row.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def pair_safe(
 
 
 def apply(quantized: ov.Model, source: ov.Model) -> int:
-    """Give every INT8 linear layer pair-safe weights, in place; return how many there were.
+    """Give every INT8 linear layer pair-safe weights, in place; return the number of layers.
 
-    The weights come from the FP32 source, divided by the factors that SmoothQuant chose, which stand as a
-    Multiply under the activation's quantizer.
+    The weights are those of the FP32 source, divided by SmoothQuant's factors: the constant of the Multiply
+    before the activation's quantizer.
     """
     weights = {
         node.get_friendly_name(): weight.data.astype(np.float64) for node, weight in linear_layers(source)
@@ -76,7 +76,7 @@ def apply(quantized: ov.Model, source: ov.Model) -> int:
 def exact_in_bf16(
     W: NDArray[np.float32],
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Quantize a table [V, D] to int8 [V, D] and scales [V, 1] that are BF16 numbers: the next one up."""
+    """Quantize a table [V, D] to int8 [V, D] and scales [V, 1], rounded up to BF16."""
     scale = np.abs(W).max(1, keepdims=True) / np.float32(LEVELS)
     scale[scale == 0] = 1
     bits = np.ascontiguousarray(scale, np.float32).view(np.uint32)
@@ -85,7 +85,7 @@ def exact_in_bf16(
 
 
 def apply_to_tables(quantized: ov.Model, source: ov.Model) -> int:
-    """Give every INT8 embedding table scales that BF16 holds, in place; return how many there were."""
+    """Give every INT8 embedding table scales exact in BF16, in place; return the number of tables."""
     tables = {
         node.get_friendly_name(): stored(node.input_value(0).get_node())
         for node in source.get_ordered_ops()

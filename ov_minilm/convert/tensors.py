@@ -1,4 +1,4 @@
-"""The tensors of a BERT encoder: which there must be, and how a checkpoint's files are read, as FP32."""
+"""The tensors of a BERT encoder: their names and shapes, and how they are read from files, as FP32."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read(paths: Sequence[Path]) -> dict[str, FloatArray]:
     """Read every float tensor of safetensors files or of a pickle, under transformers' names.
 
     Raises:
-        SourceRefused: naming the file that cannot be read, and why.
+        SourceRefused: a file cannot be read; the message names it and the reason.
     """
     found = {}
     for path in paths:
@@ -61,7 +61,7 @@ def read(paths: Sequence[Path]) -> dict[str, FloatArray]:
 
 
 def check(path: Path, found: Mapping[str, FloatArray], spec: ModelSpec) -> None:
-    """Refuse weights in which a tensor is missing, or has another shape than config.json says."""
+    """Raise SourceRefused if a tensor is missing, or has another shape than config.json says."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name in linear(spec.layers):
         outputs = spec.intermediate if name.endswith("intermediate.dense") else spec.dim
@@ -76,11 +76,12 @@ def check(path: Path, found: Mapping[str, FloatArray], spec: ModelSpec) -> None:
             f"{path}: {missing[0]} and {len(missing) - 1} more are missing; "
             f"config.json says {spec.layers} layers"
         )
-    for table, least in rows.items():
+    for table, min_rows in rows.items():
         shape = found[f"{table}.weight"].shape
-        if len(shape) != 2 or shape[0] < least or shape[1] != spec.dim:
+        if len(shape) != 2 or shape[0] < min_rows or shape[1] != spec.dim:
             raise SourceRefused(
-                f"{path}: {table} is {shape}; config.json says {spec.dim} components and {least} rows or more"
+                f"{path}: {table} is {shape}; config.json says {spec.dim} components "
+                f"and {min_rows} rows or more"
             )
     for name, shape in shapes.items():
         if found[name].shape != shape:
@@ -108,7 +109,7 @@ def _stored(path: Path) -> Iterator[tuple[str, FloatArray]]:
 
 
 def _pickled(path: Path) -> Iterator[tuple[str, FloatArray]]:
-    """Read what torch.save wrote, tensors only: a pickle that asks for code is refused."""
+    """Read a file of torch.save, tensors only: a pickle that would run code is refused."""
     import pickle
 
     import torch
@@ -120,4 +121,6 @@ def _pickled(path: Path) -> Iterator[tuple[str, FloatArray]]:
                 yield name, tensor.float().numpy()
     except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise SourceRefused(f"{path}: no plain file of tensors ({reason}); save it as safetensors") from error
+        raise SourceRefused(
+            f"{path}: not a plain file of tensors ({reason}); save it as safetensors"
+        ) from error

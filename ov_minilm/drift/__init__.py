@@ -1,1 +1,1 @@
-"""Drift, the distance of quantized vectors from FP32: texts to measure on, metrics, the comparison."""
+"""Drift is the distance of quantized vectors from FP32: evaluation texts, metrics, and the comparison."""

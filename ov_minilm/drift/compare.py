@@ -1,4 +1,4 @@
-"""Drift of an artefact on this machine: the reference is opened once, the artefact once for each lowering."""
+"""Measure the drift of an artefact on this machine, for each way to run its linear layers (lowering)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Literal
 from ov_minilm.artefact.drift_record import Drift
 from ov_minilm.artefact.manifest import SHIPPED, Manifest
 from ov_minilm.drift.evaluation import Evaluation
-from ov_minilm.drift.scores import measure, once
+from ov_minilm.drift.scores import measure, memoize
 from ov_minilm.runtime.embedder import Embedder
 
 Lowering = Literal["auto", "native", "conv"]
 
 
 def lowerings(model: Path | None) -> tuple[Lowering, ...]:
-    """List the ways to run the linear layers of an artefact on a CPU."""
+    """Return the lowerings that an artefact has on a CPU: two for INT8, one for FP32."""
     return ("native", "conv") if Manifest.read(model or SHIPPED).weights == "int8" else ("native",)
 
 
@@ -40,7 +40,7 @@ def compare(
         raise ValueError(f"{reference} has {manifest.weights} weights; the reference must be FP32")
     found = []
     with Embedder.open(reference, precision="f32", threads=threads) as fp32:
-        expected = once(fp32.encode)
+        expected = memoize(fp32.encode)
         for way in ways:
             with Embedder.open(model, precision=precision, lowering=way, threads=threads) as embedder:
                 info = embedder.info

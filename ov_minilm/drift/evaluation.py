@@ -31,7 +31,7 @@ class Published:
     file: str = f"test{COMPRESSED}"
 
 
-# Ours -> theirs. The revisions are those that the mteb benchmark itself pins.
+# Our name -> the file. The revisions are those that the mteb benchmark pins.
 HUB = {
     "stsb_dev": Published(
         "mteb/stsbenchmark-sts", "b0fddb56ed78048fa8b90373c8a3cfc37b684831", f"validation{COMPRESSED}"
@@ -66,7 +66,9 @@ class Retrieval:
 
     documents: dict[str, str]  # by id
     queries: dict[str, str]  # by id, those with judgements
-    judgements: dict[str, dict[str, int]]  # query id -> document id -> gain; no entry: nobody looked
+    judgements: dict[
+        str, dict[str, int]
+    ]  # query id -> document id -> gain; documents without one were not judged
 
     @property
     def texts(self) -> list[str]:
@@ -96,10 +98,10 @@ class Evaluation:
 
 
 def read_pairs(path: Path) -> Pairs:
-    """Read score, sentence and sentence from each line; a .jsonl.gz file is read as the hub has it.
+    """Read score, sentence and sentence from each line; a .jsonl.gz file is read as the hub publishes it.
 
     Raises:
-        ValueError: naming the file and the line that has other than three fields or no number as score.
+        ValueError: a line does not have three fields or its score is not a number; the message names it.
     """
     split = _json_pair if path.name.endswith(COMPRESSED) else _tab_separated_pair
     rows = [split(where, line) for where, line in _lines(path)]
@@ -144,8 +146,8 @@ def read_beir(folder: Path) -> Retrieval:
     a judgement are left out.
 
     Raises:
-        ValueError: naming the file that is missing, or the file and the line that is not of this layout,
-            repeats an id, or judges a query or a document that does not exist.
+        ValueError: a file is missing; a line is not of this layout, repeats an id, or judges a query or a
+            document that does not exist. The message names the file and the line.
     """
     for name in (CORPUS, QUERIES, QRELS):
         if not (folder / name).is_file():
@@ -188,7 +190,7 @@ def _by_id(path: Path) -> dict[str, str]:
 
 
 def download(name: str) -> Path:
-    """Download a file of HUB into the hub's cache, unless it is there, and return its path.
+    """Return the path of a file of HUB in the hub's cache; download it first if it is not there.
 
     Raises:
         OSError: the download failed; the message says what to download by hand and how to pass it.
@@ -212,13 +214,17 @@ def download(name: str) -> Path:
 def find(
     sts: Sequence[Path], texts: Sequence[Path], *, beir: Sequence[Path] = (), hub: Sequence[str] = ()
 ) -> Evaluation:
-    """Read the given files; without any, those of the folder OV_MINILM_STSB (stsb_*.tsv, passages.txt).
+    """Read the given files; if none are given, stsb_*.tsv and passages.txt in the folder OV_MINILM_STSB.
 
     Args:
         sts: files of scored pairs.
         texts: files of one text a line.
         beir: folders in BEIR layout.
-        hub: names of HUB, fetched if they are not in the cache yet.
+        hub: names of HUB, downloaded if they are not in the cache.
+
+    Raises:
+        ValueError: a file is wrong, two have one name, or the folder is not there or has no such files.
+        OSError: a file cannot be opened or downloaded.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
     if not (sts or texts or beir or hub) and folder:
@@ -241,7 +247,7 @@ def find(
 
 
 def _name(path: Path) -> str:
-    """Return the name of a file without its ending, or of a folder, however it was written."""
+    """Return the name of a file without its extension, or of a folder with its path resolved."""
     if path.name.endswith(COMPRESSED):
         return path.name.removesuffix(COMPRESSED)
     return path.resolve().name if path.is_dir() else path.stem

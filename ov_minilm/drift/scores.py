@@ -19,14 +19,14 @@ from ov_minilm.drift.evaluation import Evaluation, Retrieval
 from ov_minilm.spec import MINILM, FloatArray
 
 LENGTH_BINS = ((1, 64), (65, 128), (129, 256), (257, 512))  # tokens, inclusive
-RESAMPLES, COVERAGE, SEED = 1000, 0.95, 0  # of the bootstrap: the same figures from the same vectors
+RESAMPLES, COVERAGE, SEED = 1000, 0.95, 0  # of the bootstrap; the fixed seed makes the figures reproducible
 
 Encode = Callable[[Sequence[str]], FloatArray]
 Column = NDArray[np.floating[Any]]  # [N]
 
 
-def once(encode: Encode) -> Encode:
-    """Wrap an encoder so that it encodes each text once, although several measurements need it."""
+def memoize(encode: Encode) -> Encode:
+    """Wrap an encoder so that it encodes each text once and returns the stored vector after that."""
     known: dict[str, FloatArray] = {}
 
     def encode_new(texts: Sequence[str]) -> FloatArray:
@@ -49,7 +49,7 @@ def measure(
 ) -> Drift:
     """Encode every text of the evaluation with both models, and compare.
 
-    The token count of a text is at most `max_tokens`.
+    Token counts above `max_tokens` count as `max_tokens`, because the rest of such a text is not read.
     """
     collections = {name: pairs.texts for name, pairs in evaluation.pairs.items()} | evaluation.collections
     searched = (retrieval.texts for retrieval in evaluation.retrieval.values())
@@ -95,10 +95,10 @@ def cosine_by_length(expected: FloatArray, found: FloatArray, tokens: NDArray[np
 
 
 def neighbour_overlap(expected: FloatArray, found: FloatArray, k: int = NEIGHBOURS) -> float:
-    """Mean share of each vector's k nearest others in `expected` [N, D] that `found` [N, D] keeps.
+    """Return the mean share of a vector's k nearest others in `expected` [N, D] that `found` [N, D] keeps.
 
     Raises:
-        ValueError: with k or fewer vectors, where every overlap would be perfect.
+        ValueError: there are k or fewer vectors; every overlap would be 1.
     """
     if len(expected) <= k:
         raise ValueError(f"{len(expected)} vectors; overlap@{k} needs more than {k}")
@@ -142,11 +142,11 @@ def spearman(a: Column, b: Column) -> float:
 
 
 def delta_interval(reference: Column, candidate: Column, scores: Column) -> tuple[float, float]:
-    """Bound the change of Spearman's rho to scores [N] from one column of similarities [N] to another.
+    """Return bounds of the change of Spearman's rho to scores [N] between two columns of similarities [N].
 
     Paired bootstrap, percentile method (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-    chapter 13): both columns see the same resampled pairs, so what both find hard cancels. A resample in
-    which a column is constant has no correlation and is left out; NaN if that leaves none.
+    chapter 13): both columns see the same resampled pairs, so pairs that are hard for both cancel out. A
+    resample in which a column is constant has no correlation and is left out; NaN if that leaves none.
     """
     pairs, block = len(scores), 100  # bounded memory: 100 resamples at a time
     rng = np.random.default_rng(SEED)
@@ -177,7 +177,7 @@ def resampled_spearman(a: Column, b: Column, counts: NDArray[np.int64]) -> NDArr
 
 
 def _resampled_ranks(values: Column, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return `ranks` of every resample, [B, N]; a row that was not drawn has one that is never used."""
+    """Return `ranks` of every resample, [B, N]; the rank of a row that was not drawn is not used."""
     _, level = np.unique(values, return_inverse=True)
     order = np.argsort(level, kind="stable")
     starts = np.flatnonzero(np.diff(level[order], prepend=-1))
@@ -193,8 +193,8 @@ def ndcg(
 
     As ndcg_cut of trec_eval, which pytrec_eval and BEIR run: the gain is the judgement itself, discounted by
     log2(1 + rank); no judgement and one below 0 count as 0; of equal cosines the larger id comes first; the
-    ideal ranks all judged documents; a query with nothing to find has 0. As in BEIR, a document with the id
-    of its query is not ranked.
+    ideal ranks all judged documents; a query without a relevant document has 0. As in BEIR, a document with
+    the id of its query is not ranked.
     """
     ids = list(retrieval.documents)
     order = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)  # a stable sort then decides ties

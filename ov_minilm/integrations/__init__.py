@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 QUERY = ("query",)
 DOCUMENT = ("document", "passage", "corpus")
 
-INSTEAD = {  # of keyword arguments that the classes of other libraries take
+ARGUMENT_HINTS = {  # keyword arguments of the other libraries -> what to write instead
     **dict.fromkeys(("model_name", "model_name_or_path", "model_path", "model_id"), "write model="),
     **dict.fromkeys(
         ("model_kwargs", "providers", "cuda", "device_ids", "preferred_providers"), "write device="
@@ -56,15 +56,15 @@ def extra(name: str) -> Iterator[None]:
         raise ImportError(f"{error}; pip install 'ov-minilm[{name}]'", name=error.name) from error
 
 
-def after(prompt: str, texts: Iterable[str]) -> Iterable[str]:
-    """Return the texts with the prompt before each. TypeError for a str or a value without texts."""
+def with_prompt(prompt: str, texts: Iterable[str]) -> Iterable[str]:
+    """Return the texts with the prompt before each. TypeError for a str or a value that holds no texts."""
     items = iterate(texts)
     return (prompt + check_text(text, index) for index, text in enumerate(items)) if prompt else items
 
 
 @dataclass(eq=False)
 class Adapter:
-    """The base of all adapters. A wrong folder, device or option is an error of its constructor.
+    """The base of all adapters. The constructor raises for a wrong folder, device or option.
 
     Args:
         model: a folder written by `ov-minilm convert`; None or "all-MiniLM-L6-v2": the one in the package.
@@ -79,17 +79,17 @@ class Adapter:
     truncate: Truncate = "end"
 
     def __new__(cls, *_: object, **given: object) -> Self:
-        """Refuse unknown keyword arguments, with what to write instead of those of the other library."""
+        """Raise TypeError for an unknown keyword argument; the message says what to write instead."""
         takes = (getattr(cls, "__signature__", None) or inspect.signature(cls.__init__)).parameters
         unknown = [name for name in given if name not in takes]
         if unknown:
-            hint = INSTEAD.get(unknown[0], "")
+            hint = ARGUMENT_HINTS.get(unknown[0], "")
             names = ", ".join(name for name in takes if name != "self")
             raise TypeError(f"{cls.__name__} takes {names}; not {unknown[0]}" + (f": {hint}" if hint else ""))
         return super().__new__(cls)
 
     def __post_init__(self, model: str | None = None) -> None:  # noqa: RUF033  # most subclasses have no InitVar
-        """Open the model; `model` is the value of the other library's argument for it."""
+        """Open the model; `model` is the value of the other library's argument of another name."""
         self.model = self.model or model
         self.embedder.encode([], truncate=self.truncate)
 
@@ -106,8 +106,8 @@ class Adapter:
         return {"query": "", "document": ""} | self.embedder.spec.prompts
 
     def _prompted(self, texts: Iterable[str], names: Sequence[str]) -> Iterable[str]:
-        """Return the texts with the prompt of the first of these names that exists."""
-        return after(next((self.prompts[name] for name in names if self.prompts.get(name)), ""), texts)
+        """Return the texts with the prompt of the first of these names that the artefact has."""
+        return with_prompt(next((self.prompts[name] for name in names if self.prompts.get(name)), ""), texts)
 
     def _vectors(self, texts: Iterable[str], names: Sequence[str]) -> FloatArray:
         """Return the vectors (N, D) float32 of texts with their prompt."""

@@ -16,8 +16,9 @@ with extra("chroma"):
 class MiniLMEmbeddingFunction(Adapter, EmbeddingFunction[Documents]):
     """Embeds documents and queries; a collection stores it with the artefact's fingerprint.
 
-    A collection opened without an embedding function gets this one, if this module was imported, and refuses
-    another artefact than it was made with. With an explicit embedding function Chroma does not check that.
+    If this module was imported, a collection that is opened without an embedding function gets this one, and
+    ValueError if the artefact is not that of its vectors. Chroma makes no such check for a function passed
+    explicitly.
     """
 
     def __call__(self, input: Documents) -> Embeddings:

@@ -18,7 +18,7 @@ class MiniLMEmbedding(BaseEmbedding, Adapter):
     Use smaller nodes, SentenceSplitter(chunk_size=256), or truncate="mean".
     """
 
-    model_config = ConfigDict(extra="forbid")  # a typo fails here as everywhere
+    model_config = ConfigDict(extra="forbid")  # an unknown argument is an error, as in the other adapters
 
     embed_batch_size: int = 512  # fills whole grids; the library's default, ten a call, does not
 

@@ -1,4 +1,4 @@
-"""sentence-transformers: a class with its methods, without torch. It is not an instance of its class."""
+"""sentence-transformers: a class with the library's methods, without torch; isinstance checks of it fail."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from ov_minilm.errors import check_choice
-from ov_minilm.integrations import Adapter, after
+from ov_minilm.integrations import Adapter, with_prompt
 from ov_minilm.runtime.output import Dtype
 from ov_minilm.spec import FloatArray
 
@@ -38,7 +38,7 @@ class SentenceTransformer(Adapter):
         check_choice("prompt_name", prompt_name or "query", list(self.prompts))
         start = self.prompts.get(prompt_name or "", "") if prompt is None else prompt
         dimensions = self.truncate_dim if truncate_dim is None else truncate_dim
-        texts = after(start, [sentences] if isinstance(sentences, str) else sentences)
+        texts = with_prompt(start, [sentences] if isinstance(sentences, str) else sentences)
         vectors: Any = self.embedder.encode(
             texts, progress=show_progress_bar, truncate=self.truncate, dimensions=dimensions, dtype=precision,
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ov_minilm.integrations import Adapter, after, extra
+from ov_minilm.integrations import Adapter, extra, with_prompt
 
 with extra("sentence-transformers"):
     import torch
@@ -38,7 +38,7 @@ class MiniLMModule(Adapter, InputModule):  # type: ignore[misc]  # mypy does not
 
     def preprocess(self, inputs: Sequence[str], prompt: str = "", **_task: object) -> dict[str, list[str]]:
         """Return the texts with their prompt; the Embedder tokenizes."""
-        return {"texts": list(after(prompt or "", inputs))}
+        return {"texts": list(with_prompt(prompt or "", inputs))}
 
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:
         """Add "sentence_embedding", float32 (N, D)."""

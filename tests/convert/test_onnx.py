@@ -51,7 +51,7 @@ def test_the_layout_of_transformers_js_is_a_source(exported: Path) -> None:
 
     assert (graph, sha256) == (checkpoint.onnx, checkpoint.source.weights_sha256)
     assert ("cls", 512) == (checkpoint.spec.pooling, checkpoint.spec.max_tokens)
-    with pytest.raises(SourceRefused, match="say how tokens are pooled: --pooling mean or cls"):
+    with pytest.raises(SourceRefused, match="name the pooling of tokens: --pooling mean or cls"):
         find(str(exported / "onnx-checkpoint"), None, sha256)
     with pytest.raises(SourceRefused, match="pooling is cls, but --pooling says mean"):
         find(str(exported / "checkpoint"), None, official, "mean")
@@ -118,5 +118,5 @@ def test_what_is_no_whole_graph_is_refused(tmp_path: Path) -> None:
 
     assert "\n" not in str(caught.value)
     (tmp_path / "model.onnx_data").write_bytes(b"weights")
-    with pytest.raises(SourceRefused, match=r"its weights are apart, in model\.onnx_data"):
+    with pytest.raises(SourceRefused, match=r"its weights are in another file, model\.onnx_data"):
         find(str(tmp_path), None, None)

@@ -97,9 +97,9 @@ ELSEWHERE = json.dumps([{"path": f"{i}_{name}", "type": f"x.{name}"} for i, name
         ({POOLING: {"include_prompt": False}}, "include_prompt is false"),
         ({PROMPTS: {"prompts": {"q": "a"}, "default_prompt_name": "q"}}, "default_prompt_name is 'q'"),
         ({SIZES: {"truncation_side": "left"}}, "truncation_side is 'left', not 'right'"),
-        ({TOKENIZER: {"post_processor": None}}, "an empty one would have none"),  # no special tokens
+        ({TOKENIZER: {"post_processor": None}}, "so an empty text would have none"),  # no special tokens
         # Steps after the encoder, or before it, are not left out silently.
-        (Kind(pooling="max"), "pooling is max; only mean or cls is done"),
+        (Kind(pooling="max"), "pooling is max; only mean or cls is supported"),
         (Kind(modules=(*MODULES[:2], "Dense", "Normalize")), "Transformer, Pooling, Dense, Normalize; only"),
         (Kind(modules=("Transformer",)), "the steps are Transformer; only"),
         (Kind(lower=True, cased=True), "do_lower_case is true, but tokenizer.json keeps capitals"),

@@ -10,16 +10,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ov_minilm.artefact.drift_record import Cosine, Drift, Gate, Ndcg, Sts, gate, worst
+from ov_minilm.artefact.drift_record import Cosine, Drift, Gate, Ndcg, Sts, gate, summarize
 from ov_minilm.drift.evaluation import Evaluation, Pairs, Retrieval
 from ov_minilm.drift.scores import (
     Encode,
     cosine_by_length,
     delta_interval,
     measure,
+    memoize,
     ndcg,
     neighbour_overlap,
-    once,
     pearson,
     ranks,
     resampled_spearman,
@@ -198,11 +198,11 @@ def test_the_gate_names_all_and_allows_its_limits() -> None:
     assert Gate().broken(bad) * 2 == gate([bad, few, bad], Gate())
     assert [] == gate([just, few], Gate(cosine_mean=0.9, overlap=0.8, spearman=0.5))
     expected = {"mean cosine": 0.9, "overlap@10": 0.8, "Spearman points": 0.5}
-    assert (expected, {}) == (worst([just, few, other]), worst([few]))
-    assert worst([drift(sts={"a": 0.1, "b": -1})]) == {"Spearman points": -1}
+    assert (expected, {}) == (summarize([just, few, other]), summarize([few]))
+    assert summarize([drift(sts={"a": 0.1, "b": -1})]) == {"Spearman points": -1}
 
 
-def test_once_asks_for_each_text_one_time() -> None:
+def test_memoize_asks_for_each_text_one_time() -> None:
     """Repeated texts, in one call or in several, come from memory, each in its place."""
     asked: list[str] = []
 
@@ -210,7 +210,7 @@ def test_once_asks_for_each_text_one_time() -> None:
         asked.extend(texts)
         return np.array([[len(text), 0.0] for text in texts], np.float32).reshape(-1, 2)
 
-    remembering = once(encode)
+    remembering = memoize(encode)
 
     assert [[1, 0], [2, 0], [1, 0]] == remembering(["a", "bb", "a"]).tolist()
     assert [[3, 0], [2, 0]] == remembering(["ccc", "bb"]).tolist()

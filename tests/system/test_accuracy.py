@@ -14,7 +14,7 @@ from ov_minilm import Embedder, TruncationWarning
 from ov_minilm.artefact.drift_record import Gate, gate
 from ov_minilm.artefact.manifest import SHIPPED, Manifest
 from ov_minilm.drift.evaluation import Evaluation
-from ov_minilm.drift.scores import Encode, measure, once, spearman
+from ov_minilm.drift.scores import Encode, measure, memoize, spearman
 
 pytestmark = [
     pytest.mark.accuracy,
@@ -37,7 +37,7 @@ with Embedder.open(precision="f32") as embedder:
 @pytest.fixture(scope="module")
 def reference(fp32: Embedder) -> Encode:
     """FP32's `encode`, which does no text twice: it takes most of the time here."""
-    return once(partial(fp32.encode, progress=False))
+    return memoize(partial(fp32.encode, progress=False))
 
 
 SLOW = [pytest.param(lowering, 1, marks=pytest.mark.slow) for lowering in ("native", "conv")]
