@@ -1,15 +1,13 @@
 """Artefacts that take minutes to make, kept in pytest's cache under a key of everything they depend on.
 
-A kept folder is used only if its key is that of now and every file has the hash it had when it was made.
-Each test session reads a copy, so no test can change what is kept. `pytest --cache-clear` removes it all.
+A kept folder is used only if its key is that of now. Each test session reads a copy, so no test can change
+what is kept; an artefact's own hashes show damaged files. `pytest --cache-clear` removes it all.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Callable
@@ -24,41 +22,23 @@ from ov_minilm.artefact.manifest import file_facts
 
 PACKAGE = Path(ov_minilm.__file__).parent
 CHECKPOINTS = Path(__file__).with_name("checkpoints.py")
-SOURCES = (  # whatever decides the bytes of a conversion, or measures it
-    *(PACKAGE / room for room in ("artefact", "convert", "drift", "runtime")),
-    *PACKAGE.glob("*.py"),
-    CHECKPOINTS,
-)
-FACTS = "facts.json"
+ROOMS = [PACKAGE / room for room in ("artefact", "convert", "drift", "runtime")]
+KEY = "key.json"
 
 
-def current_key() -> str:
-    """Hash the code that converts, the versions of all installed packages, and what the CPU is."""
-    files = sorted(
-        path
-        for source in SOURCES
-        for path in (source.rglob("*") if source.is_dir() else [source])
-        if path.is_file() and "__pycache__" not in path.parts
-    )
+def current_key(version: str) -> str:
+    """Return everything that decides the bytes of a conversion, or measures it: code, packages and CPU."""
+    sources = [*PACKAGE.glob("*.py"), CHECKPOINTS, *(path for room in ROOMS for path in room.rglob("*.*"))]
     core = ov.Core()
     facts = {
-        "files": {path.relative_to(PACKAGE.parent).as_posix(): file_facts(path).sha256 for path in files},
+        "version": version,
+        "files": {str(path): file_facts(path).sha256 for path in sources if path.suffix != ".pyc"},
         "packages": sorted(f"{found.name}=={found.version}" for found in distributions()),
         "python": sys.version,
         "cpu": [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")],
-        "machine": platform.machine(),
-        "limits": [item for item in sorted(os.environ.items()) if item[0].startswith(("ONEDNN_", "DNNL_"))],
+        "limits": [item for item in os.environ.items() if item[0].startswith(("ONEDNN_", "DNNL_"))],
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file in a folder, by its path in it."""
-    return {
-        path.relative_to(folder).as_posix(): file_facts(path).sha256
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    return json.dumps(facts, indent=1, sort_keys=True)
 
 
 class ArtefactCache:
@@ -79,30 +59,14 @@ class ArtefactCache:
             if mine.exists():
                 return mine
             with FileLock(f"{kept}.lock"):
-                facts = {"key": current_key(), "version": version}
-                if not self._restore(kept, mine, facts):
-                    make(mine.with_name(f"{name}.new"))
-                    mine.with_name(f"{name}.new").rename(mine)
-                    self._keep(mine, kept, facts)
+                key, new = current_key(version), mine.with_name(f"{name}.new")
+                if (kept / KEY).is_file() and (kept / KEY).read_text(encoding="utf-8") == key:
+                    shutil.copytree(kept / "folder", new)
+                else:
+                    make(new)
+                    (kept / KEY).unlink(missing_ok=True)  # first, and written last: it says that all is there
+                    shutil.rmtree(kept, ignore_errors=True)
+                    shutil.copytree(new, kept / "folder")
+                    (kept / KEY).write_text(key, encoding="utf-8")
+                new.rename(mine)
         return mine
-
-    def _restore(self, kept: Path, mine: Path, facts: dict[str, str]) -> bool:
-        try:
-            found = json.loads((kept / FACTS).read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            return False
-        if {"key": found["key"], "version": found["version"]} != facts:
-            return False
-        copy = mine.with_name(f"{mine.name}.copy")
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(kept / "folder", copy)
-        if hashes(copy) != found["files"]:
-            return False
-        copy.rename(mine)
-        return True
-
-    def _keep(self, mine: Path, kept: Path, facts: dict[str, str]) -> None:
-        shutil.rmtree(kept, ignore_errors=True)
-        shutil.copytree(mine, kept / "folder")
-        text = json.dumps({**facts, "files": hashes(kept / "folder")}, indent=1)
-        (kept / FACTS).write_text(text, encoding="utf-8")  # last: a folder without it is not used

@@ -128,15 +128,15 @@ def write(kind: Kind, folder: Path) -> None:
 
 def save(tensors: Mapping[str, FloatArray], path: Path, dtype: str = "float32") -> None:
     """Write a file of safetensors; numpy has no BF16, which is the upper half of FP32."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     names = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     data = b""
     for name, tensor in tensors.items():
         upper = (tensor.view(np.uint32) >> 16).astype(np.uint16)
-        stored = upper if dtype == "bfloat16" else tensor.astype(dtype)
-        offsets = [len(data), len(data) + stored.nbytes]
+        stored = (upper if dtype == "bfloat16" else tensor.astype(dtype)).tobytes()
+        offsets = [len(data), len(data) + len(stored)]
         header[name] = {"dtype": names[dtype], "shape": tensor.shape, "data_offsets": offsets}
-        data += stored.tobytes()
+        data += stored
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
@@ -144,22 +144,16 @@ def save(tensors: Mapping[str, FloatArray], path: Path, dtype: str = "float32") 
 
 def draw(kind: Kind) -> dict[str, FloatArray]:
     """Draw every tensor, wide enough for attention and biases to matter, and for INT8 to be near FP32."""
-    rng = np.random.default_rng(0)
-    shapes = {"word": len(WORDS), "position": 512, "token_type": 2}
+    rng, width, inner = np.random.default_rng(0), kind.width, 3 * kind.width
     drawn = {
-        f"embeddings.{name}_embeddings.weight": rng.normal(0, 0.3, (rows, kind.width))
-        for name, rows in shapes.items()
+        f"embeddings.{name}_embeddings.weight": rng.normal(0, 0.3, (rows, width))
+        for name, rows in {"word": len(WORDS), "position": 512, "token_type": 2}.items()
     }
     for name in norms(kind.layers):
-        drawn[f"{name}.weight"] = rng.normal(1, 0.1, kind.width)
-        drawn[f"{name}.bias"] = rng.normal(0, 0.1, kind.width)
-    inner = 3 * kind.width
+        drawn[f"{name}.weight"], drawn[f"{name}.bias"] = rng.normal(1, 0.1, width), rng.normal(0, 0.1, width)
     for name in linear(kind.layers):
-        outputs, inputs = (kind.width, kind.width)
-        if name.endswith("intermediate.dense"):
-            outputs = inner
-        elif name.endswith(".output.dense") and "attention" not in name:
-            inputs = inner
+        outputs = inner if name.endswith("intermediate.dense") else width
+        inputs = inner if name.endswith(".output.dense") and "attention" not in name else width
         drawn[f"{name}.weight"] = rng.normal(0, inputs**-0.5, (outputs, inputs))
         drawn[f"{name}.bias"] = rng.normal(0, 0.3, outputs)
     return {name: tensor.astype(np.float32) for name, tensor in drawn.items()}
