@@ -21,7 +21,11 @@ from ov_minilm.artefact.manifest import GRAPH, NAME, SHIPPED, Manifest, file_fac
 from ov_minilm.errors import FileMismatch, ManifestInvalid
 from ov_minilm.spec import MINILM, Grid
 
-CONTENT = {GRAPH: b"<net/>", manifest.WEIGHTS: bytes(range(256)), manifest.TOKENIZER: b'{"version": "1.0"}'}
+CONTENT = {
+    GRAPH: b"<net/>",
+    manifest.WEIGHTS: bytes(range(256)) * 5000,
+    manifest.TOKENIZER: b'{"version": "1.0"}',
+}
 FACTS = {"bytes": 6, "sha256": hashlib.sha256(CONTENT[GRAPH]).hexdigest()}
 CLS = dataclasses.replace(MINILM, pooling="cls")
 
@@ -165,9 +169,9 @@ def test_the_smallest_that_is_allowed_is_read(artefact: Path) -> None:
 @pytest.mark.parametrize("name", CONTENT)
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_file_is_refused_by_name(artefact: Path, name: str, damage: str) -> None:
-    """One changed byte, one byte less or no file: the error carries the path, and both sizes or hashes."""
+    """One changed byte, one byte less or no file: the error has the path and both sizes or hashes."""
     before, path, content = describe(artefact), artefact / name, CONTENT[name]
-    harmed = bytes([content[0] ^ 1]) + content[1:] if damage == "flip" else content[:-1]
+    harmed = content[:-1] + bytes([content[-1] ^ 1]) if damage == "flip" else content[:-1]
     path.write_bytes(harmed)
     if damage == "remove":
         path.unlink()
@@ -189,13 +193,10 @@ def test_a_damaged_file_is_refused_by_name(artefact: Path, name: str, damage: st
 def test_the_fingerprint_is_that_of_the_facts(artefact: Path) -> None:
     """Every fact of the spec changes it, the order of the files does not, and the shipped one is for ever."""
     files = describe(artefact).files
-    specs = [
-        dataclasses.replace(MINILM, **{field.name: "other" if field.name == "name" else 7})  # type: ignore[arg-type]
-        for field in dataclasses.fields(MINILM)
-    ]
-    found = {fingerprint(spec, files) for spec in (MINILM, *specs)}
+    others: list[dict[str, Any]] = [{field.name: 7} for field in dataclasses.fields(MINILM)]
+    found = {fingerprint(dataclasses.replace(MINILM, **other), files) for other in ({}, *others)}
 
-    assert 1 + len(specs) == len(found)
+    assert 1 + len(others) == len(found)
     assert all(re.fullmatch("[0-9a-f]{16}", one) for one in found)
     assert fingerprint(MINILM, files) == fingerprint(MINILM, dict(reversed(files.items())))
     assert "3760c8c857a0f71e" == Manifest.read(SHIPPED).fingerprint
@@ -214,11 +215,3 @@ def test_a_fact_that_came_later_may_be_missing(artefact: Path, later: str) -> No
     edit(artefact, {"spec/pooling": ...})
     with pytest.raises(ManifestInvalid, match="fingerprint does not belong"):
         Manifest.read(artefact)
-
-
-def test_a_file_is_measured_in_bytes_and_sha256(tmp_path: Path) -> None:
-    """The hash is the plain SHA-256 that `sha256sum` prints, of a file of several blocks too."""
-    content = bytes(range(256)) * 10_000
-    (tmp_path / "v").write_bytes(content)
-
-    assert manifest.FileFacts(len(content), hashlib.sha256(content).hexdigest()) == file_facts(tmp_path / "v")
