@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 NEIGHBOURS = 10  # k of overlap@k and nDCG@k
-MIN_TEXTS_TO_GATE = (
-    30  # limits apply to means over at least this many texts; overlap needs more than this many
-)
+MIN_TEXTS_TO_GATE = 30  # a mean over fewer texts has no limit; overlap needs more texts than this
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,7 @@ from ov_minilm.artefact.manifest import NAME, SHIPPED
 from ov_minilm.errors import ManifestInvalid
 from ov_minilm.spec import MINILM
 
-NAMES = (
-    MINILM.name,
-    MINILM.name.partition("/")[2],
-)  # of the model in the package; upper and lower case are equal
+NAMES = (MINILM.name, MINILM.name.partition("/")[2])  # of the model in the package, in upper or lower case
 
 
 def find_model(model: str | os.PathLike[str] | None) -> Path:

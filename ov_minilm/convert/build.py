@@ -114,9 +114,7 @@ def build(
     if not checkpoint.normalized:
         say("  the source's vectors have any length; the artefacts' have length 1, in the same directions")
     with _staging(out) as staging, warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", TruncationWarning
-        )  # both sides of every comparison truncate at the same token
+        warnings.simplefilter("ignore", TruncationWarning)  # all sides of a comparison truncate alike
         fp32, int8 = staging / "fp32", staging / "int8"
         int8.mkdir()
         (int8 / TOKENIZER).write_bytes(checkpoint.tokenizer.encode())

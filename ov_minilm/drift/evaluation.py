@@ -66,9 +66,7 @@ class Retrieval:
 
     documents: dict[str, str]  # by id
     queries: dict[str, str]  # by id, those with judgements
-    judgements: dict[
-        str, dict[str, int]
-    ]  # query id -> document id -> gain; documents without one were not judged
+    judgements: dict[str, dict[str, int]]  # query id -> document id -> gain; no gain: not judged
 
     @property
     def texts(self) -> list[str]:
