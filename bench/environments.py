@@ -1,7 +1,7 @@
 """Other libraries that run the same model: installed once by uv or npm, started as contenders.
 
-A peer is a file in `peers/`; see its README. All that this leaves behind lies under one cache folder, with a
-home folder of its own, in which the telemetry of openvino is declined.
+A peer is a file in `peers/`; see its README. Environments, model files and a home folder that
+declines the telemetry of openvino are kept in one cache folder.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from ov_minilm.measure.contender import WORKER, Contender
 PEERS = Path(__file__).parent / "peers"
 CACHE = PEERS / ".peers"
 NPM_OPTIONS = ("--loglevel=error", "--no-audit", "--no-fund")
-GIVEN = ("checkpoint", "texts")  # what a peer can need that no peer makes
-FACTS = {"VARIANTS", "MAKES", "NEEDS"}  # and SERVES
+PROVIDED = ("checkpoint", "texts")  # needs of peers that no peer makes
+FACTS = ("VARIANTS", "MAKES", "NEEDS", "SERVES")  # the last one may be missing
 
-# Nothing is fetched and nothing is reported while a peer prepares or runs.
+# A peer neither downloads nor sends telemetry while it prepares or runs.
 SILENCE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -44,7 +44,7 @@ SILENCE = {
 
 
 class Unavailable(Exception):
-    """A peer cannot take part; the message is one line: what failed, and how to see to it."""
+    """A peer cannot take part; the message is one line that says what failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Peer:
     file: Path
     variants: dict[str, str]  # ways to run the model, each with its title
     makes: tuple[str, ...]  # model files, by name, each in a folder
-    needs: tuple[str, ...]  # names that other peers make, or GIVEN
+    needs: tuple[str, ...]  # names that other peers make, or PROVIDED
     serves: bool  # it is a server, started with a port
 
     @classmethod
@@ -69,11 +69,11 @@ class Peer:
             text = "\n".join(re.findall(r"(?m)^// ([A-Z]+ = .+)$", text))
         facts: dict[str, Any] = {"SERVES": False}
         for node in ast.parse(text).body:
-            if isinstance(node, ast.Assign) and (name := ast.unparse(node.targets[0])) in FACTS | {"SERVES"}:
+            if isinstance(node, ast.Assign) and (name := ast.unparse(node.targets[0])) in FACTS:
                 facts[name] = ast.literal_eval(node.value)
-        if missing := sorted(FACTS - facts.keys()):
+        if missing := sorted(set(FACTS) - facts.keys()):
             raise ValueError(f"{file}: no {', '.join(missing)} at its top")
-        return cls(file.stem, file, *(facts[name] for name in ("VARIANTS", "MAKES", "NEEDS", "SERVES")))
+        return cls(file.stem, file, *(facts[name] for name in FACTS))
 
 
 def discover(folder: Path = PEERS) -> list[Peer]:
@@ -82,7 +82,7 @@ def discover(folder: Path = PEERS) -> list[Peer]:
     ValueError: naming the file with a fact that is missing, or a need that no peer makes.
     """
     peers = [Peer.read(path) for path in sorted(folder.iterdir()) if path.suffix in (".py", ".mjs")]
-    made = {*GIVEN, *(name for peer in peers for name in peer.makes)}
+    made = {*PROVIDED, *(name for peer in peers for name in peer.makes)}
     for peer in peers:
         for name in set(peer.needs) - made:
             raise ValueError(f"{peer.file}: no peer makes {name!r}")
@@ -90,7 +90,7 @@ def discover(folder: Path = PEERS) -> list[Peer]:
 
 
 class Environments:
-    """Makes each environment and each model file at most once, and remembers what could not be made."""
+    """Makes each environment and each model file at most once, and remembers failures."""
 
     def __init__(
         self, peers: Sequence[Peer], say: Callable[[str], None], *, cache: Path = CACHE, checkpoint: str = ""
@@ -103,7 +103,7 @@ class Environments:
         self._failed: dict[str, str] = {}
         intel = self._cache / "home/intel"
         intel.mkdir(parents=True, exist_ok=True)
-        (intel / "openvino_telemetry").write_text("0\n")  # as its own opt_in_out --opt_out does
+        (intel / "openvino_telemetry").write_text("0\n")  # what `opt_in_out --opt_out` writes
         self.environment = {**SILENCE, "HOME": str(intel.parent)}
 
     def contender(self, peer: Peer, variant: str) -> Contender:
@@ -128,9 +128,9 @@ class Environments:
     def python(self, peer: Peer) -> str:
         """Let uv make the environment that a file's head describes (PEP 723); return its interpreter."""
         uv, script = (sys.executable, "-m", "uv"), ("--script", str(peer.file))
-        cache = {"UV_CACHE_DIR": str(self._cache / "uv")}  # links its files: one copy of torch serves all
-        self._follow(peer, (*uv, "sync", "--python", sys.executable, *script), **cache)
-        return self._follow(peer, (*uv, "python", "find", *script), **cache).strip()
+        cache = {"UV_CACHE_DIR": str(self._cache / "uv")}  # environments link to its files: one copy of torch
+        self._run(peer, (*uv, "sync", "--python", sys.executable, *script), **cache)
+        return self._run(peer, (*uv, "python", "find", *script), **cache).strip()
 
     def npm(self, peer: Peer) -> Path:
         """Install what the line `// npm: …` of a file names; return the folder with node_modules."""
@@ -138,12 +138,12 @@ class Environments:
         folder = self._cache / "node" / f"{peer.name}-{_key(packages)}"
         if not (folder / "complete").exists():
             command = ("npm", "install", *NPM_OPTIONS, "--prefix", str(folder), *packages.split())
-            self._follow(peer, command, ONNXRUNTIME_NODE_INSTALL="skip")  # for GPUs
+            self._run(peer, command, ONNXRUNTIME_NODE_INSTALL="skip")  # for GPUs
             (folder / "complete").touch()
         return folder
 
     def model(self, name: str) -> Path:
-        """Return the folder of model files with this name, which a peer makes if that was not done before."""
+        """Return the folder of model files with this name; a peer makes it the first time."""
         if name == "texts":
             return CALIBRATION
         if name == "checkpoint":
@@ -160,14 +160,14 @@ class Environments:
                 for made in peer.makes:
                     (making / made).mkdir(parents=True)
                 request = json.dumps({"do": "prepare", "models": models}) + "\n"
-                answer = self._follow(peer, self.command(peer), request)
+                answer = self._run(peer, self.command(peer), request)
                 if error := json.loads(answer).get("error"):
                     self._fail(peer, " ".join(error.split()))
                 making.rename(folder)
         return folder / name
 
-    def _follow(self, peer: Peer, command: Sequence[str], request: str = "", **more: str) -> str:
-        """Run a command of an installation and return what it prints."""
+    def _run(self, peer: Peer, command: Sequence[str], request: str = "", **more: str) -> str:
+        """Run an installation command and return its stdout. Unavailable: it failed, now or before."""
         if peer.name in self._failed:
             raise Unavailable(self._failed[peer.name])
         env = {**os.environ, **(self.environment if request else {}), **more}

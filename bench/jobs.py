@@ -1,6 +1,6 @@
-"""Bulk jobs, Parquet to Parquet, as processes; texts that come twice; memory by budget.
+"""Bulk jobs from Parquet to Parquet as processes, repeated texts, and memory by budget.
 
-The rates of a job are those of its shards, by the times at which they were written: start-up is not in them.
+Rates are taken from the times at which the shards of a job were written, so start-up is not in them.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ WAYS = {  # number of shards, options of `encode`
     ONE_THREAD: (8, ("--threads", "1")),
     RAY: (12, ("--engine", "ray", "--threads", "1", "--actors", "2")),
 }
-WINDOW = 2  # shards of each rate
+PER_RATE = 2  # shards
 ROUNDS = 3
-REUSED_TEXTS, CHANGED = 30_000, 100  # of a job with --reuse; every 100th is another one the second time
+REUSED_TEXTS, CHANGED = 30_000, 100  # of a job with --reuse; every 100th is changed the second time
 BUDGETS_MB = (200, 300, 500, 1000)
 CACHE_MB, ZIPF_TEXTS = 16, 10_000
 ZIPF_QUERIES, ZIPF_ROUNDS = 200, 30  # queries of a turn
-LIST_TEXTS, MAX_LISTS = 512, 100  # without repeats: texts of a turn, and turns
-ZIPF, NO_REPEATS = f"queries, Zipf over {ZIPF_TEXTS:,} texts", "sentences, none twice"
+LIST_TEXTS, MAX_LISTS = 512, 100  # without repeats: texts of a turn, and number of turns
+ZIPF, NO_REPEATS = f"queries, Zipf over {ZIPF_TEXTS:,} texts", "sentences, no repeats"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a job took."""
+    """Time and memory of a job."""
 
     seconds: float
     peak_mb: float  # of the process that was started
-    written: list[float]  # when each shard was, in order
+    written: list[float]  # times of modification of the shards, ascending, in seconds
 
 
 def parquet(count: int, workload: str) -> Benchmark:
@@ -63,8 +63,8 @@ def parquet(count: int, workload: str) -> Benchmark:
             texts = distinct(race, workload, rows * shards)
             with tempfile.TemporaryDirectory() as folder:
                 done = job(table(Path(folder, "in.parquet"), texts), "--rows-per-shard", str(rows), *options)
-            ends = done.written[WINDOW - 1 :: WINDOW]  # what came before the first one warmed
-            rates = [WINDOW * rows / (end - start) for start, end in pairwise(ends)]
+            ends = done.written[PER_RATE - 1 :: PER_RATE]  # shards before the first of these are a warm-up
+            rates = [PER_RATE * rows / (end - start) for start, end in pairwise(ends)]
             tokens = statistics.mean(map(race.texts.tokens, texts))
             yield race.row(what, name, "texts_per_s", rates)
             yield race.row(what, name, "tokens_per_s", [rate * tokens for rate in rates])
@@ -72,13 +72,13 @@ def parquet(count: int, workload: str) -> Benchmark:
                 yield race.row(what, name, "peak_mb", [done.peak_mb])
             if name == OURS:
                 for window, rate in enumerate(rates, 2):
-                    yield race.row(f"{what}, at {window * WINDOW * rows}", name, "texts_per_s", [rate])
+                    yield race.row(f"{what}, at {window * PER_RATE * rows}", name, "texts_per_s", [rate])
 
     return benchmark
 
 
 def distinct(race: Race[Process], workload: str, count: int) -> list[str]:
-    """Make texts no two of which are equal: those would be computed once."""
+    """Make different texts: a job computes equal ones only once."""
     return list(dict.fromkeys(race.texts.make(workload, 2 * count)))[:count]
 
 
@@ -125,7 +125,7 @@ def reuse(race: Race[Process]) -> Iterator[Row]:
 
 
 def vector_cache(race: Race[Process]) -> Iterator[Row]:
-    """Ours without and with `cache_mb`: where queries come again, and where no text does."""
+    """Measure ours without and with `cache_mb`: with repeated queries, and without any repeated text."""
     models = {"model": "", "cache_mb": str(CACHE_MB)}
     race.start(dataclasses.replace(race.running[OURS].contender, name=CACHED, models=models))
     queries = distinct(race, "query", ZIPF_TEXTS)
@@ -142,7 +142,7 @@ def vector_cache(race: Race[Process]) -> Iterator[Row]:
     def no_repeats(process: Process) -> Values:
         name = process.contender.name
         texts = pool[turns[name] * LIST_TEXTS :][:LIST_TEXTS]
-        path = race.file(f"none twice {turns[name]}", texts)
+        path = race.file(f"no repeats {turns[name]}", texts)
         turns[name] += 1
         return {"texts_per_s": LIST_TEXTS / process.ask("time", texts=path)["seconds"][0]}
 
@@ -150,7 +150,7 @@ def vector_cache(race: Race[Process]) -> Iterator[Row]:
     race.each(lambda process: process.ask("time", texts=warm))
     yield from race.rows(ZIPF, zipf, max_rounds=ZIPF_ROUNDS)
     turns.clear()
-    yield from race.rows(NO_REPEATS, no_repeats, narrow=0, max_rounds=MAX_LISTS - 1)  # and one to warm
+    yield from race.rows(NO_REPEATS, no_repeats, precise=0, max_rounds=MAX_LISTS - 1)  # and one to warm
     race.running.pop(CACHED).close()
 
 

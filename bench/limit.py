@@ -1,8 +1,8 @@
-"""How near to what this machine's INT8 arithmetic allows, and where the rest of the time goes.
+"""Which share of this machine's INT8 limit `encode` reaches, and where the rest of its time goes.
 
-The limit is the linear layers of the model as plain INT8 multiplications by the same library, measured in
-turn with `encode`: the time that they take for a text's tokens over the time that the text takes. The
-parts are OpenVINO's own times of the nodes of a batch.
+The limit is the linear layers of the model as plain INT8 multiplications by the same library, taking
+turns with `encode`. The share is their time for a text's tokens over the time of the text. The parts are the
+times that OpenVINO reports for the nodes of a batch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pictures of the rows: one question each, ours first and in one colour, labels beside what they name."""
+"""Pictures of the rows: one question each; ours first and in its own colour, labels beside the data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.transforms import Bbox, BboxBase
 from servers import CURVE
 
 from ov_minilm.measure.render import Figures, number
-from ov_minilm.measure.row import OURS, Row, shipped_fingerprint
+from ov_minilm.measure.row import OURS, RATIO, Row, shipped_fingerprint
 
 MINE, OTHER, INK, NOTE = "#0b6e5f", "#9aa4ad", "#1b2530", "#5d6975"
 STYLE = {
@@ -31,18 +31,13 @@ STYLE = {
 }
 WIDTH, DPI = 8.0, 110  # inches; 880 pixels, shown at 800
 RIVALS, MAX_POINTS = 4, 7  # bars beside ours; lines or points in all
-PLACES = (
-    (8, 4, "left"),
-    (8, -13, "left"),
-    (-8, 4, "right"),
-    (-8, -13, "right"),
-    (0, 16, "center"),
-)  # of labels
+# Offsets of labels in points, and their alignment, the best place first.
+PLACES = ((8, 4, "left"), (8, -13, "left"), (-8, 4, "right"), (-8, -13, "right"), (0, 16, "center"))
 PANELS = {  # workload -> quantity and title
-    "sentences": ("texts_per_s", "sentences: texts a second"),
-    "chunks": ("texts_per_s", "chunks: texts a second"),
-    "32 callers": ("texts_per_s", "32 callers: texts a second"),
-    "query": ("p50_ms", "one query: ms (less: better)"),
+    "sentences": ("texts_per_s", "short sentences, texts per second"),
+    "chunks": ("texts_per_s", "long chunks, texts per second"),
+    "32 callers": ("texts_per_s", "32 callers, texts per second"),
+    "query": ("p50_ms", "one query, ms: less is better"),
 }
 NAME_WIDTH = 22  # characters of a line of a name
 
@@ -69,56 +64,61 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def throughput(figures: Figures) -> Figure | None:
-    """Speed by workload, ours against the four best of the others."""
+    """Speed by workload, ours against the four fastest other libraries."""
     panels = {}
     for name, (quantity, title) in PANELS.items():
-        shown = [OURS, *rivals(figures, name, quantity)[:RIVALS]]
         if figures.find(name, OURS, quantity):
-            panels[title] = {one: figures.value(name, one, quantity) for one in shown}
+            shown = [OURS, *rivals(figures, name, quantity)[:RIVALS]]
+            panels[title] = {one: (figures.value(name, one, quantity), "") for one in shown}
+            for one, (value, _) in panels[title].items():
+                if row := figures.find(name, one, RATIO):
+                    ratio, which = max(row.value, 1 / row.value), "slower" if row.value > 1 else "faster"
+                    panels[title][one] = value, f" ({ratio:.1f}× {which})"
     return _bars(panels, 2.1)
 
 
 def serving(figures: Figures) -> Figure | None:
-    """How long a request takes against how many are answered, as clients are added."""
+    """Time of a request against requests answered per second, as the number of clients grows."""
     workloads = [f"server, {clients} clients" for clients in CURVE]
     lines = {}
     for server in {name for one in workloads for name in figures.contenders(one, "p50_ms")}:
         found = [one for one in workloads if figures.find(one, server, "p50_ms")]
         points = ([figures.value(w, server, q) for q in ("texts_per_s", "p50_ms")] for w in found)
         lines[server] = [(x, y) for x, y in points]
-    title = f"Median ms of a request, {CURVE[0]} to {CURVE[-1]} clients: low and right is better"
-    return _curves(lines, title, "requests answered a second, one sentence each")
+    title = "Servers, median ms of a request: lower is better"
+    xlabel = f"requests answered per second, from 1 to {CURVE[-1]} clients: right is better"
+    return _curves(lines, title, xlabel)
 
 
 def roofline(figures: Figures) -> Figure | None:
-    """Operations a second of one text, few tokens to many, ours and of the multiplications alone."""
+    """Operations per second of one text by its length: ours, and the multiplications alone."""
     lines = {}
     for name in (PLAIN, OURS):
         rows = [(n, figures.find(f"limit, one text of {n} tokens", name, "gflops")) for n in ONE_TEXT]
         lines[name] = [(float(n), row.value) for n, row in rows if row]
-    title = "Billions of INT8 operations a second, one text at a time: up is better"
-    return _curves(lines, title, "tokens of the text: few are bound by memory, many by arithmetic", ONE_TEXT)
+    title = "One text at a time, billions of operations per second, against INT8 multiplications alone"
+    return _curves(lines, title, "tokens of the text", ONE_TEXT)
 
 
 def accuracy(figures: Figures) -> Figure | None:
-    """Points of Spearman's correlation gained or lost to FP32 against speed."""
-    title = "Spearman points gained or lost to FP32 (STS benchmark): up is better"
+    """Change of Spearman's correlation against FP32, by speed."""
+    title = "Accuracy, Spearman points above or below FP32 (STS benchmark): higher is better"
     return _against_speed(figures, "accuracy", "spearman_change", title)
 
 
 def memory(figures: Figures) -> Figure | None:
-    """Peak memory of a process against its speed."""
-    return _against_speed(figures, "new process", "peak_mb", "Peak memory of the process, MB: down is better")
+    """Peak memory of a process, by speed."""
+    return _against_speed(figures, "new process", "peak_mb", "Peak memory of a process, MB: lower is better")
 
 
 def limit(figures: Figures) -> Figure | None:
-    """Which share of the INT8 limit is reached, and where a batch's time goes."""
+    """The share of the INT8 limit that is reached, and where the time of a batch goes."""
     shares = sorted((r for r in figures.rows.values() if r.quantity == "share"), key=lambda row: -row.value)
-    titles = {"limit, ": "INT8 limit reached, %", "parts of a batch, ": "Time of a batch of chunks, %"}
+    titles = {"limit, ": "INT8 limit that lists reach", "parts of a batch, ": "Where a batch's time goes"}
     panels = {}
     for prefix, title in titles.items():
         found = [row for row in shares if row.workload.startswith(prefix)]
-        panels[title] = {row.workload.removeprefix(prefix): row.value for row in found}
+        panels[title] = {row.workload.removeprefix(prefix): (row.value, " %") for row in found}
     return _bars(panels, 1.9, whole=100) if all(panels.values()) else None
 
 
@@ -126,7 +126,7 @@ PICTURES = {one.__name__: one for one in (throughput, serving, accuracy, memory,
 
 
 def rivals(figures: Figures, workload: str, quantity: str) -> list[str]:
-    """List other libraries with the same vectors, the best first, one variant of each."""
+    """List other libraries with the same vectors, best first, each by its best variant."""
     best: dict[str, str] = {}
     for name in figures.contenders(workload, quantity):
         if not name.startswith(OURS) and figures.same_vectors(name):
@@ -145,13 +145,14 @@ def _against_speed(figures: Figures, workload: str, quantity: str, title: str) -
     figure, axes = _one(3.4)
     for name, point in points.items():
         axes.plot(*point, "o", color=_colour(name), ms=9 if name == OURS else 6)
-    axes.set(xlabel="sentences a second: right is faster", title=title)
+    axes.set(xlabel="sentences per second: right is faster", title=title)
     axes.margins(0.2)
     axes.set_xlim(0, None)
     if min(y for _, y in points.values()) > 0:
         axes.set_ylim(0, None)
     else:
         axes.axhline(0, color=INK, lw=0.6)
+        axes.annotate("as FP32", (0, 0), xytext=(4, 3), textcoords="offset points", fontsize=9, color=NOTE)
     _labels(axes, points)
     return figure
 
@@ -167,14 +168,16 @@ def _curves(
     for name, points in sorted(lines.items()):
         x, y = zip(*points, strict=True)
         axes.plot(x, y, "o-", color=_colour(name), lw=2 if name == OURS else 1.2, ms=4)
-    axes.set(xscale="log", yscale="log", xlabel=xlabel, title=title)
-    for axis in (axes.xaxis, axes.yaxis):  # 0.5 and 20, not 5x10^-1
+    axes.set(xscale="log", yscale="linear" if ticks else "log", xlabel=xlabel, title=title)
+    for axis in (axes.xaxis,) if ticks else (axes.xaxis, axes.yaxis):  # 0.5 and 20, not 5x10^-1
         axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 3, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())
+    axes.margins(0.18)
     if ticks:
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.margins(0.18)
+        axes.minorticks_off()
+        axes.set_ylim(0, None)
     _labels(axes, {name: points[-1] for name, points in lines.items()})
     return figure
 
@@ -192,42 +195,42 @@ def _shown(name: str) -> str:
     return name if name == OURS else name.replace("_", " ")
 
 
-def _bars(panels: dict[str, dict[str, float]], height: float, whole: float | None = None) -> Figure | None:
+Panel = dict[str, tuple[float, str]]  # name -> value, and what stands behind it
+
+
+def _bars(panels: dict[str, Panel], height: float, whole: float | None = None) -> Figure | None:
     """Two panels a line, by title; with a `whole`, all bars are ours."""
     lines = (len(panels) + 1) // 2
     if not lines:
         return None
     figure = Figure(figsize=(WIDTH, height * lines + 0.4), layout="constrained")
     places = figure.subplots(lines, 2, squeeze=False).ravel()
-    for axes, (title, values) in zip(places, panels.items(), strict=False):
-        _panel(axes, values, whole)
+    for axes, (title, bars) in zip(places, panels.items(), strict=False):
+        _panel(axes, bars, whole)
         axes.set_title(title)
     for axes in places[len(panels) :]:
         axes.axis("off")
     return figure
 
 
-def _panel(axes: Axes, values: dict[str, float], whole: float | None) -> None:
+def _panel(axes: Axes, bars: Panel, whole: float | None) -> None:
     """One bar a value, written at its end, the first on top."""
-    colours = [MINE if whole or name == OURS else OTHER for name in values]
-    labels = [textwrap.fill(_shown(name), NAME_WIDTH) for name in values]
-    axes.barh(labels, list(values.values()), color=colours, height=0.7)
-    for y, value in enumerate(values.values()):
-        place: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
-        axes.annotate(number(value), (value, y), fontsize=9, **place)
+    colours = [MINE if whole or name == OURS else OTHER for name in bars]
+    labels = [textwrap.fill(_shown(name), NAME_WIDTH) for name in bars]
+    drawn = axes.barh(labels, [value for value, _ in bars.values()], color=colours, height=0.7)
+    texts = [f"{number(value)}{behind}" for value, behind in bars.values()]
+    axes.bar_label(drawn, texts, padding=4, fontsize=9)
     axes.invert_yaxis()
-    axes.margins(x=0.18)
-    axes.set_xlim(0, whole)
+    axes.set_xlim(0, whole or 1.75 * max(value for value, _ in bars.values()))  # room for the texts
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    for label in axes.get_yticklabels():
-        if label.get_text() == OURS:
-            label.set(color=MINE, weight="bold")
+    if OURS in bars:
+        axes.get_yticklabels()[0].set(color=MINE, weight="bold")
 
 
 def _labels(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
-    """Write names beside their points, each where no other name and no point is."""
+    """Write names beside their points, where they overlap neither points nor other names."""
     axes.get_figure().draw_without_rendering()  # type: ignore[union-attr]  # axes have one; ends the layout
     pixels = axes.transData.transform(list(points.values()))
     taken: list[BboxBase] = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels]
@@ -242,5 +245,5 @@ def _labels(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
                 break
             text.remove()
         else:
-            axes.add_artist(text)  # crowded everywhere: better over another than not at all
+            axes.add_artist(text)  # no free place: better overlapping than missing
         taken.append(box)

@@ -38,11 +38,11 @@ from ov_minilm.runtime.embedder import Embedder
 RESULTS = Path(__file__).parent / "results"
 ROWS, UNAVAILABLE = RESULTS / "rows.jsonl", RESULTS / "unavailable.json"
 REFERENCE = Path(__file__).parents[1] / "out/fp32"
-HEAT = 8  # peers that run beside ours at a time: a process of torch takes up to 2 GB
+PEERS_AT_A_TIME = 8  # beside ours, all of them loaded: a process of torch takes up to 2 GB
 QUICK = {"only": ("query", "sentences"), "against": ("onnxruntime int8", "ctranslate2 int8")}
 say = partial(click.echo, err=True)
 RACES: dict[str, Any] = {**BENCHMARKS, "accuracy": accuracy}
-ALONE = {  # of ours alone, or once for all
+ALONE = {  # of ours alone
     "limit": limit,
     "smaller vectors": smaller_vectors,
     "memory budget": memory_budget,
@@ -61,7 +61,7 @@ ALONE = {  # of ours alone, or once for all
 @click.option("--seconds", default=20.0, show_default=True, help="Of one contender for one workload.")
 @click.option("--threads", type=int, help="Default: what the container grants.")
 def main(**options: Any) -> None:
-    """Measure what is asked for, keep it, draw it."""
+    """Run the benchmarks that are asked for, keep their rows and draw the pictures."""
     warnings.simplefilter("ignore", TruncationWarning)
     if not options["render"]:
         kept = read(ROWS) if ROWS.exists() else []
@@ -75,7 +75,7 @@ def main(**options: Any) -> None:
 
 
 class Bench:
-    """One run: who takes part, and what was found so far, which is written after every benchmark."""
+    """One run: its contenders, and its rows, which are written after every benchmark."""
 
     def __init__(self, threads: int, seconds: float, *, keep: bool) -> None:
         self.rows: list[Row] = []
@@ -91,16 +91,16 @@ class Bench:
         self._options["artefact"] = shipped_fingerprint()
 
     def run(self, only: Sequence[str], against: Sequence[str]) -> None:
-        """Run what `only` names, everything if it names nothing, against peers alike."""
+        """Run the workloads in `only` against the peers in `against`; an empty list stands for all."""
         known = [*RACES, *SERVING, *ALONE]
         for name in only:
             if name not in known:
                 raise click.UsageError(f"no workload {name!r}; there are: {'; '.join(known)}")
         mine = worth_racing(ours(None, REFERENCE if REFERENCE.is_dir() else None), self._info)
         peers, servers = self._peers(against)
-        for contenders in heats(mine, peers):
+        for contenders in groups(mine, peers):
             self._race(contenders, Process, RACES, only)
-        for contenders in heats([our_server()], servers):
+        for contenders in groups([our_server()], servers):
             self._race(contenders, Server, SERVING, only)
         self._race(mine[:1], Process, ALONE, only)
 
@@ -140,7 +140,7 @@ class Bench:
                 say("this machine is noisy: repeat when it is quiet")
 
     def _keep(self, rows: Sequence[Row], left_out: Mapping[str, str]) -> None:
-        """Add rows, and reasons why there are none; of several heats the first gives the figures of ours."""
+        """Add rows, and reasons why there are none; our own figures are those of the first group."""
         for name, why in left_out.items():
             say(f"left out: {name}: {why}")
         known = {row.what for row in self.rows}
@@ -157,11 +157,11 @@ class Bench:
                 file.write(json.dumps(self._unavailable, indent=1, sort_keys=True).encode() + b"\n")
 
 
-def heats(mine: Sequence[Contender], peers: Sequence[Contender]) -> Iterator[list[Contender]]:
+def groups(mine: Sequence[Contender], peers: Sequence[Contender]) -> Iterator[list[Contender]]:
     """Split peers into groups, each with ours; the first has all of ours."""
-    for start in range(0, max(1, len(peers)), HEAT):
+    for start in range(0, max(1, len(peers)), PEERS_AT_A_TIME):
         wanted = [one for one in mine if not start or one.name in (OURS, FP32)]
-        yield [*wanted, *peers[start : start + HEAT]]
+        yield [*wanted, *peers[start : start + PEERS_AT_A_TIME]]
 
 
 def compare(kept: Sequence[Row], new: Sequence[Row]) -> int:

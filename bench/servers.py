@@ -1,7 +1,7 @@
-"""Servers under load: ours and others, in turns.
+"""Servers under load: ours and others, taking turns.
 
-Clients are coroutines on raw streams, a connection each: a client library would take more of the machine
-than the server does. They share the machine with it, as all servers' clients do here.
+Each client is a coroutine with its own connection, on raw streams: a client library would use more CPU than
+the server. Clients share the CPUs with every server alike.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ class Server:
 
     @asynccontextmanager
     async def client(self) -> Any:
-        """Yield a function that asks on one connection that stays open.
+        """Yield a function that sends requests on one connection, which stays open.
 
-        It raises ValueError if the status is not 200, or the answer says no length.
+        It raises ValueError if the status is not 200, or the answer has no content-length.
         """
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
 
@@ -98,7 +98,7 @@ class Server:
         writer.close()
 
     def pss_mb(self) -> float:
-        """Return the memory of its processes in MB; what they share counts once."""
+        """Return the memory of its processes in MB; shared pages count once."""
         pids = [str(self._process.pid)]
         for pid in pids:
             pids += Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
@@ -144,7 +144,7 @@ async def closed_loop(server: Server, requests: list[bytes], clients: int) -> Va
 
 
 def load(name: str, clients: int, size: int) -> Callable[[Race[Server]], Iterator[Row]]:
-    """Return the benchmark of so many clients with so many sentences a request."""
+    """Return the benchmark of `clients` at a time, with `size` sentences a request."""
 
     def benchmark(race: Race[Server]) -> Iterator[Row]:
         texts = race.texts.make("sentences")
@@ -153,7 +153,7 @@ def load(name: str, clients: int, size: int) -> Callable[[Race[Server]], Iterato
         def turn(server: Server) -> Values:
             try:
                 found = uvloop.run(closed_loop(server, requests, clients))
-            except (OSError, ValueError, EOFError) as error:  # EOFError: it hung up
+            except (OSError, ValueError, EOFError) as error:  # EOFError: it closed the connection
                 raise ContenderFailed(f"{server.contender.name}: {error}, in {name!r}") from error
             return found | {"texts_per_s": found["texts_per_s"] * size}
 
@@ -163,7 +163,7 @@ def load(name: str, clients: int, size: int) -> Callable[[Race[Server]], Iterato
 
 
 def workers(race: Race[Server]) -> Iterator[Row]:
-    """One process, one process with one thread, and two of these that share a port; speed and memory."""
+    """Measure one process, one process with one thread, and two of these on one port; speed and memory."""
     more = our_server(ONE_THREAD, "--threads", "1"), our_server(TWO_WORKERS, "--workers", "2")
     for contender in more:
         race.start(contender)

@@ -1,4 +1,4 @@
-"""The tables of README.md, bench/README.md and docs/, as cog asks for them: of the rows that are kept."""
+"""The tables of README.md, bench/README.md and docs/, made from the committed rows; called by cog."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def machines() -> list[Figures]:
 
 
 def speed() -> str:
-    """Ours against the libraries that most people run, or FP32 where they were not measured, by machine."""
+    """Ours against widely used libraries, or against FP32 where these were not measured, by machine."""
     columns = [LISTS[0], LISTS[1], LATENCY[0], COSTS[0]]
 
     def table(figures: Figures) -> list[Table]:
@@ -56,7 +56,7 @@ def speed() -> str:
 
 
 def reasons() -> str:
-    """Why to use it: a line each, with figures of the machine that was measured most."""
+    """Return the reasons to use it as a list, with figures of the machine that has most rows."""
     figures = next(iter(machines()), None)
     if figures is None:
         return MISSING
@@ -93,7 +93,7 @@ def picture(name: str, title: str) -> str:
 
 
 def race() -> str:
-    """Everybody, on every workload, on every machine."""
+    """Return the tables of all contenders on all workloads, by machine."""
     beside = [("query beside a list", quantity) for quantity in ("p50_ms", "texts_per_s")]
     columns = LISTS, [*LATENCY, *beside], COSTS
     return _tables(lambda figures: [figures.table("", one) for one in columns])
@@ -127,19 +127,23 @@ def limit() -> str:
 
 
 def behind() -> str:
-    """Where another library with the same vectors is ahead: what is still to win."""
+    """List where another library with the same vectors is faster in nine rounds of ten."""
     lines = []
     for figures in machines():
         for row in figures.rows.values():
             ours = row.contender.startswith(OURS)
             if row.quantity == RATIO and not ours and row.high < 1 and figures.same_vectors(row.contender):
-                ahead = f"{row.contender} is {1 / row.value:.2f}× as good as ov_minilm"
+                ahead = f"{row.contender} is {1 / row.value:.2f}× as fast as ov_minilm"
                 lines.append(f"- {row.workload}: {ahead} ({figures.machines[0]})")
-    return "\n".join(sorted(lines)) + "\n" if lines else "Nobody with the same vectors is ahead anywhere.\n"
+    return (
+        "\n".join(sorted(lines)) + "\n"
+        if lines
+        else "No library with the same vectors is ahead on any workload.\n"
+    )
 
 
 def unavailable() -> str:
-    """Who could not take part, and why."""
+    """List peers and workloads that could not be measured, and why."""
     path = RESULTS / "unavailable.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     known = {f"{peer.name} {variant}" for peer in discover() for variant in peer.variants}
@@ -150,7 +154,7 @@ def unavailable() -> str:
 
 
 def jobs() -> str:
-    """Bulk jobs: by way, as they go on, and with `--reuse`."""
+    """Bulk jobs: by engine, by number of texts done, and with `--reuse`."""
     columns = [(f"Parquet to Parquet, {w}", q) for w in WORKLOADS for q in ("texts_per_s", "peak_mb")]
 
     def course(figures: Figures) -> list[Table]:
@@ -165,7 +169,7 @@ def jobs() -> str:
 
 
 def vector_cache() -> str:
-    """Show what `cache_mb` gains where texts come again, and costs where they do not."""
+    """Show what `cache_mb` gains with repeated texts, and costs without."""
 
     def table(figures: Figures) -> list[Table]:
         cells = []
@@ -181,7 +185,7 @@ def vector_cache() -> str:
 
 
 def workers() -> str:
-    """Speed and memory of `serve --workers 2`, measured, and of more of them, on paper."""
+    """Speed and memory of `serve --workers 2`, measured, and of more workers, calculated from it."""
 
     def table(figures: Figures) -> list[Table]:
         rate = figures.value(WORKERS, TWO_WORKERS, "texts_per_s") / 2  # of a worker
@@ -196,7 +200,7 @@ def workers() -> str:
 
 
 def billion() -> str:
-    """Core hours for a billion texts, from the rate of a job with one thread, and with Ray's actors."""
+    """Core hours for a billion texts, calculated from jobs with one thread and with Ray's actors."""
 
     def table(figures: Figures) -> list[Table]:
         measured, paper = [], []
@@ -208,12 +212,7 @@ def billion() -> str:
             measured.append([workload, *map(number, cells)])
             hours = 1e9 / (ray / 2) / 3600  # of a core
             paper.append([workload, *map(number, (hours, *(hours / (n * c) for n, c in MACHINES)))])
-        rates = [
-            "one thread, texts/s",
-            "core-µs a token",
-            "Ray, 2 actors, texts/s",
-            "% of two single threads",
-        ]
+        rates = ["1 thread, texts/s", "core-µs a token", "2 Ray actors, texts/s", "% of twice 1 thread"]
         machines = [f"hours on {n} × {cores} cores" for n, cores in MACHINES]
         return [
             Table("", ["measured", "tokens each", *rates], measured, [figures.conditions]),
@@ -224,7 +223,7 @@ def billion() -> str:
 
 
 def _of_ours(prefix: str, names: Sequence[str], header: list[str], quantities: Sequence[str]) -> str:
-    """Render rows of ours alone: a line for each workload `prefix + name` that was measured."""
+    """Render rows of ours alone, with a line for each workload `prefix + name` that was measured."""
 
     def table(figures: Figures) -> list[Table]:
         found = {name: [figures.find(prefix + name, OURS, one) for one in quantities] for name in names}

@@ -1,1 +1,1 @@
-"""Measurements that a sceptic can repeat: INT8 beside its own FP32, and others. Needs the extra `bench`."""
+"""Benchmarks of this machine: INT8 against FP32 and other libraries. Needs the extra `bench`."""

@@ -1,4 +1,4 @@
-"""The benchmarks of processes, one function each: what people do with a model. A race in, rows out."""
+"""Benchmarks of contenders in a process of their own: each takes a race and yields rows."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from ov_minilm.measure.race import Race, Values
 from ov_minilm.measure.row import Row
 
 Benchmark = Callable[[Race[Process]], Iterator[Row]]
-CROWD = 32  # callers at a time
-STARTS = 3  # new processes of each contender
-TUNE_TEXTS = 32  # of a list, that batch sizes are tried on
+CALLERS = 32  # threads of one process, each with one text per call
+NEW_PROCESSES = 3  # of each contender
+TUNE_TEXTS = 32  # texts of a list on which batch sizes are tried
 
 
 def latency(answer: dict[str, Any]) -> Values:
-    """Sum up the calls of one turn."""
+    """Return the median and 99th percentile of a turn's calls, in ms."""
     return {f"p{at}_ms": 1000 * float(np.percentile(answer["seconds"], at)) for at in (50, 99)}
 
 
 def tuned(race: Race[Process], name: str) -> str:
-    """Write the list of a workload and let each contender find its best batch size for it."""
+    """Write the list of a workload and let each contender find its best batch size; return the file."""
     path = race.file(name)
     race.each(lambda process: process.ask("tune", texts=path, first=TUNE_TEXTS))
     return path
 
 
 def query(race: Race[Process]) -> Iterator[Row]:
-    """Ask one query at a time, in a process that does nothing else."""
+    """Encode one query per call, in a process that does nothing else."""
     path = race.file("query")
     return race.rows("query", lambda process: latency(process.ask("each", texts=path)))
 
 
 def query_after_list(race: Race[Process]) -> Iterator[Row]:
-    """Ask the same queries, each time after a list was indexed."""
+    """Encode the same queries, one per call, each time after a list."""
     path, chunks = race.file("query"), tuned(race, "chunks")
 
     def turn(process: Process) -> Values:
@@ -47,7 +47,7 @@ def query_after_list(race: Race[Process]) -> Iterator[Row]:
 
 
 def query_beside_list(race: Race[Process]) -> Iterator[Row]:
-    """Ask the same queries, while another thread of the process encodes chunks."""
+    """Encode the same queries, one per call, while another thread of the process encodes chunks."""
     path, chunks = race.file("query"), tuned(race, "chunks")
 
     def turn(process: Process) -> Values:
@@ -57,15 +57,15 @@ def query_beside_list(race: Race[Process]) -> Iterator[Row]:
     return race.rows("query beside a list", turn)
 
 
-def crowd(race: Race[Process]) -> Iterator[Row]:
-    """Let many threads of the process ask, each for one sentence at a time."""
+def callers(race: Race[Process]) -> Iterator[Row]:
+    """Encode one sentence per call, from many threads of the process at once."""
     path = race.file("sentences")
 
     def turn(process: Process) -> Values:
-        answer = process.ask("crowd", texts=path, callers=CROWD)
+        answer = process.ask("callers", texts=path, callers=CALLERS)
         return {"texts_per_s": len(answer["seconds"]) / answer["wall"]} | latency(answer)
 
-    return race.rows(f"{CROWD} callers", turn)
+    return race.rows(f"{CALLERS} callers", turn)
 
 
 def a_list(name: str) -> Benchmark:
@@ -84,7 +84,7 @@ def a_list(name: str) -> Benchmark:
 
 
 def new_process(race: Race[Process]) -> Iterator[Row]:
-    """Time a process from its start to its first vector; take its peak memory after lists of every length."""
+    """Time a new process to its first vector; take its peak memory after lists of every length."""
     paths = [race.file(name) for name in ("sentences", "chunks", "mix")]
 
     def turn(process: Process) -> Values:
@@ -93,14 +93,14 @@ def new_process(race: Race[Process]) -> Iterator[Row]:
                 new.ask("time", texts=path)
             return {"first_vector_s": new.first_vector_s, "peak_mb": new.memory_mb("VmHWM")}
 
-    return race.rows("new process", turn, max_rounds=STARTS)
+    return race.rows("new process", turn, max_rounds=NEW_PROCESSES)
 
 
 BENCHMARKS: dict[str, Benchmark] = {
     "query": query,
     "query after a list": query_after_list,
     "query beside a list": query_beside_list,
-    "32 callers": crowd,
+    f"{CALLERS} callers": callers,
     **{name: a_list(name) for name in ("sentences", "chunks", "documents", "mix")},
     "new process": new_process,
 }

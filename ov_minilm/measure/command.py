@@ -27,11 +27,11 @@ TABLES = {  # title -> workloads, with their quantities
     },
 }
 WORKLOADS = ("query", "query after a list", "sentences", "chunks", "new process")  # in the order of a run
-NOISY = "This machine is noisy: a fixed piece of work took very different times. Repeat when it is quiet."
-SHARE = 1 / 15  # of all the time, for one contender and one workload
+NOISY = "This machine is noisy: the times of a fixed piece of work vary widely. Repeat when it is quiet."
+TIME_SHARE = 1 / 15  # of `--seconds`, for one contender in one workload
 HOUR_S = 3600
-SLOWER_AFTER_LIST = 1.5  # times the warmed latency; beyond it a sentence says so
-CLEARLY = 1.05  # times as fast: below it two lowerings count as equal
+SLOWER_AFTER_LIST = 1.5  # times the latency before lists; above it a sentence says so
+AS_FAST = 1.05  # times as fast: below it two lowerings count as equally fast
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class Result:
 
     @property
     def figures(self) -> Figures:
-        """The rows, ready to be looked up."""
+        """The rows, indexed."""
         return Figures(self.rows, self.info.fingerprint)
 
 
@@ -69,7 +69,7 @@ def run(
     contenders = worth_racing(ours(model, reference), result.info)
     facts: dict[str, Any] = {"threads": result.info.threads, "artefact": result.info.fingerprint}
     try:
-        with Race(contenders, Process, texts, **facts, seconds=seconds * SHARE, say=say) as race:
+        with Race(contenders, Process, texts, **facts, seconds=seconds * TIME_SHARE, say=say) as race:
             for number_, name in enumerate(WORKLOADS, 1):
                 race.part = f"{number_} of {len(WORKLOADS)}, "
                 result.rows += BENCHMARKS[name](race)
@@ -80,7 +80,7 @@ def run(
 
 
 def worth_racing(contenders: Sequence[Contender], info: Info) -> list[Contender]:
-    """Leave out the lowering that is the default here; both, if there is only one."""
+    """Leave out the lowering that is the default here, and both where the artefact has only one."""
     chosen = info.lowering if info.weights == "int8" and info.device == "CPU" else None
     skipped = {f"{OURS} {name}" for name in ("native", "conv") if chosen in (None, name)}
     return [contender for contender in contenders if contender.name not in skipped]
@@ -97,19 +97,19 @@ def tables(result: Result) -> list[Table]:
 
 
 def heading(result: Result) -> str:
-    """Say in one line what the reader of the page learns: how fast it is here."""
+    """Return the title of the page, with the speed that was measured."""
     row = result.figures.find("sentences", OURS, "texts_per_s")
     return f"{OURS} on this machine" + (f": {number(row.value)} sentences a second" if row else "")
 
 
 def sentences(result: Result) -> list[str]:
-    """Return the results as sentences, as far as they were measured."""
+    """Return the results as sentences: one for each question that was measured."""
     figures, info = result.figures, result.info
     lines = [line for line in (_against_fp32(figures), _lowering(figures, info), _cost(figures)) if line]
     warmed, after = (figures.find(name, OURS, "p50_ms") for name in ("query", "query after a list"))
     if warmed and after:
         slower = after.value > SLOWER_AFTER_LIST * warmed.value
-        end = ": slower; a list leaves less compiled for single texts." if slower else "."
+        end = ": slower, because lists evict what was compiled for single texts." if slower else "."
         lines.append(f"One query takes {number(warmed.value)} ms, after a list {number(after.value)} ms{end}")
     if FP32 not in {row.contender for row in result.rows}:
         lines.append("FP32 was not measured: make it with `ov-minilm convert`, and name it with --reference.")
@@ -133,9 +133,9 @@ def _lowering(figures: Figures, info: Info) -> str:
     ratio = figures.find("sentences", f"{OURS} {other}", RATIO)
     if ratio is None:
         return ""
-    if ratio.value > CLEARLY:
+    if ratio.value > AS_FAST:
         than = f"it is {ratio.value:.2f}× as fast as {other}"
-    elif ratio.value > 1 / CLEARLY:
+    elif ratio.value > 1 / AS_FAST:
         than = f"{other} is as fast ({ratio.value:.2f}×), so the choice does not matter on this machine"
     else:
         than = f"{other} is faster, {1 / ratio.value:.2f}×: pass lowering={other!r}"

@@ -21,7 +21,7 @@ from ov_minilm.spec import FloatArray
 
 WORKER = Path(__file__).with_name("worker.py")
 ADAPTER = Path(__file__).with_name("ours.py")
-ANSWER_TIMEOUT_S = 300.0  # the slowest answer, of a library that pads every text to 256, takes 100
+ANSWER_TIMEOUT_S = 300.0  # the slowest answer, of a library that pads every text to 256 tokens, takes 100
 
 
 class ContenderFailed(Exception):
@@ -62,8 +62,10 @@ class Process:
         started = time.perf_counter()
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._log}
         environment = {**os.environ, **limits, **contender.environment}
-        self._process = subprocess.Popen(  # Ctrl-C is for us: we end them
-            contender.command, **pipes, encoding="utf-8", env=environment, start_new_session=True
+        self._process = (
+            subprocess.Popen(  # in its own session, so Ctrl-C reaches this process alone, which ends it
+                contender.command, **pipes, encoding="utf-8", env=environment, start_new_session=True
+            )
         )
         try:
             models = contender.models
@@ -80,14 +82,9 @@ class Process:
         ContenderFailed: the answer is an error, or none came.
         """
         assert self._process.stdin and self._process.stdout  # noqa: PT018  # pipes, both
-        late = threading.Event()
-
-        def end() -> None:
-            late.set()
-            self._process.kill()
-
-        watchdog = threading.Timer(ANSWER_TIMEOUT_S, end)
-        watchdog.daemon = True  # an interrupt while it starts must not keep the interpreter for its time
+        asked = time.perf_counter()
+        watchdog = threading.Timer(ANSWER_TIMEOUT_S, self._process.kill)
+        watchdog.daemon = True  # else an interrupt here would keep the interpreter alive until it fires
         try:
             watchdog.start()
             self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
@@ -97,10 +94,10 @@ class Process:
             line = ""
         finally:
             watchdog.cancel()
-        if late.is_set():
+        if not line and time.perf_counter() - asked >= ANSWER_TIMEOUT_S:
             raise ContenderFailed(f"{self.contender.name}: no answer to {do} in {ANSWER_TIMEOUT_S:.0f} s")
         if not line:
-            raise ContenderFailed(f"{self.contender.name}: the process ended: {self._last_words()}")
+            raise ContenderFailed(f"{self.contender.name}: the process ended: {self._last_log_line()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise ContenderFailed(f"{self.contender.name}: {' '.join(answer['error'].split())}")
@@ -121,11 +118,11 @@ class Process:
             pass
         self._log.close()
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         code = self._process.wait()
         self._log.seek(0)
         lines = [line.strip() for line in self._log.readlines() if line.strip()]
-        return f"{lines[-1] if lines else 'it said nothing'} (exit code {code})"
+        return f"{lines[-1] if lines else 'no output'} (exit code {code})"
 
     def __enter__(self) -> Process:
         return self

@@ -13,13 +13,13 @@ SORTED = False
 CONCURRENT = True
 LOWERINGS: dict[str, Literal["native", "conv"]] = {"native": "native", "conv": "conv"}  # by variant
 
-_opened: dict[str, Any] = {}  # what `facts` tells of; a worker loads once
+_info: dict[str, Any] = {}  # of the embedder that `load` opened; a worker loads once
 
 
 def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[str], int], FloatArray]:
     """Open the artefact in the folder `models["model"]`, "" being the one in the package.
 
-    What else `models` names is an option of `Embedder.open` in MB.
+    Every other entry of `models` is an option of `Embedder.open` in MB: memory_mb, cache_mb.
     """
     options: dict[str, Any] = {name: int(value) for name, value in models.items() if name != "model"}
     embedder = Embedder.open(
@@ -29,11 +29,11 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
         threads=threads,
         **options,
     )
-    _opened.update(embedder.info.as_dict())
+    _info.update(embedder.info.as_dict())
     return lambda texts, _: embedder.encode(texts, progress=False)
 
 
 def facts(_: str) -> dict[str, str]:
-    """Versions, and what really runs."""
+    """Return versions, and the precision, lowering and kernel that run."""
     names = ("precision", "lowering", "kernel")
-    return {**_opened["versions"], **{name: str(_opened[name]) for name in names}}
+    return {**_info["versions"], **{name: str(_info[name]) for name in names}}

@@ -1,8 +1,8 @@
 """The runner: contenders take turns, so that a machine that slows down slows them all.
 
-A turn gives one value of each quantity. A row holds the median of the rounds, and the range of 90 % of them;
-a ratio is the median of the ratios of one round, of neighbours in time. Rounds go on until every median is
-known well enough, or the time is over.
+In a round every contender has one turn, which yields one value of each quantity. A row holds the median of
+the rounds and the range of 90 % of them; ratios are taken within each round. Rounds go on until every median
+is precise enough, or the time is over.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from ov_minilm.measure.texts import Texts
 
 SILENCE_S = 0.03  # threads of ONNX Runtime and CTranslate2 spin on after a call and slow the next contender
 MIN_ROUNDS, MAX_ROUNDS = 5, 1000
-NARROW = 0.02  # of the median: half the width of its interval at which a contender needs no more rounds
-NOISY = 0.15  # of the median: interquartile range of the machine's own probe
+PRECISE = 0.02  # half the confidence interval of the median, relative to it: no more rounds are needed
+NOISY_SPREAD = 0.15  # of the machine's own probe: interquartile range, relative to the median
 
 Values = dict[str, float]  # quantity -> value
 Say = Callable[[str], None]
 
 
 class Running(Protocol):
-    """A contender that has started: a process that is asked, or a server."""
+    """A contender that has started: a process, or a server."""
 
-    facts: dict[str, str]  # versions, and what really runs
+    facts: dict[str, str]  # versions, and the precision that runs
 
     def close(self) -> None:
         """End it."""
@@ -45,9 +45,9 @@ T = TypeVar("T")
 
 
 class Race(Generic[R]):
-    """Running contenders, among them ours, and the files with their texts. Also a context manager.
+    """Running contenders, ours among them, and the files with their texts. Also a context manager.
 
-    `failed` says which contenders fell out, and why; `part` goes before what is said.
+    `failed` maps contenders that dropped out to the reason; `part` precedes each progress message.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class Race(Generic[R]):
         seconds: float,
         say: Say,
     ) -> None:
-        """Start every contender by `start`, with `threads`; OURS must be among them, ratios are to it.
+        """Start every contender by `start(contender, threads)`; OURS must be among them: ratios are to it.
 
-        `seconds` is what one may take for one benchmark; rows carry the fingerprint `artefact`.
+        `seconds` is the time of one contender for one benchmark; rows carry the fingerprint `artefact`.
         """
         self.threads = threads
         self.failed: dict[str, str] = {}
@@ -97,7 +97,7 @@ class Race(Generic[R]):
         return str(path)
 
     def each(self, call: Callable[[R], T]) -> dict[str, T]:
-        """Call something for every contender once; one that fails drops out."""
+        """Call a function once for every contender; return the results of those that do not fail."""
         found = {}
         for name, running in list(self.running.items()):
             try:
@@ -112,10 +112,10 @@ class Race(Generic[R]):
         turn: Callable[[R], Values],
         *,
         max_rounds: int = MAX_ROUNDS,
-        narrow: float = NARROW,
+        precise: float = PRECISE,
     ) -> Iterator[Row]:
-        """Give everybody turns and yield a row for each quantity, and the ratio to ours of the first one."""
-        rounds = self._rounds(workload, turn, max_rounds, narrow)
+        """Yield a row for each contender and quantity, and one for the ratio of the first to ours."""
+        rounds = self._rounds(workload, turn, max_rounds, precise)
         mine = rounds.get(OURS, [])
         for name, values in rounds.items():
             for quantity in values[0]:
@@ -127,7 +127,7 @@ class Race(Generic[R]):
                 yield self.row(workload, name, RATIO, [1 / one if lower else one for one in ratios])
 
     def row(self, workload: str, contender: str, quantity: str, values: Sequence[float]) -> Row:
-        """Sum up the values of one quantity."""
+        """Make the row of a quantity from its values, one a round."""
         facts = self.running[contender].facts if contender in self.running else {}
         low, middle, high = (float(f"{value:.4g}") for value in np.percentile(values, (5, 50, 95)))
         return Row(
@@ -145,26 +145,26 @@ class Race(Generic[R]):
 
     @property
     def machine_is_noisy(self) -> bool:
-        """Whether a fixed piece of work, done before each round, took very different times."""
-        return len(self.probes) >= MIN_ROUNDS and relative_spread(self.probes) > NOISY
+        """Whether the times of a fixed piece of work, done before each round, varied widely."""
+        return len(self.probes) >= MIN_ROUNDS and relative_spread(self.probes) > NOISY_SPREAD
 
     def _rounds(
-        self, workload: str, turn: Callable[[R], Values], max_rounds: int, narrow: float
+        self, workload: str, turn: Callable[[R], Values], max_rounds: int, precise: float
     ) -> dict[str, list[Values]]:
-        """Collect rounds; the first one warms and does not count."""
+        """Collect rounds; the first one is a warm-up and does not count."""
         self._say(f"{self.part}{workload}: warming")
         self.each(turn)
         found: dict[str, list[Values]] = {name: [] for name in self.running}
         spent = dict.fromkeys(found, 0.0)
         for number in range(max_rounds):
-            going = [name for name in found if not self._enough(found[name], spent[name], narrow)]
+            going = [name for name in found if not self._enough(found[name], spent[name], precise)]
             if not going:
                 break
             left = sum(max(0.0, self._seconds - spent[name]) for name in going)
             self._say(f"{self.part}{workload}: round {number + 1}, at most {left:.0f} s left")
             self.probes.append(machine.probe(self.threads))
             order = [name for name in self.running if name in going or name == OURS]
-            turns = number % len(order)  # another one begins each round
+            turns = number % len(order)  # each round begins with another contender
             for name in order[turns:] + order[:turns]:
                 time.sleep(SILENCE_S)
                 started = time.perf_counter()
@@ -176,14 +176,14 @@ class Race(Generic[R]):
                 spent[name] += time.perf_counter() - started
         return {name: values for name, values in found.items() if values}
 
-    def _enough(self, values: Sequence[Values], spent: float, narrow: float) -> bool:
+    def _enough(self, values: Sequence[Values], spent: float, precise: float) -> bool:
         """Tell whether a contender needs no more rounds."""
         if len(values) < MIN_ROUNDS:
             return False
-        return spent >= self._seconds or half_interval([next(iter(one.values())) for one in values]) < narrow
+        return spent >= self._seconds or half_interval([next(iter(one.values())) for one in values]) < precise
 
     def _drop(self, name: str, error: ContenderFailed) -> None:
-        """Take a contender that fails out of the race, with its reason."""
+        """Remove a contender that failed, and keep the reason. Ours must not fail: its error is raised."""
         if name == OURS:
             raise error
         self._say(f"left out: {error}")
@@ -213,6 +213,6 @@ def half_interval(values: Sequence[float]) -> float:
 
 
 def relative_spread(values: Sequence[float]) -> float:
-    """Interquartile range over median: what a single slow round cannot blow up."""
+    """Interquartile range over median: a single slow round hardly changes it."""
     low, middle, high = np.percentile(values, (25, 50, 75))
     return float((high - low) / middle)

@@ -1,4 +1,4 @@
-"""Rows as tables: for the terminal, Markdown, and a page of HTML. Nothing is computed here but the layout."""
+"""Rows as tables: for the terminal, Markdown and HTML. Only the layout is computed here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from ov_minilm.measure.row import LOWER_IS_BETTER, OURS, RATIO, UNITS, Row, refuse_stale
 
 PAGE = Path(__file__).with_name("page.html")
-MIN_COSINE = 0.99  # of a contender's vectors to FP32: below it they are other vectors, and no race is fair
+MIN_COSINE = 0.99  # mean, of a contender's vectors to FP32; below it no ratio of speeds is shown
 AHEAD = "▲"
 OTHER_VECTORS, NOT_COMPARED = "†", "‡"  # marks beside names
 
@@ -18,7 +18,7 @@ Column = tuple[str, str]  # workload, quantity
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells as text; the first column names who."""
+    """Cells as text; the first column names the contender."""
 
     title: str
     header: list[str]
@@ -27,7 +27,7 @@ class Table:
 
 
 class Figures:
-    """Rows of one machine and the artefact that they are shown for, by what they are about."""
+    """Rows of one machine and one artefact, indexed by `Row.what`."""
 
     def __init__(self, rows: Sequence[Row], artefact: str) -> None:
         """Index rows.
@@ -53,14 +53,14 @@ class Figures:
         return self.rows[f"{workload}/{contender}/{quantity}"].value
 
     def contenders(self, workload: str, quantity: str) -> list[str]:
-        """List who has such a row: ours first, then the best."""
+        """List the contenders that have such a row: ours first, then from best to worst."""
         found = [r for r in self.rows.values() if (r.workload, r.quantity) == (workload, quantity)]
         lower = UNITS[quantity] in LOWER_IS_BETTER
         found.sort(key=lambda row: (row.contender != OURS, row.value if lower else -row.value))
         return [row.contender for row in found]
 
     def same_vectors(self, contender: str) -> bool:
-        """Whether nothing says that a contender's vectors are not those of the model."""
+        """Return False if a contender's vectors were compared with the model's, and differ."""
         return self._mark(contender) != OTHER_VECTORS
 
     def _mark(self, contender: str) -> str:
@@ -71,22 +71,19 @@ class Figures:
 
     @property
     def conditions(self) -> str:
-        """What stands under every table and picture."""
+        """Machine, artefact and date: the note under every table and picture."""
         return f"{self.machines[0]}; artefact {self.artefact}; {self.taken}"
 
     def table(self, title: str, columns: Sequence[Column], contenders: Sequence[str] | None = None) -> Table:
-        """Put contenders into rows and figures into columns; how many times better ours is in brackets."""
+        """Put contenders into rows and figures into columns, and ratios to ours in brackets."""
         found = list(contenders or ())
         for column in columns if contenders is None else ():
             found += [name for name in self.contenders(*column) if name not in found]
-        first = dict(reversed(columns))  # that ratios are of
+        first = dict(reversed(columns))  # workload -> the quantity that its ratio is of
         cells = []
         for name in found:
-            line = [f"{name} {self._mark(name)}".strip()]
-            line += [
-                self._cell(w, name, quantity, with_ratio=first[w] == quantity) for w, quantity in columns
-            ]
-            cells.append(line)
+            line = (self._cell(w, name, quantity, with_ratio=first[w] == quantity) for w, quantity in columns)
+            cells.append([f"{name} {self._mark(name)}".strip(), *line])
         text = " ".join(cell for line in cells for cell in line)
         marks = {
             "×)": "(n×): how many times better ov_minilm is, median of the rounds' ratios",
@@ -113,14 +110,14 @@ def _heading(workload: str, quantity: str) -> str:
 
 
 def number(value: float) -> str:
-    """Write three digits that count, and whole thousands with their comma."""
+    """Format with three significant digits, and from 100 on as a whole number with commas."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"
 
 
 def markdown(table: Table) -> str:
-    """Return a table as Markdown, its notes under it."""
+    """Return a table as Markdown, followed by its notes."""
     lines = [f"| {' | '.join(table.header)} |", "| --- |" + " ---: |" * (len(table.header) - 1)]
     for line in table.cells:
         bold = [f"**{cell}**" if cell else "" for cell in line] if line[0] == OURS else line
@@ -145,7 +142,7 @@ def terminal(table: Table) -> None:
 
 
 def page(title: str, sentences: Sequence[str], tables: Sequence[Table]) -> str:
-    """Return one page that opens offline."""
+    """Return a page of HTML that needs no network."""
     from jinja2 import Environment, StrictUndefined
 
     jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

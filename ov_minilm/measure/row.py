@@ -1,4 +1,4 @@
-"""One measured figure together with everything that it depends on, and the file that keeps such figures."""
+"""One measured figure with its conditions, and the file of such rows."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ LOWER_IS_BETTER = frozenset({"ms", "s", "MB"})
 
 
 class StaleRows(ValueError):
-    """Rows of another artefact than the one that they are shown for."""
+    """Rows were measured with another artefact than the one that they are shown for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A figure with its conditions: machine, artefact, versions and date."""
+    """A measured figure with its conditions: machine, artefact, versions and date."""
 
     what: str  # workload/contender/quantity, as in "sentences/ov_minilm/texts_per_s"
     value: float  # median of the rounds
@@ -42,17 +42,17 @@ class Row:
 
     @property
     def workload(self) -> str:
-        """What was done."""
+        """The name of the benchmark."""
         return self.what.split("/")[0]
 
     @property
     def contender(self) -> str:
-        """Who did it."""
+        """The name of the library or configuration that was measured."""
         return self.what.split("/")[1]
 
     @property
     def quantity(self) -> str:
-        """What was measured, a key of UNITS."""
+        """The quantity, a key of UNITS."""
         return self.what.split("/")[2]
 
 

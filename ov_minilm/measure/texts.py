@@ -1,7 +1,7 @@
-"""The texts that everybody encodes: English words in their order, cut to lengths that a seed draws.
+"""The texts of the benchmarks: English words in their order, cut to lengths drawn with a fixed seed.
 
-They come from the package's own calibration text, so that the same lists are there for everybody, offline.
-Words are tokenized one by one, so a text has exactly the tokens that were drawn.
+They come from the package's calibration text, so every machine has the same lists without network. The tokens
+of a text are the sum of its words', so a text has exactly the length that was drawn.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from ov_minilm.convert.calibrate import CALIBRATION
 
 SPECIAL_TOKENS = 2  # [CLS] and [SEP]
 Count = Callable[[Sequence[str]], Sequence[int]]
-
-
-Length = Callable[[random.Random], int]  # draws the tokens of a text
+Length = Callable[[random.Random], int]  # draws the number of tokens of a text
 
 
 def _between(low: int, high: int) -> Length:
@@ -52,7 +50,7 @@ class Texts:
         return {word: n - SPECIAL_TOKENS for word, n in zip(words, self._count(words), strict=True)}
 
     def tokens(self, text: str) -> int:
-        """Count the tokens of a text of these words, [CLS] and [SEP] among them."""
+        """Count the tokens of a text of these words, [CLS] and [SEP] included."""
         return SPECIAL_TOKENS + sum(self._tokens[word] for word in text.split())
 
     def make(self, name: str, count: int | None = None) -> list[str]:
@@ -62,7 +60,7 @@ class Texts:
         return [self.text(length(rng), rng) for _ in range(count or texts)]
 
     def text(self, tokens: int, rng: random.Random | None = None) -> str:
-        """Take words from a random place on until the text has this many tokens."""
+        """Take consecutive words from a random place on until the text has exactly this many tokens."""
         rng = rng or random.Random(tokens)  # noqa: S311
         place, left, found = rng.randrange(len(self._words)), tokens - SPECIAL_TOKENS, []
         while left:

@@ -18,7 +18,7 @@ Requests, one a line, each answered by one line, {"error": ...} if it failed; FI
     {"do": "tune", "texts": FILE, "first": N}     -> {"batch"}; the fastest for N texts, kept for the list
     {"do": "time", "texts": FILE}                 -> {"seconds": [one call with the list]}
     {"do": "each", "texts": FILE}                 -> {"seconds": [a call for each text]}
-    {"do": "crowd", "texts": FILE, "callers": N}  -> {"wall", "seconds": [a call for each text]}, N threads
+    {"do": "callers", "texts": FILE, "callers": N}  -> {"wall", "seconds": [a call for each text]}, N threads
     {"do": "beside", "texts": FILE, "list": FILE} -> {"texts_per_s", "seconds"}: beside a thread with the list
     {"do": "vectors", "texts": FILE}              -> {"vectors": N lists of D numbers}
 """
@@ -40,8 +40,8 @@ from typing import Any
 
 import numpy as np
 
-HEAD_START_S = 0.05  # a list runs this long before the first text beside it
-BESIDE_S = 2.0  # after this no further text is asked beside a list
+HEAD_START_S = 0.05  # the list runs this long before the first single text
+BESIDE_S = 2.0  # after this no further single text is encoded beside the list
 
 
 class Worker:
@@ -55,7 +55,7 @@ class Worker:
         self._turn: Any = nullcontext() if getattr(adapter, "CONCURRENT", False) else threading.Lock()
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do what one request asks: the method is named for it."""
+        """Answer one request, by the method `do_…` of its name."""
         found: dict[str, Any] = getattr(self, f"do_{request.pop('do')}")(**request)
         return found
 
@@ -78,7 +78,7 @@ class Worker:
         seconds = {}
         for batch in self._adapter.BATCHES:
             self._batches[texts] = batch
-            self._run(items[:batch], texts)  # warm: some allocate for each new shape
+            self._run(items[:batch], texts)  # warm-up: some libraries allocate for each new shape
             seconds[batch] = self._timed(items, texts)
         if seconds:
             self._batches[texts] = min(seconds, key=lambda batch: seconds[batch])
@@ -92,8 +92,8 @@ class Worker:
         """Encode one text after the other."""
         return {"seconds": [self._timed([text], texts) for text in self._read(texts)]}
 
-    def do_crowd(self, texts: str, callers: int) -> dict[str, Any]:
-        """Let many threads ask at once, each for one text at a time."""
+    def do_callers(self, texts: str, callers: int) -> dict[str, Any]:
+        """Encode from many threads at once, one text per call."""
         items = self._read(texts)
 
         def call(part: list[str]) -> list[float]:

@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from accuracy import NotMeasured, accuracy, smaller_vectors
 from jobs import job, table
 from limit import limit
-from servers import Server, load
+from servers import Server, load, our_server
+from support.rows import race
 
 from ov_minilm import Embedder
 from ov_minilm.drift.evaluation import FOLDER_VARIABLE
 from ov_minilm.measure.contender import Contender, ContenderFailed, Process, ours
-from ov_minilm.measure.race import Race
-from ov_minilm.measure.row import OURS
-from ov_minilm.measure.texts import Texts
-
-Start = Callable[[Contender, Any], Race[Any]]
 
 
-@pytest.fixture
-def race(shipped: Embedder) -> Start:
-    """Race one contender against nobody."""
-    texts = Texts(shipped.count_tokens)
-
-    def start(contender: Contender, kind: Any) -> Race[Any]:
-        return Race([contender], kind, texts, threads=1, artefact="abc", seconds=0.1, say=lambda _: None)
-
-    return start
-
-
-def test_the_limit_is_above_what_is_reached(race: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_is_above_what_is_reached(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shares lie between nothing and everything, the parts of a batch are all of it; accuracy needs texts."""
-    monkeypatch.setattr("limit.ROUNDS", 1)
-    monkeypatch.setattr("limit.PROFILE_S", 0.2)
-    monkeypatch.setattr("limit.ONE_TEXT", (8, 256))
+    for name, value in {"ROUNDS": 1, "PROFILE_S": 0.2, "ONE_TEXT": (8, 256)}.items():
+        monkeypatch.setattr(f"limit.{name}", value)
     monkeypatch.setenv(FOLDER_VARIABLE, "")
 
-    with race(ours(None, None)[0], Process) as started:
+    with race(shipped, ours(None, None)[:1], Process) as started:
         rows = {row.workload: row.value for row in limit(started)}
         for measure in (accuracy, smaller_vectors):
             with pytest.raises(NotMeasured, match=FOLDER_VARIABLE):
@@ -68,29 +50,18 @@ def test_a_job_gives_its_seconds_and_its_peak(tmp_path: Path) -> None:
         job(source, "--nothing")
 
 
-STUB = """
-import asyncio, sys
-async def answer(reader, writer):
-    while head := await reader.readuntil(b"\\r\\n\\r\\n"):
-        await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\\r\\n")[0]))
-        writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\n{}")
-async def main():
-    async with await asyncio.start_server(answer, "127.0.0.1", int(sys.argv[1])) as server:
-        await server.serve_forever()
-print("starting", flush=True)
-asyncio.run(main())
-"""
-
-
-def test_a_server_is_loaded_or_left_out(race: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_is_loaded_or_left_out(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every client asks again as soon as it is answered; one that does not start leaves its last line."""
-    monkeypatch.setattr("servers.LOAD_S", 0.1)
+    monkeypatch.setattr("servers.LOAD_S", 0.5)
     broken = (sys.executable, "-c", "print('no model'); raise SystemExit(3)")
 
-    with race(Contender(OURS, "a stub", (sys.executable, "-c", STUB, "PORT"), ""), Server) as started:
-        rows = {row.quantity: row for row in load("server, 32 texts a request", 2, 32)(started)}
+    with race(shipped, [our_server()], Server) as started:
+        rows = {row.quantity: row.value for row in load("server, 32 texts a request", 2, 32)(started)}
+        (server,) = started.running.values()
+        memory = server.pss_mb()
 
-    assert rows["texts_per_s"].value > 8 * 1000 / rows["p50_ms"].value  # of 64, with two clients at once
-    assert rows["p99_ms"].value >= rows["p50_ms"].value
+    assert 1.3 < rows["texts_per_s"] / 32 * rows["p50_ms"] / 1000 < 3  # two requests are under way at once
+    assert rows["p99_ms"] >= rows["p50_ms"]
+    assert 100 < memory < 1500
     with pytest.raises(ContenderFailed, match="stub: no model"):
         Server(Contender("stub", "", broken, ""), 1)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from environments import PEERS, Environments, Peer, Unavailable, discover
 
-from ov_minilm.convert.source import PACKAGE
 from ov_minilm.measure.contender import Process
 
 FACTS = 'VARIANTS = {"plain": "a toy"}\nMAKES = ("table",)\nNEEDS = ("texts",)\n'
@@ -30,77 +29,70 @@ def facts(variant):
 """
 
 
-class Here(Environments):
-    """Takes this interpreter for every peer: what uv does is uv's."""
-
-    def python(self, peer: Peer) -> str:
-        """Return this interpreter."""
-        assert peer
-        return sys.executable
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take this interpreter for every peer: what uv does is uv's."""
+    monkeypatch.setattr(Environments, "python", lambda *_: sys.executable)
 
 
 def toy(folder: Path, text: str, name: str = "toy.py") -> Peer:
     """Write the file of the only peer of a folder, and read it."""
-    (folder / "peers").mkdir()
-    (folder / "peers" / name).write_text(text, encoding="utf-8")
-    (peer,) = discover(folder / "peers")
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+    (peer,) = discover(folder)
     return peer
 
 
 def test_every_file_is_a_peer_with_pinned_requirements() -> None:
     """No file beside the cache is left out, and every requirement in its head names one version."""
+    for peer in (found := discover()):
+        text = peer.file.read_text(encoding="utf-8")
+        python, npm = re.findall(r"(?m)^#   \"(.+)\",$", text), re.findall(r"(?m)^// npm: (.+)$", text)
+        wanted = python or npm[0].split()
+        assert all(re.search(r"==|.@\d", one) for one in wanted), peer.file
+
     files = [path for path in PEERS.iterdir() if path.suffix in (".py", ".mjs")]
-
-    assert sorted(path.stem for path in files) == sorted(peer.name for peer in discover())
-    for file in files:
-        text = file.read_text(encoding="utf-8")
-        head = re.search(r"(?ms)^# /// script$.+?^# ///$|^// npm: .+?$", text)
-        assert head is not None, file
-        wanted = re.findall(r'"(.+)"', head[0]) if file.suffix == ".py" else head[0].split()[2:]
-        assert wanted, file
-        assert all(re.search(r"==|.@\d", one) for one in wanted), file
+    assert sorted(files) == sorted(peer.file for peer in found)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (FACTS.replace("MAKES", "MADE"), r"toy\.py: no MAKES at its top"),
-        (FACTS.replace('("texts",)', '("onnx",)'), "toy.py: no peer makes 'onnx'"),
-    ],
-)
-def test_wrong_facts_are_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_wrong_facts_are_refused(tmp_path: Path) -> None:
     """By the name of the file."""
-    with pytest.raises(ValueError, match=message):
-        toy(tmp_path, text)
+    with pytest.raises(ValueError, match=r"toy\.py: no MAKES at its top"):
+        toy(tmp_path, FACTS.replace("MAKES", "MADE"))
+    with pytest.raises(ValueError, match=r"toy\.py: no peer makes 'onnx'"):
+        toy(tmp_path, FACTS.replace('("texts",)', '("onnx",)'))
 
 
+@pytest.mark.usefixtures("here")
 def test_a_peer_answers_and_its_files_are_made_once(tmp_path: Path) -> None:
     """It makes its files, loads them and encodes, offline and in a home of its own."""
-    peer, said = toy(tmp_path, FACTS + MAKER), list[str]()
-    environments = Here([peer], said.append, cache=tmp_path / "cache")
+    peer, said, cache = toy(tmp_path / "peers", FACTS + MAKER), list[str](), tmp_path / "cache"
     (tmp_path / "texts.json").write_text('["one", "a longer one"]', encoding="utf-8")
 
-    with Process(environments.contender(peer, "plain"), threads=1) as process:
+    with Process(
+        Environments([peer], said.append, cache=cache).contender(peer, "plain"), threads=1
+    ) as process:
         vectors = process.vectors(str(tmp_path / "texts.json"))
-    again = Here([peer], said.append, cache=tmp_path / "cache").contender(peer, "plain")
+    again = Environments([peer], said.append, cache=cache).contender(peer, "plain")
 
     assert [3.0, 12.0] == vectors[:, 0].tolist()
-    assert {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "HOME": str(tmp_path / "cache/home")} == process.facts
+    assert {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "HOME": f"{cache}/home"} == process.facts
     assert ("toy plain", "a toy", ["making table by toy"]) == (again.name, again.title, said)
 
 
+@pytest.mark.usefixtures("here")
 def test_a_peer_that_cannot_be_had_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing half made is taken for whole the next time; a program that is missing is named."""
-    broken = toy(tmp_path, FACTS + "def prepare(models):\n    raise OSError('no\\nroom')\n")
-    (tmp_path / "node").mkdir()
+    broken = toy(tmp_path / "python", FACTS + "def prepare(models):\n    raise OSError('no\\nroom')\n")
     node = toy(tmp_path / "node", "// npm: a@1\n" + re.sub("(?m)^", "// ", FACTS.strip()), "toy.mjs")
+    cache = tmp_path / "cache"
 
     with pytest.raises(Unavailable, match=r"^OSError: no room$"):
-        Here([broken], lambda _: None, cache=tmp_path / "cache").contender(broken, "plain")
-    assert [] == list((tmp_path / "cache" / "models").iterdir())
+        Environments([broken], print, cache=cache).contender(broken, "plain")
+    assert [] == list((cache / "models").iterdir())
     monkeypatch.setenv("PATH", "")
     with pytest.raises(Unavailable, match="npm is not installed"):
-        Environments([node], lambda _: None, cache=tmp_path / "cache").contender(node, "plain")
+        Environments([node], print, cache=cache).contender(node, "plain")
 
 
 @pytest.mark.slow
@@ -108,7 +100,6 @@ def test_uv_makes_what_the_head_describes(tmp_path: Path) -> None:
     """An interpreter that has the pinned package, and not those of this one."""
     peer = toy(tmp_path, '# /// script\n# dependencies = [\n#   "click==8.1.8",\n# ]\n# ///\n' + FACTS)
 
-    python = Environments([peer], lambda _: None, cache=tmp_path / "cache", checkpoint=PACKAGE).python(peer)
+    python = Environments([peer], print, cache=tmp_path / "cache").python(peer)
 
-    assert (Path(python).parents[1] / "bin").is_dir()
     assert list(Path(python).parents[1].rglob("click-8.1.8.dist-info"))

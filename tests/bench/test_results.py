@@ -8,7 +8,7 @@ import pytest
 import tables
 from limit import PLAIN
 from pictures import PICTURES, draw_all, rivals
-from run import HEAT, compare, heats
+from run import PEERS_AT_A_TIME, compare, groups
 from support.rows import row
 
 from ov_minilm.measure.contender import Contender
@@ -25,15 +25,18 @@ ROWS = [
     *(row(f"server, {n} clients/{name}/p50_ms", n) for n in (1, 8) for name in NAMES),
     *(row(f"accuracy/{name}/spearman_change", -0.1) for name in NAMES),
     *(row(f"new process/{name}/peak_mb", 300) for name in NAMES),
-    row(f"limit, chunks/{OURS}/share", 40),
+    *(row(f"{what}/{OURS}/share", 30) for what in ("limit, chunks", "parts of a batch, attention")),
     *(row(f"limit, one text of 8 tokens/{name}/gflops", 9) for name in (OURS, PLAIN)),
-    row(f"parts of a batch, attention/{OURS}/share", 30),
 ]
 
 
-def test_the_kept_rows_are_of_the_artefact_that_ships() -> None:
-    """A build of another one measures again, or removes them."""
+def test_pages_show_the_artefact_that_ships_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept rows are of it, or a build removes them; a table without rows says so instead."""
     refuse_stale(read(tables.ROWS) if tables.ROWS.exists() else [], shipped_fingerprint())
+    monkeypatch.setattr(tables, "machines", list)
+
+    for name in "reasons speed race serving smaller_vectors memory limit jobs billion".split():
+        assert tables.MISSING in getattr(tables, name)(), name
 
 
 def test_pictures_are_drawn_where_there_are_rows(tmp_path: Path) -> None:
@@ -53,15 +56,7 @@ def test_a_rival_is_a_library_once_and_listed_where_it_is_ahead(monkeypatch: pyt
     monkeypatch.setattr(tables, "machines", lambda: [figures])
 
     assert ["onnxruntime int8", "fastembed f32"] == rivals(figures, "sentences", "texts_per_s")
-    assert "- chunks: fastembed f32 is 2.00× as good as ov_minilm (a machine, 2 threads)\n" == tables.behind()
-
-
-def test_a_table_without_rows_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Instead of showing figures of another artefact."""
-    monkeypatch.setattr(tables, "machines", list)
-
-    for name in "reasons speed race serving smaller_vectors memory limit jobs billion".split():
-        assert tables.MISSING in getattr(tables, name)(), name
+    assert "- chunks: fastembed f32 is 2.00× as fast as ov_minilm (a machine, 2 threads)\n" == tables.behind()
 
 
 def test_a_fresh_ratio_is_held_to_the_kept_interval(capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,13 +68,13 @@ def test_a_fresh_ratio_is_held_to_the_kept_interval(capsys: pytest.CaptureFixtur
     assert "MOVED  mix against b: 3.00×, kept 2.00× (1.80 to 2.20)" in capsys.readouterr().out
 
 
-def test_peers_run_in_heats_with_ours_in_each() -> None:
+def test_peers_run_in_groups_with_ours_in_each() -> None:
     """Few at a time, for their memory; no peer is forgotten."""
     mine = [Contender(name, "", (), "") for name in (OURS, f"{OURS} conv")]
     peers = [Contender(str(n), "", (), "") for n in range(12)]
 
-    found = [[one.name for one in heat] for heat in heats(mine, peers)]
+    found = [[one.name for one in group] for group in groups(mine, peers)]
 
-    assert [str(n) for n in range(12)] == [name for heat in found for name in heat if name.isdigit()]
-    assert all(OURS == heat[0] and len(heat) <= HEAT + 2 for heat in found)
-    assert 1 == sum(heat.count(f"{OURS} conv") for heat in found)
+    assert [str(n) for n in range(12)] == [name for group in found for name in group if name.isdigit()]
+    assert all(OURS == group[0] and len(group) <= PEERS_AT_A_TIME + 2 for group in found)
+    assert 1 == sum(group.count(f"{OURS} conv") for group in found)

@@ -1,8 +1,15 @@
-"""Rows made up for tests, of the artefact that ships."""
+"""Rows made up for tests, of the artefact that ships, and races that yield them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ov_minilm import Embedder
+from ov_minilm.measure.contender import Contender
+from ov_minilm.measure.race import Race
 from ov_minilm.measure.row import UNITS, Row, shipped_fingerprint
+from ov_minilm.measure.texts import Texts
 
 
 def row(what: str, value: float = 1.0, spread: float = 0.1) -> Row:
@@ -19,3 +26,11 @@ def row(what: str, value: float = 1.0, spread: float = 0.1) -> Row:
         versions="a library 1.0",
         taken="2026-11-28",
     )
+
+
+def race(
+    embedder: Embedder, contenders: Sequence[Contender], start: Callable[..., Any], seconds: float = 0.05
+) -> Race[Any]:
+    """Start a race with one thread that says nothing."""
+    texts = Texts(embedder.count_tokens)
+    return Race(contenders, start, texts, threads=1, artefact="abc", seconds=seconds, say=lambda _: None)

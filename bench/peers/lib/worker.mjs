@@ -61,7 +61,7 @@ export async function serve(load) {
       for (const text of read(texts)) seconds.push(await timed([text], 1));
       return { seconds };
     },
-    async crowd({ texts, callers }) {
+    async callers({ texts, callers }) {
       const seconds = [];
       const started = performance.now();
       const call = async (first) => {

@@ -1,0 +1,91 @@
+"""Rows as they are kept in a file and shown in tables: of one artefact and one machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from support.rows import row
+
+from ov_minilm.measure.render import AHEAD, Figures, Table, markdown, number, page
+from ov_minilm.measure.row import OURS, RATIO, Row, StaleRows, merge, read, shipped_fingerprint
+
+ROWS = [
+    *(row("mix/slow/texts_per_s", 100), row(f"mix/slow/{RATIO}", 0.95)),
+    *(row("mix/fast/texts_per_s", 1000), row(f"mix/fast/{RATIO}", 0.5), row("accuracy/fast/cosine", 0.99)),
+    *(row("mix/wrong/texts_per_s", 9000), row(f"mix/wrong/{RATIO}", 0.05)),
+    *(row("accuracy/wrong/cosine", 0.57), row(f"mix/{OURS}/texts_per_s", 500)),
+]
+
+
+def test_rows_are_kept_and_replaced(tmp_path: Path) -> None:
+    """A newer row replaces the one of its name and machine; other machines' stay, another artefact's go."""
+    path, first = tmp_path / "rows.jsonl", row("mix/a/texts_per_s", 1)
+    elsewhere, newer = dataclasses.replace(first, machine="another"), row("mix/a/texts_per_s", 2)
+
+    merge(path, [dataclasses.replace(row("query/a/p50_ms"), artefact="old")])
+    merge(path, [first, elsewhere])
+    merge(path, [newer])
+
+    assert [newer, elsewhere] == sorted(read(path), key=lambda one: one.machine != newer.machine)
+
+
+@pytest.mark.parametrize("line", ["{", '{"what": "a/b/c"}', '{"nothing": 1}'])
+def test_a_line_that_is_not_a_row_is_named(tmp_path: Path, line: str) -> None:
+    """By its file and number; a figure without its machine, artefact or date is not a row either."""
+    path = tmp_path / "rows.jsonl"
+    merge(path, [row("query/a/p50_ms")])
+    path.write_text(path.read_text(encoding="utf-8") + line, encoding="utf-8")
+
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 2: not a row"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        (
+            [dataclasses.replace(ROWS[0], artefact="old")],
+            StaleRows,
+            "with artefact old, this is .*: measure again",
+        ),
+        ([ROWS[0], dataclasses.replace(ROWS[1], machine="another")], ValueError, "rows of 2 machines"),
+    ],
+)
+def test_rows_that_cannot_stand_together_are_refused(rows: list[Row], error: type, message: str) -> None:
+    """A table shows the artefact that ships, on one machine."""
+    with pytest.raises(error, match=message):
+        Figures(rows, shipped_fingerprint())
+
+
+def test_ours_is_first_and_others_by_speed() -> None:
+    """With how many times better ours is, who is ahead, no ratio for other vectors, and marks explained."""
+    table = Figures(ROWS, shipped_fingerprint()).table("", [("mix", "texts_per_s")])
+
+    cells = [
+        [OURS, "500"],
+        ["wrong †", "9,000"],
+        ["fast", f"1,000 (0.50×) {AHEAD}"],
+        ["slow ‡", "100 (0.95×)"],
+    ]
+    assert cells == table.cells
+    for mark in (
+        f"{AHEAD} ahead",
+        "† its vectors are not those of the model",
+        "‡ its vectors were not compared",
+    ):
+        assert any(note.startswith(mark) for note in table.notes)
+    lines = markdown(table).splitlines()
+    assert ("|  | mix, texts/s |", f"| **{OURS}** | **500** |") == (lines[0], lines[2])
+    assert lines[-1].startswith("a machine, 2 threads; artefact")
+    assert ["1,234", "12.3", "0.988", "5"] == [number(value) for value in (1234.5, 12.345, 0.98765, 5)]
+
+
+def test_the_page_shows_everything_escaped() -> None:
+    """It opens offline: nothing in it is fetched; names of columns stand at the cells for phones."""
+    html = page("a <title>", ["a & b"], [Table("speed", ["", "x"], [[OURS, "1"]], ["a note"])])
+
+    for shown in ("a &lt;title&gt;", "a &amp; b", 'class="ours"', 'data-label="x"', "a note"):
+        assert shown in html
+    assert "http" not in html
