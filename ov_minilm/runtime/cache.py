@@ -1,8 +1,8 @@
-"""Compiled models kept between processes, each in a file that is whole, ours and unchanged or is not used.
+"""Compiled models kept in files between processes; a file is used only if its hash and facts are right.
 
 OpenVINO's own cache notices an entry that was cut short, but not one whose bytes were changed, and an
-unusable folder makes its compilation fail. Here nothing that is wrong with a folder or a file reaches
-OpenVINO: it is said once, and the model is compiled as if there were no cache.
+unusable folder makes its compilation fail. Here a damaged file or folder never reaches OpenVINO: one warning
+is given, and the model is compiled as if there were no cache.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from ov_minilm.runtime.backend import ov
 
 SUFFIX = ".compiled"
 Checked = TypeVar("Checked")
-STALE = 3600  # seconds after which an unfinished file was left by a process that is gone
+STALE_S = 3600  # age at which an unfinished file belongs to a process that has ended
 
 
 class Cache:
-    """A folder of compiled models. Its methods raise nothing for whatever is wrong with the disk.
+    """A folder of compiled models. Problems of the disk are warnings, never errors.
 
-    A file is the SHA-256 of all that follows it in hexadecimal, a newline, the facts that decide the model
-    as JSON, a newline, and what OpenVINO exported. The name has a hash of the facts.
+    A file has the SHA-256 of all that follows in hexadecimal, a newline, the facts of the model as JSON, a
+    newline, and what OpenVINO exported. The file name has a hash of the facts.
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, object]) -> None:
-        """Use a folder; `facts`, and versions, decide which models in it can be used."""
+        """Use a folder; only models stored with equal `facts` and versions are used."""
         self.folder = folder
         self._facts = {"ov-minilm": __version__, "openvino": ov.get_version(), **facts}
-        self._said = False
-        self._full = False  # or read-only, or no folder: not tried again
+        self._warned = False
+        self._disabled = False  # full, read-only or no folder: no further writes
 
     def path(self, name: str, facts: Mapping[str, object]) -> Path:
         """Return where the model of this name and these facts is kept."""
@@ -52,7 +52,7 @@ class Cache:
         config: Mapping[str, object],
         check: Callable[[ov.CompiledModel], Checked],
     ) -> Checked | None:
-        """Return what `check` makes of a stored model; None if there is none, or none that works."""
+        """Return `check(model)` of the stored model; None if there is none or it does not work."""
         facts = {"grid": grid, "config": config}
         blob = self.load(grid, facts)
         if blob is None:
@@ -66,25 +66,25 @@ class Cache:
     def store_model(
         self, compiled: ov.CompiledModel, device: str, grid: str, config: Mapping[str, object]
     ) -> None:
-        """Keep a compiled model, where the device can export it."""
+        """Keep a compiled model, if the device can export it."""
         try:
             self.store(grid, {"grid": grid, "config": config}, compiled.export_model().getvalue())
         except RuntimeError:  # AUTO, MULTI and BATCH have no export
-            self.say(f"{device} cannot export its models")
+            self._warn_once(f"{device} cannot export its models")
 
     def load(self, name: str, facts: Mapping[str, object]) -> bytes | None:
-        """Return what was stored, or None if there is nothing or nothing that can be trusted."""
+        """Return the stored bytes; None if there are none, or if their hash or facts are wrong."""
         path = self.path(name, facts)
         try:
             content = path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
-            self.say(f"{path} cannot be read ({error.strerror})")
+            self._warn_once(f"{path} cannot be read ({error.strerror})")
             return None
         rest = _checked(content)
         if rest is None:
-            self.drop(name, facts, "it is not what was written")
+            self.drop(name, facts, "its hash is wrong")
             return None
         header, _, blob = rest.partition(b"\n")
         if header != self._header(facts):
@@ -93,8 +93,8 @@ class Cache:
         return blob
 
     def store(self, name: str, facts: Mapping[str, object], blob: bytes) -> None:
-        """Keep a compiled model; other processes see it whole or not at all."""
-        if self._full:
+        """Keep a compiled model; other processes see a complete file or none."""
+        if self._disabled:
             return
         path = self.path(name, facts)
         rest = self._header(facts) + b"\n" + blob
@@ -104,31 +104,31 @@ class Cache:
             with atomic_write(path) as file:
                 file.write(hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
         except OSError as error:
-            self._full = True
-            self.say(f"compiled models cannot be kept in {self.folder} ({error.strerror})")
+            self._disabled = True
+            self._warn_once(f"compiled models cannot be kept in {self.folder} ({error.strerror})")
 
     def drop(self, name: str, facts: Mapping[str, object], why: str) -> None:
-        """Forget a stored model that turned out to be unusable."""
+        """Warn about an unusable stored model and delete it."""
         path = self.path(name, facts)
-        self.say(f"{path} is not used: {why}")
+        self._warn_once(f"{path} is not used: {why}")
         try:
             path.unlink()
-        except OSError:  # read-only: the next process will say it again
-            self._full = True
+        except OSError:  # read-only: the next process warns again
+            self._disabled = True
 
-    def say(self, what: str) -> None:
-        """Warn, the first time only: the rest of the folder is likely to be in the same state."""
-        if not self._said:
-            self._said = True
+    def _warn_once(self, problem: str) -> None:
+        """Warn at the first problem only: the other files of the folder are likely to have the same one."""
+        if not self._warned:
+            self._warned = True
             warnings.warn(
-                f"cache: {what}; compiled again instead, which is slower", CacheWarning, stacklevel=2
+                f"cache: {problem}; compiled again instead, which is slower", CacheWarning, stacklevel=2
             )
 
     def _sweep(self) -> None:
-        """Remove what processes that were killed left unfinished."""
+        """Delete unfinished files of processes that were killed."""
         for left in self.folder.glob(f".*{SUFFIX}.*"):
             with contextlib.suppress(FileNotFoundError):  # another process sweeps too
-                if time.time() - left.stat().st_mtime > STALE:
+                if time.time() - left.stat().st_mtime > STALE_S:
                     left.unlink()
 
     def _header(self, facts: Mapping[str, object]) -> bytes:
@@ -136,11 +136,11 @@ class Cache:
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether a file holds what was once stored in it."""
+    """Return whether the hash of a file is right."""
     return _checked(path.read_bytes()) is not None
 
 
 def _checked(content: bytes) -> bytes | None:
-    """Return what follows the hash of a file, if it has that hash."""
+    """Return the bytes after the hash, None if their hash is another."""
     digest, _, rest = content.partition(b"\n")
     return rest if digest == hashlib.sha256(rest).hexdigest().encode() else None

@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use: the affinity mask and the cgroup quota.
+"""How many CPUs this process may use: the affinity mask and the cgroup quota.
 
 OpenVINO looks at the machine and ignores cgroup quotas, so a container with one CPU on a large host
 would start as many threads as the host has and be throttled for it.
@@ -16,25 +16,25 @@ VARIABLE = "OV_MINILM_THREADS"
 
 
 def threads(asked: int | None) -> int:
-    """Return how many threads to run on: what was asked for, else what the environment says, else granted().
+    """Return how many threads to run on: `asked`, else OV_MINILM_THREADS, else available_cpus().
 
     Raises:
         TypeError: `asked` is not an integer.
-        ValueError: one of them is not a number of 1 or more.
+        ValueError: `asked` or the variable is not a number of 1 or more.
     """
     check_integers(threads=asked)
     if asked is not None:
         if asked < 1:
-            raise ValueError(f"threads={asked}; at least 1, or None for what this process is granted")
+            raise ValueError(f"threads={asked}; at least 1, or None for the CPUs that this process may use")
         return asked
-    said = os.environ.get(VARIABLE, "")
-    if said and not (said.isdecimal() and int(said) >= 1):
-        raise ValueError(f"{VARIABLE}={said!r}; a number of 1 or more, or unset for what is granted")
-    return int(said) if said else granted()
+    variable = os.environ.get(VARIABLE, "")
+    if variable and not (variable.isdecimal() and int(variable) >= 1):
+        raise ValueError(f"{VARIABLE}={variable!r}; use a number of 1 or more, or unset it")
+    return int(variable) if variable else available_cpus()
 
 
-def granted(root: Path = Path("/")) -> int:
-    """Return the whole CPUs granted to this process, at least 1. `root` is the file system to look in."""
+def available_cpus(root: Path = Path("/")) -> int:
+    """Return how many whole CPUs this process may use, at least 1. `root` is the file system to look in."""
     has_mask = hasattr(os, "sched_getaffinity")
     mask = len(os.sched_getaffinity(0)) if has_mask else os.cpu_count() or 1
     quota = _quota(root)
@@ -42,15 +42,15 @@ def granted(root: Path = Path("/")) -> int:
 
 
 def _quota(root: Path) -> float | None:
-    """CPUs by the tightest cgroup limit above this process (v2 cpu.max, v1 cfs_quota), None if unlimited."""
+    """Return the lowest CPU limit of this process's cgroups (v2 cpu.max, v1 cfs_quota); None: no limit."""
     limits = [_v2(folder) if v2 else _v1(folder) for v2, folder in cgroup_folders("cpu", root)]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
 def cgroup_folders(controller: str, root: Path = Path("/")) -> Iterator[tuple[bool, Path]]:
-    """Yield whether a folder is of cgroup v2, and the folder: a limit in any of them binds this process.
+    """Yield (is cgroup v2, folder) for each folder whose limits apply to this process.
 
-    They go from the mount down to the group of the process, which in a container may be the mount itself.
+    From the mount down to the group of the process, which in a container may be the mount itself.
     """
     table = root / "proc/self/cgroup"
     for line in table.read_text(encoding="utf-8").splitlines() if table.exists() else ():

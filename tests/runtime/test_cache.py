@@ -21,7 +21,7 @@ from ov_minilm.artefact.golden import Golden
 from ov_minilm.artefact.manifest import SHIPPED, Manifest
 from ov_minilm.files import atomic_write
 from ov_minilm.runtime.backend import ops, ov
-from ov_minilm.runtime.cache import STALE, SUFFIX, Cache
+from ov_minilm.runtime.cache import STALE_S, SUFFIX, Cache
 from ov_minilm.runtime.cpus import threads
 from ov_minilm.runtime.engine import Engine
 from ov_minilm.runtime.plan import Options
@@ -104,7 +104,7 @@ def test_what_killed_processes_left_is_swept(cache: Cache) -> None:
         foreign = cache.folder / ".keep"
         for path in (old, foreign):
             path.touch()
-            os.utime(path, (0, time.time() - STALE - 1))
+            os.utime(path, (0, time.time() - STALE_S - 1))
 
         cache.store("1x32", FACTS, BLOB)
 
@@ -136,7 +136,7 @@ def test_the_model_is_compiled_without_what_is_damaged(tmp_path: Path, shipped: 
     with Embedder.open(cache_dir=tmp_path) as embedder:
         assert expected == embedder.encode("a").tobytes()
     damages: dict[str, Callable[[Path], object]] = {
-        "it is not what was written": DAMAGE["in the middle"],
+        "its hash is wrong": DAMAGE["in the middle"],
         "is not used: ": lambda path: write_model(path, BLOB),
         "gives wrong vectors": lambda path: write_model(path, wrong_model(Grid(1, 8))),
         "cannot be read": put_a_folder,

@@ -1,4 +1,4 @@
-"""CPUs granted: the affinity mask or the tightest cgroup quota, the lower of the two, on made-up machines."""
+"""CPUs available: the lower of the affinity mask and the tightest cgroup quota, on made-up machines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ov_minilm.runtime.cpus import VARIABLE, granted, threads
+from ov_minilm.runtime.cpus import VARIABLE, available_cpus, threads
 
 HOST = 64  # CPUs of the made-up machines: more than any quota below
 V1 = "5:memory:/elsewhere\n4:cpu,cpuacct:/app\n3:cpuset:/elsewhere\n"
@@ -52,24 +52,24 @@ def test_the_tightest_quota_counts(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content, encoding="ascii")
 
-    assert expected == granted(tmp_path)
+    assert expected == available_cpus(tmp_path)
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 7})
-    assert min(2, expected) == granted(tmp_path)  # a process pinned to two CPUs has two
+    assert min(2, expected) == available_cpus(tmp_path)  # a process pinned to two CPUs has two
 
 
 def test_a_system_without_masks_counts_its_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As macOS and Windows: all CPUs count, an unknown count is one. Here it is one to all there are."""
-    assert 1 <= granted() <= (os.cpu_count() or 1)
+    assert 1 <= available_cpus() <= (os.cpu_count() or 1)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     for count, expected in ((12, 12), (None, 1)):
         monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
-        assert expected == granted(tmp_path)
+        assert expected == available_cpus(tmp_path)
 
 
-def test_threads_are_asked_for_then_said_then_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_of_the_call_come_before_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The argument, the environment, what the machine grants; the error says which of them is no number."""
-    for asked, said, expected in ((3, "5", 3), (1, "0", 1), (None, "5", 5), (None, "", granted())):
+    for asked, said, expected in ((3, "5", 3), (1, "0", 1), (None, "5", 5), (None, "", available_cpus())):
         monkeypatch.setenv(VARIABLE, said)
         assert expected == threads(asked)
     for asked, said in ((0, ""), (-1, "2"), (None, "0"), (None, "two"), (None, "-1")):

@@ -25,8 +25,8 @@ from pathlib import Path
 from ov_minilm import encode
 from ov_minilm.doctor import probe_memory
 from ov_minilm.files import atomic_write
-from ov_minilm.runtime.cpus import granted
-print(encode('a').shape, granted() > 0)
+from ov_minilm.runtime.cpus import available_cpus
+print(encode('a').shape, available_cpus() > 0)
 with atomic_write(Path('v')) as file:
     file.write(b'new')
 print(Path('v').read_bytes())
