@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import itertools
 import re
 import subprocess
 import sys
@@ -32,54 +33,48 @@ class Block:
 
     language: str
     code: str
-    line: int
-    instead: str = ""  # why it is not run here, as its page says
+    where: str  # the page and the line
+    comment: str = ""  # of the page, before the block
     printed: str | None = None  # by the page
+
+    @property
+    def installs(self) -> bool:
+        """Whether it only runs pip."""
+        return self.language == "sh" and all(map(PIP.match, self.code.splitlines()))
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is run by this file."""
+        return self.language in ("python", "sh") and not (NOT_RUN.fullmatch(self.comment) or self.installs)
 
 
 def blocks(page: Path) -> Iterator[Block]:
     """Yield the blocks of a page in their order."""
     comment = ""
-    tokens = MarkdownIt("commonmark").parse(page.read_text(encoding="utf-8"))
-    for number, token in enumerate(tokens):
-        if token.type == "code_block":
-            pytest.fail(f"{page.name}: code without a language: {token.content}")
+    tokens = [*MarkdownIt("commonmark").parse(page.read_text(encoding="utf-8")), None]
+    for token, after in itertools.pairwise(tokens):
+        assert token
+        where = f"{page.name}, line {token.map[0] + 1 if token.map else 0}"
         if token.type == "html_block":
             comment = token.content.strip()
             if hidden := HIDDEN.fullmatch(comment):
-                yield Block("python", hidden[1], _line(token))
-        if token.type == "fence":
-            after = next(iter(tokens[number + 1 :]), None)
+                yield Block("python", hidden[1], where)
+            continue
+        if token.type in ("fence", "code_block"):
             printed = after.content if after and after.type == "fence" and after.info == "text" else None
-            instead = comment if NOT_RUN.fullmatch(comment) else ""
-            yield Block(token.info.strip(), token.content, _line(token), instead, printed)
-        if token.type != "html_block":
-            comment = ""
-
-
-def _line(token: object) -> int:
-    found = getattr(token, "map", None)
-    return found[0] + 1 if found else 0
-
-
-def runs(block: Block) -> bool:
-    """Whether a block is run by this file."""
-    return block.language in ("python", "sh") and not block.instead and not _installs(block)
-
-
-def _installs(block: Block) -> bool:
-    return block.language == "sh" and all(map(PIP.match, block.code.splitlines()))
+            yield Block(token.info.strip(), token.content, where, comment, printed)
+        comment = ""
 
 
 def script(page: list[Block]) -> str:
     """Return one program of a page's blocks: a line with its number before what each prints."""
     lines = ["import subprocess"]
     for number, block in enumerate(page):
-        lines.append(f"print(chr(0) + '{number}', flush=True)")
-        if block.language == "python":
-            lines.append(block.code)
-        else:
-            lines.append(f"subprocess.run(['bash', '-euc', {block.code!r}], check=True)")
+        shell = f"subprocess.run(['bash', '-euc', {block.code!r}], check=True)"
+        lines += [
+            f"print(chr(0) + '{number}', flush=True)",
+            block.code if block.language == "python" else shell,
+        ]
     return "\n".join(lines)
 
 
@@ -93,7 +88,7 @@ def server() -> Iterator[Running]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_blocks_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """The blocks of a page run one after the other in an empty folder, and print what the page says."""
-    found = [block for block in blocks(page) if runs(block)]
+    found = [block for block in blocks(page) if block.runs]
     if not found:
         pytest.skip("no code that runs")
     program = script(found)
@@ -118,23 +113,19 @@ def test_blocks_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest) 
     for number, block in enumerate(found):
         if block.printed is not None:
             got, options = printed[str(number)], doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-            assert doctest.OutputChecker().check_output(block.printed, got, options), (
-                f"{page.name}, line {block.line} prints\n{got}"
-            )
+            same = doctest.OutputChecker().check_output(block.printed, got, options)
+            assert same, f"{block.where} prints\n{got}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_blocks_that_do_not_run_say_why(page: Path) -> None:
+def test_blocks_that_do_not_run_say_why() -> None:
     """Each block is run here or by a test that it names, or says what it needs; all Python parses."""
     extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    for block in blocks(page):
-        where = f"{page.name}, line {block.line}"
-        assert block.language in ("python", "sh", *PLAIN), f"{where}: language {block.language!r}"
+    for block in (block for page in PAGES for block in blocks(page)):
+        assert block.language in ("python", "sh", *PLAIN), f"{block.where}: language {block.language!r}"
         if block.language == "python":
             ast.parse(block.code)
-        if test := (NOT_RUN.fullmatch(block.instead) or {"test": None})["test"]:
-            assert (ROOT / "tests" / test).is_file(), f"{where}: {test} is not there"
-        for line in block.code.splitlines() if _installs(block) else ():
-            found = PIP.match(line)
-            for extra in (found[1] or "").split(",") if found and found[1] else ():
-                assert f"\n{extra} = [" in extras, f"{where}: no extra {extra}"
+        if test := (NOT_RUN.fullmatch(block.comment) or {"test": None})["test"]:
+            assert (ROOT / "tests" / test).is_file(), f"{block.where}: {test} is not there"
+        for line in block.code.splitlines() if block.installs else ():
+            for extra in filter(None, (PIP.sub(r"\1", line)).split(",")):
+                assert f"\n{extra} = [" in extras, f"{block.where}: no extra {extra}"

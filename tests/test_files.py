@@ -36,8 +36,8 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path, before: dic
     assert (tmp_path / "plain").stat().st_mode == path.stat().st_mode  # as far as the umask allows
 
 
-def test_what_a_killed_process_left_is_taken_over(tmp_path: Path) -> None:
-    """Where a lock keeps other writers away: after kill -9 in the middle, the next run leaves one file."""
+def test_the_file_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    """If a lock keeps other writers away: after kill -9 in the middle, the next run leaves one file."""
     path = tmp_path / "v"
     code = (
         "import os, pathlib, signal; from ov_minilm.files import atomic_write\n"
@@ -52,22 +52,18 @@ def test_what_a_killed_process_left_is_taken_over(tmp_path: Path) -> None:
     assert {"v": b"new"} == contents(tmp_path)
 
 
-def test_a_link_stays_a_link(tmp_path: Path) -> None:
-    """The file that a link points to is replaced, not the link."""
+def test_links_and_folders(tmp_path: Path) -> None:
+    """Through a link its target is replaced; a folder in the place, or none to hold it, is refused early."""
     (tmp_path / "real").write_bytes(b"old")
     (tmp_path / "link").symlink_to("real")
 
+    check_writable(tmp_path / "link")
     with atomic_write(tmp_path / "link") as file:
         file.write(b"new")
-    assert (True, b"new") == ((tmp_path / "link").is_symlink(), (tmp_path / "real").read_bytes())
-
-
-def test_an_output_is_checked_before_the_work(tmp_path: Path) -> None:
-    """A folder in its place, or none to hold it, is said at once; nothing is left of the trial."""
-    check_writable(tmp_path / "v")
-
     with pytest.raises(IsADirectoryError, match="is a folder"):
         check_writable(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"/no'$"):  # not a temporary name
         check_writable(tmp_path / "no" / "v")
-    assert [] == list(tmp_path.iterdir())
+
+    assert (tmp_path / "link").is_symlink()
+    assert {"real": b"new", "link": b"new"} == contents(tmp_path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,8 +10,8 @@ from hypothesis import strategies as st
 from ov_minilm import Embedder, TruncationWarning
 from ov_minilm.runtime.texts import mend_surrogates
 
-EMOJI = ["👩‍👩‍👧‍👦", "🏳️‍🌈", "🇫🇷", "1️⃣", "👍🏽", "❤️‍🔥", "‍", "️"]
 ODD = [
+    *["👩‍👩‍👧‍👦", "🏳️‍🌈", "🇫🇷", "1️⃣", "👍🏽", "❤️‍🔥", "‍", "️"],  # emoji, and what joins them
     *["\0", "\x7f", "\x1b[31m", "\r\n", "\u2028", "\ufeff", "\u00ad", "\u200b"],  # control and invisible
     *["مرحبا", "שלום", "\u202e", "\u2067", "\u2069"],  # right to left, and its overrides
     *["\ud83d", "\ude00", "\udcff", "\ud83d\ude00"],  # surrogates, alone and as a pair
@@ -25,7 +23,7 @@ pieces = (
     st.text(max_size=40)
     | st.text(st.characters(), max_size=20)
     | st.text(st.characters(categories=("Cs", "Cc", "Cf", "Co", "Mn", "Zs")))
-    | st.sampled_from(EMOJI + ODD)
+    | st.sampled_from(ODD)
 )
 texts = st.lists(pieces, max_size=6).map("".join)
 pytestmark = pytest.mark.filterwarnings(f"ignore::{TruncationWarning.__module__}.TruncationWarning")
@@ -34,11 +32,8 @@ pytestmark = pytest.mark.filterwarnings(f"ignore::{TruncationWarning.__module__}
 @pytest.mark.parametrize("examples", [20, pytest.param(700, marks=pytest.mark.slow)])
 def test_any_text_has_a_vector(shipped: Embedder, examples: int) -> None:
     """Finite, of length one, with the bits of the text without surrogates: hundreds of texts, or 10,000."""
-    seen = 0
 
     def check(batch: list[str]) -> None:
-        nonlocal seen
-        seen += len(batch)
         vectors = shipped.encode(batch)
         mended = shipped.encode([mend_surrogates(text) for text in reversed(batch)])[::-1]
 
@@ -50,33 +45,21 @@ def test_any_text_has_a_vector(shipped: Embedder, examples: int) -> None:
 
     many = settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     many(given(st.lists(texts, min_size=15, max_size=30))(check))()
-    check(EMOJI + ODD)
-    assert seen >= 15 * examples
+    check(ODD)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("piece", ["word ", "x", "\0", "😉", "\u0627\u0644 ", "\ud800"], ids=ascii)
-def test_ten_megabytes_in_one_text(shipped: Embedder, piece: str) -> None:
-    """A text of 10 MB is cut like any other: only its first 256 tokens count."""
-    size = 10_000_000 // len(piece.encode("utf-8", "surrogatepass"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TruncationWarning)
-        long = shipped.encode(piece * size)
-        short = shipped.encode(piece * 2000)
+def test_huge_and_many_texts(shipped: Embedder) -> None:
+    """Of a text of 10 MB only the first tokens count; each of a million tiny ones has its own vector."""
+    for piece in ("word ", "x", "\0", "😉", "\u0627\u0644 ", "\ud800"):
+        size = 10_000_000 // len(piece.encode("utf-8", "surrogatepass"))
+        assert shipped.encode(piece * size).tobytes() == shipped.encode(piece * 2000).tobytes()
 
-    assert long.tobytes() == short.tobytes()
-
-
-@pytest.mark.slow
-def test_a_million_tiny_texts(shipped: Embedder) -> None:
-    """Each text of a stream of a million has the vector that it has alone, and memory stays bounded."""
     tiny = ["", "a", "b c", "é", "😉", "안", "\0", "\ud800", "1", "?!"]
     alone = np.stack([shipped.encode(text) for text in tiny])
     count = 0
-
     for block in shipped.encode_iter(tiny[i % len(tiny)] for i in range(1_000_000)):
         order = np.arange(count, count + len(block)) % len(tiny)
         assert block.tobytes() == alone[order].tobytes()
         count += len(block)
-
     assert 1_000_000 == count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import graphlib
-import io
 import tokenize
 from pathlib import Path
 
@@ -21,28 +20,22 @@ def test_all_is_what_the_package_offers() -> None:
     assert all(getattr(ov_minilm, name) is not None for name in ov_minilm.__all__)
 
 
-def module(path: Path) -> str:
-    """Return the dotted name of a source file."""
-    parts = path.relative_to(ROOT.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
 def import_graph() -> dict[str, set[str]]:
     """Return which modules each module imports, anywhere in its code: in functions and for types too."""
-    names = {module(path) for path in ROOT.rglob("*.py")}
+    files = {path: path.relative_to(ROOT.parent).with_suffix("").parts for path in ROOT.rglob("*.py")}
+    modules = {".".join(parts).removesuffix(".__init__"): path for path, parts in files.items()}
     graph: dict[str, set[str]] = {}
-    for path in ROOT.rglob("*.py"):
-        found = graph.setdefault(module(path), set())
+    for module, path in modules.items():
+        found = graph.setdefault(module, set())
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names} & names
+                found |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                for alias in node.names:
-                    inner = f"{node.module}.{alias.name}"
-                    found |= {inner if inner in names else str(node.module)} & names
+                inner = [f"{node.module}.{alias.name}" for alias in node.names]
+                found |= {name if name in modules else str(node.module) for name in inner}
             elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_module":
-                found |= {str(a.value) for a in node.args if isinstance(a, ast.Constant)} & names
-    return graph
+                found |= {str(a.value) for a in node.args if isinstance(a, ast.Constant)}
+    return {module: found & modules.keys() for module, found in graph.items()}
 
 
 ROOMS: dict[str, set[str]] = {  # a folder -> the other folders that it may import
@@ -115,35 +108,19 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert (0, "[] False False\n") == (done.returncode, done.stdout), done.stderr
 
 
-def test_every_test_states_its_promise() -> None:
-    """Each test function has a docstring of one sentence or more."""
-    silent = [
-        f"{path.name}: {node.name}"
-        for path in Path(__file__).parent.rglob("test_*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and not ast.get_docstring(node)
-    ]
-
-    assert [] == silent
-
-
 CORE = "packing texts tokens plan devices lowering weights grids engine scheduler embedder".split()
 MAX_CORE_LINES = 1296  # of code: 1,618 before the second design; the aim is 1,000
 
 
 def code_lines(path: Path) -> int:
     """Count the lines that hold anything but blanks, comments and docstrings."""
-    source = path.read_text(encoding="utf-8")
     silent = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
     lines: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in silent | {tokenize.ENDMARKER}:
-            lines |= set(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and ast.get_docstring(node, clean=False) is not None:
-                lines -= set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+    with path.open(encoding="utf-8") as file:
+        for token in tokenize.generate_tokens(file.readline):
+            docstring = token.type == tokenize.STRING and token.line.lstrip().startswith('"""')
+            if token.type not in silent | {tokenize.ENDMARKER} and not docstring:
+                lines |= {*range(token.start[0], token.end[0] + 1)}
     return len(lines)
 
 
