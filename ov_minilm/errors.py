@@ -27,9 +27,9 @@ from pathlib import Path
 
 
 class OvMiniLMError(Exception):
-    """The root: catches everything this package raises on purpose.
+    """The base class of all errors that this package raises on purpose.
 
-    `args` stay what the constructor was given, so that an error crosses process borders by pickle.
+    `args` are the arguments of the constructor, so that an error can be pickled to another process.
     """
 
     message: str | None = None
@@ -43,7 +43,7 @@ class ArtefactError(OvMiniLMError):
 
 
 class ManifestInvalid(ArtefactError):
-    """manifest.json is missing, unreadable, or says more or less than it must."""
+    """manifest.json is missing, unreadable, or has missing or unknown fields."""
 
     def __init__(self, path: Path, reason: str) -> None:
         self.path = path
@@ -52,7 +52,7 @@ class ManifestInvalid(ArtefactError):
 
 
 class FileMismatch(ArtefactError):
-    """A file of the artefact is missing or is not the one that was built."""
+    """A file of the artefact is missing, or its size or hash differs from the manifest."""
 
     def __init__(self, path: Path, expected: str, found: str) -> None:
         self.path = path
@@ -77,7 +77,7 @@ class DeviceUnavailable(OvMiniLMError):
 
 
 class PrecisionUnavailable(OvMiniLMError):
-    """The device cannot run the float layers in this precision, or not reproducibly."""
+    """The device cannot run the float layers in this precision, or not with the same bits each time."""
 
     def __init__(self, asked: str, device: str, reason: str) -> None:
         self.asked = asked
@@ -131,11 +131,11 @@ class ForkedProcess(OvMiniLMError):
 
 
 class BadRow(OvMiniLMError):
-    """A row of a file holds no text that could be encoded."""
+    """A row of a file has no text to encode."""
 
     def __init__(self, file: str, unit: str, row: int, reason: str) -> None:
         self.file = file
-        self.unit = unit  # what a row of this file is called: line or row
+        self.unit = unit  # "line" or "row"
         self.row = row  # from 1
         self.reason = reason
         self.message = f"{file}, {unit} {row}: {reason}"
@@ -166,7 +166,7 @@ class TruncationWarning(UserWarning):
 
 
 class CacheWarning(UserWarning):
-    """Compiled models are not kept, or a kept one was unusable; all works, but starts slower."""
+    """Compiled models cannot be cached, or a cached one is unusable; only the start is slower."""
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ def check_writable(path: Path) -> None:
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:  # names the folder, not the file that was tried
+    except OSError as error:  # with the folder's name instead of a temporary one
         raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
@@ -29,8 +29,8 @@ def check_writable(path: Path) -> None:
 def atomic_write(path: Path, *, locked: bool = False) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path` that takes its name only when everything was written.
 
-    A process that is killed leaves it there. For a caller whose lock keeps other writers away it always has
-    the same name, so that the next run takes it over.
+    A killed process leaves the temporary file. With `locked`, if a lock keeps other writers away, its name is
+    always the same, so that the next run replaces it.
     """
     path = path.resolve()  # through a link, the file it points to is replaced, not the link
     if locked:
@@ -50,13 +50,13 @@ def atomic_write(path: Path, *, locked: bool = False) -> Iterator[IO[bytes]]:
         _sync(path.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)  # an interrupt may come after the rename
-        if isinstance(error, OSError) and error.errno in NO_ROOM:  # of a file object, which names no file
+        if isinstance(error, OSError) and error.errno in NO_ROOM:  # the error of a file object names no file
             error.filename = error.filename or str(path)
         raise
 
 
 def _sync(folder: Path) -> None:
-    """Make a rename last through a power cut, where folders can be synced."""
+    """Make a rename survive a power cut, on systems that can sync a folder."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

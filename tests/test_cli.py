@@ -65,6 +65,7 @@ FP32_ONLY = ["drift", "--reference", str(SHIPPED), "--texts", __file__]
         (["encode", "--model", "."], b"a", "manifest.json: not found"),
         (["encode", "--truncate", "error"], b"word " * 300, "stdin, line 1: 302 tokens, the model reads 256"),
         (["encode", "--precision", "f16"], b"a", "use bf16 or f32"),
+        (["drift"], b"", "no FP32 model to compare with: pass --reference FOLDER"),
         (["drift", "--reference", "."], b"", "nothing to measure on"),
         (["drift", "--reference", ".", "--hub", "sts99"], b"", "'sts99' is not one of 'stsb_dev'"),
         (["drift", "--reference", ".", "--beir", "."], b"", "has no corpus.jsonl"),

@@ -1,7 +1,7 @@
-"""OpenVINO, imported in silence: a plain `import openvino` reports itself to an analytics service.
+"""OpenVINO without its telemetry: a plain `import openvino` sends a message to an analytics service.
 
-Everything here imports `ov` and `ops` from this file. While openvino is imported its telemetry package
-counts as not installed, and openvino then takes the stub that it has for that case.
+The package imports `ov` and `ops` from this file only. During the import of openvino its telemetry package
+counts as not installed, so openvino uses its own stub instead.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from types import ModuleType
 
 _TELEMETRY = "openvino_telemetry"
 _loaded: ModuleType | None = sys.modules.get(_TELEMETRY)
-sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # Python's own way to say: not to be found
+sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # makes its import fail
 try:
     import openvino as ov
     from openvino import opset13 as ops

@@ -1,6 +1,6 @@
-"""Vectors in smaller forms: fewer components, and fewer bits for each.
+"""Smaller vectors: fewer components, and fewer bits for each.
 
-Every function looks at one vector at a time, so that a text keeps its bits whatever else is in the batch.
+Every function converts each vector on its own, so that a text has the same bits in every batch.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from ov_minilm.spec import FloatArray
 
 Dtype = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
-Vectors = NDArray[Any]  # of the type that a Dtype names
+Vectors = NDArray[Any]  # the number type is one of DTYPES
 
-# A component of a unit vector of D components has a deviation of 1 / sqrt(D). Over 4.5 of them lie one in
-# 100,000; clipping those costs less than a wider range, and a narrower one clips what tells vectors apart.
+# The components of a unit vector have a standard deviation of 1 / sqrt(D), and one in 100,000 is beyond 4.5
+# of them. A wider range costs more precision than clipping these; a narrower one clips too many.
 RANGE_SIGMAS = 4.5
 
 
 def shrink(vectors: FloatArray, dimensions: int) -> FloatArray:  # [..., D] -> [..., dimensions]
     """Keep the first components of unit vectors and make their length one again.
 
-    All D components are the vectors as they are. What is zero in all that is kept stays zero.
+    With all D components the vectors are returned unchanged. If all kept components are zero they stay zero.
 
     Raises:
         TypeError: `dimensions` is not an integer.
@@ -47,7 +47,7 @@ def fixed_ranges(dimensions: int) -> FloatArray:  # -> [2, D]
     """Return the lowest and highest value that int8 and uint8 hold, for each component of a unit vector.
 
     The same for every component, so that integer dot products rank as cosines do, and placed so that an
-    int8 is the nearest multiple of (high - low) / 255: zero is 0.
+    int8 is the nearest multiple of (high - low) / 255, and 0.0 becomes 0.
     """
     step = RANGE_SIGMAS / math.sqrt(dimensions) / 127
     return np.repeat(np.array([[-128.5 * step], [126.5 * step]], np.float32), dimensions, axis=1)
@@ -63,7 +63,7 @@ def cast(vectors: FloatArray, dtype: Dtype, ranges: FloatArray | None = None) ->
             into its highest bit, as [..., ceil(D / 8)] uint8; "binary" is that minus 128, as int8.
         ranges: [2, D] lowest and highest value of each component, for int8 and uint8; None is
             `fixed_ranges`. `quantize_embeddings` of sentence-transformers, given the same ranges, returns
-            the same; given none, it takes them from the batch, and so the same text gets other bits in
+            the same; without ranges it computes them from the batch, so that a text has other bits in
             another batch.
 
     Raises:
@@ -105,7 +105,7 @@ def similarity(a: FloatArray, b: FloatArray) -> FloatArray:
 
 
 def _levels(vectors: FloatArray, ranges: FloatArray) -> FloatArray:
-    """Return which of the 256 steps of the ranges [2, D] each component of [..., D] is in, as float32."""
+    """Return the step, 0 to 255, of each component [..., D] within its range [2, D], as float32."""
     expected = (2, vectors.shape[-1])
     if ranges.shape != expected:
         raise ValueError(f"ranges of shape {ranges.shape}; for these vectors it is {expected}")

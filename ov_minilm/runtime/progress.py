@@ -1,4 +1,4 @@
-"""How far an encode is: a bar on a terminal, a callback, or nothing."""
+"""Progress of a call: a bar on a terminal, a callback, or nothing."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from contextlib import contextmanager
 
 Progress = bool | Callable[[int, int], None] | None
 
-BAR_DELAY_S = 2.0  # seconds before a bar appears on its own: a short call stays silent
+BAR_DELAY_S = 2.0  # a shorter call shows no bar
 
 
 @contextmanager
 def report(total: int, progress: Progress) -> Iterator[Callable[[int], None]]:
-    """Yield a function to be told how many more texts are done.
+    """Yield a function that takes the number of texts done since its last call.
 
-    None shows a bar on stderr if that is a terminal and the call takes long; True shows it at once, and
-    writes a line for each tenth if stderr is a log or a notebook, where no bar can be drawn.
+    Args:
+        total: texts of the call.
+        progress: None shows a bar on stderr, if that is a terminal, after BAR_DELAY_S; True shows it at once,
+            or writes a line for each tenth if stderr is no terminal; False shows nothing; a callable gets
+            (texts done, total).
     """
     terminal = sys.stderr is not None and sys.stderr.isatty()
     if callable(progress):
@@ -53,23 +56,23 @@ def _tenths() -> Callable[[int, int], None]:
     return show
 
 
-def _bar(total: int, patience: float) -> Iterator[Callable[[int], None]]:
-    import click  # only where a bar may be drawn
+def _bar(total: int, delay_s: float) -> Iterator[Callable[[int], None]]:
+    import click  # only if a bar may be drawn
 
     bar = click.progressbar(length=total, label="encode", show_pos=True, file=sys.stderr)
-    started, waiting, shown = time.monotonic(), 0, False
+    started, pending, shown = time.monotonic(), 0, False
 
     def advance(more: int) -> None:
-        nonlocal waiting, shown
-        waiting += more
-        if time.monotonic() - started >= patience:
+        nonlocal pending, shown
+        pending += more
+        if time.monotonic() - started >= delay_s:
             shown = True
-            bar.update(waiting)
-            waiting = 0
+            bar.update(pending)
+            pending = 0
 
     try:
         yield advance
     finally:
         if shown:
-            bar.update(waiting)
+            bar.update(pending)
             bar.render_finish()
