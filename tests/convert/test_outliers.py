@@ -46,5 +46,7 @@ def test_the_models_outliers_are_found_and_moved(built: Path) -> None:
     assert [(1536,)] * 6 == [peak.shape for peak in peaks]
     assert 856 == int(peaks[0].argmax())
     assert peaks[0].max() > 10
+    left = [peak for peak in outliers.peaks(moved, [SAMPLE]) if len(peak) == 1536]
+    assert [(0, 0)] * 6 == [(peak[3], peak[856]) for peak in left]  # nothing of them widens the range
     assert 12 == sum("outliers" in node.get_friendly_name() for node in moved.get_ordered_ops())
     np.testing.assert_allclose(vectors(moved), vectors(plain), atol=1e-6)

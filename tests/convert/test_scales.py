@@ -51,6 +51,7 @@ def test_scales_of_tables_are_bf16_numbers(seed: int, spread: float) -> None:
         ([1.0, 0.0, -0.5, 0.2], [127, 0, -64, 25], 1 / 127),  # no large pair: the largest weight becomes 127
         ([1.0, 1.0], [64, 64], 1 / 64),  # two equal neighbours share the limit
         ([1.0, -1.0], [127, -127], 1 / 127),  # opposite signs cancel and need no cut
+        ([593.2291666666667, 1193.4375], [43, 85], 13.9583333),  # 42.5 and 85.5: floats round both up
         ([0.0, 0.0, 0.0, 0.0], [0, 0, 0, 0], 1.0),  # a channel that outliers.py emptied
     ],
 )
