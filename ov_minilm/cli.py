@@ -353,7 +353,10 @@ def encode(
         raise refusal("no_effect", option="--reuse", where="with --engine ray")
     if files in ((), ("-",)) and sys.stdin is not None and sys.stdin.isatty():
         say("reading texts from the terminal, one on each line; Ctrl-D ends the input")
-    keep = [name for name in (id_column, *(keep_columns or "").split(",")) if name]
+    more = [name for name in (keep_columns or "").split(",") if name]
+    if keep_columns is not None and not more:
+        raise refusal("no_names", option="--keep-columns", value=keep_columns)
+    keep = [id_column, *more] if id_column is not None else more
     target = None if to_stdout else outputs.Output.parse(str(output), to)
     settings = BulkOptions(truncate, dimensions, dtype, on_error, rows_per_shard)
     inputs = reader.find(
@@ -361,7 +364,7 @@ def encode(
         column=column,
         keep=keep,
         kind=kind,
-        dialect=bulk_inputs.Dialect(delimiter, quote, escape, encoding),
+        dialect=bulk_inputs.Dialect("\t" if delimiter == "\\t" else delimiter, quote, escape, encoding),
         given=given,
         typed=target is not None and target.form == "parquet",
         on_error=on_error,

@@ -52,9 +52,21 @@ MAGIC = {  # first bytes -> what it is, what to do
     b"PK\x03\x04": ("a .zip or .xlsx file", "unpack it, or save it as CSV"),
     b"PAR1\x15": ("Parquet", "pass --format parquet"),
     b"ARROW1\0\0": ("an Arrow file", "write it as .parquet with pyarrow"),
+    b"\xff\xfe\0\0": (
+        "UTF-32",
+        "pass --encoding utf-32",
+    ),  # before UTF-16, whose mark is the start of this one
+    b"\0\0\xfe\xff": ("UTF-32", "pass --encoding utf-32"),
     b"\xff\xfe": ("UTF-16", "pass --encoding utf-16"),
     b"\xfe\xff": ("UTF-16", "pass --encoding utf-16"),
 }
+NOT_OF_FILES = (
+    "idna",
+    "punycode",
+    "raw-unicode-escape",
+    "undefined",
+    "unicode-escape",
+)  # codecs for other purposes
 NAMED: tuple[Kind, ...] = ("jsonl", "csv", "tsv", "parquet")  # have columns
 EFFECT: dict[str, tuple[Kind, ...]] = {  # option -> the formats that it changes something of
     "--column": NAMED,
@@ -90,7 +102,8 @@ class Dialect:
             rule = "must differ from the other two, and from a space"
             raise refusal("one_character", option="--delimiter", value=self.delimiter, rule=rule)
         try:
-            if not codecs.lookup(self.encoding)._is_text_encoding:
+            found = codecs.lookup(self.encoding)
+            if not found._is_text_encoding or found.name.replace("_", "-") in NOT_OF_FILES:
                 raise LookupError
         except LookupError:
             raise refusal("no_encoding", encoding=self.encoding) from None
@@ -197,6 +210,8 @@ def expand(patterns: Sequence[str]) -> Iterator[str]:
     """
     for pattern in patterns:
         path = Path(pattern)
+        if not pattern:
+            raise refusal("not_there", name="a file without a name")
         if pattern == STDIN or (path.exists() and not path.is_dir()):
             yield pattern
             continue

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from ov_minilm.bulk.inputs import STDIN, Inputs, arrow
-from ov_minilm.bulk.journal import NAME, Header, Journal, compare
+from ov_minilm.bulk.journal import NAME, Done, Header, Journal, compare
 from ov_minilm.bulk.meter import Meter
 from ov_minilm.bulk.outputs import Output
 from ov_minilm.bulk.pipeline import (
@@ -212,14 +212,14 @@ def _resume(job: Job, journal: Journal, *, overwrite: bool, say: Callable[[str],
     if before is None or overwrite or not job.inputs.resumable:  # what a pipe gave before is gone
         journal.write(now, {})
     elif before != now:
-        done = {shard: one for shard, one in journal.done.items() if job.part(shard).exists()}
+        done = {shard: one for shard, one in journal.done.items() if _is_whole(job, one)}
         if before.on_error != now.on_error:
             done = {shard: one for shard, one in done.items() if not one.bad}
         if before.inputs != now.inputs:
             say(f"{job.folder}: inputs have changed; comparing {len(done)} finished shards with them")
             done = unchanged(job, done)
         journal.write(now, done)
-    journal.forget(lambda done: not job.part(done.shard).exists())
+    journal.forget(lambda done: not _is_whole(job, done))
     finished = {path for shard in journal.done for path in (job.part(shard), job.errors(shard))}
     for pattern in WRITTEN:
         for path in job.folder.glob(pattern):
@@ -227,6 +227,12 @@ def _resume(job: Job, journal: Journal, *, overwrite: bool, say: Callable[[str],
                 path.unlink()
     if journal.done:
         say(f"{job.folder}: {len(journal.done)} shards are done")
+
+
+def _is_whole(job: Job, done: Done) -> bool:
+    """Return whether the file of a finished shard is there, and as long as it was."""
+    part = job.part(done.shard)
+    return part.is_file() and done.size in (None, part.stat().st_size)
 
 
 def _discard(folder: Path) -> None:
@@ -247,10 +253,8 @@ def finish(job: Job, output: Output, journal: Journal) -> Summary:
     """Join the shards if the output is one file, and remove them afterwards."""
     done = [journal.done[shard] for shard in range(len(journal.done))]
     bad = sum(one.bad for one in done)
-    if output.folder:
-        errors = job.folder / "_errors-*.log"
-    else:
-        errors = output.errors
+    errors = output.errors
+    if not output.folder:
         _join_errors(job, errors, bad)
         if job.sink.form != "parquet":
             with atomic_write(output.beside("json"), locked=True) as file:

@@ -53,6 +53,7 @@ class Done:
     truncated: int  # texts that lost their ends
     bad: int  # rows without a text; a file beside the shard names them
     digest: str  # of the rows it was made of
+    size: int | None = None  # bytes of its file; None in journals of earlier versions
 
     @classmethod
     def parse(cls, line: str) -> Done:
@@ -90,10 +91,16 @@ class Journal:
         content = self._file.read()
         lines = content[: content.rfind(b"\n") + 1]
         self._file.truncate(len(lines))
-        first, *others = lines.decode("utf-8").splitlines() or [""]
-        header = Header.parse(first) if first else None
-        if header and header.inputs:
-            self.done = {done.shard: done for done in map(Done.parse, others)}
+        if not lines:
+            return None
+        try:
+            first, *others = lines.decode("utf-8").splitlines()
+            header = Header.parse(first)
+            if header.inputs:
+                self.done = {done.shard: done for done in map(Done.parse, others)}
+        except (ValueError, TypeError, AttributeError):  # somebody else wrote into it
+            self.done = {}
+            return Header({"format": "unreadable"}, [], "")
         return header
 
     def write(self, header: Header, done: Mapping[int, Done]) -> None:

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from ov_minilm.bulk.inputs import COMPRESSED, MAGIC, STDIN, Inputs, arrow, display_name, index
 from ov_minilm.bulk.json_text import json_text, members
 from ov_minilm.bulk.refusals import bad_row, refusal
-from ov_minilm.bulk.rows import FEW, FULL_BYTES, MOST_BYTES, Kept, Position, Rows
+from ov_minilm.bulk.rows import Kept, Position, Rows, rows_together
 from ov_minilm.runtime.texts import has_surrogates
 
 MAX_BYTES = 1 << 24  # of a line, or a field of CSV: memory stays bounded, whatever a file holds
@@ -63,8 +64,8 @@ class Lines:
         try:
             for record in self._records:
                 found.append(record)
-                size = record.end - self._at.byte
-                if len(found) >= most or size >= (FULL_BYTES if len(found) >= FEW else MOST_BYTES):
+                row_bytes = max(1, record.end - self._at.byte) / len(found)
+                if len(found) >= min(most, rows_together(row_bytes)):
                     break
         except OSError as error:
             if not found:
@@ -98,7 +99,7 @@ class Lines:
         start = self._bytes.peek(16)
         utf8 = self._inputs.dialect.is_utf8
         for magic, (what, instead) in MAGIC.items():
-            if start.startswith(magic) and (utf8 or what != "UTF-16"):
+            if start.startswith(magic) and (utf8 or not what.startswith("UTF-")):
                 raise self._looks_like(what, instead)
         if utf8 and b"\0" in start[:2]:
             raise self._looks_like("UTF-16", "pass --encoding utf-16-le or utf-16-be")
@@ -115,6 +116,8 @@ class Lines:
 
     def _looks_like(self, what: str, instead: str) -> Exception:
         name = display_name(self._name)
+        if self._name in self._inputs.pipes and "its name" in instead:  # that of a pipe says nothing
+            instead = f"unpack it on the way: {what} -dc < FILE | ov-minilm encode"
         return refusal("looks_like", file=name, what=what, kind=self._kind, instead=instead)
 
     def bytes_read(self) -> int:
@@ -244,6 +247,8 @@ def _parse(line: str) -> dict[str, Any] | str:
     except RecursionError:
         return bad_row("not_json", error="nested too deep")
     except ValueError as error:
+        if not isinstance(error, json.JSONDecodeError):  # of Python's int
+            return bad_row("digits", most=sys.get_int_max_str_digits())
         return bad_row("not_json", error=error)
     return found if isinstance(found, dict) else bad_row("not_json", error=f"it is {_json_name(found)}")
 
@@ -351,7 +356,8 @@ def _csv(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterator[
     try:
         header = next((row for row in reader if row), None)
     except csv.Error as error:
-        raise refusal("no_header", file=display_name(name), error=error, hint=hint) from error
+        shown = "" if "new-line" in str(error) else hint
+        raise refusal("no_header", file=display_name(name), error=_csv_reason(error), hint=shown) from error
     if header is None:  # an empty file
         return
     if any(map(has_surrogates, header)):
@@ -370,7 +376,7 @@ def _csv(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterator[
         except StopIteration:
             return
         except csv.Error as error:
-            reason = bad_row("csv", error=error)
+            reason = _csv_reason(error)
         else:
             if not row or (len(row) == 1 < len(header) and not row[0].strip()):
                 continue
@@ -384,6 +390,10 @@ def _csv(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterator[
             yield Record(lines.byte, number, None, reason, ())
         else:
             yield Record(lines.byte, number, row[text], "", _fields(kept, inputs))
+
+
+def _csv_reason(error: csv.Error) -> str:
+    return bad_row("csv_return") if "new-line" in str(error) else bad_row("csv", error=error)
 
 
 RECORDS: dict[str, Callable[[BinaryIO, Position, Inputs, str], Iterator[Record]]] = {

@@ -37,17 +37,17 @@ class Output:
         """Take a name with a known ending as a file, one without an ending as a folder.
 
         Raises:
-            ValueError: the ending is unknown, or another one than `form`.
+            ValueError: the ending is unknown, or another one than `form`; or there is no name.
         """
         path = Path(name)
         ending = path.suffix.removeprefix(".")
-        if name.endswith(("/", os.sep)) or path.is_dir() or not ending:
+        if name and (name.endswith(("/", os.sep)) or not ending or (path.is_dir() and ending not in FORMS)):
             return cls(path, form or "parquet", folder=True)
         for known in FORMS:
             if ending == known and form in (None, known):
                 return cls(path, known, folder=False)
         endings = ", ".join(f".{one}" for one in ([form] if form else FORMS))
-        raise refusal("output_ending", name=name, endings=endings)
+        raise refusal("output_ending", name=name or "-o ''", endings=endings)
 
     @property
     def parts(self) -> Path:
@@ -60,8 +60,8 @@ class Output:
 
     @property
     def errors(self) -> Path:
-        """The list of bad rows of an output that is one file."""
-        return self.path.with_name(self.path.name + ERRORS)
+        """The list of bad rows: one file beside one file, in a folder one for each shard."""
+        return self.path / "_errors-*.log" if self.folder else self.path.with_name(self.path.name + ERRORS)
 
     @property
     def files(self) -> list[Path]:
@@ -88,10 +88,16 @@ def check_output(inputs: Inputs, output: Output, *, dtype: str, on_error: OnErro
     folder = output.path.parent
     if not folder.is_dir():
         raise refusal("no_folder", folder=folder)
+    if output.path.exists() and not output.path.is_file() and not output.path.is_dir():
+        raise refusal("output_special", output=output.path)
     if not output.folder:
+        if output.path.is_dir():
+            raise refusal("output_is_folder", output=output.path)
         check_writable(output.path)
     if not output.parts.exists():
         check_writable(output.parts)
+    elif not output.parts.is_dir():
+        raise refusal("not_a_folder", folder=output.parts)
     elif any(output.parts.iterdir()) and not (output.parts / NAME).exists():
         raise refusal("foreign_folder", folder=output.parts)
 

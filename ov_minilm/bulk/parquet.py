@@ -17,18 +17,7 @@ from ov_minilm.bulk import columns
 from ov_minilm.bulk.inputs import Inputs, index
 from ov_minilm.bulk.lines import MAX_BYTES
 from ov_minilm.bulk.refusals import bad_row, refusal
-from ov_minilm.bulk.rows import (
-    FEW,
-    FULL_BYTES,
-    MOST_BYTES,
-    ROWS,
-    VECTOR,
-    Block,
-    Kept,
-    Position,
-    Rows,
-    damaged,
-)
+from ov_minilm.bulk.rows import VECTOR, Block, Kept, Position, Rows, damaged, rows_together
 from ov_minilm.runtime.texts import has_surrogates, mend_surrogates
 
 GROUP, GROUP_BYTES = 8192, 1 << 26  # most rows of a row group that we write, and most bytes of its strings
@@ -74,9 +63,10 @@ class Parquet:
         metadata = self._file.metadata
         self._rows = metadata.num_rows
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        width = max(1, sum(group.total_byte_size for group in groups) // max(1, self._rows))
-        self._most = max(1, min(ROWS, max(FEW, FULL_BYTES // width), MOST_BYTES // width))
+        size = sum(group.total_byte_size for group in groups)
+        self._most = rows_together(max(1, size / max(1, self._rows)))
         self._groups = [group.num_rows for group in groups]
+        self._too_long = [_holds_one_long_text(group, self._column) for group in groups]
         self._pieces = self._read(at.row)
         self._piece: Piece = pa.RecordBatch.from_pylist([], pa.schema([]))
 
@@ -119,6 +109,9 @@ class Parquet:
             if skip >= rows:
                 skip -= rows
                 continue
+            if self._too_long[group]:
+                yield Lost(rows, bad_row("long", most=MAX_BYTES))
+                continue
             left = rows
             try:
                 for batch in self._file.iter_batches(
@@ -140,6 +133,17 @@ class Parquet:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _holds_one_long_text(group: Any, column: str) -> bool:
+    """Return whether the metadata shows that a row group is one row with a text that is too long.
+
+    Arrow needs 3 times its size to read it. Page headers may repeat a value up to 3 times, as statistics.
+    """
+    if group.num_rows != 1:
+        return False
+    chunks = (group.column(number) for number in range(group.num_columns))
+    return any(one.path_in_schema == column and one.total_uncompressed_size > 4 * MAX_BYTES for one in chunks)
 
 
 def count(name: str) -> int:

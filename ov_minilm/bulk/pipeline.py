@@ -316,4 +316,5 @@ def write_shard(
         if errors:
             with atomic_write(job.errors(shard)) as log:
                 log.writelines(errors)
-    return Done(shard, end, rows, tokens, truncated, len(errors), digest)
+    size = job.part(shard).stat().st_size
+    return Done(shard, end, rows, tokens, truncated, len(errors), digest, size)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ov_minilm.bulk.inputs import (
     Dialect,
@@ -20,8 +21,8 @@ from ov_minilm.bulk.inputs import (
     open_pipes,
 )
 from ov_minilm.bulk.lines import Lines
-from ov_minilm.bulk.refusals import bad_row, refusal
-from ov_minilm.bulk.rows import ROWS, OnError, Position, Rows, damaged
+from ov_minilm.bulk.refusals import WARNINGS, bad_row, refusal
+from ov_minilm.bulk.rows import MAX_ROWS, OnError, Position, Rows, damaged
 from ov_minilm.errors import BadRow
 
 if TYPE_CHECKING:
@@ -61,11 +62,15 @@ def find(
     inputs = Inputs(files, column, keep, kind, dialect, None, tuple(patterns), pipes)
     check_options(inputs, given)
     found: dict[str, list[tuple[str, pa.DataType | None]]] = {name: [] for name in keep}
-    for file in files:
-        for name, data_type in _look(inputs, file, typed=typed, on_error=on_error).items():
+    looks = [_look(inputs, file, typed=typed, on_error=on_error) for file in files]
+    for file, look in zip(files, looks, strict=True):
+        for name, data_type in look.types.items():
             found[name].append((file, data_type))
     for pipe in pipes.values():
         pipe.rewind()
+    for name in keep:
+        if looks and all(name in look.nulls for look in looks):
+            warnings.warn(WARNINGS["no_value"].format(column=name, rows=SAMPLE), stacklevel=2)
     if not keep or not typed:
         return inputs
     import pyarrow as pa
@@ -79,49 +84,56 @@ def find(
     return replace(inputs, schema=schema)
 
 
-def _look(inputs: Inputs, file: str, *, typed: bool, on_error: OnError) -> dict[str, pa.DataType | None]:
-    """Return the type of each column to keep, if that matters; none of a damaged file that may be skipped."""
+class Look(NamedTuple):
+    """What a look at a file says of its columns to keep."""
+
+    types: Mapping[str, pa.DataType | None] = {}  # empty if types do not matter, or the file is damaged
+    nulls: Collection[str] = ()  # without a value in the first rows
+
+
+def _look(inputs: Inputs, file: str, *, typed: bool, on_error: OnError) -> Look:
+    """Look into a file; a damaged one is passed over if bad rows may be."""
     try:
-        return _types(inputs, file, typed=typed)
+        return _columns(inputs, file, typed=typed)
     except (OSError, ValueError) as error:
         if not damaged(error):
             raise
         if on_error == "stop":
             raise BadRow(display_name(file), "row", 1, bad_row("damaged", error=error)) from error
-        return {}
+        return Look()
 
 
-def _types(inputs: Inputs, file: str, *, typed: bool) -> dict[str, pa.DataType | None]:
-    """Return types: Parquet says them, text and CSV have text only, JSON shows a sample."""
+def _columns(inputs: Inputs, file: str, *, typed: bool) -> Look:
+    """Look at the columns to keep: Parquet has types, text and CSV have strings, of JSON rows are read."""
     kind = inputs.kind_of(file)
     if kind == "parquet":
         arrow("Parquet")
         from ov_minilm.bulk.parquet import kept_types
 
-        return kept_types(inputs, file)
+        return Look(kept_types(inputs, file))
     if kind == "text" and not {inputs.column} >= set(inputs.keep):
         raise refusal("text_columns", file=display_name(file), column=inputs.column)
-    sample = typed and kind == "jsonl" and bool(inputs.keep)
+    # Of a pipe whose types do not matter only one row is awaited: its writer may be slow.
+    sample = kind == "jsonl" and bool(inputs.keep) and (typed or file not in inputs.pipes)
     lines = Lines(inputs, file, Position())
     try:
         rows = lines.look(SAMPLE if sample else 1)
     finally:
         lines.close()
-    if not typed or not inputs.keep:
-        return {}
-    pa = arrow("Parquet")
     if kind != "jsonl":
-        return dict.fromkeys(inputs.keep, pa.string())
+        return Look(dict.fromkeys(inputs.keep, arrow("Parquet").string()) if typed and inputs.keep else {})
+    columns = dict(zip(inputs.keep, zip(*rows, strict=True), strict=True)) if rows and sample else {}
+    nulls = [name for name, values in columns.items() if set(values) <= {"null"}]
+    if not typed or not inputs.keep:
+        return Look({}, nulls)
+    arrow("Parquet")
     from ov_minilm.bulk.columns import json_type
 
-    columns = zip(*rows, strict=True) if rows else ((),) * len(inputs.keep)
-    return {
-        name: json_type(map(json.loads, values)) for name, values in zip(inputs.keep, columns, strict=True)
-    }
+    return Look({name: json_type(map(json.loads, columns.get(name, ()))) for name in inputs.keep}, nulls)
 
 
 class Reader:
-    """Reads the inputs from a position on, a few thousand rows at a time."""
+    """Reads the inputs from a position on, up to MAX_ROWS rows at a time."""
 
     def __init__(self, inputs: Inputs, start: Position = Position()) -> None:  # noqa: B008  # a frozen value
         self._inputs = inputs
@@ -135,7 +147,7 @@ class Reader:
         A damaged file gives what can be read of it, and then one bad row that says so.
         """
         while self.at.file < len(self._inputs.files):
-            rows = self._read(self._inputs.files[self.at.file], min(most, ROWS))
+            rows = self._read(self._inputs.files[self.at.file], min(most, MAX_ROWS))
             self.at = rows.end
             if rows.texts:
                 return replace(rows, done=self._before + (self._file.bytes_read() if self._file else 0))
@@ -151,7 +163,7 @@ class Reader:
                 passed = min(left, rows)
                 self.at = self.at._replace(row=self.at.row + passed) if passed < rows else _after(self.at)
             else:
-                read = self._read(name, min(left, ROWS))
+                read = self._read(name, min(left, MAX_ROWS))
                 passed, self.at = len(read.texts), read.end
             left -= passed
         return most - left

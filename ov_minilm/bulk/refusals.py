@@ -77,6 +77,7 @@ REFUSALS: dict[str, Refusal] = {
         "column {column!r} is {found}, which Parquet cannot hold ({error}); write JSON lines: -o NAME.jsonl",
     ),
     # Options.
+    "no_names": Refusal("an option without any name in it", "{option} {value!r} names no column"),
     "no_effect": Refusal("an option that changes nothing", "{option} has no effect {where}"),
     "one_character": Refusal(
         "a delimiter, quote or escape of no use", "{option} {value!r}: {rule}; a tab is '\\t'"
@@ -115,6 +116,24 @@ REFUSALS: dict[str, Refusal] = {
         "folder {folder} has files that are not of an ov-minilm job; name a new folder",
         FileExistsError,
     ),
+    "output_is_folder": Refusal(
+        "a file is due, and a folder is there",
+        "{output} is a folder; name a file, or {output}/ to write shards into it",
+        IsADirectoryError,
+    ),
+    "output_special": Refusal(
+        "the output is a pipe or a device",
+        "{output} is a pipe or a device, which a file would replace; write JSON lines to stdout: -o -",
+    ),
+    "not_a_folder": Refusal(
+        "a folder is due, and something else is there",
+        "{folder} is not a folder; remove it, or name another",
+        NotADirectoryError,
+    ),
+    "shard_damaged": Refusal(
+        "a finished shard was changed by somebody else",
+        "{file} is damaged ({error}); remove it, and the same command makes it again",
+    ),
     "output_is_input": Refusal(
         "an output is an input",
         "{file} is an input, and the output {output} would replace it; name another output",
@@ -138,16 +157,23 @@ BAD_ROWS: dict[str, str] = {
     "encoding": "not {encoding} ({error}); --encoding names another",
     "long": "longer than {most:,} bytes; split it",
     "not_json": "not a JSON object: {error}",
+    "digits": "not a JSON object: it has a number of more than {most:,} digits; make it a string",
     "no_field": "no field {column!r}; it has {names}; --column names another",
     "not_string": "{column!r} is {found}, expected a string",
     "misfit": "{column!r} is {value:.60}, expected {kind} as in the first rows; -o NAME.jsonl keeps any type",
     "no_json": "{column!r} cannot be written as JSON ({error}); -o NAME.parquet keeps it",
     "broken": "{column!r} is not UTF-8",
     "csv": "not a CSV record: {error}",
+    "csv_return": "a line ends in a carriage return alone; make it a newline: tr '\\r' '\\n'",
     "fields": "{found} fields, the header has {expected}",
     "tokens": "{tokens} tokens, the model reads {most}; --truncate end or mean",
     "group": "row group {group} is damaged: {error}",
     "damaged": "from here on the file cannot be read: {error}",
+}
+
+
+WARNINGS: dict[str, str] = {
+    "no_value": "none of the first {rows:,} rows of each file has a field {column!r}; it is kept as null",
 }
 
 

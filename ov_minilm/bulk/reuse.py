@@ -24,6 +24,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from ov_minilm.bulk.refusals import refusal
 from ov_minilm.files import atomic_write
 from ov_minilm.runtime.embedder import Embedder, Info
 from ov_minilm.runtime.output import Vectors
@@ -46,6 +47,8 @@ class KeptVectors:
             OSError: the folder cannot be used.
         """
         name = hashlib.sha256(json.dumps(dict(facts), sort_keys=True).encode()).hexdigest()[:16]
+        if folder.exists() and not folder.is_dir():
+            raise refusal("not_a_folder", folder=folder)
         self._folder = folder / name
         self._folder.mkdir(parents=True, exist_ok=True)
         self._record = np.dtype([("vector", "<f4", (dim,)), ("tokens", "<u4"), ("cut", "?")])

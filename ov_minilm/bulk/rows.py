@@ -17,9 +17,9 @@ from ov_minilm.errors import BadRow
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Rows read and encoded at a time: no more than fill these, but at least FEW if these are not too large.
-ROWS, FULL_BYTES = 512, 1 << 15
-FEW, MOST_BYTES = 64, 1 << 20
+# Rows that are read and encoded together.
+MAX_ROWS, FULL_BYTES = 512, 1 << 15  # whichever is reached first
+MIN_ROWS, MAX_BYTES_OF_MIN_ROWS = 64, 1 << 20  # of long rows so many, unless they are longer than this
 
 VECTOR = "embedding"  # the name of the output's column
 
@@ -27,6 +27,12 @@ OnError = Literal["stop", "skip", "null"]
 
 # Columns to keep, of N rows: with types of Arrow, or as the members of a JSON object a row; None without any.
 Kept: TypeAlias = "pa.RecordBatch | list[str] | None"
+
+
+def rows_together(row_bytes: float) -> int:
+    """Return how many rows of this size, in bytes, are read and encoded together."""
+    rows = min(MAX_ROWS, max(MIN_ROWS, FULL_BYTES / row_bytes), MAX_BYTES_OF_MIN_ROWS / row_bytes)
+    return max(1, int(rows))
 
 
 class Position(NamedTuple):

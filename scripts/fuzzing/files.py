@@ -64,7 +64,7 @@ TEXTS = (
     ),
     *("a\rb", "\x00", "\x1f", " padded ", "\x1a", '"', "'", '""', "#", "w " * 400),
 )
-VALUES = (
+VALUES: tuple[Any, ...] = (
     *(
         None,
         True,
@@ -520,7 +520,7 @@ def _csv(
         header[-1], odd = header[0], True
     end = rng.choice(("\n", "\r\n"))
     without = ("\0" + "\r" * (end == "\n")) if dialect.quote else f"\0\r\n{delimiter}\\"
-    options = {
+    options: dict[str, Any] = {
         "delimiter": delimiter,
         "quotechar": dialect.quote or None,
         "quoting": rng.choice((csv.QUOTE_MINIMAL, csv.QUOTE_ALL)) if dialect.quote else csv.QUOTE_NONE,

@@ -21,7 +21,8 @@ COMPONENTS = 8
 def vector(text: str) -> FloatArray:  # -> [D]
     """Return numbers that depend on every character; half a surrogate pair counts as U+FFFD."""
     digest = hashlib.blake2b(mend_surrogates(text).encode(), digest_size=2 * COMPONENTS).digest()
-    return np.frombuffer(digest, np.int16).astype(np.float32) / np.float32(1 << 15)
+    numbers: FloatArray = np.frombuffer(digest, np.int16).astype(np.float32) / np.float32(1 << 15)
+    return numbers
 
 
 class HashEmbedder:

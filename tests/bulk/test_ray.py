@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.corpora import content, sentences, shards, write
+from support.processes import run, until
 
 from ov_minilm import Embedder
 from ov_minilm.artefact.manifest import SHIPPED
@@ -22,8 +21,6 @@ from ov_minilm.bulk import RayEmbedder, Shipped
 from ov_minilm.bulk.inputs import Inputs
 from ov_minilm.bulk.pipeline import pending_rows, plan
 from ov_minilm.bulk.reader import Reader
-
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 
 # A head without CPUs and three machines of one each. A line on stdin kills one on which an actor is, without
 # a chance to say goodbye, and is answered by one on stdout.
@@ -48,114 +45,6 @@ for _ in sys.stdin:
     print("killed", flush=True)
 cluster.shutdown()
 """
-
-
-@pytest.fixture
-def cluster() -> Iterator[subprocess.Popen[str]]:
-    """Several machines of Ray, each a set of processes of its own."""
-    pytest.importorskip("ray", reason="needs the extra ray")
-    with subprocess.Popen(
-        [sys.executable, "-c", CLUSTER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **QUIET},
-    ) as process:
-        yield process
-        assert process.stdin is not None
-        process.stdin.close()
-
-
-def start(cluster: subprocess.Popen[str], *arguments: str | Path) -> subprocess.Popen[bytes]:
-    """Start `python …` where the cluster is known."""
-    assert cluster.stdout is not None
-    address = cluster.stdout.readline().strip()
-    return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **QUIET, "RAY_ADDRESS": address},
-    )
-
-
-def encode_locally(source: Path, output: Path, *options: str) -> None:
-    """Run the job in one process."""
-    command = [sys.executable, "-m", "ov_minilm", "encode", str(source), "-o", str(output), *options]
-    subprocess.run(command, check=True, capture_output=True)
-
-
-@pytest.mark.slow
-def test_many_machines_write_what_one_writes(tmp_path: Path, cluster: subprocess.Popen[str]) -> None:
-    """Shards, bad rows and a file put together of them have the same bytes."""
-    source = write(tmp_path / "in.jsonl.gz", sentences(2000))
-    bad = tmp_path / "bad.jsonl"
-    bad.write_text('{"text": null}\n{"text": "last"}')
-    options = ["--rows-per-shard", "150", "--on-error", "null", "--truncate", "mean"]
-    for folder in ("local", "ray"):
-        (tmp_path / folder).mkdir()
-    command = ["-m", "ov_minilm", "encode", str(source), str(bad), *options, "-o"]
-    here = [sys.executable, *command, str(tmp_path / "local/v.parquet")]
-    subprocess.run(here, check=False, capture_output=True)
-
-    there = tmp_path / "ray/v.parquet"
-    with start(cluster, *command, there, "--engine", "ray", "--ship") as process:
-        _, said = process.communicate()
-
-    assert 3 == process.returncode, said
-    assert b"2002 vectors of 384 components" in said
-    assert content(tmp_path / "local") == content(tmp_path / "ray")
-
-
-@pytest.mark.slow
-def test_machines_that_die_lose_nothing(tmp_path: Path, cluster: subprocess.Popen[str]) -> None:
-    """Two of three are killed at work; the last does what they were at, and the bytes are the same."""
-    source = write(tmp_path / "in.parquet", sentences(20_000))
-    options = ["--rows-per-shard", "500", "--id-column", "id"]
-    encode_locally(source, tmp_path / "local", *options)
-
-    command = ["-m", "ov_minilm", "encode", str(source), *options, "--engine", "ray"]
-    done: list[int] = []
-    with start(cluster, *command, "-o", tmp_path / "ray") as process:
-        assert cluster.stdin is not None
-        assert cluster.stdout is not None
-        for wanted in (2, 5):
-            while len(shards(tmp_path / "ray")) < wanted and process.poll() is None:
-                time.sleep(0.01)
-            cluster.stdin.write("\n")
-            cluster.stdin.flush()
-            assert "killed\n" == cluster.stdout.readline()
-            done.append(len(shards(tmp_path / "ray")))
-        _, said = process.communicate()
-
-    assert 0 == process.returncode, said
-    assert max(done) < 40
-    assert [path.read_bytes() for path in shards(tmp_path / "local")] == [
-        path.read_bytes() for path in shards(tmp_path / "ray")
-    ]
-
-
-@pytest.mark.slow
-def test_a_job_on_ray_goes_on_here(tmp_path: Path, cluster: subprocess.Popen[str]) -> None:
-    """A bad row stops it in one clear line; what was done by then is not done again by the other engine."""
-    source = write(tmp_path / "a.txt", sentences(3000))
-    bad = tmp_path / "b.jsonl"
-    bad.write_text('{"text": 3}\n')
-    command = ["-m", "ov_minilm", "encode", str(source), str(bad), "--rows-per-shard", "500"]
-    command += ["-o", str(tmp_path / "out")]
-    with start(cluster, *command, "--engine", "ray") as process:
-        _, said = process.communicate()
-    before = {path.name: path.stat().st_mtime_ns for path in shards(tmp_path / "out")}
-    here = subprocess.run([sys.executable, *command], check=False, capture_output=True)
-
-    assert 2 == process.returncode, said
-    assert (
-        f"error: {bad}, line 1: 'text' is a number, expected a string\n" == said.decode().splitlines(True)[-1]
-    )
-    assert 2 == here.returncode
-    after = {path.name: path.stat().st_mtime_ns for path in shards(tmp_path / "out")}
-    assert before == {name: after[name] for name in before}
-
-
 USER = """
 import json, sys, ray, ray.data
 from ov_minilm.bulk import RayEmbedder, Shipped
@@ -175,30 +64,102 @@ json.dump([row["embedding"].tolist() for row in sorted(rows, key=lambda row: row
 """
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[subprocess.Popen[str]]:
+    """Several machines of Ray, each a set of processes of its own; other processes of the tests find it."""
+    pytest.importorskip("ray", reason="needs the extra ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        command = [sys.executable, "-c", CLUSTER]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            patch.setenv("RAY_ADDRESS", process.stdout.readline().strip())
+            yield process
+            process.stdin.close()
+
+
 @pytest.mark.slow
-def test_in_a_pipeline_of_ones_own(tmp_path: Path, cluster: subprocess.Popen[str], shipped: Embedder) -> None:
+@pytest.mark.usefixtures("cluster")
+def test_many_machines_write_what_one_writes(tmp_path: Path) -> None:
+    """Shards, bad rows and a file put together of them have the same bytes.
+
+    A bad row stops it in one clear line; what was done by then is not done again by the other engine.
+    """
+    source = write(tmp_path / "in.jsonl.gz", sentences(2000))
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"text": null}\n{"text": "last"}')
+    command: list[str | Path] = ["encode", source, bad, "--rows-per-shard", "150", "--truncate", "mean", "-o"]
+    for folder in ("local", "ray"):
+        (tmp_path / folder).mkdir()
+
+    here = run(*command, tmp_path / "local/v.parquet", "--on-error", "null")
+    there = run(*command, tmp_path / "ray/v.parquet", "--on-error", "null", "--engine", "ray", "--ship")
+    stopped = run(*command, tmp_path / "out", "--engine", "ray")
+    before = {path.name: path.stat().st_mtime_ns for path in shards(tmp_path / "out")}
+    again = run(*command, tmp_path / "out")
+
+    assert (3, 3) == (here.returncode, there.returncode), there.stderr
+    assert b"2,001 vectors of 384 components, 1 null" in there.stderr
+    assert content(tmp_path / "local") == content(tmp_path / "ray")
+    said = f"error: {bad}, line 1: 'text' is null, expected a string\n"
+    assert (2, said) == (stopped.returncode, stopped.stderr.decode().splitlines(True)[-1])
+    assert (2, said) == (again.returncode, again.stderr.decode().splitlines(True)[-1])
+    assert before
+    assert before.items() <= {path.name: path.stat().st_mtime_ns for path in shards(tmp_path / "out")}.items()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_in_a_pipeline_of_ones_own(tmp_path: Path, shipped: Embedder) -> None:
     """`map_batches` with RayEmbedder gives the bits of Embedder.encode, from an artefact that was sent."""
     texts = sentences(500)
     (tmp_path / "texts.json").write_text(json.dumps(texts))
 
-    with start(cluster, "-c", USER, tmp_path / "texts.json") as process:
-        found, said = process.communicate()
+    done = subprocess.run(
+        [sys.executable, "-c", USER, tmp_path / "texts.json"], capture_output=True, check=False
+    )
 
-    assert 0 == process.returncode, said.decode()
-    assert np.array_equal(shipped.encode(texts), np.array(json.loads(found), np.float32))
+    assert 0 == done.returncode, done.stderr.decode()
+    assert np.array_equal(shipped.encode(texts), np.array(json.loads(done.stdout), np.float32))
+
+
+@pytest.mark.slow
+def test_machines_that_die_lose_nothing(tmp_path: Path, cluster: subprocess.Popen[str]) -> None:
+    """Two of three are killed at work; the last does what they were at, and the bytes are the same."""
+    source = write(tmp_path / "in.parquet", sentences(20_000))
+    command: list[str | Path] = ["encode", source, "--rows-per-shard", "500", "--id-column", "id", "-o"]
+    assert 0 == run(*command, tmp_path / "local").returncode
+
+    arguments = map(str, ["-m", "ov_minilm", *command, tmp_path / "ray", "--engine", "ray"])
+    with subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE) as process:
+        assert cluster.stdin is not None
+        assert cluster.stdout is not None
+        for wanted in (2, 5):
+            until(lambda wanted=wanted: len(shards(tmp_path / "ray")) >= wanted, 600)  # type: ignore[misc]
+            cluster.stdin.write("\n")
+            cluster.stdin.flush()
+            assert "killed\n" == cluster.stdout.readline()
+        done = len(shards(tmp_path / "ray"))
+        _, said = process.communicate()
+
+    assert 0 == process.returncode, said
+    assert done < 40
+    assert [path.read_bytes() for path in shards(tmp_path / "local")] == [
+        path.read_bytes() for path in shards(tmp_path / "ray")
+    ]
 
 
 def test_it_pickles_by_its_options(shipped: Embedder) -> None:
     """A copy opens an Embedder of its own and gives the same bits; so does one of shipped files."""
     batch = {"body": np.array(["one", "two"], object), "n": np.array([1, 2])}
-    embedder = RayEmbedder(column="body", output="v", threads=1)
+    embedder = RayEmbedder(column="body", output="v", threads=1, model=Shipped.read(SHIPPED))
 
     copy = pickle.loads(pickle.dumps(embedder))  # noqa: S301  # our own
-    sent = RayEmbedder(column="body", output="v", model=Shipped.read(SHIPPED))
 
     assert ["body", "n", "v"] == list(copy(batch))
     assert np.array_equal(shipped.encode(["one", "two"]), copy(batch)["v"])
-    assert np.array_equal(shipped.encode(["one", "two"]), sent(batch)["v"])
 
 
 @pytest.mark.parametrize("every", [1, 37, 140, 1000])
@@ -211,18 +172,16 @@ def test_the_plan_is_what_reading_finds(tmp_path: Path, every: int) -> None:
     (tmp_path / "d.parquet").write_bytes(b"PAR1 no more")
     inputs = Inputs(tuple(str(tmp_path / name) for name in names))
     expected: dict[int, tuple[str, int, str | None]] = {}
-    rows_of: Counter[int] = Counter()
+    sizes: Counter[int] = Counter()
     for rows in pending_rows(inputs, every, {}):
-        rows_of[rows.shard] += len(rows.texts)
+        sizes[rows.shard] += len(rows.texts)
         expected.setdefault(rows.shard, (rows.file, rows.numbers[0], rows.texts[0]))
 
-    found, sizes = {}, {}
-    for task in plan(inputs, every, {}):
+    tasks = list(plan(inputs, every, {}))
+
+    assert sizes == {task.shard: task.rows for task in tasks}
+    for task in tasks:
         with Reader(inputs, task.start) as reader:
             first = reader.take(1)
         assert first is not None
-        found[task.shard] = (first.file, first.numbers[0], first.texts[0])
-        sizes[task.shard] = task.rows
-
-    assert expected == found
-    assert rows_of == sizes
+        assert expected[task.shard] == (first.file, first.numbers[0], first.texts[0])
