@@ -94,7 +94,7 @@ def _common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
 
 
 def build(values: Sequence[Sequence[Any]], schema: pa.Schema, bad: dict[int, str]) -> pa.RecordBatch:
-    """Make columns of rows of values; a row that could not be read has no values, and gets nulls.
+    """Convert rows of values to columns; a row that could not be read has no values, and gets nulls.
 
     A value that its column cannot hold becomes null, and `bad` gets the row and the reason.
     """
@@ -113,7 +113,7 @@ def build(values: Sequence[Sequence[Any]], schema: pa.Schema, bad: dict[int, str
 
 
 def _array(column: list[Any], kind: pa.DataType) -> pa.Array | None:
-    """Return None where Arrow refuses a value, or would drop a part: of 2.5 the half, of an object a key."""
+    """Return None if Arrow refuses a value or would change it: 2.5 to 2, or an object without one key."""
     try:
         array = pa.array(column, kind)
         same = pa.types.is_string(kind) or (array.to_pylist() == column and _finite(column))
@@ -123,12 +123,12 @@ def _array(column: list[Any], kind: pa.DataType) -> pa.Array | None:
 
 
 def _finite(column: list[Any]) -> bool:
-    """Return whether no number of JSON was too large for a double, as 1e400 is."""
+    """Return whether all numbers of JSON fit a double; 1e400 does not."""
     return not any(isinstance(value, float) and math.isinf(value) for value in column)
 
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema, bad: dict[int, str]) -> pa.RecordBatch:
-    """Give columns of Parquet the types of the output.
+    """Cast columns of Parquet to the types of the output.
 
     A value that the type cannot hold, or a string that is not UTF-8, becomes null and its row bad.
     """
@@ -151,7 +151,7 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema, bad: dict[int, str]) -> pa
 def _convert(
     array: pa.Array, convert: Callable[[pa.Array], T], failed: Callable[[int, Exception], T]
 ) -> list[T]:
-    """Convert all rows at once; if that fails, each alone, so that only what does not fit is lost."""
+    """Convert all rows at once; if that fails, each alone, so that only values that do not fit are lost."""
 
     def one(row: int) -> T:
         try:
@@ -170,7 +170,7 @@ def _misfit(field: pa.Field, value: pa.Scalar, error: Exception) -> str:
         return bad_row("broken", column=field.name)
     try:
         said = str(value)
-    except MISFITS:  # a date that Python has not
+    except MISFITS:  # a date outside the range of Python
         said = f"a {value.type}"
     return bad_row("misfit", column=field.name, value=said, kind=field.type)
 
@@ -207,7 +207,7 @@ def _json_texts(array: pa.Array) -> list[str]:
 
 
 def _valid(value: Any) -> Any:
-    """Arrow's strings are UTF-8, which has no unpaired surrogates."""
+    """Replace unpaired surrogates, which Arrow's strings (UTF-8) cannot hold."""
     if isinstance(value, list):
         return [_valid(inner) for inner in value]
     return mend_surrogates(value) if isinstance(value, str) and has_surrogates(value) else value

@@ -1,4 +1,4 @@
-"""Which rows a job reads: files, how they are read, the column of the texts, and the columns to keep."""
+"""The input of a job: its files, their formats, the column of the texts and the columns to keep."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Kind = Literal["text", "jsonl", "csv", "tsv", "parquet"]
 
 STDIN = "-"
-ERRORS = ".errors.jsonl"  # what a file has after its name that names the bad rows of an output
+ERRORS = ".errors.jsonl"  # after the name of an output: the list of its bad rows
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 KINDS: dict[str, Kind] = {
     ".txt": "text",
@@ -68,7 +68,7 @@ NOT_OF_FILES = (
     "unicode-escape",
 )  # codecs for other purposes
 NAMED: tuple[Kind, ...] = ("jsonl", "csv", "tsv", "parquet")  # have columns
-EFFECT: dict[str, tuple[Kind, ...]] = {  # option -> the formats that it changes something of
+EFFECT: dict[str, tuple[Kind, ...]] = {  # option -> the formats that it applies to
     "--column": NAMED,
     "--id-column": NAMED,
     "--keep-columns": NAMED,
@@ -81,7 +81,7 @@ EFFECT: dict[str, tuple[Kind, ...]] = {  # option -> the formats that it changes
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How the fields of CSV are told apart, and in which encoding files of lines are."""
+    """How fields of CSV are separated and quoted, and the encoding of files of lines."""
 
     delimiter: str | None = None  # None: a comma, in .tsv a tab
     quote: str = '"'  # empty: none
@@ -110,14 +110,14 @@ class Dialect:
 
     @property
     def is_utf8(self) -> bool:
-        """A byte order mark at the start is passed over in any case."""
+        """Whether the bytes need no decoding; a byte order mark at the start is skipped in any case."""
         return codecs.lookup(self.encoding).name in ("utf-8", "utf-8-sig", "ascii")
 
 
 class Pipe(io.RawIOBase):
-    """A stream that can be read once; what was looked at before `rewind` is read again after it.
+    """A stream that can be read only once; bytes that were read before `rewind` are read again after it.
 
-    Closing leaves the stream below open: readers come and go, and its writer would be told that none is left.
+    Closing it leaves the underlying stream open: another reader follows, and the writer must not get EPIPE.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -127,11 +127,11 @@ class Pipe(io.RawIOBase):
         self._looking = True
 
     def readable(self) -> bool:
-        """Say so to BufferedReader."""
+        """Return True, as BufferedReader requires."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer with what is there: of a pipe, no more than its writer wrote."""
+        """Read the bytes that are available; do not wait until the buffer is full."""
         block = bytes(self._seen[self._at : self._at + len(buffer)])
         if not block:
             block = self._stream.read1(len(buffer))
@@ -144,16 +144,16 @@ class Pipe(io.RawIOBase):
         return len(block)
 
     def rewind(self) -> None:
-        """Read from the start again, for the last time."""
+        """Start again at the first byte; this can be done once."""
         self._at, self._looking = 0, False
 
     def close(self) -> None:
-        """Leave it open."""
+        """Do nothing: the underlying stream stays open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Files and what is taken of each row; reader.find makes it from what a user says."""
+    """Files, and the columns that are read of each row; reader.find makes it from the user's options."""
 
     files: tuple[str, ...]
     column: str = "text"
@@ -161,14 +161,18 @@ class Inputs:
     kind: Kind | None = None  # None: by each file's name
     dialect: Dialect = Dialect()
     schema: pa.Schema | None = None  # of the columns to keep; None: they are kept as JSON, or there are none
-    patterns: tuple[str, ...] = field(default=(), compare=False)  # what was expanded into files
-    pipes: Mapping[str, Pipe] = field(default_factory=dict, compare=False)  # those files that are none
+    patterns: tuple[str, ...] = field(
+        default=(), compare=False
+    )  # as the user wrote them; `files` is what they match
+    pipes: Mapping[str, Pipe] = field(
+        default_factory=dict, compare=False
+    )  # the files that can be read only once
 
     def kind_of(self, file: str) -> Kind:
-        """Tell how to read a file: as asked, else by its name; stdin is text.
+        """Return the format of a file: as given, else by its ending; stdin is text.
 
         Raises:
-            ValueError: the ending says nothing, or another format.
+            ValueError: the ending is unknown, or of a format that is not read.
         """
         path = Path(file.lower())
         packed = path.suffix in COMPRESSED
@@ -194,11 +198,11 @@ class Inputs:
 
     @property
     def resumable(self) -> bool:
-        """Files can be read again; a pipe is gone."""
+        """Whether all inputs can be read again; a pipe cannot."""
         return not self.pipes
 
     def size(self) -> int | None:
-        """Bytes of all files, as they lie on the disk; None with a pipe among them."""
+        """Return the size of all files on the disk, in bytes; None if one of them is a pipe."""
         return sum(Path(file).stat().st_size for file in self.files) if self.resumable else None
 
 
@@ -225,13 +229,13 @@ def expand(patterns: Sequence[str]) -> Iterator[str]:
 
 
 def _is_error_list(path: Path) -> bool:
-    """Return whether a file names the bad rows of an output beside it: no pattern means that one."""
+    """Return whether a file is the list of bad rows of an output beside it; patterns do not match it."""
     output = path.with_name(path.name.removesuffix(ERRORS))
     return output != path and (output.exists() or output.with_name(f"{output.name}.parts").exists())
 
 
 def open_pipes(files: Sequence[str]) -> dict[str, Pipe]:
-    """Open what can be read once: stdin, FIFOs, and whatever else is no file on a disk."""
+    """Open the inputs that can be read only once: stdin, FIFOs and devices."""
     pipes: dict[str, Pipe] = {}
     names = [file for file in files if file == STDIN or not Path(file).is_file()]
     for file in names:
@@ -245,7 +249,7 @@ def open_pipes(files: Sequence[str]) -> dict[str, Pipe]:
 
 
 def check_options(inputs: Inputs, given: Collection[str]) -> None:
-    """Refuse options that change nothing of any input.
+    """Refuse options that apply to none of the inputs.
 
     Raises:
         ValueError: naming the option and the formats.
@@ -262,12 +266,12 @@ def check_options(inputs: Inputs, given: Collection[str]) -> None:
 
 
 def display_name(name: str) -> str:
-    """Return what a file is called in messages."""
+    """Return the name of a file for messages."""
     return "stdin" if name == STDIN else name
 
 
 def index(names: Sequence[str], name: str, file: str, hint: str = "") -> int:
-    """Find a column, or say which there are.
+    """Return the position of a column.
 
     Raises:
         ValueError: there is none of this name, or more than one.
@@ -282,7 +286,7 @@ def index(names: Sequence[str], name: str, file: str, hint: str = "") -> int:
 
 
 def arrow(purpose: str) -> Any:
-    """Import pyarrow, or say what needs it.
+    """Import pyarrow; the error names the purpose.
 
     Raises:
         ImportError: the extra is not installed.

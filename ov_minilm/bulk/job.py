@@ -38,27 +38,27 @@ WRITTEN = (*UNFINISHED, "part-*", "_errors-*.log")
 
 
 class Backend(Protocol):
-    """Who does the shards of a job."""
+    """What computes the shards of a job: this process or a cluster."""
 
     def sink(self, inputs: Inputs, options: BulkOptions, form: Form) -> Sink:
-        """Say what the vectors are like, and what made them."""
+        """Return how to write the files: type of the vectors, kept columns, metadata."""
 
     def work(self, job: Job, journal: Journal, meter: Meter) -> None:
-        """Do every shard that is not in the journal, and note each there."""
+        """Compute every shard that is not in the journal, and add it there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """This process."""
+    """Computes in this process."""
 
     embedder: Encoder
 
     def sink(self, inputs: Inputs, options: BulkOptions, form: Form) -> Sink:
-        """Say what the vectors are like, and what made them."""
+        """Return how to write the files: type of the vectors, kept columns, metadata."""
         return make_sink(self.embedder, inputs, options, form)
 
     def work(self, job: Job, journal: Journal, meter: Meter) -> None:
-        """Do them in order; while one is written, the texts of the next are in work."""
+        """Compute shards in order; while one is written, the engine computes texts of the next."""
         with (
             closing(pending_rows(job.inputs, job.options.rows_per_shard, journal.done)) as rows,
             closing(encode(rows, self.embedder, job.options)) as portions,
@@ -71,7 +71,7 @@ class Local:
 
 
 def _of_shard(first: EncodedRows, portions: Iterator[EncodedRows], rows: int) -> Iterator[EncodedRows]:
-    """Yield the portions of one shard, and do not wait for the next one to end it."""
+    """Yield the blocks of one shard; end after its last row, without waiting for the next shard."""
     yield first
     left = rows - len(first.rows.texts)
     while left and (portion := next(portions, None)):
@@ -126,9 +126,9 @@ def stream(
     say: Callable[[str], None],
     progress: bool | None = None,
 ) -> Summary:
-    """Write JSON lines as the vectors come, and say each bad row.
+    """Write JSON lines as soon as their vectors are there, and report each bad row.
 
-    `file` has no buffer: what it cannot take is an error here, and not one more when the process ends.
+    `file` must be unbuffered: a failing write is then an error here, not at the exit of the process.
     """
     rows = truncated = bad = 0
     with (

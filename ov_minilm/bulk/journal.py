@@ -1,7 +1,7 @@
-"""What is done of a job, line by line in a file: a job that is killed at any moment goes on from it.
+"""The list of finished shards, in a file: a job that is killed at any moment resumes from it.
 
-The first line says which job it is, and which files it read. Each further line says that one shard is in its
-place, and is written after it is. A last line that was cut off was not written.
+The first line identifies the job and its inputs. Each further line is one finished shard, added when its file
+is complete. An incomplete last line is ignored.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path) -> Journal:
-        """Take hold of the journal of a folder, and make one if there is none.
+        """Lock the journal of a folder, and create it if there is none.
 
         Raises:
             BlockingIOError: another process is working on it.
@@ -86,7 +86,7 @@ class Journal:
         return cls(folder, file)
 
     def read(self) -> Header | None:
-        """Read what was written down, and return which job it is of; None if there is none yet."""
+        """Read the journal; return its header, None if it is empty."""
         self._file.seek(0)
         content = self._file.read()
         lines = content[: content.rfind(b"\n") + 1]
@@ -98,23 +98,23 @@ class Journal:
             header = Header.parse(first)
             if header.inputs:
                 self.done = {done.shard: done for done in map(Done.parse, others)}
-        except (ValueError, TypeError, AttributeError):  # somebody else wrote into it
+        except (ValueError, TypeError, KeyError, AttributeError):  # somebody else wrote into it
             self.done = {}
             return Header({"format": "unreadable"}, [], "")
         return header
 
     def write(self, header: Header, done: Mapping[int, Done]) -> None:
-        """Begin with a job of which some shards are done, in place of what was written down."""
+        """Replace the journal by that of a job of which some shards are done."""
         self._file.truncate(0)
         self._append(header.to_json(), *(json.dumps(asdict(done[shard])) for shard in sorted(done)))
         self.done = dict(done)
 
     def forget(self, lost: Callable[[Done], bool]) -> None:
-        """Do a shard again of which somebody removed the file."""
+        """Remove shards from `done` whose files are lost, so that they are computed again."""
         self.done = {shard: done for shard, done in self.done.items() if not lost(done)}
 
     def add(self, done: Done) -> None:
-        """Write down that a shard is in its place; it is on the disk when this returns."""
+        """Add a finished shard; the line is on the disk when this returns."""
         self._append(json.dumps(asdict(done)))
         self.done[done.shard] = done
 

@@ -1,6 +1,6 @@
 """Files of lines: text, JSON lines and CSV, plain or compressed, in any encoding.
 
-They are read line by line, because only so a broken line costs no more than itself, and has a number.
+They are read line by line, so that a broken line has a number, and only its own row is lost.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Record(NamedTuple):
 
 
 class Lines:
-    """One file, from a position on."""
+    """Reads one file, from a position on."""
 
     def __init__(self, inputs: Inputs, name: str, at: Position) -> None:
         self._inputs = inputs
@@ -70,7 +70,7 @@ class Lines:
         except OSError as error:
             if not found:
                 raise
-            self._damage = error  # what came before it counts; the next call says it
+            self._damage = error  # rows before the damage are returned; the next call raises
         bad = {row: record.reason for row, record in enumerate(found) if record.text is None}
         kept = self._kept([record.kept for record in found], bad)
         texts = [None if row in bad else record.text for row, record in enumerate(found)]
@@ -91,10 +91,10 @@ class Lines:
         return build(values, self._inputs.schema, bad)
 
     def look(self, rows: int) -> list[Sequence[Any]]:
-        """Find out what is wrong with the file as a whole; return the kept values of its first rows.
+        """Check the format and the header of the file; return the kept values of its first rows.
 
         Raises:
-            ValueError: it is in another format, has no header, or not the columns.
+            ValueError: it is in another format, or lacks a header or a column.
         """
         start = self._bytes.peek(16)
         utf8 = self._inputs.dialect.is_utf8
@@ -121,7 +121,7 @@ class Lines:
         return refusal("looks_like", file=name, what=what, kind=self._kind, instead=instead)
 
     def bytes_read(self) -> int:
-        """Return how far it is into the file as it lies on the disk."""
+        """Return how many bytes of the file on the disk were read; 0 for a pipe."""
         return 0 if self._inputs.pipes.get(self._name) else self._raw.tell()
 
     def close(self) -> None:
@@ -135,7 +135,10 @@ def _decompressed(raw: BinaryIO, name: str) -> BinaryIO:
 
 
 class _Utf8(io.RawIOBase):
-    """Text of another encoding as UTF-8; what cannot be decoded becomes a surrogate, which no UTF-8 has."""
+    """Converts another encoding to UTF-8.
+
+    Bytes that cannot be decoded become a surrogate: UTF-8 has none, so the row is found to be bad.
+    """
 
     def __init__(self, stream: BinaryIO, encoding: str, name: str) -> None:
         self._stream = stream
@@ -149,14 +152,14 @@ class _Utf8(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer."""
+        """Read converted bytes into the buffer."""
         while not self._left:
             block = self._stream.read(1 << 16)
             try:
                 decoded = self._decoder.decode(block, final=not block)
             except UnicodeDecodeError:
                 raise
-            except UnicodeError as error:  # utf-16 and utf-32 say their byte order at the start
+            except UnicodeError as error:  # utf-16 and utf-32 need a byte order mark
                 name, encoding = display_name(self._name), self._encoding
                 raise refusal("no_byte_order", file=name, encoding=encoding) from error
             self._left = decoded.encode("utf-8", "surrogatepass")
@@ -181,7 +184,7 @@ def _buffered(stream: BinaryIO | io.RawIOBase) -> io.BufferedReader:
 
 
 def _forward(stream: BinaryIO, at: int, byte: int) -> None:
-    """Go to a byte. A compressed stream is read up to it by lines, so that damage is met at the same line."""
+    """Skip to a byte. A compressed stream is read by lines, so that damage is found at the same line."""
     if at < byte and stream.seekable():
         stream.seek(byte)
     else:
@@ -190,7 +193,7 @@ def _forward(stream: BinaryIO, at: int, byte: int) -> None:
 
 
 def _split(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Yield each line and its length; of one that is too long only the start, and the rest is passed over."""
+    """Yield each line and its length in bytes; of a longer line only the first MAX_BYTES are returned."""
     while line := stream.readline(MAX_BYTES):
         part, size = line, len(line)
         while len(part) == MAX_BYTES and not part.endswith(b"\n"):
@@ -200,7 +203,7 @@ def _split(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def _text_lines(stream: BinaryIO, at: Position, inputs: Inputs) -> Iterator[tuple[int, int, str | None, str]]:
-    """Yield the end, the number and the text of each line, or why there is none."""
+    """Yield the end, the number and the text of each line; without a text, the reason."""
     byte, encoding = at.byte, inputs.dialect.encoding
     _forward(stream, 0, byte)
     for number, (raw, size) in enumerate(_split(stream), at.row + 1):
@@ -241,7 +244,7 @@ def _jsonl(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterato
 
 
 def _parse(line: str) -> dict[str, Any] | str:
-    """Return an object, or why it is none."""
+    """Return the JSON object in a line, or the reason why it is not one."""
     try:
         found = DECODER.decode(line)
     except RecursionError:
@@ -289,7 +292,7 @@ def _members(line: str, record: dict[str, Any], inputs: Inputs) -> list[Any]:
 
 
 def _texts(line: str) -> Iterator[tuple[str, str]]:
-    """Cut the values of an object out of its line, which is valid; NaN and infinities become null."""
+    """Yield each name of a valid object and its value as written there; NaN and infinities become null."""
     at = line.index("{") + 1
     while match := MEMBER.match(line, at):
         value, at = DECODER.raw_decode(line, match.end())
@@ -332,7 +335,7 @@ class _CsvLines:
         raw, size = next(self._lines)
         first, self.byte = not self.byte, self.byte + size
         if size > MAX_BYTES:
-            raise csv.Error(bad_row("long", most=MAX_BYTES))  # the reader gives up this record alone
+            raise csv.Error(bad_row("long", most=MAX_BYTES))  # csv.reader skips this record only
         line = raw.decode("utf-8", "surrogateescape")  # broken bytes are looked for in the row
         return line.removeprefix(BYTE_ORDER_MARK) if first else line
 
@@ -356,8 +359,8 @@ def _csv(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterator[
     try:
         header = next((row for row in reader if row), None)
     except csv.Error as error:
-        shown = "" if "new-line" in str(error) else hint
-        raise refusal("no_header", file=display_name(name), error=_csv_reason(error), hint=shown) from error
+        said, hint = (_csv_reason(error), "") if _ends_in_return(error) else (error, hint)
+        raise refusal("no_header", file=display_name(name), error=said, hint=hint) from error
     if header is None:  # an empty file
         return
     if any(map(has_surrogates, header)):
@@ -393,7 +396,11 @@ def _csv(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterator[
 
 
 def _csv_reason(error: csv.Error) -> str:
-    return bad_row("csv_return") if "new-line" in str(error) else bad_row("csv", error=error)
+    return bad_row("csv_return") if _ends_in_return(error) else bad_row("csv", error=error)
+
+
+def _ends_in_return(error: csv.Error) -> bool:
+    return "new-line character seen in unquoted field" in str(error)
 
 
 RECORDS: dict[str, Callable[[BinaryIO, Position, Inputs, str], Iterator[Record]]] = {

@@ -1,4 +1,4 @@
-"""Parquet, read a piece of a row group at a time, and written with the same bytes for the same rows."""
+"""Reads Parquet in pieces of row groups, and writes it: the same rows always give the same bytes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Piece: TypeAlias = "pa.RecordBatch | Lost"
 
 
 class Parquet:
-    """One file, from a position on. Its texts are strings, or binary that holds UTF-8.
+    """Reads one file, from a position on. Texts are strings, or binary values in UTF-8.
 
     Where a row group is damaged, all its rows from there on are bad, and the next one is read: row n stays
     row n.
@@ -92,7 +92,7 @@ class Parquet:
         return Rows(self._name, "row", range(first, first + len(texts)), texts, kept, bad, self._at)
 
     def _kept(self, piece: Piece, bad: dict[int, str]) -> Kept:
-        """Give the columns to keep their types in the output, or make JSON of them."""
+        """Cast the columns to keep to their types in the output, or convert them to JSON."""
         keep, schema = list(self._inputs.keep), self._inputs.schema
         if not keep:
             return None
@@ -103,7 +103,7 @@ class Parquet:
         return columns.conform(piece, schema, bad)
 
     def _read(self, skip: int) -> Iterator[Piece]:
-        """Yield pieces that start with the row group: damage costs as much from any start."""
+        """Yield pieces of each row group from its first row on, so that damage is found at the same row."""
         names = [self._column, *self._inputs.keep]
         for group, rows in enumerate(self._groups):
             if skip >= rows:
@@ -127,7 +127,7 @@ class Parquet:
                 skip = 0
 
     def bytes_read(self) -> int:
-        """Return how far it is into the file, in proportion of its rows."""
+        """Return how many bytes of the file were read, estimated by its rows."""
         return int(self._bytes * self._at.row / max(1, self._rows))
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ def _holds_one_long_text(group: Any, column: str) -> bool:
 
 
 def count(name: str) -> int:
-    """Return the number of rows, which the end of the file says."""
+    """Return the number of rows, from the metadata."""
     return int(pq.read_metadata(name).num_rows)
 
 
@@ -155,7 +155,7 @@ def kept_types(inputs: Inputs, name: str, schema: pa.Schema | None = None) -> di
     """Return the types of the columns to keep.
 
     Raises:
-        ValueError: a column is missing or ambiguous, or the texts are none.
+        ValueError: a column is missing or ambiguous, or the column of the texts has another type.
     """
     found = pq.read_schema(name) if schema is None else schema
     kind = found.field(index(found.names, inputs.column, name)).type
@@ -166,10 +166,10 @@ def kept_types(inputs: Inputs, name: str, schema: pa.Schema | None = None) -> di
 
 
 def was_written(name: str) -> bool:
-    """Return whether a file says that this package wrote it."""
+    """Return whether this package wrote a file, according to its metadata."""
     try:
         metadata = pq.read_schema(name).metadata or {}
-    except (OSError, pa.ArrowException):  # damaged: said when it is read
+    except (OSError, pa.ArrowException):  # damaged: reported when it is read
         return False
     return b"ov_minilm.fingerprint" in metadata
 
@@ -196,7 +196,7 @@ def check_schema(schema: pa.Schema) -> None:
 
 
 def _texts(array: pa.Array, bad: dict[int, str]) -> list[str | None]:
-    """Return texts, and None where there is none, with the reason in `bad`."""
+    """Return the texts; None for a row without one, and its reason in `bad`."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if not pa.types.is_null(array.type) and array.nbytes > MAX_BYTES:
@@ -217,7 +217,7 @@ def _texts(array: pa.Array, bad: dict[int, str]) -> list[str | None]:
 
 
 def _without_long(array: pa.Array, bad: dict[int, str]) -> pa.Array:
-    """Take out what is too long before Python copies it."""
+    """Replace texts that are too long by null, before they are copied to Python."""
     long = [row for row in range(len(array)) if array.slice(row, 1).nbytes > MAX_BYTES]
     bad |= dict.fromkeys(long, bad_row("long", most=MAX_BYTES))
     keep = np.ones(len(array), bool)
@@ -226,7 +226,7 @@ def _without_long(array: pa.Array, bad: dict[int, str]) -> pa.Array:
 
 
 def write(schema: pa.Schema, file: IO[bytes], blocks: Iterable[Block]) -> int:
-    """Write one whole file in full row groups, however many rows come at a time; return the rows."""
+    """Write one file in full row groups, whatever the size of the blocks; return the number of rows."""
     rows = 0
     with _writer(file, schema) as writer:
         waiting = pa.Table.from_batches([], schema)
@@ -242,7 +242,7 @@ def write(schema: pa.Schema, file: IO[bytes], blocks: Iterable[Block]) -> int:
 
 
 def _full_group(table: pa.Table) -> int:
-    """Return how many of the first rows fill a row group; 0: all of them do not."""
+    """Return how many of the first rows fill a row group; 0 if there are too few."""
     size = np.zeros(table.num_rows, np.int64)
     for column in table.columns:
         if any(is_a(column.type) for is_a in TEXTUAL[:2]):
@@ -261,7 +261,7 @@ def join(schema: pa.Schema, file: IO[bytes], parts: Sequence[Path]) -> None:
 
 
 def _writer(file: IO[bytes], schema: pa.Schema) -> Any:
-    """Compress what is kept; vectors are noise to a codec, and stay as they are."""
+    """Compress the kept columns only: vectors hardly get smaller."""
     kept = [name for name in schema.names if name != VECTOR]
     leaves = {f"{VECTOR}.list.element": "none"}
     return pq.ParquetWriter(

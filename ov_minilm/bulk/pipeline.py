@@ -35,10 +35,10 @@ from ov_minilm.spec import FloatArray
 Encoder = Embedder | ReusingEmbedder
 
 SHARD_ROWS = 65_536
-# What is handed to the engine before its vectors are waited for: enough to pack well, and what a kill costs.
+# Work that is submitted before its vectors are awaited: enough to pack well; a kill loses it.
 AHEAD_S = 2.0
 AHEAD_TOKENS = 1 << 14, 1 << 16  # least and most
-CHARS_A_TOKEN = 256  # longer texts count by their length: what is cut off takes no work, but memory
+CHARS_A_TOKEN = 256  # longer texts count by their length: the part that is cut off takes memory
 
 # The fields of Embedder.info that decide the vectors.
 MODEL_FACTS = (
@@ -103,7 +103,7 @@ def make_sink(embedder: Encoder, inputs: Inputs, options: BulkOptions, form: For
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """Some rows with their vectors."""
+    """A block of rows with their vectors."""
 
     rows: Rows  # as they were read
     block: Block  # those of them that are written
@@ -246,7 +246,7 @@ def encode(
 
 
 def _weight(rows: Rows, tokenized: Tokenized | Texts) -> int:
-    """Return the tokens that rows count for."""
+    """Return how much rows count towards AHEAD_TOKENS."""
     chars = sum(len(text) for text in rows.texts if text is not None)
     return max(sum(tokenized.tokens), chars // CHARS_A_TOKEN)
 

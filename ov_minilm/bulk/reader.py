@@ -44,12 +44,12 @@ def find(
     typed: bool = True,
     on_error: OnError = "stop",
 ) -> Inputs:
-    """Expand patterns and look into every file: its format, its columns, and their types.
+    """Expand patterns and check every file: its format, its columns and their types.
 
     Args:
-        given: options that the user wrote, by name; those without effect are refused.
+        given: names of the options that the user wrote; those without effect are refused.
         typed: columns to keep get types, for Parquet; else they are kept as JSON.
-        on_error: damaged files are refused with "stop", else each will be a bad row.
+        on_error: with "stop" damaged files are refused; otherwise each is one bad row.
 
     Raises:
         OSError: a file does not exist, or a pattern matches none.
@@ -85,14 +85,14 @@ def find(
 
 
 class Look(NamedTuple):
-    """What a look at a file says of its columns to keep."""
+    """What the start of a file shows about its columns to keep."""
 
     types: Mapping[str, pa.DataType | None] = {}  # empty if types do not matter, or the file is damaged
     nulls: Collection[str] = ()  # without a value in the first rows
 
 
 def _look(inputs: Inputs, file: str, *, typed: bool, on_error: OnError) -> Look:
-    """Look into a file; a damaged one is passed over if bad rows may be."""
+    """Check a file; a damaged one is accepted unless bad rows stop the job."""
     try:
         return _columns(inputs, file, typed=typed)
     except (OSError, ValueError) as error:
@@ -144,7 +144,7 @@ class Reader:
     def take(self, most: int) -> Rows | None:
         """Return the next rows, at least one and at most `most`; None at the end.
 
-        A damaged file gives what can be read of it, and then one bad row that says so.
+        Of a damaged file it returns the rows that can be read, and then one bad row.
         """
         while self.at.file < len(self._inputs.files):
             rows = self._read(self._inputs.files[self.at.file], min(most, MAX_ROWS))
@@ -154,7 +154,7 @@ class Reader:
         return None
 
     def skip(self, most: int) -> int:
-        """Pass over the next rows, those of Parquet without reading them; return how many there were."""
+        """Skip up to `most` rows, in Parquet without reading them; return how many were skipped."""
         left = most
         while left and self.at.file < len(self._inputs.files):
             name = self._inputs.files[self.at.file]
@@ -216,7 +216,7 @@ class Reader:
         return Parquet(self._inputs, name, self.at)
 
     def _lost(self, name: str, reason: str) -> Rows:
-        """Stand for all that is left of a damaged file."""
+        """Return one bad row that stands for the rest of a damaged file."""
         columns = None
         if self._inputs.keep:
             from ov_minilm.bulk.columns import lost

@@ -1,4 +1,4 @@
-"""What moves through a job: rows as they were read, and what is done about the bad ones.
+"""The rows that a job reads, encodes and writes, and how bad rows are treated.
 
 A row is bad if it has no text: a null, a number, broken UTF-8, a line that is not a JSON object, or the
 place from which a damaged file cannot be read.
@@ -76,7 +76,7 @@ class Block:
 
 
 def apply_error_policy(rows: Rows, on_error: OnError) -> Rows:
-    """Leave out the bad rows with "skip"; keep them, without a text, with "null".
+    """With "skip" drop the bad rows; with "null" keep them, without a text.
 
     Raises:
         BadRow: with "stop", for the first of them.
@@ -107,7 +107,7 @@ def select(batch: pa.RecordBatch, rows: Sequence[int]) -> pa.RecordBatch:
 
 
 def damaged(error: OSError | ValueError) -> bool:
-    """Tell Arrow's "this file is broken" from what the system (with an errno) and our own code say."""
+    """Return whether Arrow says that a file is broken, unlike errors of the system and of this package."""
     if isinstance(error, OSError):
         return error.errno is None
     return type(error).__module__ == "pyarrow.lib"

@@ -188,11 +188,7 @@ def test_csv_of_other_dialects(
         ("a.csv", b"id, text\n1, a\n", "it has 'id', ' text'"),
         ("a.csv", b"text,id,text\n", "column 'text' is there 2 times"),
         ("a.csv", b"caf\xe9,text\n", "no CSV header: not UTF-8; pass --encoding"),
-        (
-            "a.csv",
-            b"id,text\r1,a\r",
-            r"no CSV header: a line ends in a carriage return alone; .* tr '\\\\r' '\\\\n'$",
-        ),
+        ("a.csv", b"id,text\r1,a\r", "no CSV header: a line ends in a carriage return alone; .*: tr"),
         ("a.csv", b'"text', "no CSV header: unexpected end of data"),
     ],
 )

@@ -44,7 +44,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("symbolic.jsonl").symlink_to("a.jsonl")
     os.link("a.jsonl", "hard.jsonl")
     Path("same").symlink_to(".")
-    os.mkfifo("pipe.jsonl")
+    os.mkfifo("pipe.npy")
     Path("folder.npy").mkdir()
     Path("parts.npy.parts").touch()
     Path("old").mkdir()
@@ -94,12 +94,12 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("a.jsonl old/vec/part-00000.jsonl", "out.npy", "was written by this command, and a.jsonl was not"),
         ("a.jsonl", "nodir/v.parquet", "^folder nodir does not exist; mkdir -p nodir"),
         ("a.jsonl", "nodir/vec/", "^folder nodir does not exist; mkdir -p nodir"),
-        ("a.jsonl", "pipe.jsonl", r"pipe\.jsonl is a pipe or a device, which a file would replace; .* -o -"),
+        ("a.jsonl", "pipe.npy", r"pipe\.npy is a pipe or a device, which a file would replace; .* -o -"),
         ("a.jsonl", "/dev/null", r"/dev/null is a pipe or a device"),
         ("a.jsonl", "folder.npy", r"folder\.npy is a folder; name a file, or folder\.npy/ to write shards"),
         ("a.jsonl", "parts.npy", r"parts\.npy\.parts is not a folder; remove it, or name another"),
         ("a.jsonl", "", r"-o '': a file must end in \.parquet"),
-        ("a.jsonl", ".", r"folder \. has files that are not of an ov-minilm job"),
+        ("a.jsonl", ".", r"a\.jsonl is an input and lies in the output \.;"),
         ("a.jsonl", "v.csv", r"v\.csv: a file must end in \.parquet, \.npy, \.jsonl"),
     ],
 )

@@ -9,6 +9,7 @@ from fuzzing.files import run_case
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pipes stay open to the end
+@pytest.mark.filterwarnings("ignore:none of the first")
 @pytest.mark.parametrize("first", range(0, 400, 50))
 def test_each_file_is_read_right_or_refused(tmp_path: Path, first: int) -> None:
     """Exactly the rows that an independent reader sees, each bad one named, or an error before any output."""
