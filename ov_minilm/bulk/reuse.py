@@ -92,8 +92,12 @@ class KeptVectors:
         path = self._folder / f"{uuid.uuid4().hex}.hashes.npy"
         with atomic_write(_records(path)) as file:
             _save(file, np.array(list(self._new.values()), self._record))
-        with atomic_write(path) as file:  # from now on the segment is there
-            _save(file, np.frombuffer(b"".join(self._new), np.uint64).reshape(-1, 2))
+        try:
+            with atomic_write(path) as file:  # from now on the segment is there
+                _save(file, np.frombuffer(b"".join(self._new), np.uint64).reshape(-1, 2))
+        except BaseException:  # records without hashes are of no use
+            _records(path).unlink()
+            raise
         self._new = {}
 
 

@@ -203,7 +203,7 @@ def test_a_stream_cut_short_is_one_bad_row(tmp_path: Path, job: RunJob) -> None:
     assert np.array_equal(expected, vectors(tmp_path / "v.npy"))
 
 
-def test_bad_rows_are_said_and_in_the_exit_code(tmp_path: Path, shipped: Embedder) -> None:
+def test_bad_rows_are_said_and_in_the_exit_code(tmp_path: Path, opened: Embedder) -> None:
     """On stderr, or in a file, with null in .npy as NaN; exit code 3 says that not every row has a vector."""
     output = tmp_path / "v.npy"
     source = tmp_path / "in.txt"
@@ -222,7 +222,7 @@ def test_bad_rows_are_said_and_in_the_exit_code(tmp_path: Path, shipped: Embedde
     assert (3, f"{output}: {said}") == (file.returncode, file.stderr.decode())
     assert "302 tokens, the model reads 256" in (tmp_path / "v.npy.errors.jsonl").read_text()
     found = np.load(output)
-    assert np.array_equal(shipped.encode(["a", "b"]), found[[0, 2]])
+    assert np.array_equal(opened.encode(["a", "b"]), found[[0, 2]])
     assert np.isnan(found[[1, 3]]).all()
 
 
@@ -247,13 +247,13 @@ def test_a_stopped_job_goes_on(
 
     Ctrl-C ends it at once, says what is kept, and leaves nothing half written; --reuse keeps its vectors.
     """
-    source = write(tmp_path / "in.parquet", sentences(1500))
+    source = write(tmp_path / "in.parquet", sentences(1000))
     reuse = ["--reuse", tmp_path / "kept"] if output == "v.jsonl" else []
     (tmp_path / "whole").mkdir()
     (tmp_path / "stopped").mkdir()
     target = tmp_path / "stopped" / output
     parts = target if output == "out" else target.with_name(f"{output}.parts")
-    command = ["encode", source, "--id-column", "id", "--rows-per-shard", "30", "-o", target, *reuse]
+    command = ["encode", source, "--id-column", "id", "--rows-per-shard", "20", "-o", target, *reuse]
 
     with subprocess.Popen(
         [sys.executable, "-m", "ov_minilm", *map(str, command)], stderr=subprocess.PIPE
@@ -276,7 +276,7 @@ def test_a_stopped_job_goes_on(
         assert [] == [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
         assert (stop, output) == (signal.SIGINT, "v.npy") or list((tmp_path / "kept").glob("*/*.hashes.npy"))
     kept, seen = times(parts), dict[str, int]()
-    options: dict[str, Any] = {"keep": ["id"], "embedder": shipped, "rows_per_shard": 30}
+    options: dict[str, Any] = {"keep": ["id"], "embedder": shipped, "rows_per_shard": 20}
     job(source, to=target, say=lambda _: seen.update(times(parts)), **options)
     job(source, to=tmp_path / "whole" / output, **options)
 
@@ -493,6 +493,7 @@ def test_a_mended_input_goes_on(
         ),
     ],
 )
+@pytest.mark.usefixtures("opened")
 @pytest.mark.filterwarnings("default:none of the first")  # as from the command line
 def test_options_of_the_input(
     tmp_path: Path,
