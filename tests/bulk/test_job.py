@@ -253,13 +253,15 @@ def test_a_stopped_job_goes_on(
     (tmp_path / "stopped").mkdir()
     target = tmp_path / "stopped" / output
     parts = target if output == "out" else target.with_name(f"{output}.parts")
-    command = ["encode", source, "--id-column", "id", "--rows-per-shard", "20", "-o", target, *reuse]
+    keep = [] if output == "v.npy" else ["id"]
+    columns = ["--keep-columns", "id"] if keep else []
+    command = ["encode", source, *columns, "--rows-per-shard", "20", "-o", target, *reuse]
 
     with subprocess.Popen(
         [sys.executable, "-m", "ov_minilm", *map(str, command)], stderr=subprocess.PIPE
     ) as process:
         if seed is None:
-            until(lambda: len(shards(parts)) > 1, 300)
+            until(lambda: len(shards(parts)) > 1 or process.poll() is not None, 300)
             with pytest.raises(BlockingIOError, match=f"{parts}: another process is working on it"):
                 Journal.open(parts)
         else:
@@ -276,7 +278,7 @@ def test_a_stopped_job_goes_on(
         assert [] == [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
         assert (stop, output) == (signal.SIGINT, "v.npy") or list((tmp_path / "kept").glob("*/*.hashes.npy"))
     kept, seen = times(parts), dict[str, int]()
-    options: dict[str, Any] = {"keep": ["id"], "embedder": shipped, "rows_per_shard": 20}
+    options: dict[str, Any] = {"keep": keep, "embedder": shipped, "rows_per_shard": 20}
     job(source, to=target, say=lambda _: seen.update(times(parts)), **options)
     job(source, to=tmp_path / "whole" / output, **options)
 
