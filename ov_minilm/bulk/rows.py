@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # Rows that are read and encoded together.
-MAX_ROWS, FULL_BYTES = 512, 1 << 15  # whichever is reached first
+MAX_ROWS, FULL_BYTES = 512, 1 << 15  # the one that is reached first
 MIN_ROWS, MAX_BYTES_OF_MIN_ROWS = 64, 1 << 20  # of long rows so many, unless they are longer than this
 
 VECTOR = "embedding"  # the name of the output's column

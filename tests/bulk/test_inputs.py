@@ -57,7 +57,7 @@ def test_files_that_cannot_be_read_are_refused(
         if name.startswith("a"):
             (tmp_path / name).touch()
 
-    with pytest.raises((ValueError, OSError), match=message):  # noqa: PT012  # whichever looks first
+    with pytest.raises((ValueError, OSError), match=message):  # noqa: PT012  # the first that looks at it
         files = tuple(expand(names.split()))
         open_pipes(files)
         [Inputs(files).kind_of(file) for file in files]
