@@ -343,23 +343,23 @@ def judge_memory(peaks: Mapping[str, int], limit: int | None, least_mb: int, ask
         least_mb: MB, the smallest memory_mb with which an embedder opens.
         asked_mb: MB, the memory_mb with which the peaks were measured; None: without.
     """
-    said = (
+    text = (
         "peak {open:.0f} MB when opened, {first_text:.0f} after one text, {lists:.0f} after a list of short "
         "texts, {all_grids:.0f} after texts of all lengths; a server needs {server} more"
     ).format(server=SERVER_MB, **{name: peak / 1e6 for name, peak in peaks.items()})
     facts = {"bytes": peaks["all_grids"], "peaks": peaks, "limit": limit}
     if limit is None:
-        return Finding("memory", "ok", f"{said}; no container limit", facts=facts)
+        return Finding("memory", "ok", f"{text}; no container limit", facts=facts)
     budget = int(LIMIT_SHARE * limit / 1e6)
     facts["budget_mb"] = budget
-    said += f"; the container's limit is {limit / 1e6:.0f} MB"
+    text += f"; the container's limit is {limit / 1e6:.0f} MB"
     if budget >= min(asked_mb or math.inf, peaks["all_grids"] / 1e6 + SERVER_MB):
-        return Finding("memory", "ok", said, facts=facts)
+        return Finding("memory", "ok", text, facts=facts)
     if budget < least_mb + SERVER_MB:
         fix = f"give the container {math.ceil((least_mb + SERVER_MB) / LIMIT_SHARE)} MB or more"
-        return Finding("memory", "wrong", said, fix, facts)
+        return Finding("memory", "wrong", text, fix, facts)
     fix = f"pass --memory-mb {budget} (memory_mb={budget} to Embedder.open), or give the container more"
-    return Finding("memory", "note", said, fix, facts)
+    return Finding("memory", "note", text, fix, facts)
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:
@@ -372,8 +372,8 @@ def memory_limit(root: Path = Path("/")) -> int | None:
         folder / ("memory.max" if v2 else "memory.limit_in_bytes")
         for v2, folder in cpus.cgroup_folders("memory", root)
     ]
-    said = [file.read_text(encoding="ascii") for file in files if file.is_file()]
-    found = min((int(one) for one in said if one.strip() != "max"), default=UNLIMITED_BYTES)
+    values = [file.read_text(encoding="ascii") for file in files if file.is_file()]
+    found = min((int(value) for value in values if value.strip() != "max"), default=UNLIMITED_BYTES)
     return None if found >= UNLIMITED_BYTES else found
 
 
