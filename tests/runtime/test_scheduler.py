@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -64,19 +64,9 @@ def hand() -> Hand:
     return Hand()
 
 
-@pytest.fixture
-def gated() -> Iterator[tuple[Scheduler, FakeEngine]]:
-    """A scheduler with threads over an engine that waits to be let through."""
-    engine = FakeEngine(gated=True)
-    scheduler = Scheduler(engine)  # type: ignore[arg-type]
-    yield scheduler, engine
-    engine.let(10**6)
-    scheduler.close()
-
-
 @pytest.mark.parametrize("counts", [[0], [1], [32], [2000], [1, 40, 3, 700, 1], [1] * 40])
 def test_every_text_gets_its_own_vector(hand: Hand, counts: list[int]) -> None:
-    """In the order of each call, short and long ones mixed; counts add up, and callers share batches."""
+    """In the order of each call; counts add up, callers share batches, and equal texts are computed once."""
     calls = [call(count, start=1000 * i + 1) for i, count in enumerate(counts)]
 
     hand.run(*calls)
@@ -87,16 +77,9 @@ def test_every_text_gets_its_own_vector(hand: Hand, counts: list[int]) -> None:
     assert (sum(counts), 10 * sum(counts), 0, 0) == (stats.texts, stats.tokens, stats.waiting, stats.running)
     assert stats.tokens <= stats.cells
     assert len(hand.engine.ran) == stats.batches <= 4 + sum(counts) // 40
-
-
-def test_equal_texts_are_computed_once(hand: Hand) -> None:
-    """Each place in the call gets the vector."""
-    texts = [np.full(5, 1 + i % 3, np.int32) for i in range(40)]
-
-    hand.run(one := Call(Tokenized([[text] for text in texts], {}), 1))
-
-    assert [float(text.sum()) for text in texts] == one.result(10)[:, 0].tolist()
-    assert 3 == hand.scheduler.stats.texts
+    hand.run(equal := Call(Tokenized([[np.full(5, 1 + i % 3, np.int32)] for i in range(40)], {}), 1))
+    assert [5 * (1 + i % 3) for i in range(40)] == equal.result(10)[:, 0].tolist()
+    assert 3 == hand.scheduler.stats.texts - sum(counts)
 
 
 def test_an_idle_engine_runs_a_short_call_in_its_own_thread() -> None:
@@ -133,24 +116,25 @@ def test_an_idle_engine_runs_a_short_call_in_its_own_thread() -> None:
         (3, 256, False),  # one more than there are streams: nothing
     ],
 )
-def test_beside_other_batches_a_full_one_starts(
-    gated: tuple[Scheduler, FakeEngine], running: int, tokens: int, starts: bool
-) -> None:
+def test_beside_other_batches_a_full_one_starts(hand: Hand, running: int, tokens: int, starts: bool) -> None:
     """On an idle engine any text starts; beside other batches as many as fill the smallest one."""
-    scheduler, engine = gated
-    for _ in range(running):  # each fills a whole batch, so that it starts whatever runs
-        scheduler.submit(call(2, tokens=64))
-        until(lambda: not scheduler.stats.waiting)
-    until(lambda: len(engine.began) == running)
-    for length in [64] * (tokens // 64) + [tokens % 64]:
-        if length:
-            scheduler.submit(call(1, tokens=length))
+    started = []
 
-    if starts:
-        until(lambda: len(engine.began) > running)
-    else:  # threads had their chance: they are asleep, and a step by hand takes nothing
-        assert not scheduler.run_next()
-        assert running == len(engine.began)
+    def meanwhile() -> None:
+        if len(hand.engine.began) < running:
+            hand.submit(call(2, tokens=64))  # a whole batch, which starts whatever runs
+        else:
+            hand.engine.meanwhile = lambda: None
+            for length in [64] * (tokens // 64) + [tokens % 64] * (tokens % 64 > 0):
+                hand.submit(call(1, tokens=length))
+            started.append(len(hand.engine.began))
+        hand.scheduler.run_next()
+        started.append(len(hand.engine.began))
+
+    hand.engine.meanwhile = meanwhile
+    meanwhile()
+
+    assert starts == (started[1] > started[0])
 
 
 def test_calls_take_turns(hand: Hand) -> None:
@@ -198,31 +182,25 @@ def test_what_a_callback_raises_ends_its_call_alone(hand: Hand) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 600])
-def test_an_engine_that_breaks_ends_the_calls_of_that_batch(hand: Hand, count: int) -> None:
-    """They hear the error; calls after it are served."""
+def test_a_failure_ends_the_calls_that_it_concerns(count: int) -> None:
+    """Of the engine: the calls in its batch. Of packing: all that wait. Later calls are served."""
+    hand = Hand(FakeEngine(grids=GRIDS[:2]))
     hand.engine.breaks = True
     hand.run(lost := call(count), steps=1)
     hand.engine.breaks = False
-    hand.run(one := call(600))
+    hand.run(first := call(600))
+    packed = [call(600), call(40, tokens=300)]
+    hand.run(*packed)
+    hand.run(last := call(2))
 
+    assert right(first, 600)
+    assert right(last, 2)
     with pytest.raises(RuntimeError, match="the engine broke"):
         lost.result(10)
-    assert right(one, 600)
-    assert (0, 0) == hand.left
-
-
-def test_a_failure_of_packing_ends_all_calls_that_wait() -> None:
-    """Nobody waits for ever: a text that no row holds is an error of packing, not of one batch."""
-    hand = Hand(FakeEngine(grids=GRIDS[:2]))
-    lost = [call(1, tokens=3), call(600), call(40, tokens=300)]
-
-    hand.run(*lost)
-
-    for one in lost[1:]:
+    for one in packed:
         with pytest.raises(ValueError, match="a text of 300 tokens; the widest row holds 256"):
             one.result(10)
-    hand.run(later := call(2))
-    assert right(later, 2)
+    assert (0, 0) == hand.left
 
 
 def test_a_cancelled_call_leaves_the_queue(hand: Hand) -> None:
@@ -236,24 +214,26 @@ def test_a_cancelled_call_leaves_the_queue(hand: Hand) -> None:
     assert sum(len(batch.texts) for batch in hand.engine.ran) <= 2 * 820 + 1
 
 
-def test_a_slow_batch_holds_up_no_other(gated: tuple[Scheduler, FakeEngine]) -> None:
-    """Workers deliver side by side: calls in other batches are done while one still runs."""
-    scheduler, engine = gated
-    calls = [call(2, tokens=64), call(2, tokens=64)]
-    for number, one in enumerate(calls, 1):
-        scheduler.submit(one)
-        until(lambda number=number: len(engine.began) == number)  # type: ignore[misc]
+def test_a_slow_batch_holds_up_no_other(hand: Hand) -> None:
+    """Calls in other batches are done while one still runs."""
+    slow, other, done = call(2, tokens=64), call(2, tokens=64), []
 
-    engine.let(1)
+    def meanwhile() -> None:
+        hand.engine.meanwhile = lambda: None
+        hand.run(other)
+        done.extend([other.done(), slow.done()])
 
-    until(lambda: any(one.done() for one in calls))
-    assert not all(one.done() for one in calls)
+    hand.engine.meanwhile = meanwhile
+    hand.run(slow)
+
+    assert [True, False, True] == [*done, slow.done()]
 
 
 @pytest.mark.parametrize("by_callback", [False, True])
-def test_close_finishes_what_was_accepted(gated: tuple[Scheduler, FakeEngine], by_callback: bool) -> None:
+def test_close_finishes_what_was_accepted(by_callback: bool) -> None:
     """And takes nothing more; called by a worker, it cannot wait for all of them."""
-    scheduler, engine = gated
+    engine = FakeEngine(gated=True)
+    scheduler = Scheduler(engine)  # type: ignore[arg-type]
     closed = threading.Event()
 
     def close(*_: object) -> None:
@@ -262,20 +242,21 @@ def test_close_finishes_what_was_accepted(gated: tuple[Scheduler, FakeEngine], b
 
     scheduler.submit(call(20, on_done=close if by_callback else None))
     scheduler.submit(one := call(3000))
-    engine.let(10**4)
+    engine.let(1000)
     if not by_callback:
         close()
         assert one.done()
 
     assert closed.wait(10)
     assert right(one, 3000)
+    scheduler.close()  # once more, and now it waits
     with pytest.raises(ValueError, match="closed"):
         scheduler.submit(call(1))
 
 
 def test_threads_get_what_one_caller_gets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen threads with calls of all sizes: every sum is right, workers sleep without a timer, and end."""
-    scheduler, before = Scheduler(FakeEngine()), threading.active_count()  # type: ignore[arg-type]
+    scheduler, before = Scheduler(FakeEngine()), set(threading.enumerate())  # type: ignore[arg-type]
     timeouts: set[float | None] = set()
     wait = threading.Condition.wait
 
@@ -297,5 +278,5 @@ def test_threads_get_what_one_caller_gets(monkeypatch: pytest.MonkeyPatch) -> No
     with ThreadPoolExecutor(16) as threads:
         assert all(threads.map(work, range(16)))
     scheduler.close()
-    until(lambda: threading.active_count() == before)
+    until(lambda: not set(threading.enumerate()) - before)
     assert {None, 10} >= timeouts - {0}  # 10: of `right`, in the threads of this test; 0 polls

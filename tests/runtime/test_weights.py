@@ -76,7 +76,7 @@ def test_models_of_one_file_share_a_copy(tmp_path: Path) -> None:
 
 def test_a_running_process_never_sees_what_happens_to_the_file(tmp_path: Path, shipped: Embedder) -> None:
     """However model.bin changes, compiled grids and new ones give the bits of any process."""
-    folder, texts = tmp_path / "model", ["a", *("stone " * n for n in (10, 25, 50, 100))]
+    folder, texts = tmp_path / "model", ["a", *("stone " * n for n in (10, 25, 50))]
     shutil.copytree(SHIPPED, folder)
     code = (  # in a process of its own: a mapped file that is cut short kills
         "import os; from pathlib import Path; import numpy as np; from ov_minilm import Embedder\n"
@@ -85,9 +85,7 @@ def test_a_running_process_never_sees_what_happens_to_the_file(tmp_path: Path, s
         "    vectors = [e.encode(texts[0])]\n"
         "    path.open('r+b').write(os.urandom(path.stat().st_size)); vectors.append(e.encode(texts[1]))\n"
         "    os.truncate(path, 1000); vectors.append(e.encode(texts[2]))\n"
-        "    (folder / 'new').write_bytes(b'x'); (folder / 'new').replace(path)\n"
-        "    vectors.append(e.encode(texts[3]))\n"
-        "    path.unlink(); vectors.append(e.encode(texts[4]))\n"
+        "    path.unlink(); vectors.append(e.encode(texts[3]))\n"
         f"    np.save({str(tmp_path / 'vectors.npy')!r}, [vectors, [e.encode(text) for text in texts]])"
     )
 

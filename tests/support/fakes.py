@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 
@@ -20,6 +21,7 @@ class FakeEngine:
         self.ran: list[Batch] = []
         self.began: list[Batch] = []
         self.breaks = False
+        self.meanwhile: Callable[[], object] = lambda: None  # called while a batch runs
         self._gate = threading.Semaphore(0 if gated else 10**9)
 
     def let(self, batches: int) -> None:
@@ -30,6 +32,7 @@ class FakeEngine:
         """Return, for every text, the sum of the ids in its segment of its row."""
         self.began.append(batch)
         self.compiled.add(batch.grid)
+        self.meanwhile()
         assert self._gate.acquire(timeout=30)
         if self.breaks:
             raise RuntimeError("the engine broke")
@@ -38,3 +41,6 @@ class FakeEngine:
         self.ran.append(batch)
         sums: FloatArray = (mine * ids[batch.rows]).sum(1, keepdims=True).astype(np.float32)
         return sums
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to free."""
