@@ -73,7 +73,8 @@ def save(model: ov.Model, path: Path) -> None:
     # A new Model has no rt_info: options and local settings, of which the manifest records those that matter.
     clean = ov.Model(model.outputs, model.get_parameters(), model.get_friendly_name())
     try:
-        ov.save_model(clean, path, compress_to_fp16=False)
+        # A str: an interrupt while OpenVINO converts a Path would be taken for a failure to write.
+        ov.save_model(clean, str(path), compress_to_fp16=False)
     except RuntimeError as error:
         raise OSError(f"{path.parent} could not be written, the disk may be full ({error})") from error
 
