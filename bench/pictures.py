@@ -34,10 +34,10 @@ RIVALS, MAX_POINTS = 4, 7  # bars beside ours; lines or points in all
 # Offsets of labels in points, and their alignment, the best place first.
 PLACES = ((8, 4, "left"), (8, -13, "left"), (-8, 4, "right"), (-8, -13, "right"), (0, 16, "center"))
 PANELS = {  # workload -> quantity and title
-    "sentences": ("texts_per_s", "short sentences, texts per second"),
-    "chunks": ("texts_per_s", "long chunks, texts per second"),
-    "32 callers": ("texts_per_s", "32 callers, texts per second"),
-    "query": ("p50_ms", "one query, ms: less is better"),
+    "sentences": ("texts_per_s", "short sentences, texts/s"),
+    "chunks": ("texts_per_s", "long chunks, texts/s"),
+    "32 callers": ("texts_per_s", "32 callers, texts/s"),
+    "query": ("p50_ms", "one query, ms (less is better)"),
 }
 NAME_WIDTH = 22  # characters of a line of a name
 
@@ -73,7 +73,7 @@ def throughput(figures: Figures) -> Figure | None:
             for one, (value, _) in panels[title].items():
                 if row := figures.find(name, one, RATIO):
                     ratio, which = max(row.value, 1 / row.value), "slower" if row.value > 1 else "faster"
-                    panels[title][one] = value, f" ({ratio:.1f}× {which})"
+                    panels[title][one] = value, f" ({ratio:.1f}× {which})" if ratio > 1.05 else " (as fast)"
     return _bars(panels, 2.1)
 
 
@@ -221,7 +221,7 @@ def _panel(axes: Axes, bars: Panel, whole: float | None) -> None:
     texts = [f"{number(value)}{behind}" for value, behind in bars.values()]
     axes.bar_label(drawn, texts, padding=4, fontsize=9)
     axes.invert_yaxis()
-    axes.set_xlim(0, whole or 1.75 * max(value for value, _ in bars.values()))  # room for the texts
+    axes.set_xlim(0, whole or 2 * max(value for value, _ in bars.values()))  # room for the texts
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(axis="y", length=0)
