@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import random
 import threading
 
 import numpy as np
@@ -19,7 +17,6 @@ from ov_minilm import Embedder
 from ov_minilm.serve import Settings, create_app
 from ov_minilm.serve.app import application
 from ov_minilm.serve.service import Service
-from ov_minilm.spec import FloatArray
 
 V1 = "/v1/embeddings"
 BODY = b'{"input": "a"}'
@@ -202,30 +199,3 @@ def test_urls_that_clients_make_are_answered(app: ASGIApp, path: str, said: str 
 
     assert (404 if said else 200) == answer.status
     assert said is None or said in answer.said
-
-
-def test_everybody_gets_their_own_bits_in_a_crowd(shipped: Embedder) -> None:
-    """Many clients at once, short and long texts in shared grids: each vector is that of the text alone.
-
-    Meanwhile another thread encodes with the same embedder.
-    """
-    app = create_app(shipped, Settings(max_queue_seconds=60, warm_up=False))
-    order = random.Random(0)  # noqa: S311  # no secret
-    texts = [" ".join(f"word{order.randrange(99)}" for _ in range(order.randrange(40))) for _ in range(60)]
-    requests = [order.sample(texts, order.choice([1, 1, 1, 3, 20])) for _ in range(80)]
-    alone = dict(zip(texts, map(shipped.encode, texts), strict=True))
-    beside: list[FloatArray] = []
-    thread = threading.Thread(target=lambda: beside.extend(shipped.encode(texts[:2]) for _ in range(20)))
-
-    async def crowd() -> list[Answer]:
-        bodies = [json.dumps({"input": one}).encode() for one in requests]
-        return await asyncio.gather(*(send(app, "POST", V1, body) for body in bodies))
-
-    thread.start()
-    answers = asyncio.run(crowd())
-    thread.join(60)
-
-    pairs = [(asked, answer.vectors) for asked, answer in zip(requests, answers, strict=True)]
-    for asked, vectors in [*pairs, *((texts[:2], one) for one in beside)]:
-        assert np.array_equal(np.stack([alone[text] for text in asked]), vectors)
-    assert 20 == len(beside)
