@@ -109,7 +109,11 @@ def test_long_texts(shipped: Embedder, server: Any, path: str, more: Any, header
     answer = post(app, path, _body(path, ["a", LONG]) | more, headers)
 
     if not expected:
-        advice = {V1: "end", TEI: "true to cut it", OLLAMA: "the input length exceeds the context length"}
+        advice = {
+            V1: '"end" to cut it or "mean"',
+            TEI: "true to cut it",
+            OLLAMA: "the input length exceeds the context length",
+        }
         assert (413 if path == TEI else 400) == answer.status
         assert "[1] has 304 tokens, the model reads 256; shorten it, or " in answer.said
         assert advice[path] in answer.said
@@ -345,20 +349,23 @@ def test_errors_are_those_of_the_api(app: ASGIApp, url: str, body: Any, kind: st
 
 
 @pytest.mark.parametrize(
-    ("settings", "body", "headers", "said"),
+    ("settings", "body", "headers", "param", "said"),
     [
-        ({"strict_model": True}, {"model": "ada"}, {}, f"the model 'ada' does not exist; {HAS}"),
-        ({"strict_model": True}, {}, {}, f"no model was named; {HAS}"),
-        ({"strict_model": True}, {"model": "sentence-transformers/all-MiniLM-L6-v2"}, {}, ""),
-        ({}, {}, {"x-truncate": "NONE"}, "x-truncate is 'NONE'; choose end, error or mean"),
-        ({"token_ids": "native"}, {"input": [[7592], [40_000]]}, {}, "text 1 is 40000"),
-        ({"max_client_batch_size": 1}, {"input": ["a", "b"]}, {}, "this server accepts 1 in a request"),
+        ({"strict_model": True}, {"model": "ada"}, {}, "model", f"the model 'ada' does not exist; {HAS}"),
+        ({"strict_model": True}, {}, {}, "model", f"no model was named; {HAS}"),
+        ({"strict_model": True}, {"model": "sentence-transformers/all-MiniLM-L6-v2"}, {}, "", ""),
+        ({}, {}, {"x-truncate": "NONE"}, "x-truncate", "x-truncate is 'NONE'; choose end, error or mean"),
+        ({"token_ids": "native"}, {"input": [[7592], [40_000]]}, {}, "input", "text 1 is 40000"),
+        ({"max_client_batch_size": 1}, {"input": ["a", "b"]}, {}, "input", "accepts 1 in a request"),
     ],
 )
-def test_what_an_operator_chose(shipped: Embedder, settings: Any, body: Any, headers: Any, said: str) -> None:
+def test_what_an_operator_chose(
+    shipped: Embedder, settings: Any, body: Any, headers: Any, param: str, said: str
+) -> None:
     """Names, policies and limits are those of the settings, and a refusal says what there is."""
     app = create_app(shipped, Settings(**settings, warm_up=False))
 
     answer = post(app, V1, {"input": "a"} | body, JSON | headers)
 
     assert said == "" if answer.status == 200 else said in answer.said
+    assert param == ("" if answer.status == 200 else answer.json["error"]["param"])
