@@ -192,7 +192,7 @@ cannot listen on 192.0.2.1: --host 192.0.2.1
 manifest.json: not found: --model .
 this machine has: --device GPU.9
 one text may have 256: --max-batch-tokens 100
-each server process needs 65; the rest: --memory-mb 66
+each server process needs 65; the rest: memory_mb=175: --memory-mb 240
 Address already in use: --port PORT
 """
 

@@ -125,6 +125,11 @@ def test_long_texts(shipped: Embedder, server: Any, path: str, more: Any, header
     assert path != V1 or 3 + (306 if expected == "mean" else 256) == answer.json["usage"]["total_tokens"]
 
 
+def test_cut_texts_are_counted_in_every_chunk(app: ASGIApp) -> None:
+    """A long list is tokenized in chunks: each text that is cut counts, wherever it stands in its chunk."""
+    assert "2" == post(app, V1, {"input": [LONG, *MANY[:511], LONG]}).headers["x-truncated"]
+
+
 def test_what_tokenize_lists_can_be_embedded(app: ASGIApp, shipped: Embedder) -> None:
     """In either form, as one text or as several, with the vectors of the texts; /decode gives texts back."""
     texts = ["hello world", "word " * 300]
