@@ -168,7 +168,7 @@ def test_nginx_in_front_of_servers(server: Running, tmp_path: Path) -> None:
         with started(f"{url}/readyz", *arguments) as proxy, ThreadPoolExecutor() as pool:
             _ask_until_both_answered(proxy, server, leaving)
             ended = pool.submit(leaving.stop)
-            statuses = []
+            statuses: list[int] = []
             while not ended.done() or len(statuses) < 40:
                 statuses.append(proxy.get("/v1/embeddings", body=BODY)[0])
 
