@@ -19,7 +19,7 @@ from ov_minilm.measure.contender import Contender, ContenderFailed, Process, our
 
 def test_the_limit_is_above_what_is_reached(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shares lie between nothing and everything, the parts of a batch are all of it; accuracy needs texts."""
-    for name, value in {"ROUNDS": 1, "PROFILE_S": 0.2, "ONE_TEXT": (8, 256)}.items():
+    for name, value in {"ROUNDS": 5, "PROFILE_S": 0.2, "ONE_TEXT": (8, 256)}.items():
         monkeypatch.setattr(f"limit.{name}", value)
     monkeypatch.setenv(FOLDER_VARIABLE, "")
 
