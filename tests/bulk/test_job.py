@@ -207,12 +207,12 @@ def test_bad_rows_are_said_and_in_the_exit_code(tmp_path: Path, opened: Embedder
     """On stderr, or in a file, with null in .npy as NaN; exit code 3 says that not every row has a vector."""
     output = tmp_path / "v.npy"
     source = tmp_path / "in.txt"
-    source.write_bytes(b"a\n" + b"word " * 300 + b"\nb\n\xff\n")
+    source.write_bytes(b"a\n\xff\n" + b"word " * 300 + b"\nb\n")
 
     pipe = here("encode", "--on-error", "skip", text=source.read_bytes())
     file = here("encode", source, "-o", output, "--on-error", "null", "--truncate", "error")
 
-    broken = "line 4: not UTF-8 (invalid start byte); --encoding names another"
+    broken = "line 2: not UTF-8 (invalid start byte); --encoding names another"
     cut = "warning: 1 text is longer than the model reads; the end was cut off\n"
     assert (3, f"warning: stdin, {broken}\n{cut}warning: 1 bad row\n") == (
         pipe.returncode,
@@ -220,10 +220,13 @@ def test_bad_rows_are_said_and_in_the_exit_code(tmp_path: Path, opened: Embedder
     )
     said = f"2 vectors of 384 components, 2 nulls\nwarning: 2 bad rows, listed in {output}.errors.jsonl\n"
     assert (3, f"{output}: {said}") == (file.returncode, file.stderr.decode())
-    assert "302 tokens, the model reads 256" in (tmp_path / "v.npy.errors.jsonl").read_text()
+    assert (
+        '"line": 3, "reason": "302 tokens, the model reads 256'
+        in (tmp_path / "v.npy.errors.jsonl").read_text()
+    )
     found = np.load(output)
-    assert np.array_equal(opened.encode(["a", "b"]), found[[0, 2]])
-    assert np.isnan(found[[1, 3]]).all()
+    assert np.array_equal(opened.encode(["a", "b"]), found[[0, 3]])
+    assert np.isnan(found[[1, 2]]).all()
 
 
 @pytest.mark.parametrize(
