@@ -37,7 +37,7 @@ PANELS = {  # workload -> quantity and title
     "sentences": ("texts_per_s", "short sentences, texts/s"),
     "chunks": ("texts_per_s", "long chunks, texts/s"),
     "32 callers": ("texts_per_s", "32 callers, texts/s"),
-    "query": ("p50_ms", "one query, ms (less is better)"),
+    "query": ("p50_ms", "query, ms (less is better)"),
 }
 NAME_WIDTH = 22  # characters of a line of a name
 
@@ -126,10 +126,11 @@ PICTURES = {one.__name__: one for one in (throughput, serving, accuracy, memory,
 
 
 def rivals(figures: Figures, workload: str, quantity: str) -> list[str]:
-    """List other libraries with the same vectors, best first, each by its best variant."""
+    """List other libraries whose vectors are known to be the same, best first, each by its best variant."""
     best: dict[str, str] = {}
     for name in figures.contenders(workload, quantity):
-        if not name.startswith(OURS) and figures.same_vectors(name):
+        compared = figures.find("accuracy", name, "cosine") is not None
+        if compared and figures.same_vectors(name) and not name.startswith(OURS):
             best.setdefault(name.split()[0], name)
     return list(best.values())
 

@@ -90,8 +90,10 @@ class Manifest:
             raise ManifestInvalid(
                 path, "not found; is this a folder written by `ov-minilm convert`?"
             ) from None
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise ManifestInvalid(path, str(error)) from error
+        except ValueError as error:
+            raise ManifestInvalid(path, f"not JSON in UTF-8: {error}") from error
         if isinstance(raw, dict) and raw.get("format") != FORMAT:
             raise ManifestInvalid(path, f"format {raw.get('format')!r}, this version reads {FORMAT}")
         try:
@@ -204,8 +206,9 @@ def _parse(kind: Any, raw: Any, where: str) -> Any:
         known = {field.name for field in dataclasses.fields(kind)}
         required = known - _defaults(kind).keys() if kind is ModelSpec else known
         if not required <= raw.keys() <= known:
-            missing, unknown = sorted(required - raw.keys()), sorted(raw.keys() - known)
-            raise ValueError(f"{where}: missing {missing}, unknown {unknown}")
+            found = {"missing": required - raw.keys(), "unknown": raw.keys() - known}
+            said = (f"{what} {', '.join(sorted(names))}" for what, names in found.items() if names)
+            raise ValueError(f"{where}: {'; '.join(said)}")
         hints = typing.get_type_hints(kind)
         return kind(**{name: _parse(hints[name], raw[name], f"{where}.{name}") for name in raw})  # type: ignore[operator]  # a dataclass
     if kind is float and type(raw) is int:

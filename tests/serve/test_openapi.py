@@ -14,7 +14,8 @@ from support.clients import ranks
 from support.serving import running
 
 from ov_minilm import Embedder
-from ov_minilm.serve import Settings, create_app
+from ov_minilm.serve import Settings, create_app, ollama, openai, tei
+from ov_minilm.serve.service import Service
 
 LARGE = ("--payload-limit", "200000000")  # a text at its limit, escaped, is 12 MB, and there may be many
 
@@ -73,6 +74,18 @@ def test_every_answer_is_described(app: ASGIApp) -> None:
         assert b"http://" not in answer.body.replace(b"http://127", b"")
         assert b"https://" not in answer.body
         assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_every_url_is_described(shipped: Embedder) -> None:
+    """But for those that say what this model cannot do, and another name of one that is described."""
+    service = Service(shipped, Settings(warm_up=False))
+    apis = openai.OpenAI(service)
+    urls = {*apis.routes(), *tei.Tei(service, apis).routes(), *ollama.Ollama(service).routes()}
+    refused = "/embed_all /embed_sparse /predict /rerank /api/chat /api/copy /api/create /api/delete"
+    refused += " /api/generate /api/pull /api/push"
+
+    described = ask(create_app(shipped, Settings(warm_up=False)), "GET", "/openapi.json").json["paths"]
+    assert {*refused.split(), "/invocations"} == urls - described.keys()
 
 
 @pytest.mark.slow
