@@ -126,7 +126,7 @@ def test_long_texts(shipped: Embedder, server: Any, path: str, more: Any, header
 
 
 def test_cut_texts_are_counted_in_every_chunk(app: ASGIApp) -> None:
-    """A long list is tokenized in chunks: each text that is cut counts, wherever it stands in its chunk."""
+    """A long list is tokenized in chunks: the first and the last of a chunk count too."""
     assert "2" == post(app, V1, {"input": [LONG, *MANY[:511], LONG]}).headers["x-truncated"]
 
 
