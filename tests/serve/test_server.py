@@ -13,15 +13,15 @@ import time
 import zlib
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from support.processes import here, python, until
-from support.serving import Running, ask, needs_two_cpus, request_bytes, running
+from support.serving import Running, keep_asking, needs_two_cpus, request_bytes, running
 
 from ov_minilm import Embedder
 from ov_minilm.serve.command import command
-from ov_minilm.spec import FloatArray
 
 BODY = json.dumps({"input": "one text", "model": "m"}).encode()
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -331,25 +331,6 @@ def test_keys_are_read_again_at_sighup(tmp_path: Path) -> None:
             assert [401, 401, 200] == statuses()
 
 
-async def _client(server: Running, text: str, vector: FloatArray, told: asyncio.Event) -> list[object]:
-    """Keep asking on one connection at a time until no new one can be had; return what went wrong."""
-    wrong: list[object] = []
-    while True:
-        try:
-            streams = await asyncio.open_connection(*server.address)
-        except OSError:
-            return wrong if told.is_set() else [*wrong, "refused before the signal"]
-        head = b""
-        while b"connection: close" not in head:
-            try:
-                head, found = await ask(streams, text)
-            except (asyncio.IncompleteReadError, OSError) as error:
-                return [*wrong, error]
-            if not np.array_equal(vector, np.array(found["data"][0]["embedding"], np.float32)):
-                wrong.append(head)
-        streams[1].close()
-
-
 @pytest.mark.parametrize(
     ("times", "options"),
     [
@@ -361,21 +342,23 @@ async def _client(server: Running, text: str, vector: FloatArray, told: asyncio.
 def test_sigterm_under_load_loses_nothing(times: int, options: tuple[str, ...], shipped: Embedder) -> None:
     """Sixteen clients at work: each request that was sent is answered right, then the process exits 0."""
     texts = [f"client {i} asks " + "again " * i for i in range(16)]
-    vectors = shipped.encode(texts)
 
-    async def load(server: Running) -> list[object]:
+    async def load(server: Running) -> list[tuple[list[object], list[Any]]]:
         told = asyncio.Event()
-        pairs = zip(texts, vectors, strict=True)
-        clients = [asyncio.ensure_future(_client(server, *pair, told)) for pair in pairs]
+        calls = (keep_asking(server, text, told, until_refused=True) for text in texts)
+        clients = [asyncio.ensure_future(call) for call in calls]
         await asyncio.sleep(0.5)
         told.set()
         server.process.send_signal(signal.SIGTERM)
-        return [wrong for client in clients for wrong in await client]
+        return [await client for client in clients]
 
     for _ in range(times):
         with running("--access-log", "off", *options) as server:
-            assert [] == asyncio.run(load(server))
+            answers = asyncio.run(load(server))
             assert 0 == server.process.wait(30), server.lines
+        for (wrong, vectors), vector in zip(answers, shipped.encode(texts), strict=True):
+            assert [] == wrong
+            assert np.array_equal(np.array(vectors, np.float32), np.tile(vector, (len(vectors), 1)))
         assert re.search(r"stopped after .*: [1-9]\d+ requests, .* tokens embedded\n$", server.lines[-1])
 
 

@@ -7,11 +7,12 @@ import os
 import signal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from support.processes import here, run, until
-from support.serving import CPUS, Running, ask, needs_two_cpus, running
+from support.serving import CPUS, Running, keep_asking, needs_two_cpus, running
 
 from ov_minilm import Embedder
 from ov_minilm.artefact.manifest import SHIPPED, WEIGHTS
@@ -39,23 +40,6 @@ def _shared_weights(pid: int) -> set[str]:
     return found
 
 
-async def _client(server: Running, text: str, ended: asyncio.Event) -> tuple[int, list[list[float]]]:
-    """Ask on one connection after another; return how many were lost, and the vectors."""
-    lost, vectors = 0, []
-    while not ended.is_set():
-        streams = await asyncio.open_connection(*server.address)
-        try:
-            while not ended.is_set():
-                head, found = await ask(streams, text, KEY)
-                assert head.startswith(b"HTTP/1.1 200"), head
-                vectors.append(found["data"][0]["embedding"])
-        except (asyncio.IncompleteReadError, ConnectionError):
-            lost += 1
-        finally:
-            streams[1].close()
-    return lost, vectors
-
-
 def test_a_worker_that_is_killed_and_a_parent_that_is(shipped: Embedder, tmp_path: Path) -> None:
     """Kill -9 under load: the other answers on, its clients notice nothing, and another one is started.
 
@@ -74,9 +58,9 @@ def test_a_worker_that_is_killed_and_a_parent_that_is(shipped: Embedder, tmp_pat
         affinity = os.sched_getaffinity(first)
         assert not affinity & os.sched_getaffinity(second)
 
-        async def load() -> list[tuple[int, list[list[float]]]]:
+        async def load() -> list[tuple[list[object], list[Any]]]:
             ended = asyncio.Event()
-            clients = [asyncio.ensure_future(_client(server, text, ended)) for text in texts]
+            clients = [asyncio.ensure_future(keep_asking(server, text, ended, KEY)) for text in texts]
             texts_done = partial(server.figures, "te_request_texts_count", "one")
             await asyncio.to_thread(until, lambda: texts_done()[0] > 50, 30)
             os.kill(first, signal.SIGKILL)
@@ -87,7 +71,7 @@ def test_a_worker_that_is_killed_and_a_parent_that_is(shipped: Embedder, tmp_pat
 
         lost, vectors = zip(*asyncio.run(load()), strict=True)
 
-        assert {0, 1} == set(lost)  # of the dead one each its connection, of the other none
+        assert {0, 1} == set(map(len, lost))  # of the dead one each its connection, of the other none
         for of_client, vector in zip(vectors, shipped.encode(texts), strict=True):
             assert np.array_equal(np.array(of_client, np.float32), np.tile(vector, (len(of_client), 1)))
         (fresh,) = set(_workers(server)) - {second}

@@ -30,18 +30,6 @@ def request_bytes(body: bytes, *headers: str) -> bytes:
     return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode() + body
 
 
-async def ask(
-    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], text: str, *headers: str
-) -> tuple[bytes, Any]:
-    """Ask for the vector of a text on an open connection; return the answer's head, and its JSON."""
-    reader, writer = streams
-    writer.write(request_bytes(json.dumps({"input": text}).encode(), *headers))
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = re.search(rb"content-length: (\d+)", head)
-    assert length is not None, head
-    return head, json.loads(await reader.readexactly(int(length[1])))
-
-
 @dataclass
 class Running:
     """A server that is ready."""
@@ -87,6 +75,39 @@ class Running:
         """Return the metrics whose name fits a pattern."""
         found = re.findall(rf"^{name} (\S+)$", self.get("/metrics", key)[1], re.MULTILINE)
         return [float(one) for one in found]
+
+
+async def keep_asking(
+    server: Running, text: str, ended: asyncio.Event, *headers: str, until_refused: bool = False
+) -> tuple[list[object], list[Any]]:
+    """Ask for the vector of a text on one connection after another; return what went wrong, and the vectors.
+
+    Ends with `ended`, or with `until_refused` when no connection can be had after it.
+    """
+    wrong: list[object] = []
+    vectors: list[Any] = []
+    body = request_bytes(json.dumps({"input": text}).encode(), *headers)
+    while until_refused or not ended.is_set():
+        try:
+            reader, writer = await asyncio.open_connection(*server.address)
+        except OSError as error:
+            return ([*wrong, *([] if ended.is_set() else [error])]), vectors
+        head = b""
+        try:
+            while b"connection: close" not in head and (until_refused or not ended.is_set()):
+                writer.write(body)
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
+                found = json.loads(await reader.readexactly(length))
+                if head.startswith(b"HTTP/1.1 200"):
+                    vectors.append(found["data"][0]["embedding"])
+                else:
+                    wrong.append(found)
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            wrong.append(error)
+        finally:
+            writer.close()
+    return wrong, vectors
 
 
 @contextmanager
