@@ -111,6 +111,13 @@ def document(max_texts: int, dim: int, vocabulary: int) -> bytes:
     tokenize = [_reference("TokenizeInputsRequest"), _reference("TokenizeRequest")]
     either = [token_lists, _reference("TokenizeResponse")]
     embed = _posted("TEI", "Embed texts", "EmbedRequest", vectors, headers=HEADERS)
+    page = {
+        "tags": ["Server"],
+        "summary": "A page to try the server",
+        "responses": {
+            "200": {"description": "Done", "content": {"text/html": {"schema": {"type": "string"}}}}
+        },
+    }
     paths: dict[str, dict[str, Any]] = {
         "/v1/embeddings": _posted(
             "OpenAI", "Embed texts", "EmbeddingRequest", "EmbeddingResponse", [x_truncate], HEADERS
@@ -120,7 +127,7 @@ def document(max_texts: int, dim: int, vocabulary: int) -> bytes:
             "get": _operation("OpenAI", "Describe one name", "Model", (401, 404), parameters=[model])
         },
         "/embed": embed,
-        "/": embed,
+        "/": {**embed, "get": page},
         "/similarity": _posted("TEI", "Compare a text with others", "SimilarityRequest", NUMBERS),
         "/tokenize": _posted(
             "OpenAI or TEI", "List the tokens of texts", {"anyOf": tokenize}, {"anyOf": either}
