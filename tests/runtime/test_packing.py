@@ -116,7 +116,7 @@ def test_every_text_is_written_once_in_one_piece(lengths: list[list[int]], name:
         ([40], 1, "8x64 1x256 1x128", "1x128"),
         ([40], 1, "", "1x64"),  # nothing holds it: its own grid is compiled
         ([150] * 2, 1, "2x208", "2x208"),
-        ([64] * 2, 1, "8x64 2x64", "2x64"),
+        ([64] * 2, 1, "1x64 8x64 2x64", "2x64"),  # their own again, which has more cells than one of its rows
         ([64] * 8, 1, "2x256", "8x64"),  # enough for a full batch: worth compiling
     ],
 )
