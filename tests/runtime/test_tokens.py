@@ -41,6 +41,7 @@ def ids_of(texts: list[str]) -> list[list[int]]:
         ("word " * 600, [CLS, *[WORD] * 254, SEP]),  # and so is its limit of 128
         ("x" * 9000 + " word", [CLS, 100, WORD, SEP]),  # a word longer than a piece is one unknown token
         ("x" * 1_000_000 + " word", [CLS, 100, WORD, SEP]),
+        ("word" + " " * 20_000 + "word", [CLS, WORD, WORD, SEP]),  # a piece of one word and spaces
         ("a\ud83d\ude09 x", ids_of(["a😉 x"])[0]),  # halves of a character, as JavaScript leaves them
         ("\ud800 x", ids_of(["\ufffd x"])[0]),
     ],
@@ -53,7 +54,7 @@ def test_ids_of_known_texts(text: str, ids: list[int]) -> None:
 
     assert ([CLS, WORD, SEP], ids) == (word.tolist(), found.tolist())
     assert np.int32 == found.dtype == word.dtype
-    assert [] == fresh.windows([])
+    assert [] == fresh.tokenize([], 0, "end").windows
 
 
 @pytest.mark.parametrize(
@@ -121,13 +122,13 @@ def test_ids_are_those_of_the_vocabulary() -> None:
 
 def test_windows_are_averaged_by_their_word_pieces() -> None:
     """At length one, in place of each text's windows; vectors of texts with one window stay as they are."""
-    one, three, five = (np.zeros(n, np.int32) for n in (3, 5, 7))
+    empty, three, five = (np.zeros(n, np.int32) for n in (2, 5, 7))
     vectors = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
 
-    found = Tokenized([[one], [three, five], [one]], {}).average_windows(vectors)
+    found = Tokenized([[empty], [three, five], [empty]], {}).average_windows(vectors)
 
     np.testing.assert_allclose([[1, 0], np.array([3, 5]) / 34**0.5, [0, 1]], found, rtol=1e-6)
-    assert vectors is Tokenized([[one]] * 4, {}).average_windows(vectors)
+    assert vectors is Tokenized([[empty]] * 4, {}).average_windows(vectors)
 
 
 def test_threads_tokenize_at_once() -> None:
