@@ -55,7 +55,7 @@ FP32_ONLY = ["drift", "--reference", str(SHIPPED), "--texts", __file__]
         (["encode", "--formt", "text"], b"a", "No such option"),
         (["encod"], b"", "No such command"),
         (["encode", "no-such-file.txt"], b"", "does not exist"),
-        (["encode", "-o", "out.csv"], b"a", "must end in .parquet, .npy, .jsonl"),
+        (["encode", "-o", "out.csv"], b"a", "must end in .parquet, .npy, .jsonl; that of a folder in /"),
         (["encode", "-o", "/no/such/folder/out.npy"], b"a", "folder /no/such/folder does not exist"),
         (JSONL, b'{"text": "a"}\n{"txt": "b"}\n', "stdin, line 2"),
         (JSONL, b"not json\n", "stdin, line 1"),

@@ -104,7 +104,7 @@ REFUSALS: dict[str, Refusal] = {
     # The output.
     "output_ending": Refusal(
         "an output of unknown kind",
-        "{name}: a file must end in {endings}, a folder in /",
+        "{name}: the name of an output file must end in {endings}; that of a folder in /",
     ),
     "no_folder": Refusal(
         "the output's folder is missing",

@@ -98,9 +98,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("a.jsonl", "/dev/null", r"/dev/null is a pipe or a device"),
         ("a.jsonl", "folder.npy", r"folder\.npy is a folder; name a file, or folder\.npy/ to write shards"),
         ("a.jsonl", "parts.npy", r"parts\.npy\.parts is not a folder; remove it, or name another"),
-        ("a.jsonl", "", r"-o '': a file must end in \.parquet"),
+        ("a.jsonl", "", r"-o '': the name of an output file must end in \.parquet"),
         ("a.jsonl", ".", r"a\.jsonl is an input and lies in the output \.;"),
-        ("a.jsonl", "v.csv", r"v\.csv: a file must end in \.parquet, \.npy, \.jsonl"),
+        ("a.jsonl", "v.csv", r"v\.csv: the name of an output file must end in \.parquet, \.npy, \.jsonl"),
     ],
 )
 def test_an_output_that_cannot_be_is_refused(tmp_path: Path, inputs: str, output: str, message: str) -> None:
