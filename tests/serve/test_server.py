@@ -162,8 +162,8 @@ def test_clients_that_leave_do_no_harm(server: Running, shipped: Embedder) -> No
         with server.connect() as connection:
             connection.sendall(request_bytes(body))
 
-    found = json.loads(server.get("/embed", body=b'{"inputs": "a"}')[1])
     until(lambda: [0] == server.figures("te_queue_size"), 30)
+    found = json.loads(server.get("/embed", body=b'{"inputs": "a"}')[1])
 
     assert np.array_equal(shipped.encode(["a"]), np.array(found, np.float32))
 
