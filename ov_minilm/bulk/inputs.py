@@ -52,21 +52,14 @@ MAGIC = {  # first bytes -> what it is, what to do
     b"PK\x03\x04": ("a .zip or .xlsx file", "unpack it, or save it as CSV"),
     b"PAR1\x15": ("Parquet", "pass --format parquet"),
     b"ARROW1\0\0": ("an Arrow file", "write it as .parquet with pyarrow"),
-    b"\xff\xfe\0\0": (
-        "UTF-32",
-        "pass --encoding utf-32",
-    ),  # before UTF-16, whose mark is the start of this one
+    # UTF-32 comes before UTF-16, whose byte order mark is the start of this one.
+    b"\xff\xfe\0\0": ("UTF-32", "pass --encoding utf-32"),
     b"\0\0\xfe\xff": ("UTF-32", "pass --encoding utf-32"),
     b"\xff\xfe": ("UTF-16", "pass --encoding utf-16"),
     b"\xfe\xff": ("UTF-16", "pass --encoding utf-16"),
 }
-NOT_OF_FILES = (
-    "idna",
-    "punycode",
-    "raw-unicode-escape",
-    "undefined",
-    "unicode-escape",
-)  # codecs for other purposes
+# Codecs of Python for other purposes than files.
+NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape")
 NAMED: tuple[Kind, ...] = ("jsonl", "csv", "tsv", "parquet")  # have columns
 EFFECT: dict[str, tuple[Kind, ...]] = {  # option -> the formats that it applies to
     "--column": NAMED,
@@ -161,12 +154,10 @@ class Inputs:
     kind: Kind | None = None  # None: by each file's name
     dialect: Dialect = Dialect()
     schema: pa.Schema | None = None  # of the columns to keep; None: they are kept as JSON, or there are none
-    patterns: tuple[str, ...] = field(
-        default=(), compare=False
-    )  # as the user wrote them; `files` is what they match
-    pipes: Mapping[str, Pipe] = field(
-        default_factory=dict, compare=False
-    )  # the files that can be read only once
+    # As the user wrote them; `files` is what they match.
+    patterns: tuple[str, ...] = field(default=(), compare=False)
+    # The files that can be read only once.
+    pipes: Mapping[str, Pipe] = field(default_factory=dict, compare=False)
 
     def kind_of(self, file: str) -> Kind:
         """Return the format of a file: as given, else by its ending; stdin is text.

@@ -215,7 +215,7 @@ def encode(
         BadRow: with on_error="stop".
     """
     waiting: deque[tuple[Rows, Rows, Tokenized | Texts, Future[FloatArray] | Pending]] = deque()
-    weights: deque[int] = deque()  # of what waits
+    weights: deque[int] = deque()  # of each block in `waiting`
     delivered = 0
     started = time.monotonic()
     least, most = AHEAD_TOKENS

@@ -268,6 +268,7 @@ def test_a_stopped_job_goes_on(
             with pytest.raises(BlockingIOError, match=f"{parts}: another process is working on it"):
                 Journal.open(parts)
         else:
+            # The stop comes at a random moment, start-up included: there is no event to wait for.
             time.sleep(random.Random(seed).uniform(0.5, 8))  # noqa: S311  # no secrets
         process.send_signal(stop)
         sent = time.monotonic()
