@@ -1,9 +1,11 @@
-"""Measure everything by one command: workloads, other libraries, servers, jobs, the limit, pictures.
+"""Measure everything: workloads, other libraries, servers, jobs, the limit; and draw the pictures.
 
-python bench/run.py                       all of it, into bench/results: some hours of quiet
-python bench/run.py --quick               two workloads, two peers, and whether the kept ratios hold
-python bench/run.py --only sentences --against "ctranslate2 int8"
-python bench/run.py --render              measures nothing, draws the pictures
+Without options, all of it is measured and written to bench/results: hours, on a quiet machine.
+
+Examples:
+  python bench/run.py --quick      two workloads, two peers; do the committed ratios hold?
+  python bench/run.py --only sentences --against "ctranslate2 int8"
+  python bench/run.py --render     only draw the pictures from the committed rows
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ REFERENCE = Path(__file__).parents[1] / "out/fp32"
 PEERS_AT_A_TIME = 8  # beside ours, all of them loaded: a process of torch takes up to 2 GB
 QUICK = {"only": ("query", "sentences"), "against": ("onnxruntime int8", "ctranslate2 int8")}
 say = partial(click.echo, err=True)
+HELP = (__doc__ or "").replace("Examples:", "\b\nExamples:")  # \b: click keeps the lines of a paragraph
 RACES: dict[str, Any] = {**BENCHMARKS, "accuracy": accuracy}
 ALONE = {  # of ours alone
     "limit": limit,
@@ -53,13 +56,24 @@ ALONE = {  # of ours alone
 }
 
 
-@click.command(help=__doc__, context_settings={"max_content_width": 100})
-@click.option("--only", multiple=True, metavar="WORKLOAD", help="Repeatable. Default: all.")
-@click.option("--against", multiple=True, metavar="PEER", help="Repeatable. Default: all. None: 'nobody'.")
-@click.option("--quick", is_flag=True, help="A few minutes; exit 1 if a kept ratio does not hold.")
-@click.option("--render", is_flag=True, help="Only draw the pictures.")
-@click.option("--seconds", default=20.0, show_default=True, help="Of one contender for one workload.")
-@click.option("--threads", type=int, help="Default: what the container grants.")
+@click.command(help=HELP, context_settings={"max_content_width": 100})
+@click.option(
+    "--only", multiple=True, metavar="WORKLOAD", help="Only this workload. Repeatable. Default: all."
+)
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="PEER",
+    help="Only this peer, or 'nobody'. Repeatable. Default: all.",
+)
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="A few minutes; writes nothing. Exit code 1 if a committed ratio changed.",
+)
+@click.option("--render", is_flag=True, help="Draw the pictures, measure nothing.")
+@click.option("--seconds", default=20.0, show_default=True, help="Time for each contender and workload.")
+@click.option("--threads", type=int, help="CPU threads. Default: the CPUs that this process may use.")
 def main(**options: Any) -> None:
     """Run the benchmarks that are asked for, keep their rows and draw the pictures."""
     warnings.simplefilter("ignore", TruncationWarning)

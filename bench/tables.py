@@ -21,14 +21,14 @@ from ov_minilm.measure.row import FP32, OURS, RATIO, read, shipped_fingerprint
 
 RESULTS = Path(__file__).parent / "results"
 ROWS = RESULTS / "rows.jsonl"
-MISSING = "Not measured yet with the artefact that ships.\n"
+MISSING = "Not measured yet with this version of the model.\n"
 LATENCY = [(name, q) for name in ("query", "query after a list") for q in ("p50_ms", "p99_ms")]
 LISTS = [(name, "texts_per_s") for name in ("sentences", "chunks", "documents", "mix", "32 callers")]
 COSTS = [("new process", "first_vector_s"), ("new process", "peak_mb"), ("accuracy", "spearman_change")]
 HEADLINERS = ("sentence_transformers torch", "onnxruntime int8", "fastembed f32")
 WORKLOADS = ("sentences", "chunks")  # of bulk jobs
 CORES = (2, 16, 64)  # of a server with as many workers
-PAPER = "Reckoned, not measured"
+NOT_MEASURED = "Calculated from the table above, not measured"
 MACHINES = ((1, 16), (1, 64), (16, 64))  # number, cores
 
 
@@ -36,7 +36,7 @@ MACHINES = ((1, 16), (1, 64), (16, 64))  # number, cores
 def machines() -> list[Figures]:
     """Return the figures of every machine, the one with the most rows first.
 
-    StaleRows: rows of another artefact than the shipped one.
+    StaleRows: the rows were measured with another artefact than the one in the package.
     """
     rows = read(ROWS) if ROWS.exists() else []
     names = [row.machine for row in rows]
@@ -45,7 +45,7 @@ def machines() -> list[Figures]:
 
 
 def speed() -> str:
-    """Ours against widely used libraries, or against FP32 where these were not measured, by machine."""
+    """Return a table of ov_minilm against well-known libraries, or FP32 if they were not measured."""
     columns = [LISTS[0], LISTS[1], LATENCY[0], COSTS[0]]
 
     def table(figures: Figures) -> list[Table]:
@@ -56,7 +56,7 @@ def speed() -> str:
 
 
 def reasons() -> str:
-    """Return the reasons to use it as a list, with figures of the machine that has most rows."""
+    """Return a list of reasons to use ov_minilm, with figures of the machine that has most rows."""
     figures = next(iter(machines()), None)
     if figures is None:
         return MISSING
@@ -66,29 +66,32 @@ def reasons() -> str:
         ("query", OURS, "p50_ms"),
         ("memory budget, 300 MB", OURS, "peak_mb"),
         ("server, 64 clients", OURS, "texts_per_s"),
+        (WORKERS, OURS, "pss_mb"),
     )
-    torch, p50, mb, crowd = (number(row.value) if (row := figures.find(*what)) else "–" for what in whats)
+    torch, p50, mb, served, server_mb = (
+        number(row.value) if (row := figures.find(*what)) else "–" for what in whats
+    )
     manifest = Manifest.read(SHIPPED)
     drift = summarize(manifest.drift)
     model_mb = sum(file.bytes for file in manifest.files.values()) / 1e6
     lines = [
-        f"**Fast**: {torch} times sentence-transformers on PyTorch; {p50} ms for a question, on two threads. "
-        "[Benchmarks](bench/README.md)",
-        f"**Small**: a model of {model_mb:.0f} MB, four dependencies; {mb} MB of memory with "
+        f"**Fast**: {torch} times as fast as sentence-transformers on PyTorch; {p50} ms for a question, "
+        "on two threads. [Benchmarks](bench/README.md)",
+        f"**Small**: a model of {model_mb:.0f} MB, four direct dependencies; {mb} MB of memory with "
         "`memory_mb=300`. [Small machines](docs/small-machines.md)",
-        "**Reproducible**: a text has the same bits alone, in any batch, on one thread or many; "
+        "**Reproducible**: a text has the same bits alone, in any batch and with any number of threads; "
         "tests compare every bit. [How](docs/how-it-works.md#the-same-bits)",
         f"**Accurate**: within {abs(drift['Spearman points']):.2f} Spearman points of FP32 on STS-B, mean "
-        f"cosine {drift['mean cosine']:.4f}; a build over the limits is refused. "
+        f"cosine {drift['mean cosine']:.4f}; a build that exceeds the limits is refused. "
         "[Drift](docs/how-it-works.md#drift-how-far-int8-is-from-fp32)",
-        f"**Ready to serve**: one command is OpenAI's API; {crowd} texts/s for 64 clients with one "
-        "sentence a request. [Serving](docs/serving.md)",
+        f"**Ready to serve**: one command starts a server with OpenAI's API; {served} texts/s for 64 clients "
+        f"that send one sentence per request, in {server_mb} MB of memory. [Serving](docs/serving.md)",
     ]
     return "".join(f"- {line}\n" for line in lines)
 
 
 def picture(name: str, title: str) -> str:
-    """Show a picture of the results."""
+    """Return the Markdown of a picture of the results."""
     return f"![{title}](bench/results/pictures/{name}.png)\n"
 
 
@@ -100,20 +103,20 @@ def race() -> str:
 
 
 def serving() -> str:
-    """Servers under load."""
+    """Return the table of servers under load."""
     sizes = [(f"server, {n} texts a request", q) for n in (1, 32, 256) for q in ("texts_per_s", "p99_ms")]
     return _tables(lambda figures: [figures.table("", sizes)])
 
 
 def smaller_vectors() -> str:
-    """Bytes, Spearman and neighbours kept by dtype and dimensions."""
+    """Return bytes, Spearman and neighbours kept, by dtype and dimensions."""
     names = [f"{dtype} {dimensions}" for dimensions in DIMENSIONS for dtype in DTYPES]
     header = ["bytes", "Spearman, STS benchmark", "ten nearest kept"]
     return _of_ours("smaller vectors, ", names, header, ("bytes", "spearman", "overlap"))
 
 
 def memory() -> str:
-    """Peak memory, start and speed by budget."""
+    """Return peak memory, start and speed by memory budget."""
     names = [f"{budget} MB" for budget in BUDGETS_MB]
     header = ["peak MB", "new process to first vector, s", "one question, ms", "mix, texts/s"]
     quantities = ("peak_mb", "first_vector_s", "p50_ms", "texts_per_s")
@@ -121,7 +124,7 @@ def memory() -> str:
 
 
 def limit() -> str:
-    """Share of the INT8 limit that is reached, and the parts of a batch."""
+    """Return the share of the INT8 limit that is reached, and the parts of a batch."""
     reached = _of_ours("limit, ", WORKLOADS, ["% of the limit"], ("share",))
     return f"{reached}\n{_of_ours('parts of a batch, ', (*PARTS, OTHER), ['% of a batch'], ('share',))}"
 
@@ -150,11 +153,11 @@ def unavailable() -> str:
     raced = {row.contender for figures in machines() for row in figures.rows.values()}
     rest = ", ".join(sorted(known - raced - set(found))) or "none"
     lines = "".join(f"- {name}: {reason}\n" for name, reason in sorted(found.items()))
-    return f"{lines}- Adapters that are not raced yet with the artefact that ships: {rest}.\n"
+    return f"{lines}- Peers not measured yet with this version of the model: {rest}.\n"
 
 
 def jobs() -> str:
-    """Bulk jobs: by engine, by number of texts done, and with `--reuse`."""
+    """Return the tables of bulk jobs: by engine, by number of texts done, and with `--reuse`."""
     columns = [(f"Parquet to Parquet, {w}", q) for w in WORKLOADS for q in ("texts_per_s", "peak_mb")]
 
     def course(figures: Figures) -> list[Table]:
@@ -163,13 +166,15 @@ def jobs() -> str:
         cells = [number(figures.value(f"{prefix}{n}", OURS, "texts_per_s")) for n in done]
         return [Table("", ["texts done", *map(number, done)], [["texts/s", *cells]], [figures.conditions])]
 
-    by_way = _tables(lambda figures: [figures.table("", columns)])
-    again = _of_ours("encode --reuse, ", ("first job", "1 % changed"), ["% of a job without"], ("share",))
-    return "\n".join((by_way, _tables(course), again)) if by_way != MISSING else MISSING
+    by_engine = _tables(lambda figures: [figures.table("", columns)])
+    again = _of_ours(
+        "encode --reuse, ", ("first job", "1 % changed"), ["time, % of a job without --reuse"], ("share",)
+    )
+    return "\n".join((by_engine, _tables(course), again)) if by_engine != MISSING else MISSING
 
 
 def vector_cache() -> str:
-    """Show what `cache_mb` gains with repeated texts, and costs without."""
+    """Return the gain of `cache_mb` with repeated texts, and its cost without."""
 
     def table(figures: Figures) -> list[Table]:
         cells = []
@@ -178,7 +183,7 @@ def vector_cache() -> str:
             ratio = 1 / figures.value(load, CACHED, RATIO)
             rounds = figures.rows[f"{load}/{CACHED}/{RATIO}"].rounds
             cells.append([load, *map(number, rates), f"{ratio:.3f}", str(rounds)])
-        header = ["", "texts/s", f"with cache_mb={CACHE_MB}", "times as many, median", "rounds"]
+        header = ["", "texts/s", f"texts/s with cache_mb={CACHE_MB}", "ratio, median", "rounds"]
         return [Table("", header, cells, [figures.conditions])]
 
     return _tables(table)
@@ -191,10 +196,10 @@ def workers() -> str:
         rate = figures.value(WORKERS, TWO_WORKERS, "texts_per_s") / 2  # of a worker
         first, both = (figures.value(WORKERS, name, "pss_mb") for name in (ONE_THREAD, TWO_WORKERS))
         mb = {n: first + (n - 1) * (both - first) for n in CORES}
-        paper = [[f"{n} workers on {n} cores", number(rate * n), number(mb[n])] for n in CORES]
+        calculated = [[f"{n} workers on {n} cores", number(rate * n), number(mb[n])] for n in CORES]
         columns = [(WORKERS, quantity) for quantity in ("texts_per_s", "p50_ms", "pss_mb")]
         measured = figures.table("", columns, [ONE_THREAD, OURS, TWO_WORKERS])
-        return [measured, Table("", ["on paper", "texts/s", "MB"], paper, [PAPER])]
+        return [measured, Table("", ["calculated", "texts/s", "MB"], calculated, [NOT_MEASURED])]
 
     return _tables(table)
 
@@ -203,7 +208,7 @@ def billion() -> str:
     """Core hours for a billion texts, calculated from jobs with one thread and with Ray's actors."""
 
     def table(figures: Figures) -> list[Table]:
-        measured, paper = [], []
+        measured, calculated = [], []
         for workload in WORKLOADS:
             what = f"Parquet to Parquet, {workload}"
             one, ray = (figures.value(what, name, "texts_per_s") for name in (ONE_THREAD, RAY))
@@ -211,19 +216,19 @@ def billion() -> str:
             cells = tokens / one, one, 1e6 / tokens, ray, 100 * ray / (2 * one)
             measured.append([workload, *map(number, cells)])
             hours = 1e9 / (ray / 2) / 3600  # of a core
-            paper.append([workload, *map(number, (hours, *(hours / (n * c) for n, c in MACHINES)))])
+            calculated.append([workload, *map(number, (hours, *(hours / (n * c) for n, c in MACHINES)))])
         rates = ["1 thread, texts/s", "core-µs a token", "2 Ray actors, texts/s", "% of twice 1 thread"]
         machines = [f"hours on {n} × {cores} cores" for n, cores in MACHINES]
         return [
             Table("", ["measured", "tokens each", *rates], measured, [figures.conditions]),
-            Table("", ["on paper", "core hours", *machines], paper, [PAPER]),
+            Table("", ["calculated", "core hours", *machines], calculated, [NOT_MEASURED]),
         ]
 
     return _tables(table)
 
 
 def _of_ours(prefix: str, names: Sequence[str], header: list[str], quantities: Sequence[str]) -> str:
-    """Render rows of ours alone, with a line for each workload `prefix + name` that was measured."""
+    """Render rows of ov_minilm alone: one line for each workload `prefix + name` that was measured."""
 
     def table(figures: Figures) -> list[Table]:
         found = {name: [figures.find(prefix + name, OURS, one) for one in quantities] for name in names}
@@ -239,7 +244,7 @@ def _of_ours(prefix: str, names: Sequence[str], header: list[str], quantities: S
 
 
 def _tables(make: Callable[[Figures], list[Table]]) -> str:
-    """Render what a function makes of each machine's figures."""
+    """Render the tables that `make` returns for the figures of each machine."""
     found: list[Table] = []
     for figures in machines():
         with suppress(KeyError):  # a figure that was not measured there

@@ -19,11 +19,11 @@ VARIANTS = {"f32": "chromadb's default embedding function, FP32"}
 MAKES = ()
 NEEDS = ("onnx",)
 BATCHES = ()  # always 32
-SORTED = False  # with one length for all, order changes nothing
+SORTED = False  # all texts are padded to one length, so sorting gains nothing
 
 
 def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str], int], Any]:
-    """Open the model where it lies. Its own session would take every CPU, so it gets one with `threads`."""
+    """Open the model in place, with a session of `threads` threads: its own session would use every CPU."""
     from chromadb.utils.embedding_functions import ONNXMiniLM_L6_V2
 
     folder = Path(models["onnx"])

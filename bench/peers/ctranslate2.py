@@ -23,20 +23,20 @@ VARIANTS = {"int8": "CTranslate2, INT8", "float32": "CTranslate2, FP32"}
 MAKES = ("ctranslate2",)
 NEEDS = ("checkpoint",)
 BATCHES = (4, 8, 16, 32, 64)
-CONCURRENT = True  # its batches of several callers run at once, one on each thread
-SORTED = False  # load sorts, because it has to know all batches to run several at once
+CONCURRENT = True  # batches of several callers run at the same time, one per thread
+SORTED = False  # `load` sorts, because it needs all batches to run several at once
 
 
 def prepare(models: dict[str, str]) -> None:
-    """Convert in FP32; INT8 weights are made at load, to the same values."""
+    """Convert in FP32; INT8 weights are computed when the model is loaded."""
     from ctranslate2.converters import TransformersConverter
 
     TransformersConverter(models["checkpoint"]).convert(models["ctranslate2"], force=True)
 
 
 def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[str], int], Any]:
-    """Open the encoder; tokenizing, pooling and unit length are the caller's here."""
-    # For OpenMP inside one batch: with more, its threads wait for CPUs that other batches have.
+    """Open the encoder; tokenizing, pooling and normalization are done here, outside of the library."""
+    # One OpenMP thread per batch: more would wait for CPUs that other batches use.
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
     from ctranslate2 import Encoder
     from tokenizers import Tokenizer
@@ -49,7 +49,7 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
     def run(ids: list[list[int]]) -> Any:  # -> [N, D]
         hidden = np.asarray(encoder.forward_batch(ids).last_hidden_state)  # [N, T, D]
         mask = np.arange(hidden.shape[1]) < np.array([[len(row)] for row in ids])
-        vectors = (hidden * mask[..., None]).sum(1)  # its length is all that the mean changes
+        vectors = (hidden * mask[..., None]).sum(1)  # the mean, times a factor
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     pool = ThreadPoolExecutor(threads)

@@ -4,7 +4,7 @@
 #   "numpy==2.4.6",
 # ]
 # ///
-"""embed_anything: Rust, with Candle or ONNX Runtime beneath."""
+"""embed_anything, in Rust, on Candle or on ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REPOSITORY = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def prepare(models: dict[str, str]) -> None:
-    """Lay the files out as the hub's cache has them: it opens models by their names on the hub only."""
+    """Copy the files into the layout of the hub's cache: it opens models only by their names on the hub."""
     folder = Path(models["hub-cache"], "hub", f"models--{REPOSITORY.replace('/', '--')}")
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text("local")
@@ -37,7 +37,7 @@ def prepare(models: dict[str, str]) -> None:
 
 
 def load(variant: str, models: dict[str, str], _: int) -> Callable[[list[str]], Any]:
-    """Open the model; threads are those of RAYON_NUM_THREADS."""
+    """Open the model; RAYON_NUM_THREADS sets the number of threads."""
     os.environ["HF_HOME"] = models["hub-cache"]
     import embed_anything
     from embed_anything import EmbeddingModel, WhichModel

@@ -4,7 +4,7 @@
 #   "onnxruntime==1.32.0",
 # ]
 # ///
-"""fastembed: ONNX Runtime in FP32, with its own tokenizing and pooling."""
+"""fastembed, on ONNX Runtime in FP32, with its own tokenizing and pooling."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SORTED = True
 
 
 def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str]], Any]:
-    """Open the model; by itself it would cut at the 128 tokens of tokenizer_config.json."""
+    """Open the model and set 256 tokens: by default it uses the 128 of tokenizer_config.json."""
     from fastembed import TextEmbedding
 
     embedding = TextEmbedding(

@@ -4,7 +4,7 @@
 #   "safetensors==0.8.0",
 # ]
 # ///
-"""Makes the GGUF files that llama.cpp runs, in Q8_0 and F16; no contender itself."""
+"""Makes GGUF files in Q8_0 and F16 for the peer llama_cpp; it is not measured itself."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def prepare(models: dict[str, str]) -> None:
 
 
 def _phantom_space(token: str) -> str:
-    """Write a piece as llama.cpp wants it: a word starts with U+2581, a further piece with nothing."""
+    """Return a piece as llama.cpp writes it: U+2581 before the first of a word, no ## before others."""
     if token.startswith("[") and token.endswith("]"):
         return token
     return token.removeprefix("##") if token.startswith("##") else f"\u2581{token}"

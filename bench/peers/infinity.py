@@ -23,7 +23,7 @@ SERVES = True
 
 
 def main() -> None:
-    """Serve: port, threads, engine, folder of the checkpoint, folder of the ONNX files."""
+    """Serve. Arguments: port, threads, engine, folder of the checkpoint, folder of the ONNX files."""
     port, threads, engine, checkpoint, onnx = sys.argv[1:]
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = threads
     import uvicorn
@@ -34,7 +34,7 @@ def main() -> None:
         served_model_name="all-MiniLM-L6-v2",
         engine=engine,
         device="cpu",
-        bettertransformer=False,  # refuses newer versions of PyTorch
+        bettertransformer=False,  # it refuses newer versions of PyTorch
         lengths_via_tokenize=False,
     )
     uvicorn.run(
@@ -42,7 +42,7 @@ def main() -> None:
         host="127.0.0.1",
         port=int(port),
         log_level="warning",
-        timeout_keep_alive=75,  # else it hangs up on clients that wait for the others
+        timeout_keep_alive=75,  # otherwise it disconnects clients that wait for their turn
     )
 
 

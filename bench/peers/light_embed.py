@@ -4,7 +4,7 @@
 #   "onnxruntime==1.32.0",
 # ]
 # ///
-"""light-embed: ONNX Runtime without torch, FP32 and the dynamic INT8 file."""
+"""light-embed, on ONNX Runtime without torch: FP32 and dynamic INT8."""
 
 from __future__ import annotations
 

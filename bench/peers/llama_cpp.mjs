@@ -1,4 +1,4 @@
-// llama.cpp by node-llama-cpp, which has it built.
+// node-llama-cpp, which includes a compiled llama.cpp.
 // npm: node-llama-cpp@3.22.1
 // VARIANTS = {"Q8_0": "llama.cpp, Q8_0", "F16": "llama.cpp, F16"}
 // MAKES = ()

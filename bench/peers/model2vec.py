@@ -5,7 +5,7 @@
 #   "torch==2.14.1",
 # ]
 # ///
-"""model2vec distilled from the same checkpoint: a table of token vectors, so another model."""
+"""model2vec, distilled from the same checkpoint: another model, a table of token vectors."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ VARIANTS = {"static": "model2vec: a vector a token, no transformer"}
 MAKES = ("model2vec",)
 NEEDS = ("checkpoint",)
 BATCHES = (256, 1024, 4096)
-SORTED = False  # nothing is padded, so order changes nothing
+SORTED = False  # nothing is padded, so sorting gains nothing
 
 
 def prepare(models: dict[str, str]) -> None:
-    """Distill with its defaults."""
+    """Distill the checkpoint with default settings."""
     from model2vec.distill import distill
 
     distill(models["checkpoint"], device="cpu").save_pretrained(models["model2vec"])
 
 
 def load(_: str, models: dict[str, str], __: int) -> Callable[[list[str], int], Any]:
-    """Open the table; threads are those of its tokenizer, which RAYON_NUM_THREADS gives."""
+    """Open the table; only its tokenizer has threads, and RAYON_NUM_THREADS sets their number."""
     from model2vec import StaticModel
 
     model = StaticModel.from_pretrained(models["model2vec"])

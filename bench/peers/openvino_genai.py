@@ -4,7 +4,7 @@
 #   "openvino==2026.4.1",
 # ]
 # ///
-"""openvino-genai's TextEmbeddingPipeline: tokenizer, model and pooling in C++. CLS pooling is its default."""
+"""openvino-genai's TextEmbeddingPipeline, with tokenizer, model and pooling in C++."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ran: dict[str, str] = {}
 
 
 def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str]], Any]:
-    """Open the exported model with the pooling that it was trained for."""
+    """Open the exported model with mean pooling, as the model was trained; the default is CLS."""
     from openvino_genai import TextEmbeddingPipeline
 
     config = TextEmbeddingPipeline.Config(
@@ -33,7 +33,7 @@ def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str]], 
 
 
 def facts(_: str) -> dict[str, str]:
-    """Versions; the pipeline hides its compiled model, so this is what the CPU plugin chooses for any."""
+    """Versions, and the CPU plugin's default precision: the pipeline does not expose its own."""
     import openvino
 
     precision = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()

@@ -10,7 +10,7 @@
 #   "torchvision==0.29.1",
 # ]
 # ///
-"""optimum-intel's OpenVINO model, pinned to FP32, with dynamic shapes: what OpenVINO gives by itself."""
+"""optimum-intel's OpenVINO model in FP32 with dynamic shapes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def prepare(models: dict[str, str]) -> None:
 
 
 def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str]], Any]:
-    """Open graph and tokenizer; mean pooling and unit length are the caller's here."""
+    """Open graph and tokenizer; mean pooling and normalization are done here, outside of the library."""
     from optimum.intel import OVModelForFeatureExtraction
     from transformers import AutoTokenizer
 
@@ -57,14 +57,12 @@ def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str]], 
     def encode(texts: list[str]) -> Any:  # -> [N, D]
         tokens = tokenizer(texts, padding=True, truncation=True, max_length=256, return_tensors="np")
         hidden = model(**tokens).last_hidden_state  # [N, T, D]
-        vectors = (hidden * tokens["attention_mask"][..., None]).sum(
-            1
-        )  # its length is all that the mean changes
+        vectors = (hidden * tokens["attention_mask"][..., None]).sum(1)  # the mean, times a factor
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     return encode
 
 
 def facts(_: str) -> dict[str, str]:
-    """Versions, and the float type read back."""
+    """Versions, and the float type that OpenVINO reports."""
     return {name: version(name) for name in ("optimum-intel", "openvino", "transformers")} | _ran

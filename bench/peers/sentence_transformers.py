@@ -10,7 +10,7 @@
 #   "torchvision==0.29.1",
 # ]
 # ///
-"""sentence-transformers as most people run it: PyTorch, FP32, its own sorting and batching."""
+"""sentence-transformers with default settings: PyTorch, FP32, its own sorting and batching."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
 
 
 def facts(_: str) -> dict[str, str]:
-    """Versions, and the best instruction set that PyTorch's own kernels found."""
+    """Versions, and the instruction set that PyTorch uses."""
     import torch
 
     found = {name: version(name) for name in ("sentence-transformers", "transformers", "torch")}

@@ -23,11 +23,11 @@ NEEDS = ("checkpoint",)
 BATCHES = (4, 8, 16, 32, 64)
 SORTED = False  # encode sorts by length itself
 
-QUANTIZED = "onnx/model_qint8_avx512_vnni.onnx"  # the name that its export gives
+QUANTIZED = "onnx/model_qint8_avx512_vnni.onnx"  # file name chosen by the export
 
 
 def prepare(models: dict[str, str]) -> None:
-    """Export the plain ONNX file, beside the tokenizer, the fused one, and the quantized one of its own."""
+    """Export three ONNX files: plain, fused, and quantized by sentence-transformers."""
     from onnxruntime.transformers.optimizer import optimize_model
     from sentence_transformers import SentenceTransformer, export_dynamic_quantized_onnx_model
 

@@ -10,7 +10,7 @@
 #   "torchvision==0.29.1",
 # ]
 # ///
-"""sentence-transformers on OpenVINO: as it comes, and quantized with its own static INT8."""
+"""sentence-transformers on OpenVINO, with default settings, and quantized to its own static INT8."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ BATCHES = (4, 8, 16, 32, 64)
 SORTED = False  # encode sorts by length itself
 
 MODEL = "sentence-transformers-openvino"
-FILES = {  # the names that its export gives
+FILES = {  # file names chosen by the export
     "openvino": "openvino/openvino_model.xml",
     "int8": "openvino/openvino_model_qint8_quantized.xml",
 }
-# As it comes, what INT8 leaves in float runs in BF16 on CPUs with AMX, and then some texts of a padded batch
-# come out wrong: cosine 0.57 to FP32, mean 0.98. In FP32 the worst is 0.99.
+# By default, the float layers of the INT8 model run in BF16 on CPUs with AMX. Some texts of a padded batch
+# then get wrong vectors: cosine to FP32 down to 0.57, mean 0.98. In FP32 the lowest cosine is 0.99.
 SETTINGS = {"openvino": {}, "int8": {"INFERENCE_PRECISION_HINT": "f32"}}
 
 _ran: dict[str, str] = {}
 
 
 def prepare(models: dict[str, str]) -> None:
-    """Export, then quantize with its defaults; only the calibration texts are ours, its own are on a hub."""
+    """Export, then quantize with defaults, but with our calibration texts: its own need a download."""
     from sentence_transformers import SentenceTransformer, export_static_quantized_openvino_model
 
     model = SentenceTransformer(models["checkpoint"], backend="openvino", local_files_only=True)
@@ -55,7 +55,7 @@ def prepare(models: dict[str, str]) -> None:
 
 
 def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[str], int], Any]:
-    """Open one of the two graphs."""
+    """Open the graph of the variant."""
     from sentence_transformers import SentenceTransformer
 
     settings = SETTINGS[variant] | {"INFERENCE_NUM_THREADS": str(threads)}

@@ -38,7 +38,7 @@ def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str], i
 
 
 def facts(_: str) -> dict[str, str]:
-    """Versions, and the best instruction set that PyTorch's own kernels found."""
+    """Versions, and the instruction set that PyTorch uses."""
     import torch
 
     found = {name: version(name) for name in ("sentence-transformers", "torchao", "torch")}

@@ -1,7 +1,7 @@
 """OpenVINO without its telemetry: a plain `import openvino` sends a message to an analytics service.
 
-The package imports `ov` and `ops` from this file only. During the import of openvino its telemetry package
-counts as not installed, so openvino uses its own stub instead.
+Other modules of the package import `ov` and `ops` from this file only. While openvino is imported, its
+telemetry package is hidden, so openvino uses its built-in stub instead.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Compiled models kept in files between processes; a file is used only if its hash and facts are right.
+"""Cache of compiled models in files. A file is used only if its hash and its facts are right.
 
-OpenVINO's own cache notices an entry that was cut short, but not one whose bytes were changed, and an
-unusable folder makes its compilation fail. Here a damaged file or folder never reaches OpenVINO: one warning
-is given, and the model is compiled as if there were no cache.
+OpenVINO's own cache detects truncated entries but not changed bytes, and fails to compile if the folder is
+unusable. Here, if a file or the folder is damaged, there is one warning, and the model is compiled without
+the cache.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ STALE_S = 3600  # age at which an unfinished file belongs to a process that has 
 
 
 class Cache:
-    """A folder of compiled models. Problems of the disk are warnings, never errors.
+    """A folder of compiled models. Disk problems give warnings, never errors.
 
-    A file has the SHA-256 of all that follows in hexadecimal, a newline, the facts of the model as JSON, a
-    newline, and what OpenVINO exported. The file name has a hash of the facts.
+    A file consists of the hexadecimal SHA-256 of everything after it, a newline, the facts of the model as
+    JSON, a newline, and OpenVINO's export. Its name contains a hash of the facts.
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, object]) -> None:
@@ -38,10 +38,10 @@ class Cache:
         self.folder = folder
         self._facts = {"ov-minilm": __version__, "openvino": ov.get_version(), **facts}
         self._warned = False
-        self._disabled = False  # full, read-only or no folder: no further writes
+        self._disabled = False  # after the first failed write: no further writes
 
     def path(self, name: str, facts: Mapping[str, object]) -> Path:
-        """Return where the model of this name and these facts is kept."""
+        """Return the path of the stored model with this name and these facts."""
         return self.folder / f"{name}-{hashlib.sha256(self._header(facts)).hexdigest()[:16]}{SUFFIX}"
 
     def load_model(
@@ -66,14 +66,14 @@ class Cache:
     def store_model(
         self, compiled: ov.CompiledModel, device: str, grid: str, config: Mapping[str, object]
     ) -> None:
-        """Keep a compiled model, if the device can export it."""
+        """Store a compiled model if the device can export it."""
         try:
             self.store(grid, {"grid": grid, "config": config}, compiled.export_model().getvalue())
-        except RuntimeError:  # AUTO, MULTI and BATCH have no export
+        except RuntimeError:  # AUTO, MULTI and BATCH cannot export
             self._warn_once(f"{device} cannot export its models")
 
     def load(self, name: str, facts: Mapping[str, object]) -> bytes | None:
-        """Return the stored bytes; None if there are none, or if their hash or facts are wrong."""
+        """Return the stored bytes; None if the file does not exist, or its hash or facts are wrong."""
         path = self.path(name, facts)
         try:
             content = path.read_bytes()
@@ -93,7 +93,7 @@ class Cache:
         return blob
 
     def store(self, name: str, facts: Mapping[str, object], blob: bytes) -> None:
-        """Keep a compiled model; other processes see a complete file or none."""
+        """Store a compiled model; other processes see a complete file or none."""
         if self._disabled:
             return
         path = self.path(name, facts)
@@ -113,7 +113,7 @@ class Cache:
         self._warn_once(f"{path} is not used: {why}")
         try:
             path.unlink()
-        except OSError:  # read-only: the next process warns again
+        except OSError:  # on a read-only disk the next process warns again
             self._disabled = True
 
     def _warn_once(self, problem: str) -> None:
@@ -127,7 +127,7 @@ class Cache:
     def _sweep(self) -> None:
         """Delete unfinished files of processes that were killed."""
         for left in self.folder.glob(f".*{SUFFIX}.*"):
-            with contextlib.suppress(FileNotFoundError):  # another process sweeps too
+            with contextlib.suppress(FileNotFoundError):  # another process deleted it first
                 if time.time() - left.stat().st_mtime > STALE_S:
                     left.unlink()
 
@@ -141,6 +141,6 @@ def is_whole(path: Path) -> bool:
 
 
 def _checked(content: bytes) -> bytes | None:
-    """Return the bytes after the hash, None if their hash is another."""
+    """Return the bytes after the hash; None if the hash is wrong."""
     digest, _, rest = content.partition(b"\n")
     return rest if digest == hashlib.sha256(rest).hexdigest().encode() else None

@@ -1,7 +1,7 @@
 """How many CPUs this process may use: the affinity mask and the cgroup quota.
 
-OpenVINO looks at the machine and ignores cgroup quotas, so a container with one CPU on a large host
-would start as many threads as the host has and be throttled for it.
+OpenVINO ignores cgroup quotas. In a container with one CPU on a large host it would start a thread for each
+CPU of the host, and be throttled.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ VARIABLE = "OV_MINILM_THREADS"
 
 
 def threads(asked: int | None) -> int:
-    """Return how many threads to run on: `asked`, else OV_MINILM_THREADS, else available_cpus().
+    """Return the number of threads to use: `asked`, otherwise OV_MINILM_THREADS, otherwise available_cpus().
 
     Raises:
         TypeError: `asked` is not an integer.
@@ -34,7 +34,7 @@ def threads(asked: int | None) -> int:
 
 
 def available_cpus(root: Path = Path("/")) -> int:
-    """Return how many whole CPUs this process may use, at least 1. `root` is the file system to look in."""
+    """Return how many whole CPUs this process may use, at least 1; `root` is the root of the file system."""
     has_mask = hasattr(os, "sched_getaffinity")
     mask = len(os.sched_getaffinity(0)) if has_mask else os.cpu_count() or 1
     quota = _quota(root)
@@ -50,7 +50,8 @@ def _quota(root: Path) -> float | None:
 def cgroup_folders(controller: str, root: Path = Path("/")) -> Iterator[tuple[bool, Path]]:
     """Yield (is cgroup v2, folder) for each folder whose limits apply to this process.
 
-    From the mount down to the group of the process, which in a container may be the mount itself.
+    The folders go from the mount down to the group of the process. In a container that may be the mount
+    itself.
     """
     table = root / "proc/self/cgroup"
     for line in table.read_text(encoding="utf-8").splitlines() if table.exists() else ():

@@ -1,4 +1,4 @@
-"""Device strings of OpenVINO: CPU, GPU, GPU.0, NPU, AUTO:GPU,CPU, AUTO:-GPU, BATCH:CPU(4)."""
+"""OpenVINO's device strings: CPU, GPU, GPU.0, NPU, AUTO:GPU,CPU, AUTO:-GPU, BATCH:CPU(4)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ VIRTUAL_DEVICES = ("AUTO", "MULTI", "HETERO", "BATCH")
 
 
 def devices(device: str) -> list[str]:
-    """List the devices that a device string names: none for a bare AUTO, which takes any."""
+    """Return the devices that a device string names; AUTO without a list names none and may use any."""
     virtual, _, listed = device.partition(":")
     names = listed.split(",") if listed else [] if virtual in VIRTUAL_DEVICES else [device]
     return [re.sub(r"\(.*\)$", "", name).removesuffix(".0") for name in names]  # BATCH:CPU(4); GPU.0 is GPU
 
 
 def device_names(core: ov.Core, device: str) -> dict[str, str]:
-    """Return the full name of each device that a device string may use; no list means all there are."""
+    """Return the full names of the devices that a device string may use; without a list, of all devices."""
     names = [name.removeprefix("-") for name in devices(device)] or core.available_devices
     return {name: str(core.get_property(name, "FULL_DEVICE_NAME")) for name in names}
 
 
 def check_device(device: str, available: Sequence[str]) -> None:
-    """Refuse a device string that names something this machine does not have, listing what there is.
+    """Refuse a device string if the machine lacks one of its devices; the error lists those it has.
 
     Raises:
         DeviceUnavailable: for a name like GPU.1 or AUTO:NPU,CPU without the hardware for it.
@@ -37,6 +37,6 @@ def check_device(device: str, available: Sequence[str]) -> None:
 
 
 def may_use_cpu(device: str) -> bool:
-    """Return whether a device string can run on the CPU: AUTO does, unless a list leaves it out."""
+    """Return whether a device string may use the CPU; AUTO may, unless its list excludes the CPU."""
     included = [name for name in devices(device) if not name.startswith("-")]
     return "CPU" in included or (not included and "-CPU" not in devices(device))

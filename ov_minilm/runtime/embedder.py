@@ -38,30 +38,31 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 PACKAGE = Path(__file__).parent.parent
-DEPENDENCIES = ("openvino", "tokenizers", "numpy")  # whose versions `info` tells
-CHUNK_TEXTS = 512  # tokenized at a time, while the batches before them run
-CHUNK_CHARS = 65_536  # the same, for longer texts: some 16,000 tokens, or half a second
-CHUNKS_AHEAD = 2  # that are tokenized before the first of them is done: workers always find texts
-FIRST_BLOCK_TEXTS, MAX_BLOCK_TEXTS = 64, 8192  # encode_iter answers soon, then packs well
+DEPENDENCIES = ("openvino", "tokenizers", "numpy")  # their versions are in `info`
+CHUNK_TEXTS = 512  # tokenized at once, while earlier batches run
+CHUNK_CHARS = 65_536  # the limit of a chunk of longer texts: about 16,000 tokens, or half a second
+CHUNKS_AHEAD = 2  # tokenized before the first of them is done, so that workers always find texts
+# of encode_iter: small for an early first result, then large for good packing
+FIRST_BLOCK_TEXTS, MAX_BLOCK_TEXTS = 64, 8192
 
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """How an Embedder runs. Two that differ only in threads, grids and memory give the same bits."""
+    """How an Embedder runs. Embedders that differ only in threads, grids and memory give the same bits."""
 
     model: str
     weights: str
     fingerprint: str
     device: str
-    precision: str  # of layers that are not INT8, for texts of up to 64 tokens
-    long_precision: str  # the same, for longer texts
+    precision: str  # of the layers that are not INT8, for texts of up to 64 tokens
+    long_precision: str  # of the layers that are not INT8, for longer texts
     lowering: str
     kernel: str  # of INT8 linear layers; AMX and AVX2 kernels round differently around the same sums
     threads: int
-    grids: tuple[str, ...]  # rows x width, that may be compiled
-    compiled: tuple[str, ...]  # that are compiled
-    memory_mb: int  # about what the process takes with all grids compiled
-    memory_used_mb: int  # the same, with the grids that are compiled now
+    grids: tuple[str, ...]  # the grids, as rows x width, that may be compiled
+    compiled: tuple[str, ...]  # the grids that are compiled
+    memory_mb: int  # estimated memory of the process with all grids compiled
+    memory_used_mb: int  # estimated memory of the process with the grids compiled so far
     versions: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
@@ -70,7 +71,7 @@ class Info:
 
 
 class Embedder:
-    """Encodes texts with one artefact on one device. Threads may share it; a fork may not.
+    """Encodes texts with one artefact on one device. Threads may share it; forked processes may not.
 
     The same text gives the same bits alone, in any batch and in any order, for one artefact, precision,
     lowering and kind of CPU.
@@ -90,7 +91,7 @@ class Embedder:
         self._pid = os.getpid()
         self._warned = False
         self.truncated = 0  # texts cut at their end so far
-        weakref.finalize(self, _close_if_owner, self._scheduler, self._pid)  # threads would keep it alive
+        weakref.finalize(self, _close_if_owner, self._scheduler, self._pid)  # stops the threads
 
     @classmethod
     def open(
@@ -106,38 +107,40 @@ class Embedder:
         cache_mb: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> Embedder:
-        """Open an artefact: faults of the folder, the device or an option are reported here.
+        """Open an artefact. A wrong folder, device or option is reported here, not by a later call.
 
-        On a CPU the first text that needs a grid compiles it (0.4 s); elsewhere the smallest one is compiled
-        here.
+        On a CPU a grid is compiled when a text first needs it (0.4 s). On other devices the smallest grid is
+        compiled here.
 
         Args:
-            model: a folder written by `ov-minilm convert`; None, or the name of the model in the package
-                (all-MiniLM-L6-v2), is the INT8 artefact that ships with it.
+            model: a folder written by `ov-minilm convert`; None or "all-MiniLM-L6-v2" is the INT8 model in
+                the package.
             device: any OpenVINO device string, in any case: CPU, GPU, GPU.0, NPU, AUTO:GPU,CPU.
-            precision: what the layers that are not INT8 run in. "auto" is f32 for texts of up to 64 tokens,
-                on every CPU; and for longer texts of an INT8 artefact bf16 where the CPU has it natively and
-                its measured drift passed the gate, else f32.
+            precision: number type of the layers that are not INT8. "auto" is f32 for texts of up to 64 tokens
+                on every CPU. For longer texts of an INT8 artefact it is bf16 if the CPU supports that
+                natively and the measured drift is within the limits, otherwise f32.
             lowering: how INT8 linear layers run on a CPU; "auto" asks OpenVINO which kernel it would use.
-            threads: for inference; None is OV_MINILM_THREADS, or what the affinity mask and the cgroup
-                quota grant. The tokenizer uses rayon's own threads beside them
-                (RAYON_NUM_THREADS bounds those).
-            memory_mb: MB that the process may take, about, if it does nothing else: fewer grids are used,
-                and texts run slower in wider ones. None is no bound; `info.memory_mb` says what that takes.
-            max_batch_tokens: tokens that run together, padding included: larger grids are not used. None is
-                512. With 256, the least, a short call waits less behind a long one, which runs slower.
-            cache_mb: MB for the vectors of texts that came before: a text that comes again is not computed
-                again. Some 450 short texts a MB. None keeps none.
-            cache_dir: where compiled models are kept between processes, about 24 MB a grid; None keeps
-                none. Whatever is wrong with the folder or a file in it is warned of once (CacheWarning), and
-                the model is compiled without. Hashes find damage, not malice: keep the folder private.
+            threads: number of threads for inference; None is OV_MINILM_THREADS, or the number of CPUs that
+                the affinity mask and the cgroup quota allow. The tokenizer has its own threads
+                (RAYON_NUM_THREADS).
+            memory_mb: approximate limit in MB for the memory of a process that does nothing else. With a
+                limit fewer grids are used, so some texts run slower, in wider grids. None is no limit;
+                `info.memory_mb` is the resulting estimate.
+            max_batch_tokens: most tokens in a batch, padding included; None is 512. With 256, the minimum, a
+                short call waits less behind a long one, and the long one runs slower.
+            cache_mb: MB for a cache of the vectors of earlier texts, about 450 short texts per MB. None is no
+                cache.
+            cache_dir: folder that keeps compiled models for later processes, about 24 MB for each grid; None
+                is no cache. If the folder or a file in it cannot be used, there is one CacheWarning and the
+                model is compiled without the cache. Hashes detect damage, but not an attacker: keep the
+                folder private.
 
         Raises:
             ArtefactError: the folder is not a complete, unchanged artefact.
             DeviceUnavailable: this machine has no such device.
             PrecisionUnavailable: the device cannot run that precision reproducibly.
-            TypeError: an option that counts something is not an integer.
-            ValueError: an option has a value that does not exist, or a bound leaves too few grids.
+            TypeError: a numeric option is not an integer.
+            ValueError: an option has an invalid value, or a limit leaves too few grids.
         """
         check_choice("precision", precision, get_args(AskedPrecision))
         check_choice("lowering", lowering, get_args(AskedLowering))
@@ -163,21 +166,21 @@ class Embedder:
         """Return unit vectors, float32: (384,) for a str, (N, 384) for N texts, in their order.
 
         Args:
-            texts: a str or any iterable of str. Unpaired surrogates count as U+FFFD; empty text is legal.
-            progress: None shows a bar on a terminal when it takes long; True or False; or a function
-                called with (done, total).
-            truncate: what to do with a text of more than 256 tokens. "end" cuts it, warns once and
-                counts; "error" refuses it; "mean" averages the vectors of its windows of 254 word pieces,
-                weighted by their tokens.
-            dimensions: keep this many of the first components and make the length one again.
-            dtype: float32, float16, int8, uint8, binary or ubinary, as sentence-transformers lays them
-                out; int8 and uint8 in fixed ranges, so that a text has the same bits in any batch. See
+            texts: a str or any iterable of str. Unpaired surrogates count as U+FFFD; empty texts are allowed.
+            progress: None shows a bar on a terminal if the call takes long; True shows it at once; False
+                never; a function is called with (done, total).
+            truncate: what to do with a text of more than 256 tokens. "end" cuts it, warns once and counts it
+                in `truncated`; "error" raises TextTooLong; "mean" averages the vectors of its windows of 254
+                word pieces, weighted by their tokens.
+            dimensions: keep only this many components, the first ones, and scale to unit length again.
+            dtype: float32, float16, int8, uint8, binary or ubinary, in the layout of sentence-transformers;
+                int8 and uint8 have fixed ranges, so that a text has the same bits in any batch. See
                 ov_minilm.runtime.output.
 
         Raises:
-            TypeError: something is not a str; its index is named.
-            TextTooLong: with truncate="error".
-            ValueError: an option has a value that does not exist.
+            TypeError: an item is not a str; the message names its index.
+            TextTooLong: a text is too long and `truncate` is "error".
+            ValueError: an option has an invalid value.
             ForkedProcess: this process is a fork of the one that opened the Embedder.
         """
         self._check_options(truncate, dimensions, dtype)
@@ -193,10 +196,10 @@ class Embedder:
         dimensions: int | None = None,
         dtype: Dtype = "float32",
     ) -> Iterator[Vectors]:
-        """Yield the vectors of any stream of texts, endless ones too, in order and in blocks (n, 384).
+        """Yield the vectors of a stream of texts, which may be endless, in their order, as blocks (n, 384).
 
-        Blocks grow from 64 to 8,192 texts; memory stays bounded by one block. Errors name a text by its
-        number in the whole stream.
+        Blocks grow from 64 to 8,192 texts; only one block is in memory at a time. Errors name a text by its
+        index in the whole stream.
         """
         self._check_options(truncate, dimensions, dtype)
         if isinstance(texts, str):
@@ -218,11 +221,11 @@ class Embedder:
         dimensions: int | None = None,
         dtype: Dtype = "float32",
     ) -> Vectors:
-        """Encode as `encode` does, for asyncio: other coroutines run meanwhile, and their texts beside these.
+        """Do the same as `encode` for asyncio: other coroutines go on, and their texts share batches.
 
         Cancelling the coroutine removes its texts from the queue.
         """
-        import asyncio  # a program that awaits this has it; others need not
+        import asyncio  # imported here, because programs without asyncio do not need it
 
         self._check_options(truncate, dimensions, dtype)
         items = [texts] if isinstance(texts, str) else check_texts(texts)
@@ -233,12 +236,12 @@ class Embedder:
     def tokenize(
         self, texts: str | Iterable[str] | Iterable[Sequence[int]], *, truncate: Truncate = "end"
     ) -> Tokenized:
-        """Return what `submit` takes: the ids of every text, and which texts lost their ends.
+        """Return the token ids of texts for `submit`, and which texts were cut.
 
         Args:
-            texts: as for `encode`; or lists of ids of this model's vocabulary, to which [CLS] and [SEP] are
-                added where they do not begin and end with them.
-            truncate: as for `encode`, but nothing is warned of: the result says what was cut.
+            texts: as for `encode`; or lists of token ids of this model, to which [CLS] and [SEP] are added if
+                they are missing.
+            truncate: as for `encode`, but without a warning: the result says which texts were cut.
 
         Raises:
             TypeError, TextTooLong, ForkedProcess: as `encode` does.
@@ -253,11 +256,10 @@ class Embedder:
     def submit(
         self, tokenized: Tokenized, *, started: Callable[[], object] | None = None
     ) -> Future[FloatArray]:
-        """Put texts into the queue and return at once: a future of their unit vectors (N, 384), float32.
+        """Put texts into the queue and return at once a future of their unit vectors (N, 384), float32.
 
-        For servers: many calls that wait at the same time are packed together. Cancelling the future
-        removes its texts from the queue.
-        `started` is called, from another thread, when the first text runs.
+        Intended for servers: simultaneous calls share batches. Cancelling the future removes its texts from
+        the queue. `started` is called from another thread when the first text runs.
         """
         call = Call(tokenized, self._spec.dim, cache=self._cache, started=started)
         self._check_usable()
@@ -267,8 +269,8 @@ class Embedder:
     def asubmit(
         self, tokenized: Tokenized, *, started: Callable[[], object] | None = None
     ) -> asyncio.Future[FloatArray]:
-        """Do as `submit` does, for the event loop that runs here: the future is one of the loop's."""
-        import asyncio  # a program that awaits this has it; others need not
+        """Do the same as `submit`, but return a future of the running event loop."""
+        import asyncio  # imported here, because programs without asyncio do not need it
 
         return asyncio.wrap_future(self.submit(tokenized, started=started))
 
@@ -279,7 +281,7 @@ class Embedder:
     def count_tokens(self, texts: Iterable[str]) -> list[int]: ...
 
     def count_tokens(self, texts: str | Iterable[str]) -> int | list[int]:
-        """Count tokens, [CLS] and [SEP] included, before any cut: an int for a str, else a list."""
+        """Count the tokens of uncut texts, [CLS] and [SEP] included: an int for a str, otherwise a list."""
         self._check_usable()
         items = [texts] if isinstance(texts, str) else check_texts(texts)
         counts = [count for chunk in _chunks(items) for count in self._tokens.count(chunk)]
@@ -291,12 +293,12 @@ class Embedder:
 
     @property
     def spec(self) -> ModelSpec:
-        """The facts of the checkpoint: its name, components of a vector, tokens that it reads, prompts."""
+        """Facts about the model: name, components of a vector, maximum number of tokens, prompts."""
         return self._spec
 
     @property
     def prompts(self) -> dict[str, str]:
-        """What the model was trained to see before a text, by kind of text; the caller puts it there."""
+        """Prompts of the model, by kind of text; the caller has to put them before texts."""
         return dict(self._spec.prompts)
 
     @property
@@ -322,16 +324,17 @@ class Embedder:
         )
 
     def self_check(self) -> float:
-        """Encode the artefact's golden text and return its cosine to the vector that it must have.
+        """Encode a text with a known vector, and return the cosine to that vector (the golden vector).
 
-        Every grid is checked when it is compiled or comes from the cache; this asks again, through tokenizer
-        and packing, as a server does before it calls itself ready.
+        Every grid is checked when it is compiled or read from the cache. This check includes tokenizer and
+        packing; a server runs it before it reports that it is ready.
 
         Raises:
-            SelfCheckFailed: the cosine is under 0.99, or not a number.
+            SelfCheckFailed: the cosine is under 0.99 or NaN.
         """
         golden = self._manifest.golden
-        call = Call(self._prepare([golden.text], 0, "error"), self._spec.dim)  # from no cache
+        # computed again, not taken from the cache of vectors
+        call = Call(self._prepare([golden.text], 0, "error"), self._spec.dim)
         self._scheduler.submit(call, inline=True)
         cosine = golden.min_cosine(call.result())
         if not cosine >= MIN_COSINE:
@@ -341,24 +344,24 @@ class Embedder:
     def warm_up(self) -> dict[str, float]:
         """Compile every grid now, so that no call waits for the compiler later.
 
-        That takes about 0.4 s a grid without `cache_dir`, and the memory that `info.memory_mb` says. Returns,
-        for each grid, the lowest cosine of its rows to the artefact's golden vector.
+        This takes about 0.4 s for each grid without `cache_dir`, and the memory in `info.memory_mb`. Returns
+        the lowest cosine to the golden vector among the rows of each grid.
 
         Raises:
-            SelfCheckFailed: the first grid under 0.99.
+            SelfCheckFailed: a cosine is under 0.99.
         """
         self._check_usable()
         return {str(grid): self._engine.compile(grid).cosine for grid in self._plan.grids}
 
     @property
     def stats(self) -> Stats:
-        """What ran so far, and what waits now."""
+        """Counts of texts, tokens and batches so far, and of calls that are waiting now."""
         stats, cache = self._scheduler.stats, self._cache
         return replace(stats, cached=cache.hits, cache_bytes=cache.bytes) if cache else stats
 
     def close(self) -> None:
         """Finish the calls of other threads and free the compiled models. Later use is an error."""
-        if os.getpid() == self._pid:  # in a fork nothing can be freed, and the locks may never be
+        if os.getpid() == self._pid:  # in a forked child, locks may be held by threads that no longer exist
             self._scheduler.close()
             self._engine.close()
 
@@ -371,7 +374,7 @@ class Embedder:
     def _prepare(
         self, texts: Sequence[Any], start: int, truncate: Truncate, *, warn: bool = True
     ) -> Tokenized:
-        """Return the ids of texts, the first of them number `start`; count and warn of those that are cut."""
+        """Return the token ids of texts, the first at index `start`; count cut texts, and warn."""
         self._check_usable()
         tokenized = self._tokens.tokenize(texts, start, truncate)
         if tokenized.cut:
@@ -388,16 +391,17 @@ class Embedder:
     def _encode(
         self, items: list[str], start: int, progress: Progress, truncate: Truncate
     ) -> FloatArray:  # -> [N, D]
-        """Encode texts of which the first is number `start` of what the caller gave; equal ones once.
+        """Encode texts, equal ones once; the first has index `start` in the caller's texts.
 
-        This thread tokenizes chunk after chunk, while workers run those before.
+        This thread tokenizes the next chunks while workers run the previous ones.
         """
         self._check_usable()
         out = np.empty((len(items), self._spec.dim), np.float32)
         short = len(items) <= SHORT_CALL_TEXTS
         seen: dict[str, int] = {}
         firsts = [seen.setdefault(text, number) for number, text in enumerate(items)]
-        running: deque[tuple[Call, list[int], int]] = deque()  # with the texts in it, and all of the chunk
+        # call, indices of its texts, number of all texts in the chunk
+        running: deque[tuple[Call, list[int], int]] = deque()
         tokenized = 0
         with report(len(items), progress) as advance:
             try:
@@ -414,13 +418,13 @@ class Embedder:
                         out[numbers] = call.result()
                         running.popleft()
                         advance(count)
-            finally:  # after an error or an interrupt, here or in `advance`
+            finally:  # only after an error or an interrupt
                 for call, *_ in running:
                     call.cancel()
         return out if len(seen) == len(items) else out[firsts]
 
     def _check_options(self, truncate: Truncate, dimensions: int | None, dtype: Dtype) -> None:
-        """Refuse before the work what would be refused after it."""
+        """Check options before any work is done."""
         check_choice("truncate", truncate, get_args(Truncate))
         if dimensions is not None or dtype != "float32":
             convert_vectors(np.empty((0, self._spec.dim), np.float32), dimensions, dtype)
@@ -433,7 +437,7 @@ class Embedder:
 
 
 def _chunks(texts: list[str]) -> Iterator[list[str]]:
-    """Cut texts into what is tokenized at a time."""
+    """Split texts into chunks that are tokenized at once."""
     start = chars = 0
     for end, text in enumerate(texts, 1):
         chars += len(text)
@@ -451,7 +455,7 @@ def _frames_inside() -> int:
 
 
 def _close_if_owner(scheduler: Scheduler, pid: int) -> None:
-    """Stop a scheduler that nobody can call any more; in a fork its threads are gone and its locks stuck."""
+    """Stop the scheduler of a deleted Embedder, except in a forked child, which has none of its threads."""
     if os.getpid() == pid:
         scheduler.close(drop=True)
 
@@ -468,7 +472,7 @@ def encode(
     dimensions: int | None = None,
     dtype: Dtype = "float32",
 ) -> Vectors:
-    """Encode with the model in the package, opened at the first call and kept. See Embedder.encode."""
+    """Encode texts with the model in the package, which the first call opens. See Embedder.encode."""
     global _shared
     with _opening:
         if _shared is None:

@@ -1,7 +1,7 @@
 """Batches in, vectors out, on one device.
 
-A grid is compiled when a batch first needs it, in about 0.4 s, or 0.15 s from the cache on disk. It is never
-thrown away, so no call is slow twice for the same reason; the plan decides how many grids there can be.
+A grid is compiled when a batch first needs it, which takes about 0.4 s, or 0.15 s with the cache on disk. It
+is kept until the engine is closed; the plan limits the number of grids.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Engine:
     def __init__(self, folder: Path, manifest: Manifest, options: Options, cache_dir: Path | None) -> None:
         """Make a plan and read the graph.
 
-        On the CPU the first batch of each grid compiles it. Other devices compile the smallest grid here, so
-        that a fault of the driver is known at once.
+        On the CPU a grid is compiled by its first batch. On other devices the smallest grid is compiled here,
+        so that a driver fault is reported at once.
         """
         self._core = _new_core()
         self.plan = Plan.choose(self._core, manifest, options)
@@ -65,7 +65,7 @@ class Engine:
         return self.compile(batch.grid).run(batch)
 
     def compile(self, grid: Grid) -> CompiledGrid:
-        """Return a compiled grid; the first call for each compiles it, and others that need it wait."""
+        """Return a compiled grid. The first call for a grid compiles it; simultaneous calls for it wait."""
         if grid not in self._compiled:
             with self._compiling[grid]:
                 if grid not in self._compiled:
@@ -73,7 +73,7 @@ class Engine:
         return self._compiled[grid]
 
     def graph(self, grid: Grid) -> ov.Model:
-        """Return the graph that is compiled for a grid: of static shape, and rewritten as the plan says."""
+        """Return the graph for a grid, with static shape and the rewrites that the plan asks for."""
         model = self._model.clone()
         model.reshape({name: [grid.rows, grid.width] for name in INPUTS})
         if self.plan.device == "CPU" and self.plan.lane_of(grid).precision == "f32":
@@ -87,10 +87,10 @@ class Engine:
         self._compiled.clear()
 
     def _compile(self, grid: Grid) -> CompiledGrid:
-        """Take a grid from the cache, or compile it and keep it there; either is checked before it is used.
+        """Read a compiled grid from the cache, or compile and store it; check it in both cases.
 
         Raises:
-            SelfCheckFailed: what was just compiled gives wrong vectors.
+            SelfCheckFailed: the newly compiled grid gives wrong vectors.
         """
         device, config = self.plan.device, self.plan.config(grid)
         checked = partial(self._checked, grid)
@@ -121,13 +121,13 @@ class Engine:
 
 
 def golden_batch(golden: Golden, grid: Grid, align: int) -> Batch:
-    """Fill a grid with the golden text, as often as it fits: a fault in any row is seen."""
+    """Fill all rows of a grid with copies of the golden text, to detect a fault in any row."""
     each = min(grid.slots, max(1, grid.width // aligned(len(golden.ids), align)))
     return fill(grid, [[Text(np.array(golden.ids, np.int32))] * each] * grid.rows, align)
 
 
 def survey() -> tuple[str, dict[str, str], Kernels]:
-    """Return OpenVINO's version, the devices it finds with their full names, and the kernels of the CPU."""
+    """Return OpenVINO's version, the devices with their full names, and the kernels of the CPU."""
     core = ov.Core()
     return ov.get_version(), device_names(core, "AUTO"), Kernels.probe(core)
 
@@ -140,7 +140,8 @@ def _new_core() -> ov.Core:
     """Return a new Core.
 
     Raises:
-        ForkedProcess: OpenVINO was used before a fork; its thread pools stay even if all was closed.
+        ForkedProcess: OpenVINO was used before a fork; its thread pools remain even after everything was
+            closed.
     """
     global _started
     if _started not in (None, os.getpid()):
@@ -150,7 +151,7 @@ def _new_core() -> ov.Core:
 
 
 def _keep_all() -> None:
-    """Keep every engine in a fork: destroying one would wait for threads that a fork does not have."""
+    """Never destroy engines in a forked child: that would wait for threads that do not exist there."""
     for engine in _live:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
 

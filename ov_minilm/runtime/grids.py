@@ -17,8 +17,9 @@ class CompiledGrid:
 
     def __init__(self, compiled: ov.CompiledModel) -> None:
         self._compiled = compiled
-        self._idle: deque[tuple[ov.InferRequest, list[IntArray], FloatArray]] = deque()  # [R, W], [R, S, D]
-        self.cosine = math.nan  # the lowest to the golden vector, once it is checked
+        # request, inputs [R, W], output [R, S, D]
+        self._idle: deque[tuple[ov.InferRequest, list[IntArray], FloatArray]] = deque()
+        self.cosine = math.nan  # lowest cosine of a row to the golden vector; NaN before the check
 
     def run(self, batch: Batch) -> FloatArray:  # -> [N, D]
         """Return the vectors of the batch's texts, in their order."""
@@ -30,9 +31,10 @@ class CompiledGrid:
         infer, inputs, output = request
         for buffer, values in zip(inputs, batch.inputs, strict=True):
             buffer[:] = values
-        # OpenVINO's own threads run it: with many callers a tenth more than with `infer`, in the caller's.
+        # Runs in OpenVINO's threads: 10 % faster with many callers than `infer`, which uses the caller's
+        # thread.
         infer.start_async()
-        infer.wait()  # after an error it may still be running, and is not used again
+        infer.wait()  # after an error the request may still be running, so it is not used again
         vectors: FloatArray = output[batch.rows, batch.slots]  # a copy
         self._idle.append(request)
         return vectors

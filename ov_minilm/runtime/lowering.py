@@ -1,9 +1,9 @@
-"""Linear layers as 1x1 convolutions, for CPUs where the INT8 matrix multiplication is not the best kernel.
+"""Linear layers as 1x1 convolutions, for CPUs on which these are faster than INT8 matrix products.
 
 Without VNNI an INT8 MatMul falls back to a plain GEMM that is slower than FP32, while the INT8 1x1
-convolution is vectorised; with AMX the convolution is the faster of two good kernels. y = x W' over
-[R, W, C] is the same sum as a convolution over [1, C, 1, R*W], and with static shapes the reshapes and
-transposes around it move no data.
+convolution is vectorised; with AMX the convolution is the faster one of two good kernels. y = x W' over [R,
+W, C] is the same sum as a convolution over [1, C, 1, R*W]. With static shapes the reshapes and transposes
+around it move no data.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ov_minilm.spec import FloatArray
 
 
 def linear_layers(model: ov.Model) -> Iterator[tuple[ov.Node, ov.Node]]:
-    """Yield each MatMul by a constant weight [O, C], and that constant, in topological order."""
+    """Yield each MatMul with a constant weight [O, C], and the constant, in topological order."""
     for node in model.get_ordered_ops():
         if node.get_type_name() == "MatMul":
             weight = stored(node.input_value(1).get_node())
@@ -26,10 +26,10 @@ def linear_layers(model: ov.Model) -> Iterator[tuple[ov.Node, ov.Node]]:
 
 
 def lower(model: ov.Model) -> int:
-    """Rewrite, in place, every INT8 linear layer of a model of static shape; return how many there were.
+    """Rewrite every INT8 linear layer of a model with static shapes, in place; return their number.
 
-    A layer is INT8 when a FakeQuantize feeds it. The quantizer stays where it is, fused with what comes
-    before it, and layers that read the same activations (query, key, value) share one change of layout.
+    A layer is INT8 if its input comes from a FakeQuantize. The quantizer remains fused with the operation
+    before it, and layers with the same input (query, key, value) share one change of layout.
     """
     layouts: dict[str, ov.Node] = {}
     layers = [
@@ -47,7 +47,7 @@ def lower(model: ov.Model) -> int:
             layouts[name] = ops.transpose(flat, np.array([0, 3, 1, 2]))
         kernel = _as_kernel(node.input_value(1).get_node(), outputs, channels)
         result = ops.convolution(layouts[name], kernel, [1, 1], [0, 0], [0, 0], [1, 1])
-        result.set_friendly_name(node.get_friendly_name())  # a profile tells layers by their names
+        result.set_friendly_name(node.get_friendly_name())  # profiles show layers by name
         last, bias = _bias(node)
         if bias is not None:
             result = ops.add(result, ops.constant(bias.reshape(1, outputs, 1, 1)))
@@ -60,10 +60,10 @@ def lower(model: ov.Model) -> int:
 
 
 def write_out_attention(model: ov.Model) -> int:
-    """Rewrite, in place, every attention node as softmax(Q K' / sqrt(d) + mask) V; return how many.
+    """Rewrite every attention node as softmax(Q K' / sqrt(d) + mask) V, in place; return their number.
 
-    OpenVINO fuses these into one kernel without changes of layout: 1 to 8 % less time, and the same FP32
-    vectors to the bit. BF16 would round differently.
+    OpenVINO fuses these operations into one kernel without changes of layout: this takes 1 to 8 % less time,
+    and FP32 vectors have the same bits. BF16 vectors would be rounded differently.
     """
     nodes = [node for node in model.get_ordered_ops() if node.get_type_name() == "ScaledDotProductAttention"]
     for node in nodes:
@@ -82,7 +82,7 @@ def _source(matmul: ov.Node) -> ov.Node:
 
 
 def stored(node: ov.Node) -> ov.Node:
-    """Follow a value up through its dequantization, or the Convert of a checkpoint in FP16, to its origin."""
+    """Return the node that stores a value, before its dequantization or its conversion from FP16."""
     while node.get_type_name() in ("FakeQuantize", "Convert", "Multiply", "Subtract"):
         node = node.input_value(0).get_node()
     return node
@@ -94,7 +94,8 @@ def _as_kernel(node: ov.Node, outputs: int, channels: int) -> ov.Node:
     if kind == "Constant":
         whole = node.data.size == outputs * channels
         shape = np.array((outputs, channels, 1, 1) if whole else (-1, 1, 1, 1))
-        return ops.reshape(node, shape, special_zero=False)  # folded to a view; a new constant is a copy
+        # becomes a view of the weights; a new constant would be a copy
+        return ops.reshape(node, shape, special_zero=False)
     first = _as_kernel(node.input_value(0).get_node(), outputs, channels)
     if kind == "Convert":
         return ops.convert(first, "f32")
@@ -103,7 +104,7 @@ def _as_kernel(node: ov.Node, outputs: int, channels: int) -> ov.Node:
 
 
 def _bias(matmul: ov.Node) -> tuple[ov.Node, FloatArray | None]:
-    """Return the node whose output is the whole layer's, and its bias [O] if it adds a constant one."""
+    """Return the last node of a linear layer, and its bias [O]; None if it adds no constant."""
     readers = list(matmul.output(0).get_target_inputs())
     if len(readers) == 1 and readers[0].get_node().get_type_name() == "Add":
         add = readers[0].get_node()

@@ -1,4 +1,4 @@
-"""Smaller vectors: fewer components, and fewer bits for each.
+"""Smaller vectors, with fewer components or fewer bits per component.
 
 Every function converts each vector on its own, so that a text has the same bits in every batch.
 """
@@ -18,19 +18,20 @@ Dtype = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 Vectors = NDArray[Any]  # the number type is one of DTYPES
 
-# The components of a unit vector have a standard deviation of 1 / sqrt(D), and one in 100,000 is beyond 4.5
-# of them. A wider range costs more precision than clipping these; a narrower one clips too many.
+# The components of a unit vector have a standard deviation of 1 / sqrt(D); one in 100,000 is more than 4.5
+# standard deviations from 0. A wider range would cost more precision than clipping these values; a narrower
+# range would clip too many.
 RANGE_SIGMAS = 4.5
 
 
 def shrink(vectors: FloatArray, dimensions: int) -> FloatArray:  # [..., D] -> [..., dimensions]
-    """Keep the first components of unit vectors and make their length one again.
+    """Keep the first components of unit vectors, and scale to unit length again.
 
-    With all D components the vectors are returned unchanged. If all kept components are zero they stay zero.
+    With all D components the vectors are returned unchanged. If all kept components are zero, they stay zero.
 
     Raises:
         TypeError: `dimensions` is not an integer.
-        ValueError: it is not in 1..D.
+        ValueError: `dimensions` is not in 1..D.
     """
     whole = vectors.shape[-1]
     check_integers(dimensions=dimensions)
@@ -44,10 +45,10 @@ def shrink(vectors: FloatArray, dimensions: int) -> FloatArray:  # [..., D] -> [
 
 
 def fixed_ranges(dimensions: int) -> FloatArray:  # -> [2, D]
-    """Return the lowest and highest value that int8 and uint8 hold, for each component of a unit vector.
+    """Return the lowest and highest value of int8 and uint8, for each component of a unit vector.
 
-    The same for every component, so that integer dot products rank as cosines do, and placed so that an
-    int8 is the nearest multiple of (high - low) / 255, and 0.0 becomes 0.
+    All components have the same range, so that integer dot products rank like cosines. An int8 value is the
+    nearest multiple of (high - low) / 255, and 0.0 becomes 0.
     """
     step = RANGE_SIGMAS / math.sqrt(dimensions) / 127
     return np.repeat(np.array([[-128.5 * step], [126.5 * step]], np.float32), dimensions, axis=1)
@@ -60,14 +61,14 @@ def cast(vectors: FloatArray, dtype: Dtype, ranges: FloatArray | None = None) ->
         vectors: float32.
         dtype: "float32" changes nothing, "float16" rounds. "int8" and "uint8" divide the range of each
             component into 256 steps. "ubinary" packs the signs of eight components into a byte, the first
-            into its highest bit, as [..., ceil(D / 8)] uint8; "binary" is that minus 128, as int8.
-        ranges: [2, D] lowest and highest value of each component, for int8 and uint8; None is
-            `fixed_ranges`. `quantize_embeddings` of sentence-transformers, given the same ranges, returns
-            the same; without ranges it computes them from the batch, so that a text has other bits in
-            another batch.
+            into the highest bit: [..., ceil(D / 8)] uint8. "binary" is "ubinary" minus 128, as int8.
+        ranges: [2, D] lowest and highest value of each component, for int8 and uint8; None is `fixed_ranges`.
+            `quantize_embeddings` of sentence-transformers returns the same values for the same ranges.
+            Without ranges it computes them from the batch, so that a text has different bits in different
+            batches.
 
     Raises:
-        ValueError: no such dtype, ranges of another shape, or ranges for a dtype that has none.
+        ValueError: the dtype does not exist or has no ranges, or `ranges` has another shape.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}; choose one of {', '.join(DTYPES)}")
@@ -79,7 +80,7 @@ def cast(vectors: FloatArray, dtype: Dtype, ranges: FloatArray | None = None) ->
         return levels.astype(np.uint8) if dtype == "uint8" else (levels - 128).astype(np.int8)
     if dtype in ("binary", "ubinary"):
         signs = np.packbits(vectors > 0, axis=-1)
-        return signs if dtype == "ubinary" else (signs ^ 128).view(np.int8)  # ^ 128 as int8 is - 128
+        return signs if dtype == "ubinary" else (signs ^ 128).view(np.int8)  # as int8, x ^ 128 is x - 128
     return vectors.astype(dtype, copy=False)
 
 
@@ -92,12 +93,12 @@ def similarity(a: FloatArray, b: FloatArray) -> FloatArray:
     """Return the cosines [N, M] of unit vectors a [N, D] and b [M, D]; a single [D] is one row.
 
     Raises:
-        TypeError: vectors that are not floats: numpy's integer products would overflow.
-        ValueError: vectors of different numbers of components.
+        TypeError: the vectors are not floats; integer products would overflow.
+        ValueError: `a` and `b` have different numbers of components.
     """
     left, right = np.atleast_2d(a), np.atleast_2d(b)
     if left.dtype.kind != "f" or right.dtype.kind != "f":
-        raise TypeError(f"similarity takes float vectors, not {left.dtype} and {right.dtype}")
+        raise TypeError(f"similarity needs float vectors, not {left.dtype} and {right.dtype}")
     if left.shape[1] != right.shape[1]:
         raise ValueError(f"vectors of {left.shape[1]} and {right.shape[1]} components")
     cosines: FloatArray = left @ right.T

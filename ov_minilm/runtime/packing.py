@@ -1,11 +1,11 @@
-"""Texts of any length become batches of a few fixed shapes: several short texts share one row.
+"""Packs texts of any length into batches with a few fixed shapes; several short texts share one row.
 
-Placement is best-fit decreasing: longest text first, each into the fullest row that still holds it
+Placement is best-fit decreasing: longest text first, each into the fullest row that has room for it
 (Johnson et al., "Worst-case performance bounds for simple one-dimensional packing algorithms", 1974).
-A padded batch is a packed batch with one text a row, so there is one kind of batch and one scatter.
+A padded batch is a packed batch with one text per row, so one kind of batch is enough.
 
-Rows wait in a pool until a batch takes them, and later texts may still fill their gaps. The oldest row always
-goes with the next batch, so no text is passed over. A batch runs in the narrowest grid that holds its rows.
+Rows wait in a pool until a batch takes them, and later texts may still fill their gaps. The next batch always
+takes the oldest row, so no text waits forever. A batch runs in the narrowest grid that holds its rows.
 
 Texts start at multiples of a lane's `align`: BF16 kernels add neighbouring cells in groups, and a text has
 the same bits everywhere only if its tokens always fall into the same groups. FP32 needs no alignment (1).
@@ -24,7 +24,8 @@ import numpy as np
 
 from ov_minilm.spec import LONG_TEXT_TOKENS, WIDE_ROW, Grid, IntArray, Lane
 
-MIN_FILL = 0.75  # of a tall grid's rows: with fewer, lower grids are faster (8x64: 17.5 ms, 2x64: 5.3)
+# share of a grid's rows: if fewer are used, a grid of fewer rows is faster (8x64: 17.5 ms, 2x64: 5.3)
+MIN_FILL = 0.75
 
 _free = attrgetter("free")
 
@@ -33,8 +34,8 @@ class Text(NamedTuple):
     """One text to be packed."""
 
     ids: IntArray  # [T]
-    owner: Any = None  # to whom its vector goes; packing does not look at it
-    number: int = 0  # among the owner's texts
+    owner: Any = None  # receives the vector; packing does not use it
+    number: int = 0  # index among the owner's texts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +60,7 @@ class Row:
 
     @property
     def used(self) -> int:
-        """Cells that texts take."""
+        """Number of cells that texts occupy."""
         return self.capacity - self.free
 
 
@@ -69,7 +70,7 @@ def aligned(tokens: int, align: int) -> int:
 
 
 def fill(grid: Grid, rows: Sequence[Sequence[Text]], align: int = 1) -> Batch:
-    """Write rows of texts into the arrays of one batch."""
+    """Return the batch that holds these rows of texts."""
     places = []  # row, slot and first cell of each text
     for r, row in enumerate(rows):
         start = r * grid.width
@@ -89,14 +90,15 @@ def fill(grid: Grid, rows: Sequence[Sequence[Text]], align: int = 1) -> Batch:
 
 
 class Pool:
-    """Texts in rows, oldest row first, until batches take them."""
+    """Waiting texts, placed into rows; batches take the oldest row first."""
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
-        """Use one lane for all texts; or two, the second for texts over LONG_TEXT_TOKENS."""
+        """Use one lane for all texts; or two, the second one for texts over LONG_TEXT_TOKENS."""
         self._lanes = lanes
-        self._rows: dict[Row, None] = {}  # in the order in which they were opened
-        self._open: dict[Lane, list[Row]] = {lane: [] for lane in lanes}  # rows with room, by free cells
-        self.cells = 0  # that texts take
+        self._rows: dict[Row, None] = {}  # oldest first
+        # rows with free cells, sorted by their number
+        self._open: dict[Lane, list[Row]] = {lane: [] for lane in lanes}
+        self.cells = 0  # number of cells that texts occupy
 
     @property
     def texts(self) -> list[Text]:
@@ -104,7 +106,7 @@ class Pool:
         return [text for row in self._rows for text in row.texts]
 
     def add(self, texts: Iterable[Text]) -> None:
-        """Place texts; those of one length in their order, so that equal input gives equal rows."""
+        """Place texts; texts of equal length keep their order, so that equal input gives equal rows."""
         for text in sorted(texts, key=lambda text: -len(text.ids)):
             lane = self._lanes[-1 if len(text.ids) > LONG_TEXT_TOKENS else 0]
             needed = aligned(len(text.ids), lane.align)
@@ -123,12 +125,12 @@ class Pool:
                 insort(open_rows, row, key=_free)
 
     def take(self, *, streams: int = 1, compiled: Collection[Grid] | None = None) -> Batch | None:
-        """Return a batch with the oldest row and with others that fit beside it; None if there is no row.
+        """Return a batch with the oldest row and other rows that fit the same grid; None if there is no row.
 
         Args:
-            streams: idle ones, which share the rows: a tall grid is used if each stream can fill it.
-            compiled: grids that exist already. If given, rows too few for a full batch run in one of these,
-                rather than in a grid that would have to be compiled for them.
+            streams: number of idle streams, which share the rows. A grid is used if each stream can fill it.
+            compiled: grids that are compiled. If given, rows that do not fill a batch run in one of these, so
+                that no grid has to be compiled for them.
         """
         if not self._rows:
             return None
@@ -137,7 +139,8 @@ class Pool:
         width = next(width for width in lane.row_widths if width >= first.used)
         rows = [r for r in self._rows if r.lane is lane and r.capacity == first.capacity and r.used <= width]
         grid = _choose_grid(first, width, len(rows), streams, compiled)
-        rows.sort(key=lambda row: (row is not first, -row.used))  # wide rows leave the fewest cells empty
+        # the fullest rows leave the fewest cells empty
+        rows.sort(key=lambda row: (row is not first, -row.used))
         rows = rows[: grid.rows]
         for row in rows:
             del self._rows[row]
@@ -148,19 +151,20 @@ class Pool:
 
 
 def _capacity(lane: Lane, needed: int) -> int:
-    """Return the cells of a new row for a text that needs this many of them."""
+    """Return the capacity, in cells, of a new row for a text that needs this many."""
     widths = lane.row_widths
     if needed > widths[-1]:
-        raise ValueError(f"a text of {needed} tokens; the widest row holds {widths[-1]}")
+        raise ValueError(f"a text has {needed} tokens; the widest row holds {widths[-1]}")
     choices = (LONG_TEXT_TOKENS, WIDE_ROW, widths[-1])
     return next(width for width in choices if width >= needed and width in widths)
 
 
 def _choose_grid(first: Row, width: int, rows: int, streams: int, compiled: Collection[Grid] | None) -> Grid:
-    """Return the grid for the oldest row and others of a width.
+    """Return the grid for the oldest row and other rows of the same width.
 
-    That is the tallest which each stream's share of the rows fills well enough. For fewer rows it is one that
-    all threads run together: two short rows or one; or one that is compiled, if that matters.
+    That is the grid with the most rows that each stream can fill to MIN_FILL with its share of the rows. If
+    there are too few rows, it is a grid that all threads run together, with one row or two short ones; or, if
+    `compiled` is given, one of these.
     """
     share = math.ceil(rows / streams)
     fitting = sorted((g for g in first.lane.grids if g.width >= first.used), key=lambda g: (-g.rows, g.width))

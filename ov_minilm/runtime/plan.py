@@ -1,4 +1,4 @@
-"""How an artefact runs here: every choice made once, from what OpenVINO's compiled layers say.
+"""Decides once how an artefact runs on this machine: precision, lowering, grids and threads.
 
 No choice depends on the name of a CPU: a small layer is compiled, and the kernel that OpenVINO chose decides.
 """
@@ -23,18 +23,18 @@ Lowering = Literal["native", "conv"]
 AskedPrecision = Literal["auto", "f32", "bf16", "f16"]
 AskedLowering = Literal["auto", "native", "conv"]
 
-MAX_STREAMS = 4  # of a grid: each takes memory, and more cores are used better by more processes
-# Tokens: with AMX rows this short are faster on one thread (1x16: 1.20 ms, on two 1.30).
+MAX_STREAMS = 4  # of one grid: each stream takes memory; more cores are better used by more processes
+# Tokens; with AMX, rows up to this width are faster on one thread (1x16: 1.20 ms, 1.30 on two).
 SINGLE_THREAD_WIDTH = 32
 
 # Resident memory in MB, as measured by the bench and rounded up.
-PROCESS_MB = 110  # Python, numpy, OpenVINO and the tokenizer, before a grid is compiled
-STREAM_MB = 26  # each stream of a compiled grid, beside the linear layers' weights, which its streams share
+PROCESS_MB = 110  # Python, numpy, OpenVINO and the tokenizer, without any grid
+STREAM_MB = 26  # for each stream of a compiled grid, in addition to its weights, which its streams share
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `Embedder.open` was asked for; see there."""
+    """The options of `Embedder.open`, which explains them."""
 
     device: str
     precision: AskedPrecision
@@ -46,24 +46,25 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the artefact runs here, every choice made."""
+    """How the artefact runs on this machine."""
 
     device: str
     lowering: Lowering
     threads: int
-    kernel: str  # of INT8 linear layers, as OpenVINO names it; "" on devices other than CPU
-    lanes: tuple[Lane, ...]  # one for all texts; or two, for texts up to and over LONG_TEXT_TOKENS
+    kernel: str  # OpenVINO's kernel for INT8 linear layers; "" on devices other than CPU
+    # one lane for all texts; or two, for texts up to LONG_TEXT_TOKENS and for longer ones
+    lanes: tuple[Lane, ...]
 
     @classmethod
     def choose(cls, core: ov.Core, manifest: Manifest, asked: Options) -> Plan:
-        """Make every choice that was left open; refuse what this machine cannot do.
+        """Decide everything that the options leave open; refuse options that this machine cannot fulfil.
 
         Raises:
             DeviceUnavailable: this machine has no such device.
             PrecisionUnavailable: the device cannot run that precision reproducibly.
-            ValueError: the lowering does not fit the device or the artefact, or a bound leaves no grids.
+            ValueError: the lowering does not fit the device or the artefact, or a limit leaves too few grids.
         """
-        if asked.device != "CPU":  # to list devices, OpenVINO loads every plugin that it has
+        if asked.device != "CPU":  # listing devices would load all plugins of OpenVINO
             check_device(asked.device, core.available_devices)
         kernels = Kernels.probe(core) if asked.device == "CPU" else None
         lowering = choose_lowering(asked, manifest, kernels)
@@ -71,7 +72,7 @@ class Plan:
         grids = choose_grids(asked, manifest)
         align = {"bf16": kernels.bf16_group} if kernels else {}
         shares = {short: grids}
-        if long != short:  # which precision a text runs in must depend on its own length alone
+        if long != short:  # the precision of a text must depend on its own length only
             over = tuple(grid for grid in grids if grid.width > LONG_TEXT_TOKENS)
             shares = {short: tuple(grid for grid in grids if grid not in over), long: over}
         lanes = tuple(Lane(share, kind, align.get(kind, 1)) for kind, share in shares.items())
@@ -84,7 +85,7 @@ class Plan:
 
     @property
     def streams(self) -> int:
-        """How many batches of a large grid run side by side."""
+        """How many batches run at the same time."""
         return min(self.threads, MAX_STREAMS)
 
     def lane_of(self, grid: Grid) -> Lane:
@@ -92,20 +93,21 @@ class Plan:
         return next(lane for lane in self.lanes if grid in lane.grids)
 
     def config(self, grid: Grid) -> dict[str, Any]:
-        """Return what OpenVINO is told when it compiles a grid."""
+        """Return OpenVINO's configuration for compiling a grid."""
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self.lane_of(grid).precision}
         if self.device == "CPU":
             amx = self.lowering == "conv" and "amx" in self.kernel
             one = amx and grid.rows == 1 and grid.width <= SINGLE_THREAD_WIDTH
             config["NUM_STREAMS"] = 1 if grid.uses_all_threads else self.streams
             config["INFERENCE_NUM_THREADS"] = 1 if one else self.threads
-            # Each grid has streams of its own; pinned, those of different grids would share cores.
+            # Each grid has its own streams; if they were pinned, streams of different grids would share
+            # cores.
             config["ENABLE_CPU_PINNING"] = False
         return config
 
 
 def memory(manifest: Manifest, grids: Collection[Grid], threads: int) -> int:
-    """Return about how many MB a process takes with these grids compiled."""
+    """Return the estimated memory, in MB, of a process with these grids compiled."""
     spec, streams = manifest.spec, min(threads, MAX_STREAMS)
     weights = spec.layers * (4 * spec.dim**2 + 2 * spec.dim * spec.intermediate)
     weights_mb = weights * (1 if manifest.weights == "int8" else 4) / 1e6
@@ -115,14 +117,14 @@ def memory(manifest: Manifest, grids: Collection[Grid], threads: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """What OpenVINO runs one linear layer on here: names from compiled models, not from CPU models."""
+    """The kernels that OpenVINO chooses for a linear layer on this CPU, as compiled models report them."""
 
     int8: str  # brgemm_avx512_amx_I8, brgemm_avx512_I8, jit_gemm_I8
     bf16: str  # brgemm_avx512_amx_bf16, brgemm_avx512_bf16; jit_gemm_bf16 and "none": emulated or absent
 
     @classmethod
     def probe(cls, core: ov.Core) -> Kernels:
-        """Compile one small INT8 and one small BF16 layer and read which kernel each got; 40 ms in all."""
+        """Compile a small INT8 layer and a small BF16 layer, and read the kernel of each; takes 40 ms."""
         x = ops.parameter([8, 64, 384], ov.Type.f32)
         limits = [ops.constant(np.full((1, 1, 1), v, np.float32)) for v in (-1, 1, -1, 1)]
         weight = ops.convert(ops.constant(np.ones((384, 384), np.int8)), "f32")
@@ -133,22 +135,22 @@ class Kernels:
 
     @property
     def int8_wants_convolution(self) -> bool:
-        """Where the matrix kernel is a plain GEMM, or AMX, the 1x1 convolution is the faster one."""
+        """Whether the 1x1 convolution is faster: the matrix kernel is a plain GEMM, or uses AMX."""
         return not self.int8.startswith("brgemm") or "amx" in self.int8
 
     @property
     def native_bf16(self) -> bool:
-        """BF16 arithmetic in hardware, not by conversion to FP32 and back."""
+        """Whether BF16 runs in hardware, without conversion to FP32 and back."""
         return self.bf16.startswith("brgemm") and "bf16" in self.bf16
 
     @property
     def bf16_group(self) -> int:
-        """How many neighbouring terms a BF16 kernel adds as one: a tile of 32 with AMX, else a pair."""
+        """How many neighbouring terms a BF16 kernel adds at once: 32 with AMX (a tile), otherwise 2."""
         return 32 if "amx" in self.bf16 else 2
 
 
 def _kernel(core: ov.Core, layer: ov.Node, x: ov.Node, precision: str) -> str:
-    """Name the kernel of the one FullyConnected in this graph; "none" where it does not compile."""
+    """Return the kernel of the only FullyConnected in this graph; "none" if it does not compile."""
     config = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1}
     try:
         compiled = core.compile_model(ov.Model([layer.output(0)], [x], "probe"), "CPU", config)
@@ -160,24 +162,25 @@ def _kernel(core: ov.Core, layer: ov.Node, x: ov.Node, precision: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """Return a fact as text: it may be an OVAny."""
+    """Return a property, which may be an OVAny, as text."""
     return value if isinstance(value, str) else str(value.value)
 
 
 def choose_precisions(
     asked: Options, manifest: Manifest, lowering: Lowering, kernels: Kernels | None
 ) -> tuple[Precision, Precision]:
-    """Choose what the layers that are not INT8 run in, for texts up to and over LONG_TEXT_TOKENS.
+    """Choose the number type of the layers that are not INT8, for short and for long texts.
 
-    "auto" on the CPU is f32 for short texts, so that they have the same vectors on every machine, and BF16
-    for long ones where it is native and its drift passed the gate: half of their time is attention. Other
-    devices run auto in f16, which is native to them, unless they may hand work to the CPU.
+    On the CPU, "auto" is f32 for texts up to LONG_TEXT_TOKENS, so that they have the same vectors on every
+    machine. For longer texts, which spend half of their time in attention, it is BF16 if that is native and
+    its drift is within the limits. On other devices "auto" is f16, which is native there, unless the device
+    may delegate work to the CPU.
     """
     wanted: Precision = "f32" if asked.precision == "auto" else asked.precision
     if kernels is None and not may_use_cpu(asked.device):
         wanted = "f16" if asked.precision == "auto" else wanted
     elif wanted == "f16":
-        why = "its kernels give other bits from run to run, or never return; use bf16 or f32"
+        why = "its kernels give different bits in each run, or never return; use bf16 or f32"
         raise PrecisionUnavailable(wanted, asked.device, why)
     elif wanted == "bf16" and kernels is not None and not kernels.native_bf16:
         raise PrecisionUnavailable(wanted, asked.device, "this CPU has no BF16 arithmetic; use f32")
@@ -188,7 +191,7 @@ def choose_precisions(
 
 
 def choose_lowering(asked: Options, manifest: Manifest, kernels: Kernels | None) -> Lowering:
-    """Choose how INT8 linear layers run: as OpenVINO has them, or as 1x1 convolutions."""
+    """Choose how INT8 linear layers run: as matrix products or as 1x1 convolutions."""
     possible = kernels is not None and manifest.weights == "int8"
     if asked.lowering == "conv" and not possible:
         raise ValueError(f"lowering 'conv' is for INT8 on CPU, not for {manifest.weights} on {asked.device}")
@@ -198,16 +201,16 @@ def choose_lowering(asked: Options, manifest: Manifest, kernels: Kernels | None)
 
 
 def choose_grids(asked: Options, manifest: Manifest) -> tuple[Grid, ...]:
-    """Choose the grids that may be compiled: as many, the most useful first, as the bounds allow.
+    """Choose the grids that may be compiled: the most useful ones, as many as the limits allow.
 
-    An NPU, which serves one text at a time, has single rows only.
+    An NPU runs one text at a time, so it gets only grids of one row.
 
     Raises:
-        ValueError: a bound leaves no room for the grids that every text needs.
+        ValueError: a limit leaves no room for the grids that every text needs.
     """
     npu = any(name.startswith("NPU") for name in devices(asked.device))
     found = [grid for grid in grids(manifest.spec.max_tokens) if grid in manifest.grids]
-    found += [grid for grid in manifest.grids if grid not in found]  # of an artefact with grids of its own
+    found += [grid for grid in manifest.grids if grid not in found]  # an artefact may have additional grids
     longest = max(grid.width for grid in found)
     most = asked.max_batch_tokens
     if most is not None and most < longest:

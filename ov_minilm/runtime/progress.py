@@ -19,8 +19,8 @@ def report(total: int, progress: Progress) -> Iterator[Callable[[int], None]]:
     Args:
         total: texts of the call.
         progress: None shows a bar on stderr, if that is a terminal, after BAR_DELAY_S; True shows it at once,
-            or writes a line for each tenth if stderr is no terminal; False shows nothing; a callable gets
-            (texts done, total).
+            or writes a line for each tenth if stderr is not a terminal; False shows nothing; a callable is
+            called with (texts done, total).
     """
     terminal = sys.stderr is not None and sys.stderr.isatty()
     if callable(progress):
@@ -57,7 +57,7 @@ def _tenths() -> Callable[[int, int], None]:
 
 
 def _bar(total: int, delay_s: float) -> Iterator[Callable[[int], None]]:
-    import click  # only if a bar may be drawn
+    import click  # imported here: only a bar needs it
 
     bar = click.progressbar(length=total, label="encode", show_pos=True, file=sys.stderr)
     started, pending, shown = time.monotonic(), 0, False

@@ -1,14 +1,16 @@
-"""One queue under all callers: waiting texts are packed together and run. No timer.
+"""One queue for all callers: waiting texts are packed into shared batches, without a timer.
 
-Short calls and long ones wait in pools of their own, which take turns batch by batch: a single text waits for
-the batches that are running, not for a million texts, and a long call never starves. Long calls are packed a
-chunk at a time, in turn.
+Short calls and long calls wait in two pools, which take turns batch by batch: a single text does not wait for
+the million texts of another call, and a long call never starves. Long calls are packed one chunk at a time,
+in turn.
 
-A worker thread for each stream of the engine, and one more so that no stream waits for Python, each repeat:
-take a batch, run it, hand its vectors out. An idle engine starts at once; beside other batches, short calls
-start when they fill one. A call that finds the engine idle runs its first batch in its own thread.
+Each worker thread repeats: take a batch, run it, deliver its vectors. There is one worker for each stream of
+the engine, and one more so that no stream waits for Python. If the engine is idle, a batch starts at once;
+while other batches run, short calls start when they fill a batch. A call that finds the engine idle runs its
+first batch in its own thread.
 
-Of a caller's code worker threads run only callbacks, so a KeyboardInterrupt ends only the call it interrupts.
+Worker threads run no code of callers except callbacks, so a KeyboardInterrupt ends only the call it
+interrupts.
 """
 
 from __future__ import annotations
@@ -29,13 +31,13 @@ from ov_minilm.runtime.tokens import Tokenized
 from ov_minilm.runtime.vector_cache import VectorCache
 from ov_minilm.spec import FloatArray
 
-SHORT_CALL_TEXTS = 32  # a call of up to so many does not wait behind long ones
-CHUNK_TOKENS = 8192  # of a long call that are packed at once: 16 batches, enough to fill rows well
-LOOKAHEAD_CELLS = 4096  # of long calls in rows (eight batches): with fewer, the next chunk is packed
+SHORT_CALL_TEXTS = 32  # calls of up to this many texts do not wait behind longer calls
+CHUNK_TOKENS = 8192  # tokens of a long call that are packed at once: 16 batches, enough to fill rows well
+LOOKAHEAD_CELLS = 4096  # the next chunk is packed if rows of long calls hold fewer cells (eight batches)
 
 
 class Call(Future[FloatArray]):
-    """Texts of one caller; the result is their unit vectors, [N, D]. `cancel` removes it from the queue."""
+    """A future of the unit vectors [N, D] of one caller's texts. `cancel` removes them from the queue."""
 
     def __init__(
         self,
@@ -46,13 +48,13 @@ class Call(Future[FloatArray]):
         cache: VectorCache | None = None,
         started: Callable[[], object] | None = None,
     ) -> None:
-        """Take texts for vectors of `dim` components; equal ones are computed once.
+        """Make a call; equal texts are computed once.
 
         Args:
             tokenized: the texts.
             dim: components of a vector.
-            short: whether not to wait behind long calls; None: if there are SHORT_CALL_TEXTS or fewer.
-            cache: has the vectors of some windows, and gets those of the others.
+            short: whether it goes before long calls; None: if it has at most SHORT_CALL_TEXTS.
+            cache: vectors of earlier windows; new vectors are added.
             started: called once, from any thread, before the first text runs.
         """
         super().__init__()
@@ -61,7 +63,7 @@ class Call(Future[FloatArray]):
         self._cache = cache
         self._started = started
         windows = tokenized.flat
-        numbers: dict[bytes, int] = {}  # of distinct windows
+        numbers: dict[bytes, int] = {}  # token ids -> index among the distinct windows
         self._order = [numbers.setdefault(ids.tobytes(), len(numbers)) for ids in windows]
         self._keys = list(numbers)
         self._vectors = np.empty((len(numbers), dim), np.float32)
@@ -69,20 +71,21 @@ class Call(Future[FloatArray]):
         for number, vector in known.items():
             self._vectors[number] = vector
         distinct = dict(zip(self._order, windows, strict=True))
-        self._waiting = deque(window for window in distinct.items() if window[0] not in known)  # to be packed
+        # not packed yet
+        self._waiting = deque(window for window in distinct.items() if window[0] not in known)
         self._left = len(self._waiting)  # windows without a vector
-        self._counting = threading.Lock()  # workers deliver side by side
+        self._counting = threading.Lock()  # workers deliver at the same time
         if not self._left:
             self.start()
             self.end()
 
     @property
     def packed(self) -> bool:
-        """Whether no text is left to be packed."""
+        """Whether all texts are packed."""
         return not self._waiting or self.done()
 
     def next_texts(self, tokens: float) -> Iterator[Text]:
-        """Yield the next texts to be packed, up to about so many tokens."""
+        """Yield the next texts to pack, about `tokens` tokens."""
         while not self.packed and tokens > 0:
             number, ids = self._waiting.popleft()
             yield Text(ids, self, number)
@@ -98,7 +101,7 @@ class Call(Future[FloatArray]):
                 self.end(error)
 
     def deliver(self, numbers: list[int], vectors: FloatArray) -> None:
-        """Take the vectors of some windows."""
+        """Store the vectors of some windows; the last ones end the call."""
         self._vectors[numbers] = vectors
         if self._cache:
             self._cache.put([self._keys[number] for number in numbers], vectors)
@@ -109,7 +112,7 @@ class Call(Future[FloatArray]):
             self.end()
 
     def end(self, error: Exception | None = None) -> None:
-        """Set the result, or the error; a call that was cancelled, or failed in another batch, takes none."""
+        """Set the result or the error, unless the call was cancelled or has failed in another batch."""
         with suppress(InvalidStateError):
             if error is not None:
                 self.set_exception(error)
@@ -119,32 +122,32 @@ class Call(Future[FloatArray]):
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What a scheduler did since it was made; `waiting` and `running` are of this moment."""
+    """Counts since the scheduler was created; `waiting` and `running` are current values."""
 
-    texts: int = 0  # windows of texts that have their vectors
+    texts: int = 0  # finished texts; each window of a long text counts
     tokens: int = 0
     batches: int = 0
-    cells: int = 0  # of those batches: tokens / cells is how full they were
+    cells: int = 0  # in these batches, padding included: tokens / cells is how full they were
     waiting: int = 0  # calls with texts that are not packed yet
-    running: int = 0  # texts packed or in a batch that runs
-    cached: int = 0  # texts whose vectors were in the cache
-    cache_bytes: int = 0  # that the cache takes
+    running: int = 0  # texts that are packed or in a running batch
+    cached: int = 0  # texts whose vectors came from the cache
+    cache_bytes: int = 0  # memory of the cache
 
 
 class Scheduler:
-    """Runs the calls of all callers on one engine, in threads that live from the first queued text on."""
+    """Runs the calls of all callers on one engine, in threads that start with the first queued text."""
 
     def __init__(self, engine: Engine, *, workers: int | None = None) -> None:
-        """Have so many `workers`; None: one more than there are streams; 0: `run_next` has to be called."""
+        """Use `workers` threads; None: one more than streams; 0: the caller has to call `run_next`."""
         self._engine = engine
         self._lanes = engine.plan.lanes
         self._streams = engine.plan.streams
         self._min_batch_cells = min((g.cells for g in engine.plan.grids if g.rows > 1), default=1)
         self._worker_count = self._streams + 1 if workers is None else workers
         self._workers: list[threading.Thread] = []
-        self._changed = threading.Condition()  # guards all that follows
+        self._changed = threading.Condition()  # guards the attributes below
         self._short, self._long = Pool(self._lanes), Pool(self._lanes)
-        self._long_calls: deque[Call] = deque()  # that have texts to be packed
+        self._long_calls: deque[Call] = deque()  # calls with texts that are not packed yet
         self._running: set[Batch | None] = set()
         self._short_ran_last = False
         self.closed = False
@@ -152,7 +155,7 @@ class Scheduler:
 
     @property
     def stats(self) -> Stats:
-        """Counts so far."""
+        """Counts since the start."""
         with self._changed:
             running = sum(len(batch.texts) for batch in self._running if batch)
             running += len(self._short.texts) + len(self._long.texts)
@@ -181,11 +184,11 @@ class Scheduler:
                     self._wake()
             if batch is not None:
                 self._run(batch)
-        finally:  # an interrupt may come before `_run` begins
+        finally:  # an interrupt may arrive before `_run` begins
             self._running.discard(batch)
 
     def run_next(self, *, wait: bool = False) -> bool:
-        """Run the next batch in this thread, or `wait` for one until close(); False: there is none."""
+        """Run the next batch in this thread; return False if there is none. `wait` waits until close()."""
         with self._changed:
             while (batch := self._take()) is None and wait and (self._pending or not self.closed):
                 self._changed.wait()
@@ -195,9 +198,9 @@ class Scheduler:
         return batch is not None
 
     def close(self, *, drop: bool = False) -> None:
-        """Take no more calls, finish or drop those there are, and end the threads. Running batches end.
+        """Refuse new calls, finish or drop the pending ones, and end the threads. Running batches finish.
 
-        Called from one of the threads, as a callback is, it does not wait for them.
+        If a callback in a worker thread calls this, it does not wait for the threads.
         """
         with self._changed:
             self.closed = True
@@ -209,7 +212,7 @@ class Scheduler:
             for worker in self._workers:
                 worker.join()
             with self._changed:
-                self._changed.wait_for(lambda: not self._running)  # a batch that runs in its caller's thread
+                self._changed.wait_for(lambda: not self._running)  # batches in threads of callers
 
     @property
     def _pending(self) -> bool:
@@ -217,7 +220,7 @@ class Scheduler:
 
     @property
     def _ready(self) -> bool:
-        """Whether a batch may start: any text on an idle engine; beside other batches, enough to fill one."""
+        """Whether a batch may start: with any text on an idle engine, otherwise only a full one."""
         enough = self._min_batch_cells if self._running else 1
         waits = self._short.cells >= enough or self._long.cells or self._long_calls
         return bool(waits) and len(self._running) <= self._streams
@@ -238,10 +241,10 @@ class Scheduler:
             pass
 
     def _take(self) -> Batch | None:
-        """Return a batch that may start now, and count it as running.
+        """Return the next batch if one may start now, and count it as running.
 
-        Short calls go first, unless the last batch was theirs. An error here ends all calls that wait:
-        without that they would never end.
+        Short calls go first, unless they had the last batch. An error here ends all waiting calls, which
+        would wait forever otherwise.
         """
         if not self._ready:
             return None
@@ -254,7 +257,8 @@ class Scheduler:
                     self._long_calls.append(call)
             short = self._short.cells > 0 and not (self._long.cells and self._short_ran_last)
             if short:
-                # Beside others a small batch takes any small grid that is there: compiling would hold all up.
+                # While other batches run, a small batch uses a compiled small grid: compiling would delay
+                # all.
                 ready = [grid for grid in self._engine.compiled if grid.uses_all_threads]
                 batch = self._short.take(streams=self._streams, compiled=ready if self._running else None)
             else:
@@ -270,14 +274,14 @@ class Scheduler:
         return batch
 
     def _remove_all(self) -> set[Call]:
-        """Remove all texts that are not running yet, and return their calls."""
+        """Remove all texts that are not running, and return their calls."""
         calls = {text.owner for text in (*self._short.texts, *self._long.texts)} | set(self._long_calls)
         self._short, self._long = Pool(self._lanes), Pool(self._lanes)
         self._long_calls.clear()
         return calls
 
     def _run(self, batch: Batch) -> None:
-        """Run a batch and deliver its vectors; an error is that of every call that has a text in it."""
+        """Run a batch and deliver its vectors; an error ends every call that has a text in the batch."""
         places: dict[Call, list[int]] = {}
         for place, text in enumerate(batch.texts):
             places.setdefault(text.owner, []).append(place)
@@ -296,7 +300,7 @@ class Scheduler:
             call.deliver([batch.texts[place].number for place in mine], vectors[mine])
 
     def _finish(self, batch: Batch, **counts: int) -> None:
-        """Make room for the next batch; a caller that has its vectors finds nothing of it running."""
+        """Count a batch as finished, before its vectors are delivered, and wake a worker for the next."""
         with self._changed:
             self._running.discard(batch)
             self._counts.update(counts)

@@ -1,7 +1,8 @@
-"""Which Python values stand for texts, and what to pass instead of the others.
+"""Which Python values are accepted as texts, and the errors that say what to pass instead.
 
 Data frames, mappings and sets are iterable too, but yield column names, keys, or texts in no fixed order:
-they would give vectors of other texts, without an error. Libraries are known by attributes: none is imported.
+they would give wrong vectors without an error. Types of libraries are recognized by attributes, without an
+import.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-MISSING = ("NoneType", "NAType", "NaTType", "MaskedConstant")  # types of pandas, Arrow and numpy for no value
+# names of types that mean a missing value in pandas, Arrow and numpy
+MISSING = ("NoneType", "NAType", "NaTType", "MaskedConstant")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -41,10 +43,10 @@ def iterate(texts: Any) -> Iterable[Any]:
 
 
 def check_texts(texts: object, start: int = 0) -> list[str]:
-    """Return the texts as a list; `start` is the index of the first in what the caller gave.
+    """Return the texts as a list; `start` is the index of the first among all texts of the caller.
 
     Raises:
-        TypeError: as `iterate` does; or an item is missing or no str, naming its index, type and value.
+        TypeError: as `iterate` raises; or an item is not a str: the message has index, type and value.
     """
     items = list(iterate(texts))
     if not all(issubclass(kind, str) for kind in set(map(type, items))):
@@ -54,7 +56,7 @@ def check_texts(texts: object, start: int = 0) -> list[str]:
 
 
 def check_text(item: object, index: int) -> str:
-    """Return text number `index`, or raise the TypeError that says what it is instead."""
+    """Return `item`, the text at `index`, or raise TypeError if it is not a str."""
     if isinstance(item, str):
         return item
     wanted = ""

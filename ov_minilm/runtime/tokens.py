@@ -1,7 +1,7 @@
-"""Texts become ragged int32 token ids, in windows of at most max_tokens.
+"""Tokenization: from texts to int32 token ids, in windows of at most max_tokens.
 
-The tokenizer file says "cut at 128 and pad to 128"; both are wrong for this model and are overridden once,
-at load, because a change for each call would raise "Already borrowed" under threads.
+The tokenizer file says "cut at 128 and pad to 128". Both are wrong for this model. They are changed once,
+when the file is loaded, because changing them in each call would raise "Already borrowed" under threads.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from ov_minilm.runtime.texts import has_surrogates, mend_surrogates
 from ov_minilm.spec import FloatArray, IntArray, ModelSpec
 
 Truncate = Literal["end", "error", "mean"]
-# Longer texts are tokenized piece by piece: a token takes some 200 bytes until it is an id.
+# Longer texts are tokenized in pieces, because the tokenizer needs about 200 bytes for each token.
 PIECE_CHARS = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """Texts as token ids: what `Embedder.submit` takes."""
+    """Token ids of texts, for `Embedder.submit`."""
 
-    windows: list[list[IntArray]]  # of each text, in order: one, or all of a long text
-    cut: dict[int, int]  # texts that lost their ends -> tokens that they have at least
+    windows: list[list[IntArray]]  # for each text its windows; a long text may have several
+    cut: dict[int, int]  # index of a text that was cut -> its tokens, or a lower bound of them
 
     @property
     def truncated(self) -> list[int]:
@@ -39,7 +39,7 @@ class Tokenized:
 
     @property
     def flat(self) -> list[IntArray]:
-        """The windows of all texts, one after the other."""
+        """The windows of all texts, in order."""
         return [ids for windows in self.windows for ids in windows]
 
     @property
@@ -48,7 +48,7 @@ class Tokenized:
         return [sum(map(len, windows)) for windows in self.windows]
 
     def average_windows(self, vectors: FloatArray) -> FloatArray:  # [windows, D] -> [N, D]
-        """Average the vectors of each text's windows, weighted by their word pieces, at length one."""
+        """Return a unit vector for each text: the mean of its windows, weighted by their word pieces."""
         if len(vectors) == len(self.windows):
             return vectors
         starts = np.cumsum([0] + [len(windows) for windows in self.windows])
@@ -74,7 +74,7 @@ class Tokens:
 
     @classmethod
     def open(cls, path: Path, spec: ModelSpec) -> Tokens:
-        """Read tokenizer.json; refuses one of another vocabulary size than the spec says."""
+        """Read tokenizer.json; refuse it if its vocabulary size differs from the spec."""
         tokenizer = Tokenizer.from_file(str(path))
         if tokenizer.get_vocab_size() != spec.vocab_size:
             found = f"{tokenizer.get_vocab_size()} tokens in the vocabulary"
@@ -82,13 +82,13 @@ class Tokens:
         return cls(tokenizer, spec)
 
     def tokenize(self, texts: Sequence[Any], start: int, truncate: Truncate) -> Tokenized:
-        """Return the windows that are to be encoded; `start` is the number of the first text, for errors.
+        """Return the windows to encode; `start` is the index of the first text, for error messages.
 
-        To texts that are token ids already, [CLS] and [SEP] are added where they do not begin and end so.
+        If texts are lists of token ids, [CLS] and [SEP] are added where they are missing.
 
         Raises:
-            TextTooLong: with "error", for the first text of more than max_tokens.
-            TypeError: a text is neither a str nor a list of integers; its index is named.
+            TextTooLong: a text has more than max_tokens, and `truncate` is "error".
+            TypeError: a text is neither a str nor a list of integers; the message has its index.
             ValueError: an id is not in the vocabulary.
         """
         given_ids = len(texts) > 0 and not isinstance(texts[0], str)
@@ -106,15 +106,15 @@ class Tokens:
         return Tokenized([found[:1] for found in windows], cut)
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Count the tokens that each text has if it is not cut, [CLS] and [SEP] once included."""
+        """Return the number of tokens of each uncut text, [CLS] and [SEP] included."""
         return [_total(found) for found in self.windows(texts, whole=True)]
 
     def windows(self, texts: Sequence[str], *, whole: bool = False) -> list[list[IntArray]]:
-        """Return the ids of every text, in windows: one, or more for a text of over max_tokens.
+        """Return the windows of each text: one, or several if it has more than max_tokens.
 
         A window is [CLS], up to max_tokens - 2 word pieces, [SEP]; windows do not overlap. Every text has at
-        least two tokens, the empty one too. Unless the `whole` text is asked for, the end of a long one is
-        not looked at: then it has at least two windows.
+        least two tokens, also an empty one. Without `whole`, a long text is read only far enough to find out
+        that it has more than one window.
         """
         valid = [mend_surrogates(text) if has_surrogates(text) else text for text in texts]
         short = ["" if len(text) > PIECE_CHARS else text for text in valid]
@@ -127,11 +127,11 @@ class Tokens:
         ]
 
     def _word_pieces(self, text: str, whole: bool) -> list[int]:
-        """Return the word pieces of a long text, without [CLS] and [SEP]; or some more than one window.
+        """Return the word pieces of a long text; without `whole`, only the first ones, over one window.
 
-        The last two words that were read may go on behind the cut, as "[SE" does: they are read again. Of a
-        word longer than a piece the first half is left out: BERT's tokenizer takes any word of more than 100
-        characters for one unknown token.
+        The last two words of a piece may continue in the next one, like "[SE", so they are read again there.
+        The first half of a word that is longer than a piece is skipped, because BERT's tokenizer turns any
+        word of more than 100 characters into one unknown token.
         """
         found: list[int] = []
         start = 0
@@ -142,7 +142,7 @@ class Tokens:
             ids = [token for part in parts for token in part.ids]
             start += PIECE_CHARS
             if start < len(text) and ids:
-                tail = parts[-2:]  # of a word are at most 100 pieces, of a part 254
+                tail = parts[-2:]  # a word has at most 100 word pieces, and a window 254
                 words = [word for part in tail for word in part.word_ids]
                 spans = [span for part in tail for span in part.offsets]
                 kept = bisect_left(words, words[-1] - 1) or bisect_left(words, words[-1])
@@ -156,7 +156,7 @@ class Tokens:
         return found
 
     def _cut(self, ids: Sequence[int]) -> list[IntArray]:
-        """Put word pieces into windows."""
+        """Split word pieces into windows."""
         room = self._limit - 2
         starts = range(0, max(len(ids), 1), room)
         return [np.array([self._cls, *ids[i : i + room], self._sep], np.int32) for i in starts]
@@ -175,5 +175,5 @@ class Tokens:
 
 
 def _total(windows: Sequence[IntArray]) -> int:
-    """Count the tokens of a text, [CLS] and [SEP] once."""
+    """Return the number of tokens in the windows of a text, counting [CLS] and [SEP] once."""
     return 2 + sum(len(window) - 2 for window in windows)

@@ -1,4 +1,4 @@
-"""LRU cache of vectors, so that a text of an earlier call is not computed again.
+"""LRU cache of vectors, so that repeated texts are not computed again.
 
 A text has the same bits in every batch, so a cached vector equals a computed one.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from ov_minilm.errors import check_integers
 from ov_minilm.spec import FloatArray
 
-ENTRY_BYTES = 400  # memory of an entry beside its token ids and vector: measured, rounded up
+ENTRY_BYTES = 400  # memory of an entry in addition to token ids and vector; measured, rounded up
 
 
 class VectorCache:
@@ -37,7 +37,7 @@ class VectorCache:
         self.hits = 0  # number of texts found so far
 
     def get(self, texts: Sequence[bytes]) -> dict[int, FloatArray]:  # -> [D] each
-        """Return the cached vectors, by index into `texts`, which are token ids as bytes."""
+        """Return {index into `texts`: cached vector}; `texts` are token ids as bytes."""
         with self._lock:
             found = {index: ids for index, ids in enumerate(texts) if ids in self._vectors}
             for ids in found.values():

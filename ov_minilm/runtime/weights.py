@@ -1,7 +1,7 @@
 """Read the graph with one private copy of the weights, which all compiled grids share.
 
-OpenVINO keeps what it repacks for each compiled grid. Beside that, it needs the weights as they are in the
-file only while it compiles, and of the embedding tables only the rows that are looked up.
+Each compiled grid has its own repacked weights. OpenVINO needs the weights of the file only while it
+compiles; afterwards it reads only rows of the embedding tables.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "po
 
 
 class Weights:
-    """A copy of a file of weights; a model that is read from it points into the copy.
+    """A copy of a file of weights. A model that is read from it refers to the copy.
 
-    A mapping of the file itself would see what others do to it: a file that is written over gives wrong
-    vectors, and one that is cut short kills the process.
+    If the file itself were mapped, later changes would take effect: overwriting it would give wrong vectors,
+    and truncating it would kill the process.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,13 +37,13 @@ class Weights:
                     raise OSError(f"{path} was cut short while it was read")
                 self.release()
         self.tensor = ov.Tensor(np.frombuffer(self._mapping, np.uint8), shared_memory=True)
-        # OpenVINO's pointers do not keep the mapping alive, and a thread may still run when Python ends.
+        # OpenVINO's pointers do not keep the mapping alive, and its threads may still run when Python exits.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.tensor))
 
     def release(self) -> None:
-        """Give back the memory of a compilation: pages that were read, and what was allocated and is free.
+        """Return the memory of a compilation to the operating system: pages read, and freed allocations.
 
-        The pages stay in shared memory, and come back when they are used.
+        The pages stay in shared memory and are mapped again when they are used.
         """
         if hasattr(mmap, "MADV_DONTNEED"):
             self._mapping.madvise(mmap.MADV_DONTNEED)
@@ -52,7 +52,7 @@ class Weights:
 
 
 def read(core: ov.Core, graph: Path, weights: Path) -> tuple[ov.Model, Weights]:
-    """Read a graph for compilation; models of the same file share one copy, kept while Python runs."""
+    """Read a graph for compilation; models of the same file share one copy until Python exits."""
     copy = shared_copy(weights)
     model = core.read_model(graph.read_bytes(), copy.tensor)
     gather_before_dequantize(model)
@@ -60,23 +60,23 @@ def read(core: ov.Core, graph: Path, weights: Path) -> tuple[ov.Model, Weights]:
 
 
 def shared_copy(path: Path) -> Weights:
-    """Return the copy of a file, which is made once and kept: processes that are forked later share it."""
+    """Return the copy of a file, which is made once; processes that are forked later share it."""
     facts = path.stat()
     return _copy(path.resolve(), facts.st_ino, facts.st_mtime_ns)
 
 
 @cache
 def _copy(path: Path, _inode: int, _changed: int) -> Weights:
-    """Copy a file once; one that was changed since is copied again."""
+    """Copy a file; one that has changed since the last call is copied again."""
     return Weights(path)
 
 
 def gather_before_dequantize(model: ov.Model) -> int:
-    """Rewrite, in place, every lookup into a compressed table; return how many there were.
+    """Rewrite every lookup into a compressed table, in place; return their number.
 
-    Before: table [V, D] -> Convert -> Multiply by scales [V, 1] -> Gather, which OpenVINO folds to a float
+    Before: table [V, D] -> Convert -> Multiply by scales [V, 1] -> Gather. OpenVINO folds this to a float
     table in every compiled model, 47 MB for 30,522 words. After: Gather of INT8 rows -> Convert -> Multiply
-    by the Gather of their scales, and the table is the one of the file.
+    by the Gather of their scales. This reads the table of the file.
     """
     lookups = [node for node in model.get_ordered_ops() if is_compressed(node)]
     for lookup in lookups:
@@ -92,7 +92,7 @@ def gather_before_dequantize(model: ov.Model) -> int:
 
 
 def is_compressed(node: ov.Node) -> bool:
-    """Tell whether this is a lookup into constant -> Convert -> Multiply."""
+    """Return whether a node is a lookup into constant -> Convert -> Multiply."""
     for kind in ("Gather", "Multiply", "Convert"):
         if node.get_type_name() != kind:
             return False

@@ -4,21 +4,21 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 
-// Packages lie in the folder that the first argument names; Node looks only beside the script.
+// Packages are in the folder that the first argument names; Node itself searches only next to the script.
 export const require = createRequire(process.argv[2] + "/");
 export const version = (name) => require(`${process.argv[2]}/node_modules/${name}/package.json`).version;
 
-// load(request) returns { embed, facts, batches }, embed(texts) being the vectors [N][D] of one batch.
+// load(request) returns { embed, facts, batches }; embed(texts) returns the vectors [N][D] of one batch.
 export async function serve(load) {
   let embed, batches;
-  const best = new Map(); // the best batch size of each list
+  const best = new Map(); // list of texts -> its fastest batch size
   const lists = new Map();
   const read = (path) => {
     if (!lists.has(path)) lists.set(path, JSON.parse(readFileSync(path, "utf8")));
     return lists.get(path);
   };
 
-  // Encode in batches of texts of like length, longest first; return vectors in the order of the texts.
+  // Sort by length and encode in batches, longest first; return vectors in the order of the texts.
   async function run(texts, batch) {
     const order = texts.map((_, i) => i).sort((a, b) => texts[b].length - texts[a].length);
     const vectors = new Array(texts.length);
