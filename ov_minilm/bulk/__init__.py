@@ -1,4 +1,4 @@
-"""Jobs from files to files: rows are read, encoded and written shard by shard; an interrupted job resumes.
+"""Jobs that encode files: rows are read, encoded and written shard by shard. Interrupted jobs resume.
 
 `RayEmbedder` is for Ray Data pipelines; everything else is used through `ov-minilm encode`.
 """

@@ -1,9 +1,10 @@
-"""The columns kept beside the vectors: as JSON for JSON lines, with one type each for Parquet.
+"""The columns copied from input to output: as JSON for JSON lines, with Arrow types for Parquet.
 
-Into JSON lines a value goes as it is. Into Parquet, files of different types must have a common one that
-holds all without loss. JSON has no types: a field whose first rows are all integers of 64 bits, numbers,
-booleans or strings, or lists of one of these, gets that type; any other (objects, mixtures, nothing but
-nulls) is kept as JSON text in a column of strings. A later value that does not fit makes its row bad.
+JSON lines keep every value unchanged. For Parquet, a column that has different types in several files gets a
+type that holds all of them without loss. JSON has no types: if the first values of a field are all 64-bit
+integers, numbers, booleans or strings, or lists of one of these, the column gets that type. Other fields
+(objects, mixtures, only nulls) become JSON text in a column of strings. A later value that does not fit makes
+its row bad.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from ov_minilm.bulk.refusals import bad_row, refusal
 from ov_minilm.bulk.rows import Kept
 from ov_minilm.runtime.texts import has_surrogates, mend_surrogates
 
-MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)  # what pa.array raises of a value
-EXACT_INTEGERS = 1 << 53  # a double holds every integer up to here
+# exceptions of pa.array for a value that does not fit
+MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)
+EXACT_INTEGERS = 1 << 53  # up to here a double holds every integer exactly
 
 T = TypeVar("T")
-Found: TypeAlias = "tuple[str, pa.DataType | None]"  # a file, and the type there; None: JSON of no one type
+# a file and the column's type in it; None: JSON values of several types
+Found: TypeAlias = "tuple[str, pa.DataType | None]"
 
 
 def json_field(name: str) -> pa.Field:
@@ -34,7 +37,7 @@ def json_field(name: str) -> pa.Field:
 
 
 def json_type(values: Iterable[Any]) -> pa.DataType | None:
-    """Return the type that a field of JSON has by its first values; None: no single one."""
+    """Return the common type of the first values of a JSON field; None if they have none."""
     present = [value for value in values if value is not None]
     kinds = {type(value) for value in present}
     if kinds == {list}:
@@ -50,10 +53,10 @@ def json_type(values: Iterable[Any]) -> pa.DataType | None:
 
 
 def common_field(name: str, found: Sequence[Found], of_json: bool) -> pa.Field:
-    """Return a column that holds the values of all files without loss.
+    """Return a column type that holds the values of all files without loss.
 
     Raises:
-        ValueError: there is none; names the first two files that disagree.
+        ValueError: there is none; the message names the first two files that disagree.
     """
     if all(kind is None or pa.types.is_null(kind) for _, kind in found):
         return json_field(name) if of_json else pa.field(name, pa.null())
@@ -67,9 +70,9 @@ def common_field(name: str, found: Sequence[Found], of_json: bool) -> pa.Field:
                 "no_common_type",
                 file=display_name(file),
                 column=name,
-                found="JSON of no one type" if kind is None else kind,
+                found="JSON values of several types" if kind is None else kind,
                 other=display_name(first),
-                before="JSON of no one type" if common is None else common,
+                before="JSON values of several types" if common is None else common,
             )
         common = merged
     return pa.field(name, common)
@@ -80,7 +83,7 @@ def _common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     decimal = pa.types.is_decimal(one) + pa.types.is_decimal(other)
     floating = pa.types.is_floating(one) + pa.types.is_floating(other)
     if decimal and floating:
-        return None  # a double rounds it
+        return None  # a double would round it
     if floating == 1 and (pa.types.is_integer(one) or pa.types.is_integer(other)):
         return pa.float64()
     try:
@@ -94,9 +97,9 @@ def _common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
 
 
 def build(values: Sequence[Sequence[Any]], schema: pa.Schema, bad: dict[int, str]) -> pa.RecordBatch:
-    """Convert rows of values to columns; a row that could not be read has no values, and gets nulls.
+    """Convert rows of values to columns; rows that could not be read have no values and become null.
 
-    A value that its column cannot hold becomes null, and `bad` gets the row and the reason.
+    A value that does not fit the type of its column becomes null, and row and reason are added to `bad`.
     """
     arrays = []
     for number, field in enumerate(schema):
@@ -113,7 +116,7 @@ def build(values: Sequence[Sequence[Any]], schema: pa.Schema, bad: dict[int, str
 
 
 def _array(column: list[Any], kind: pa.DataType) -> pa.Array | None:
-    """Return None if Arrow refuses a value or would change it: 2.5 to 2, or an object without one key."""
+    """Return an array; None if Arrow refuses a value or would change it (2.5 to 2, or drop a key)."""
     try:
         array = pa.array(column, kind)
         same = pa.types.is_string(kind) or (array.to_pylist() == column and _finite(column))
@@ -123,14 +126,14 @@ def _array(column: list[Any], kind: pa.DataType) -> pa.Array | None:
 
 
 def _finite(column: list[Any]) -> bool:
-    """Return whether all numbers of JSON fit a double; 1e400 does not."""
+    """Return whether all numbers in a JSON value fit a double; 1e400 does not."""
     return not any(isinstance(value, float) and math.isinf(value) for value in column)
 
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema, bad: dict[int, str]) -> pa.RecordBatch:
-    """Cast columns of Parquet to the types of the output.
+    """Cast columns read from Parquet to the types of the output.
 
-    A value that the type cannot hold, or a string that is not UTF-8, becomes null and its row bad.
+    If a value does not fit the type, or a string is not UTF-8, it becomes null and its row is bad.
     """
     arrays = []
     for field in schema:
@@ -141,7 +144,7 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema, bad: dict[int, str]) -> pa
             return pa.nulls(1, field.type)
 
         def cast(part: pa.Array, field: pa.Field = field) -> pa.Array:
-            part.validate(full=True)  # Parquet does not check what it calls a string
+            part.validate(full=True)  # strings in Parquet may be invalid UTF-8
             return part if part.type == field.type else part.cast(field.type)
 
         arrays.append(pa.concat_arrays(_convert(array, cast, misfit)))
@@ -151,7 +154,7 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema, bad: dict[int, str]) -> pa
 def _convert(
     array: pa.Array, convert: Callable[[pa.Array], T], failed: Callable[[int, Exception], T]
 ) -> list[T]:
-    """Convert all rows at once; if that fails, each alone, so that only values that do not fit are lost."""
+    """Convert all rows at once; if that fails, one by one, so that only values that do not fit are lost."""
 
     def one(row: int) -> T:
         try:
@@ -170,7 +173,7 @@ def _misfit(field: pa.Field, value: pa.Scalar, error: Exception) -> str:
         return bad_row("broken", column=field.name)
     try:
         said = str(value)
-    except MISFITS:  # a date outside the range of Python
+    except MISFITS:  # a date outside of Python's range
         said = f"a {value.type}"
     return bad_row("misfit", column=field.name, value=said, kind=field.type)
 
@@ -202,7 +205,7 @@ def _json_texts(array: pa.Array) -> list[str]:
     if pa.types.is_temporal(kind) and getattr(kind, "unit", "") == "ns":
         if pa.types.is_duration(kind):
             return _json_texts(array.view(pa.int64()))
-        array = array.cast(pa.string())  # Python's own types end at microseconds
+        array = array.cast(pa.string())  # Python's types have no nanoseconds
     return [json_text(value) for value in array.to_pylist()]
 
 

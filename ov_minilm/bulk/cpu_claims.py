@@ -1,7 +1,7 @@
-"""CPUs of its own for each process on a shared machine, by lock files.
+"""Gives each process on a shared machine its own CPUs, by means of lock files.
 
-With fewer threads than CPUs OpenVINO always uses the lowest-numbered CPUs, in every process, whatever
-ENABLE_CPU_PINNING says, so several processes would compete for them. It honours an affinity mask that is set
+With fewer threads than CPUs, OpenVINO always uses the lowest-numbered CPUs, in every process and regardless
+of ENABLE_CPU_PINNING, so several processes would compete for them. It respects an affinity mask that is set
 before its first Core.
 """
 
@@ -15,16 +15,17 @@ from pathlib import Path
 def claim_cpus(count: int, folder: Path | None = None) -> set[int]:
     """Restrict this thread, and threads it starts, to CPUs that no other process claims; return the mask.
 
-    If there are too few CPUs, or no masks on this system, nothing is changed. A claim ends with its process.
-    `folder` holds the lock files; None is a folder of this user's own under the system's temporary folder.
+    If there are too few CPUs, or if the system has no affinity masks, nothing is changed. A claim ends with
+    its process. `folder` contains the lock files; None is a private folder of this user in the system's
+    temporary folder.
     """
     if not hasattr(os, "sched_setaffinity"):
         return set()
-    import fcntl  # Linux has it where it has masks
+    import fcntl  # available on every system that has affinity masks
 
     allowed = os.sched_getaffinity(0)
     folder = folder or _own_folder()
-    claimed: dict[int, int] = {}  # CPU -> its locked file, which stays open
+    claimed: dict[int, int] = {}  # CPU -> its lock file, which stays open
     for cpu in sorted(allowed):
         file = os.open(
             folder / f"cpu{cpu}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
@@ -36,7 +37,7 @@ def claim_cpus(count: int, folder: Path | None = None) -> set[int]:
             os.close(file)
         if len(claimed) == count:
             os.sched_setaffinity(0, claimed)
-            os.sched_setaffinity(os.getpid(), claimed)  # the main thread, whose mask OpenVINO asks for
+            os.sched_setaffinity(os.getpid(), claimed)  # OpenVINO uses the mask of the main thread
             return set(claimed)
     for file in claimed.values():
         os.close(file)
@@ -44,10 +45,10 @@ def claim_cpus(count: int, folder: Path | None = None) -> set[int]:
 
 
 def _own_folder() -> Path:
-    """Return a folder that only this user can write to: another could put links in place of the locks.
+    """Return a folder that only this user can write to: others could replace locks with links.
 
     Raises:
-        PermissionError: the folder's name is taken by another user, or others may write to it.
+        PermissionError: the folder belongs to another user, or others may write to it.
     """
     folder = Path(tempfile.gettempdir()) / f"ov_minilm-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)

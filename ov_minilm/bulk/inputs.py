@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Kind = Literal["text", "jsonl", "csv", "tsv", "parquet"]
 
 STDIN = "-"
-ERRORS = ".errors.jsonl"  # after the name of an output: the list of its bad rows
+ERRORS = ".errors.jsonl"  # suffix to the name of an output: the list of its bad rows
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 KINDS: dict[str, Kind] = {
     ".txt": "text",
@@ -32,7 +32,7 @@ KINDS: dict[str, Kind] = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-OTHERS = {  # ending -> what it is, what to do instead
+OTHERS = {  # ending -> format, and what to do instead
     **dict.fromkeys((".arrow", ".feather", ".ipc"), ("an Arrow file", "write it as .parquet with pyarrow")),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), ("a spreadsheet", "save it as CSV, UTF-8")),
     **dict.fromkeys((".orc", ".avro"), ("this format", "write it as .parquet")),
@@ -40,10 +40,10 @@ OTHERS = {  # ending -> what it is, what to do instead
     **dict.fromkeys((".pdf", ".html", ".htm", ".xml", ".docx"), ("a document", "extract its text to .jsonl")),
     **dict.fromkeys((".npy", ".npz", ".pkl", ".db", ".sqlite"), ("this format", "write it as .jsonl")),
 }
-MAGIC = {  # first bytes -> what it is, what to do
+MAGIC = {  # first bytes -> format, and what to do instead
     b"\x1f\x8b": ("gzip", "let its name end in .gz"),
     b"\x28\xb5\x2f\xfd": ("zstd", "let its name end in .zst"),
-    **{  # of each level, with a block or empty
+    **{  # for each compression level, with data or empty
         b"BZh%d%b" % (level, block): ("bzip2", "let its name end in .bz2")
         for level in range(1, 10)
         for block in (b"1AY&SY", b"\x17rE8P\x90")
@@ -52,13 +52,13 @@ MAGIC = {  # first bytes -> what it is, what to do
     b"PK\x03\x04": ("a .zip or .xlsx file", "unpack it, or save it as CSV"),
     b"PAR1\x15": ("Parquet", "pass --format parquet"),
     b"ARROW1\0\0": ("an Arrow file", "write it as .parquet with pyarrow"),
-    # UTF-32 comes before UTF-16, whose byte order mark is the start of this one.
+    # UTF-32 comes first, because its byte order mark starts with that of UTF-16.
     b"\xff\xfe\0\0": ("UTF-32", "pass --encoding utf-32"),
     b"\0\0\xfe\xff": ("UTF-32", "pass --encoding utf-32"),
     b"\xff\xfe": ("UTF-16", "pass --encoding utf-16"),
     b"\xfe\xff": ("UTF-16", "pass --encoding utf-16"),
 }
-# Codecs of Python for other purposes than files.
+# Codecs of Python that are not encodings of text.
 NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape")
 NAMED: tuple[Kind, ...] = ("jsonl", "csv", "tsv", "parquet")  # have columns
 EFFECT: dict[str, tuple[Kind, ...]] = {  # option -> the formats that it applies to
@@ -76,9 +76,9 @@ EFFECT: dict[str, tuple[Kind, ...]] = {  # option -> the formats that it applies
 class Dialect:
     """How fields of CSV are separated and quoted, and the encoding of files of lines."""
 
-    delimiter: str | None = None  # None: a comma, in .tsv a tab
+    delimiter: str | None = None  # None: a tab in .tsv, a comma in others
     quote: str = '"'  # empty: none
-    escape: str = ""  # empty: none; a quote in quotes is doubled
+    escape: str = ""  # empty: none, quotes within quotes are doubled
     encoding: str = "utf-8"
 
     def __post_init__(self) -> None:
@@ -103,14 +103,15 @@ class Dialect:
 
     @property
     def is_utf8(self) -> bool:
-        """Whether the bytes need no decoding; a byte order mark at the start is skipped in any case."""
+        """Whether files are UTF-8, so that bytes need no decoding; a byte order mark is always skipped."""
         return codecs.lookup(self.encoding).name in ("utf-8", "utf-8-sig", "ascii")
 
 
 class Pipe(io.RawIOBase):
     """A stream that can be read only once; bytes that were read before `rewind` are read again after it.
 
-    Closing it leaves the underlying stream open: another reader follows, and the writer must not get EPIPE.
+    Closing it leaves the underlying stream open, so that another reader can follow and the writer gets no
+    EPIPE.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -146,24 +147,25 @@ class Pipe(io.RawIOBase):
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Files, and the columns that are read of each row; reader.find makes it from the user's options."""
+    """The files of a job and the columns to read; `reader.find` creates it from the user's options."""
 
     files: tuple[str, ...]
     column: str = "text"
     keep: tuple[str, ...] = ()
     kind: Kind | None = None  # None: by each file's name
     dialect: Dialect = Dialect()
-    schema: pa.Schema | None = None  # of the columns to keep; None: they are kept as JSON, or there are none
+    # Arrow types of the columns to keep; None: they are kept as JSON, or there are none
+    schema: pa.Schema | None = None
     # As the user wrote them; `files` is what they match.
     patterns: tuple[str, ...] = field(default=(), compare=False)
     # The files that can be read only once.
     pipes: Mapping[str, Pipe] = field(default_factory=dict, compare=False)
 
     def kind_of(self, file: str) -> Kind:
-        """Return the format of a file: as given, else by its ending; stdin is text.
+        """Return the format of a file: `self.kind` if given, otherwise by its ending; stdin is text.
 
         Raises:
-            ValueError: the ending is unknown, or of a format that is not read.
+            ValueError: the ending is unknown, or belongs to a format that cannot be read.
         """
         path = Path(file.lower())
         packed = path.suffix in COMPRESSED
@@ -182,7 +184,7 @@ class Inputs:
         return kind
 
     def is_typed(self, name: str) -> bool:
-        """Return whether a column to keep has a type of Arrow; others are kept as JSON texts."""
+        """Return whether a column to keep has an Arrow type; other columns are kept as JSON text."""
         if self.schema is None:
             return False
         return b"ov_minilm.json" not in (self.schema.field(name).metadata or {})
@@ -193,12 +195,12 @@ class Inputs:
         return not self.pipes
 
     def size(self) -> int | None:
-        """Return the size of all files on the disk, in bytes; None if one of them is a pipe."""
+        """Return the total size of all files on disk, in bytes; None if one of them is a pipe."""
         return sum(Path(file).stat().st_size for file in self.files) if self.resumable else None
 
 
 def expand(patterns: Sequence[str]) -> Iterator[str]:
-    """Yield file names: one that exists is taken as it is, others as glob patterns, in sorted order.
+    """Yield file names: existing names unchanged, others as glob patterns, whose matches are sorted.
 
     Raises:
         OSError: a name does not exist or is a folder, or a pattern matches no file.
@@ -220,13 +222,13 @@ def expand(patterns: Sequence[str]) -> Iterator[str]:
 
 
 def _is_error_list(path: Path) -> bool:
-    """Return whether a file is the list of bad rows of an output beside it; patterns do not match it."""
+    """Return whether a file lists the bad rows of an output in the same folder; patterns ignore it."""
     output = path.with_name(path.name.removesuffix(ERRORS))
     return output != path and (output.exists() or output.with_name(f"{output.name}.parts").exists())
 
 
 def open_pipes(files: Sequence[str]) -> dict[str, Pipe]:
-    """Open the inputs that can be read only once: stdin, FIFOs and devices."""
+    """Open all inputs that can be read only once: stdin, FIFOs and devices."""
     pipes: dict[str, Pipe] = {}
     names = [file for file in files if file == STDIN or not Path(file).is_file()]
     for file in names:
@@ -240,10 +242,10 @@ def open_pipes(files: Sequence[str]) -> dict[str, Pipe]:
 
 
 def check_options(inputs: Inputs, given: Collection[str]) -> None:
-    """Refuse options that apply to none of the inputs.
+    """Refuse options that have no effect on any input.
 
     Raises:
-        ValueError: naming the option and the formats.
+        ValueError: an option has no effect; the message has the option and the formats.
     """
     kinds = sorted({inputs.kind_of(file) for file in inputs.files})
     for option in given:
@@ -265,7 +267,7 @@ def index(names: Sequence[str], name: str, file: str, hint: str = "") -> int:
     """Return the position of a column.
 
     Raises:
-        ValueError: there is none of this name, or more than one.
+        ValueError: no column or several columns have this name.
     """
     places = [place for place, other in enumerate(names) if other == name]
     if not places:
@@ -277,7 +279,7 @@ def index(names: Sequence[str], name: str, file: str, hint: str = "") -> int:
 
 
 def arrow(purpose: str) -> Any:
-    """Import pyarrow; the error names the purpose.
+    """Import pyarrow; `purpose` is for the error message.
 
     Raises:
         ImportError: the extra is not installed.

@@ -1,8 +1,8 @@
-"""A job: files in, files out, by either engine, and the same bytes however often it was interrupted.
+"""A job encodes files into files, on this machine or on Ray; interruptions do not change the output.
 
-Shards are cut by input rows, so that their borders do not depend on what happened before. Each is written
-whole beside its place, renamed into it, and then noted in the journal. One file, if that is asked for, is put
-together from the shards at the end.
+Shards are ranges of input rows, so their boundaries do not depend on earlier interruptions. Each shard is
+written to a temporary file, renamed, and then recorded in the journal. If the output is a single file, it is
+joined from the shards at the end.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from ov_minilm.bulk.pipeline import (
 from ov_minilm.bulk.sink import Form, Sink, json_lines
 from ov_minilm.files import atomic_write
 
-UNFINISHED = (".part-*", "._errors-*")  # what a killed process was writing
+UNFINISHED = (".part-*", "._errors-*")  # unfinished files of a killed process
 WRITTEN = (*UNFINISHED, "part-*", "_errors-*.log")
 
 
 class Backend(Protocol):
-    """What computes the shards of a job: this process or a cluster."""
+    """Computes the shards of a job, in this process or on a cluster."""
 
     def sink(self, inputs: Inputs, options: BulkOptions, form: Form) -> Sink:
-        """Return how to write the files: type of the vectors, kept columns, metadata."""
+        """Return the sink, which has the type of the vectors, the kept columns and the metadata."""
 
     def work(self, job: Job, journal: Journal, meter: Meter) -> None:
-        """Compute every shard that is not in the journal, and add it there."""
+        """Compute every shard that is not in the journal, and record it there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,11 @@ class Local:
     embedder: Encoder
 
     def sink(self, inputs: Inputs, options: BulkOptions, form: Form) -> Sink:
-        """Return how to write the files: type of the vectors, kept columns, metadata."""
+        """Return the sink, which has the type of the vectors, the kept columns and the metadata."""
         return make_sink(self.embedder, inputs, options, form)
 
     def work(self, job: Job, journal: Journal, meter: Meter) -> None:
-        """Compute shards in order; while one is written, the engine computes texts of the next."""
+        """Compute shards in order; while one is written, the engine encodes texts of the next."""
         with (
             closing(pending_rows(job.inputs, job.options.rows_per_shard, journal.done)) as rows,
             closing(encode(rows, self.embedder, job.options)) as portions,
@@ -71,7 +71,7 @@ class Local:
 
 
 def _of_shard(first: EncodedRows, portions: Iterator[EncodedRows], rows: int) -> Iterator[EncodedRows]:
-    """Yield the blocks of one shard; end after its last row, without waiting for the next shard."""
+    """Yield the blocks of one shard, without reading ahead into the next one."""
     yield first
     left = rows - len(first.rows.texts)
     while left and (portion := next(portions, None)):
@@ -81,15 +81,15 @@ def _of_shard(first: EncodedRows, portions: Iterator[EncodedRows], rows: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a finished job did."""
+    """The result of a finished job."""
 
     output: Path
     rows: int
     dimensions: int
-    truncated: int = 0  # texts that lost their ends
+    truncated: int = 0  # texts that were cut
     bad: int = 0
     nulls: int = 0  # rows whose vector is null
-    errors: Path | None = None  # where the bad rows are named
+    errors: Path | None = None  # lists the bad rows
 
 
 def run(
@@ -102,17 +102,17 @@ def run(
     say: Callable[[str], None] = lambda _: None,
     progress: bool | None = None,
 ) -> Summary:
-    """Encode files into files, going on where an earlier run of the same job stopped.
+    """Encode files into files; resume if an earlier run of the same job was interrupted.
 
     Raises:
-        JobRefused: the output was begun by another job.
-        BadRow: with on_error="stop".
+        JobRefused: the output belongs to another job.
+        BadRow: a row is bad, and `on_error` is "stop".
         OSError: an input or the output cannot be used.
     """
     job = Job(inputs, options, engine.sink(inputs, options, output.form), output.parts)
     with begin(job, overwrite=overwrite, say=say) as journal, Meter(inputs.size(), progress) as meter:
         engine.work(job, journal, meter)
-        if not journal.done:  # no rows at all: an empty shard says what they would have been
+        if not journal.done:  # without any rows, an empty shard has the columns and metadata
             journal.add(write_shard(job, 0, []))
         return finish(job, output, journal)
 
@@ -126,9 +126,9 @@ def stream(
     say: Callable[[str], None],
     progress: bool | None = None,
 ) -> Summary:
-    """Write JSON lines as soon as their vectors are there, and report each bad row.
+    """Write JSON lines as soon as their vectors are computed, and report each bad row.
 
-    `file` must be unbuffered: a failing write is then an error here, not at the exit of the process.
+    `file` must be unbuffered, so that a failing write raises here and not when the process exits.
     """
     rows = truncated = bad = 0
     with (
@@ -168,7 +168,7 @@ def identify(job: Job) -> Header:
         **asdict(inputs.dialect),
     }
     if job.sink.form == "parquet":
-        facts["pyarrow"] = arrow("Parquet").__version__  # which writes its number into the files
+        facts["pyarrow"] = arrow("Parquet").__version__  # it writes its version into the files
         facts["columns"] = [f"{field.name}: {field.type}" for field in inputs.schema or ()]
     stamps = [[_name(file, inputs), _stamp(file, inputs)] for file in inputs.files]
     return Header(json.loads(json.dumps(facts)), stamps, on_error)
@@ -180,14 +180,14 @@ def _name(file: str, inputs: Inputs) -> str:
 
 def _stamp(file: str, inputs: Inputs) -> str:
     if file in inputs.pipes:
-        return "can be read once"
+        return "can be read only once"
     found = Path(file).stat()
     return f"{found.st_size} bytes, changed {found.st_mtime_ns}"
 
 
 @contextmanager
 def begin(job: Job, *, overwrite: bool, say: Callable[[str], None]) -> Iterator[Journal]:
-    """Yield the journal, locked; afterwards no incomplete file is left."""
+    """Yield the locked journal; at the end, remove incomplete files."""
     job.folder.mkdir(exist_ok=True)
     with Journal.open(job.folder) as journal:
         _resume(job, journal, overwrite=overwrite, say=say)
@@ -205,11 +205,11 @@ def begin(job: Job, *, overwrite: bool, say: Callable[[str], None]) -> Iterator[
 
 
 def _resume(job: Job, journal: Journal, *, overwrite: bool, say: Callable[[str], None]) -> None:
-    """Find the shards that are not done, and remove all files that are not of a finished shard."""
+    """Find the unfinished shards, and remove all files that do not belong to a finished shard."""
     now, before = identify(job), journal.read()
     if before and not overwrite:
         compare(job.folder, before, now)
-    if before is None or overwrite or not job.inputs.resumable:  # what a pipe gave before is gone
+    if before is None or overwrite or not job.inputs.resumable:  # data of a pipe cannot be read again
         journal.write(now, {})
     elif before != now:
         done = {shard: one for shard, one in journal.done.items() if _is_whole(job, one)}
@@ -230,13 +230,13 @@ def _resume(job: Job, journal: Journal, *, overwrite: bool, say: Callable[[str],
 
 
 def _is_whole(job: Job, done: Done) -> bool:
-    """Return whether the file of a finished shard is there, and as long as it was."""
+    """Return whether the file of a finished shard exists and still has its size."""
     part = job.part(done.shard)
     return part.is_file() and done.size in (None, part.stat().st_size)
 
 
 def _discard(folder: Path) -> None:
-    """Remove the files of a job, and its folder unless it has other files."""
+    """Remove the files of a job, and its folder if that is empty."""
     for pattern in (*WRITTEN, NAME):
         for path in folder.glob(pattern):
             path.unlink()
@@ -250,7 +250,7 @@ def update_meter(meter: Meter, portion: EncodedRows) -> None:
 
 
 def finish(job: Job, output: Output, journal: Journal) -> Summary:
-    """Join the shards if the output is one file, and remove them afterwards."""
+    """If the output is a single file, join the shards into it and remove them."""
     done = [journal.done[shard] for shard in range(len(journal.done))]
     bad = sum(one.bad for one in done)
     errors = output.errors
@@ -275,7 +275,7 @@ def finish(job: Job, output: Output, journal: Journal) -> Summary:
 
 def _join_errors(job: Job, errors: Path, bad: int) -> None:
     if not bad:
-        errors.unlink(missing_ok=True)  # of an earlier job
+        errors.unlink(missing_ok=True)  # files of an earlier job
         return
     with atomic_write(errors, locked=True) as file:
         for path in sorted(job.folder.glob("_errors-*.log")):

@@ -1,7 +1,7 @@
-"""The list of finished shards, in a file: a job that is killed at any moment resumes from it.
+"""The journal of a job: a file that lists the finished shards, so that a killed job can resume.
 
-The first line identifies the job and its inputs. Each further line is one finished shard, added when its file
-is complete. An incomplete last line is ignored.
+The first line identifies the job and its inputs. Each other line is a finished shard, and is added when the
+shard's file is complete. An incomplete last line is ignored.
 """
 
 from __future__ import annotations
@@ -18,52 +18,52 @@ from typing import IO, Any
 from ov_minilm.bulk.rows import Position
 from ov_minilm.errors import JobRefused
 
-NAME = "_job.log"  # readers of folders of Parquet pass over names that begin with _
+NAME = "_job.log"  # programs that read folders of Parquet ignore names that begin with _
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Which job it is."""
+    """Identifies a job and its inputs."""
 
-    facts: Mapping[str, Any]  # all that decides the bytes of the output, but for the two below
-    inputs: Sequence[Sequence[str]]  # of each file its name, and its size and time of last change
+    facts: Mapping[str, Any]  # everything that determines the output, except the two fields below
+    inputs: Sequence[Sequence[str]]  # for each file: name, size and time of last change
     on_error: str
 
     def to_json(self) -> str:
-        """Return the first line."""
+        """Return the header as the first line of the journal."""
         return json.dumps(asdict(self))
 
     @classmethod
     def parse(cls, line: str) -> Header:
-        """Read it back."""
+        """Return the header in the first line of a journal."""
         raw = json.loads(line)
-        if raw.keys() != {"facts", "inputs", "on_error"}:  # of an earlier version of this package
+        if raw.keys() != {"facts", "inputs", "on_error"}:  # written by an earlier version of this package
             return cls({"format": raw.get("format")}, [], "")
         return cls(**raw)
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """One shard in its place."""
+    """A finished shard."""
 
     shard: int
-    end: Position  # where the next one starts
+    end: Position  # where the next shard starts
     rows: int  # written
     tokens: int
     truncated: int  # texts that lost their ends
-    bad: int  # rows without a text; a file beside the shard names them
-    digest: str  # of the rows it was made of
-    size: int | None = None  # bytes of its file; None in journals of earlier versions
+    bad: int  # rows without a text; they are listed in a file in the same folder
+    digest: str  # digest of the rows of the shard
+    size: int | None = None  # size of its file; None in journals of earlier versions
 
     @classmethod
     def parse(cls, line: str) -> Done:
-        """Read it back from JSON."""
+        """Return the shard in a line of a journal."""
         raw = json.loads(line)
         return cls(**{**raw, "end": Position(*raw["end"])})
 
 
 class Journal:
-    """The file of one job, held by one process at a time."""
+    """The file of one job, locked by one process at a time."""
 
     def __init__(self, folder: Path, file: IO[bytes]) -> None:
         self._folder = folder
@@ -75,7 +75,7 @@ class Journal:
         """Lock the journal of a folder, and create it if there is none.
 
         Raises:
-            BlockingIOError: another process is working on it.
+            BlockingIOError: another process has locked it.
         """
         file = (folder / NAME).open("a+b")
         try:
@@ -98,23 +98,23 @@ class Journal:
             header = Header.parse(first)
             if header.inputs:
                 self.done = {done.shard: done for done in map(Done.parse, others)}
-        except (ValueError, TypeError, KeyError, AttributeError):  # somebody else wrote into it
+        except (ValueError, TypeError, KeyError, AttributeError):  # something else has changed it
             self.done = {}
             return Header({"format": "unreadable"}, [], "")
         return header
 
     def write(self, header: Header, done: Mapping[int, Done]) -> None:
-        """Replace the journal by that of a job of which some shards are done."""
+        """Replace the journal with a header and some finished shards."""
         self._file.truncate(0)
         self._append(header.to_json(), *(json.dumps(asdict(done[shard])) for shard in sorted(done)))
         self.done = dict(done)
 
     def forget(self, lost: Callable[[Done], bool]) -> None:
-        """Remove shards from `done` whose files are lost, so that they are computed again."""
+        """Remove shards whose files are lost from `done`, so that they are computed again."""
         self.done = {shard: done for shard, done in self.done.items() if not lost(done)}
 
     def add(self, done: Done) -> None:
-        """Add a finished shard; the line is on the disk when this returns."""
+        """Add a finished shard; when this returns, the line is on disk."""
         self._append(json.dumps(asdict(done)))
         self.done[done.shard] = done
 
@@ -133,7 +133,7 @@ class Journal:
 
 
 def _lock(file: IO[bytes], folder: Path) -> None:
-    """Hold the file as long as it is open; on Windows nothing does, and two jobs must not share a folder."""
+    """Lock the file until it is closed. Windows has no such locks: two jobs must not share a folder."""
     if sys.platform == "win32":
         return
     import fcntl
@@ -145,12 +145,12 @@ def _lock(file: IO[bytes], folder: Path) -> None:
 
 
 def compare(folder: Path, before: Header, now: Header) -> None:
-    """Refuse another job: one whose rows would have other vectors, or that lacks an input.
+    """Refuse a different job: one that would compute different vectors, or that lacks an input.
 
-    Files that changed or were added are the same job.
+    Changed or additional files do not make a job different.
 
     Raises:
-        JobRefused: says what differs.
+        JobRefused: the jobs differ; the message says how.
     """
     old, new = dict(before.facts), dict(now.facts)
     differences = [
@@ -159,7 +159,8 @@ def compare(folder: Path, before: Header, now: Header) -> None:
         if old.get(name) != new.get(name)
     ]
     names = (name for name, _ in now.inputs)
-    missing = [name for name, _ in before.inputs if name not in names]  # looks on from the last one it found
+    # `in` continues after the last name that it found
+    missing = [name for name, _ in before.inputs if name not in names]
     differences += [f"input {name} is missing, or in another place" for name in missing]
     if differences:
         raise JobRefused(folder, differences)

@@ -1,4 +1,4 @@
-"""Kept values as valid JSON."""
+"""Converts values of kept columns to valid JSON."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from ov_minilm.runtime.texts import has_surrogates
 
 
 def json_text(value: Any) -> str:
-    """Return a value as valid JSON: NaN and infinities are null, bytes base64, dates and decimals strings."""
+    """Return a value as valid JSON: NaN and infinities as null, bytes as base64, dates as strings."""
     if isinstance(value, float | bytes | dict | list | tuple):
         value = _plain(value)
-    ascii_only = isinstance(value, str) and has_surrogates(value)  # no UTF-8 has them, but JSON an escape
+    # not valid in UTF-8; JSON has escapes for them
+    ascii_only = isinstance(value, str) and has_surrogates(value)
     return json.dumps(value, ensure_ascii=ascii_only, default=str)
 
 

@@ -1,6 +1,6 @@
-"""Files of lines: text, JSON lines and CSV, plain or compressed, in any encoding.
+"""Reads files of lines: text, JSON lines and CSV, plain or compressed, in any encoding.
 
-They are read line by line, so that a broken line has a number, and only its own row is lost.
+Each line is parsed separately, so a broken line loses only its own row, and the message has its number.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from ov_minilm.bulk.refusals import bad_row, refusal
 from ov_minilm.bulk.rows import Kept, Position, Rows, rows_together
 from ov_minilm.runtime.texts import has_surrogates
 
-MAX_BYTES = 1 << 24  # of a line, or a field of CSV: memory stays bounded, whatever a file holds
+MAX_BYTES = 1 << 24  # of a line, or of a field of CSV; this bounds memory
 BYTE_ORDER_MARK = "\ufeff"
-JSON_SPACE = " \t\r"  # a line of nothing else is blank
+JSON_SPACE = " \t\r"  # a line of only these bytes is blank
 
 
 class Record(NamedTuple):
     """One row of a file of lines."""
 
-    end: int  # byte at which the next one may start, after decompression
-    number: int  # of its line, or of the record of CSV, from 1
+    end: int  # byte at which the next record starts, after decompression
+    number: int  # number of its line, or of the CSV record, from 1
     text: str | None
     reason: str  # why there is no text
-    kept: Sequence[Any]  # values of the columns to keep; empty if there are none, or the row cannot be read
+    kept: Sequence[Any]  # values of the columns to keep; empty if there are none or the row cannot be read
 
 
 class Lines:
-    """Reads one file, from a position on."""
+    """Reads one file, starting at a position."""
 
     def __init__(self, inputs: Inputs, name: str, at: Position) -> None:
         self._inputs = inputs
@@ -53,10 +53,10 @@ class Lines:
         self._damage: OSError | None = None
 
     def take(self, most: int) -> Rows:
-        """Return the next rows, none at the end of the file.
+        """Return the next rows; none at the end of the file.
 
         Raises:
-            OSError: without errno: the compressed stream is damaged or cut short here.
+            OSError: without errno, if the compressed stream is damaged or truncated.
         """
         if self._damage is not None:
             raise self._damage
@@ -70,7 +70,7 @@ class Lines:
         except OSError as error:
             if not found:
                 raise
-            self._damage = error  # rows before the damage are returned; the next call raises
+            self._damage = error  # return the rows before the damage; the next call raises
         bad = {row: record.reason for row, record in enumerate(found) if record.text is None}
         kept = self._kept([record.kept for record in found], bad)
         texts = [None if row in bad else record.text for row, record in enumerate(found)]
@@ -81,7 +81,7 @@ class Lines:
         return Rows(display_name(self._name), unit, numbers, texts, kept, bad, self._at)
 
     def _kept(self, values: list[Sequence[Any]], bad: dict[int, str]) -> Kept:
-        """Make columns of values: of Arrow where they have types, else JSON."""
+        """Convert kept values to columns: Arrow arrays if they have types, otherwise JSON."""
         if not self._inputs.keep:
             return None
         if self._inputs.schema is None:
@@ -94,7 +94,7 @@ class Lines:
         """Check the format and the header of the file; return the kept values of its first rows.
 
         Raises:
-            ValueError: it is in another format, or lacks a header or a column.
+            ValueError: the file has another format, or lacks a header or a column.
         """
         start = self._bytes.peek(16)
         utf8 = self._inputs.dialect.is_utf8
@@ -116,7 +116,7 @@ class Lines:
 
     def _looks_like(self, what: str, instead: str) -> Exception:
         name = display_name(self._name)
-        if self._name in self._inputs.pipes and "its name" in instead:  # that of a pipe says nothing
+        if self._name in self._inputs.pipes and "its name" in instead:  # a pipe has no meaningful name
             instead = f"unpack it on the way: {what} -dc < FILE | ov-minilm encode"
         return refusal("looks_like", file=name, what=what, kind=self._kind, instead=instead)
 
@@ -135,9 +135,9 @@ def _decompressed(raw: BinaryIO, name: str) -> BinaryIO:
 
 
 class _Utf8(io.RawIOBase):
-    """Converts another encoding to UTF-8.
+    """Converts a stream in another encoding to UTF-8.
 
-    Bytes that cannot be decoded become a surrogate: UTF-8 has none, so the row is found to be bad.
+    Bytes that cannot be decoded become a surrogate, which is invalid in UTF-8, so the row is reported as bad.
     """
 
     def __init__(self, stream: BinaryIO, encoding: str, name: str) -> None:
@@ -148,7 +148,7 @@ class _Utf8(io.RawIOBase):
         self._left = b""
 
     def readable(self) -> bool:
-        """Say so to BufferedReader."""
+        """Return True, as BufferedReader requires."""
         return True
 
     def readinto(self, buffer: Any) -> int:
@@ -184,7 +184,10 @@ def _buffered(stream: BinaryIO | io.RawIOBase) -> io.BufferedReader:
 
 
 def _forward(stream: BinaryIO, at: int, byte: int) -> None:
-    """Skip to a byte. A compressed stream is read by lines, so that damage is found at the same line."""
+    """Skip to a byte.
+
+    A compressed stream is read line by line, so that damage is always found at the same line.
+    """
     if at < byte and stream.seekable():
         stream.seek(byte)
     else:
@@ -193,7 +196,7 @@ def _forward(stream: BinaryIO, at: int, byte: int) -> None:
 
 
 def _split(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Yield each line and its length in bytes; of a longer line only the first MAX_BYTES are returned."""
+    """Yield each line, cut at MAX_BYTES, and the length of the whole line in bytes."""
     while line := stream.readline(MAX_BYTES):
         part, size = line, len(line)
         while len(part) == MAX_BYTES and not part.endswith(b"\n"):
@@ -203,7 +206,7 @@ def _split(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def _text_lines(stream: BinaryIO, at: Position, inputs: Inputs) -> Iterator[tuple[int, int, str | None, str]]:
-    """Yield the end, the number and the text of each line; without a text, the reason."""
+    """Yield a record for each line, with its text, or with the reason why it has none."""
     byte, encoding = at.byte, inputs.dialect.encoding
     _forward(stream, 0, byte)
     for number, (raw, size) in enumerate(_split(stream), at.row + 1):
@@ -222,7 +225,7 @@ def _text_lines(stream: BinaryIO, at: Position, inputs: Inputs) -> Iterator[tupl
 
 
 def _text(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterator[Record]:
-    """Lines end at a newline and nowhere else, and an empty line is an empty text."""
+    """Read text: only a newline ends a line, and an empty line is an empty text."""
     del name
     for end, number, text, reason in _text_lines(stream, at, inputs):
         kept = () if text is None else _fields([text] * len(inputs.keep), inputs)
@@ -230,7 +233,7 @@ def _text(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterator
 
 
 def _jsonl(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterator[Record]:
-    """Each line is an object; its field `column` is the text, and fields to keep may be missing."""
+    """Read JSON lines: each line is an object; fields to keep may be missing."""
     document = not at.byte and ".json" in Path(name.lower()).suffixes[-2:]
     for end, number, line, reason in _text_lines(stream, at, inputs):
         if line is None:
@@ -250,7 +253,7 @@ def _parse(line: str) -> dict[str, Any] | str:
     except RecursionError:
         return bad_row("not_json", error="nested too deep")
     except ValueError as error:
-        if not isinstance(error, json.JSONDecodeError):  # of Python's int
+        if not isinstance(error, json.JSONDecodeError):  # the limit of Python's int
             return bad_row("digits", most=sys.get_int_max_str_digits())
         return bad_row("not_json", error=error)
     return found if isinstance(found, dict) else bad_row("not_json", error=f"it is {_json_name(found)}")
@@ -271,9 +274,9 @@ def _record(line: str, record: dict[str, Any] | str, end: int, number: int, inpu
 
 
 def _members(line: str, record: dict[str, Any], inputs: Inputs) -> list[Any]:
-    """Return the values to keep: as JSON texts, or as Python's where a column has a type.
+    """Return the values to keep: as JSON text, or as Python values for columns that have a type.
 
-    Of numbers with a fraction and of what holds them, the JSON text is that of the line: Python would round.
+    JSON text with fractional numbers is copied from the line, because Python would round them.
     """
     values: list[Any] = []
     texts: dict[str, str] = {}
@@ -292,7 +295,7 @@ def _members(line: str, record: dict[str, Any], inputs: Inputs) -> list[Any]:
 
 
 def _texts(line: str) -> Iterator[tuple[str, str]]:
-    """Yield each name of a valid object and its value as written there; NaN and infinities become null."""
+    """Yield the names and values of a valid JSON object as written; NaN and infinities become null."""
     at = line.index("{") + 1
     while match := MEMBER.match(line, at):
         value, at = DECODER.raw_decode(line, match.end())
@@ -315,14 +318,14 @@ def _is_object(text: str | None) -> bool:
 
 
 def _fields(values: Sequence[str], inputs: Inputs) -> Sequence[str]:
-    """Return texts to keep as they are for a column of strings, else as JSON."""
+    """Return texts to keep, unchanged for a column of strings, otherwise as JSON."""
     if not values or inputs.schema is not None:
         return values
     return [json_text(value) for value in values]
 
 
 class _CsvLines:
-    """The lines that csv.reader asks for; it counts their bytes."""
+    """Supplies csv.reader with lines, and counts their bytes."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._lines = _split(stream)
@@ -336,12 +339,15 @@ class _CsvLines:
         first, self.byte = not self.byte, self.byte + size
         if size > MAX_BYTES:
             raise csv.Error(bad_row("long", most=MAX_BYTES))  # csv.reader skips this record only
-        line = raw.decode("utf-8", "surrogateescape")  # broken bytes are looked for in the row
+        line = raw.decode("utf-8", "surrogateescape")  # broken bytes are detected when the row is complete
         return line.removeprefix(BYTE_ORDER_MARK) if first else line
 
 
 def _csv(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterator[Record]:
-    """RFC 4180 with a header. All columns are text, and blank lines are no rows, as for other readers."""
+    """Read CSV as in RFC 4180, with a header.
+
+    All columns are text, and blank lines are skipped, as in other readers.
+    """
     dialect = inputs.dialect
     tabs = inputs.kind_of(name) == "tsv"
     delimiter = dialect.delimiter or ("\t" if tabs else ",")

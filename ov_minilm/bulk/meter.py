@@ -9,15 +9,15 @@ import time
 from types import TracebackType
 
 BAR_CELLS = 24
-INTERVALS_S = (0.2, 10.0)  # between two lines: on a terminal, and elsewhere
-BAR_DELAY_S = 0.5  # before a bar appears, unless it was asked for
+INTERVALS_S = (0.2, 10.0)  # time between two updates, on a terminal and elsewhere
+BAR_DELAY_S = 0.5  # time until a bar appears, unless show is True
 
 
 class Meter:
-    """Counts what is done, and says so on stderr from a thread of its own, however long a row takes.
+    """Counts finished rows, and shows progress on stderr in its own thread.
 
-    `total` is in bytes of input, which are known before they are read; None where they are not, as of stdin.
-    With show=None it speaks if stderr is a terminal and the job takes long.
+    `total` is the size of the input in bytes; None if unknown, as for stdin. With show=None it shows progress
+    only if stderr is a terminal and the job takes long.
     """
 
     def __init__(self, total: int | None, show: bool | None) -> None:
@@ -28,13 +28,11 @@ class Meter:
         self._delay = 0.0 if show else BAR_DELAY_S
         self._ended = threading.Event()
         self._started = time.monotonic()
-        self._first: tuple[float, int] | None = (
-            None  # when the first rows were done, and the bytes up to there
-        )
+        self._first: tuple[float, int] | None = None  # time when the first rows were done, and their bytes
         self._bytes = self._texts = self._tokens = self._kept = 0
 
     def advance(self, texts: int, tokens: int, done: int) -> None:
-        """Add texts and tokens that have vectors; `done` is how many bytes of input are behind us."""
+        """Add encoded texts and tokens; `done` is the number of input bytes read so far."""
         self._texts += texts
         self._tokens += tokens
         self._bytes = max(self._bytes, done)
@@ -42,11 +40,11 @@ class Meter:
             self._first = time.monotonic(), done
 
     def keep(self, texts: int) -> None:
-        """Add texts whose vectors are written: a kill does not cost them."""
+        """Add texts whose vectors are written, so that a kill does not lose them."""
         self._kept += texts
 
     def line(self, now: float) -> str:
-        """Say it in words, at this time of time.monotonic()."""
+        """Return the progress in words; `now` is a value of time.monotonic()."""
         seconds = max(now - self._started, 1e-9)
         said = (
             f"{self._texts:,} texts ({self._kept:,} safe), "
@@ -57,7 +55,7 @@ class Meter:
         share = min(1.0, self._bytes / self._total)
         cells = round(share * BAR_CELLS)
         bar = f"[{'#' * cells}{'-' * (BAR_CELLS - cells)}] {share:4.0%}, "
-        since, before = self._first or (now, 0)  # compiling, and what an earlier run did, are no measure
+        since, before = self._first or (now, 0)  # excludes compilation and shards of an earlier run
         if self._bytes > before:
             left = round((self._total - self._bytes) / (self._bytes - before) * (now - since))
             bar += f"ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}, "

@@ -1,7 +1,8 @@
 """The output of a job, and the check that it is not an input.
 
-A job that replaces its input loses it, and one that finds its own shards embeds its own output. Both are
-refused before any work, also if the names differ by links, or only a pattern would find the output later.
+A job that replaced its input would lose it, and a job that read its own shards would encode its own output.
+Both are refused before any work, also if links hide that two names are the same file, or if a pattern would
+match the output later.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ov_minilm.files import check_writable
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where the vectors go: one file, or a folder of shards."""
+    """The output of a job: one file, or a folder of shards."""
 
     path: Path
     form: Form
@@ -34,10 +35,10 @@ class Output:
 
     @classmethod
     def parse(cls, name: str, form: Form | None = None) -> Output:
-        """Take a name with a known ending as a file, one without an ending as a folder.
+        """Return the output with this name: a file if its ending is known, a folder if it has none.
 
         Raises:
-            ValueError: the ending is unknown, or another one than `form`; or there is no name.
+            ValueError: the ending is unknown or does not fit `form`, or the name is empty.
         """
         path = Path(name)
         ending = path.suffix.removeprefix(".")
@@ -51,32 +52,32 @@ class Output:
 
     @property
     def parts(self) -> Path:
-        """The folder of shards: the output itself, or one beside the file until that is there."""
+        """The folder of shards: the output itself, or a temporary folder beside the output file."""
         return self.path if self.folder else self.beside("parts")
 
     def beside(self, ending: str) -> Path:
-        """Name a file that belongs to the output."""
+        """Return the path of a file that belongs to the output."""
         return self.path.with_name(f"{self.path.name}.{ending}")
 
     @property
     def errors(self) -> Path:
-        """The list of bad rows: one file beside one file, in a folder one for each shard."""
+        """The list of bad rows: one file for an output file; for a folder, one for each shard."""
         return self.path / "_errors-*.log" if self.folder else self.path.with_name(self.path.name + ERRORS)
 
     @property
     def files(self) -> list[Path]:
-        """Files that a job writes and a pattern could find; only the first of its shards."""
+        """Files that a job writes and that a pattern could match; only the first of its shards."""
         shards = [self.parts / name for name in (NAME, f"part-00000.{self.form}", "_errors-00000.log")]
         beside = [] if self.form == "parquet" else [self.beside("json")]
         return shards if self.folder else [self.path, *beside, *shards]
 
 
 def check_output(inputs: Inputs, output: Output, *, dtype: str, on_error: OnError) -> None:
-    """Check the output before the work.
+    """Check the output before any work is done.
 
     Raises:
-        OSError: it cannot be written, or is a folder with other files.
-        ValueError: it is among the inputs, or cannot have such vectors or columns.
+        OSError: the output cannot be written, or is a folder with other files.
+        ValueError: the output is an input, or its format cannot hold these vectors or columns.
     """
     if output.form == "npy" and on_error == "null" and not dtype.startswith("float"):
         raise refusal("null_integer", dtype=dtype)
@@ -103,10 +104,10 @@ def check_output(inputs: Inputs, output: Output, *, dtype: str, on_error: OnErro
 
 
 def check_stdout(inputs: Inputs) -> int:
-    """Return the descriptor to write JSON lines to.
+    """Return the descriptor of stdout, for JSON lines.
 
     Raises:
-        ValueError: it is closed, or the file behind it is an input.
+        ValueError: stdout is closed, or is redirected to an input.
     """
     if sys.stdout is None:
         raise refusal("stdout_closed")
@@ -121,7 +122,7 @@ def check_stdout(inputs: Inputs) -> int:
 
 
 def _check_inputs(inputs: Inputs, output: Output) -> None:
-    """Refuse inputs that are, hold, or would find what the job writes or an earlier one wrote."""
+    """Refuse inputs that are the output, lie in it, were written by this command, or would match it."""
     identities = {_identity(file): file for file in inputs.files}
     there = [path for path in (*output.files, output.errors, *output.parts.glob("part-*")) if path.is_file()]
     for path in there:
@@ -142,16 +143,16 @@ def _check_inputs(inputs: Inputs, output: Output) -> None:
 
 
 def _identity(file: str) -> tuple[int, int] | None:
-    """Return what identifies a file under all its names; None for what is not a regular file."""
+    """Return an identity that is equal for all names of a file; None if it is not a regular file."""
     try:
         found = os.fstat(sys.stdin.fileno()) if file == STDIN else Path(file).stat()
-    except (OSError, ValueError):  # closed, or a stream of a test
+    except (OSError, ValueError):  # closed, or replaced by a test
         return None
     return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
 def _finds(pattern: str, path: Path) -> bool:
-    """Return whether a pattern would find a file, which need not exist yet."""
+    """Return whether a pattern would match a file, which may not exist yet."""
     parts = Path(pattern).parts
     fixed = next((place for place, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     root = Path(*parts[:fixed]).resolve()
@@ -162,7 +163,7 @@ def _finds(pattern: str, path: Path) -> bool:
 
 
 def _match(pattern: Sequence[str], names: Sequence[str]) -> bool:
-    """Match a path as glob does: ** stands for any number of folders, and no star for a leading dot."""
+    """Match a path like glob: ** matches any number of folders, and * does not match a leading dot."""
     if not pattern or not names:
         return not names and all(part == "**" for part in pattern)
     hidden = names[0].startswith(".") and not pattern[0].startswith(".")
@@ -172,7 +173,7 @@ def _match(pattern: Sequence[str], names: Sequence[str]) -> bool:
 
 
 def _was_written(file: str) -> bool:
-    """Return whether a file holds vectors of this command."""
+    """Return whether this command wrote a file."""
     path = Path(file)
     if file.lower().endswith(".parquet"):
         from ov_minilm.bulk.parquet import was_written

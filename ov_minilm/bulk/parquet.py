@@ -1,4 +1,4 @@
-"""Reads Parquet in pieces of row groups, and writes it: the same rows always give the same bytes."""
+"""Reads Parquet in pieces of row groups, and writes it so that equal rows always give equal bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from ov_minilm.bulk.refusals import bad_row, refusal
 from ov_minilm.bulk.rows import VECTOR, Block, Kept, Position, Rows, damaged, rows_together
 from ov_minilm.runtime.texts import has_surrogates, mend_surrogates
 
-GROUP, GROUP_BYTES = 8192, 1 << 26  # most rows of a row group that we write, and most bytes of its strings
+# maximum rows in a row group of the output, and maximum bytes of its strings
+GROUP, GROUP_BYTES = 8192, 1 << 26
 TEXTUAL = tuple(
     getattr(pa.types, f"is_{kind}")
     for kind in ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
@@ -46,10 +47,10 @@ Piece: TypeAlias = "pa.RecordBatch | Lost"
 
 
 class Parquet:
-    """Reads one file, from a position on. Texts are strings, or binary values in UTF-8.
+    """Reads one file, starting at a position. Texts are strings, or binary values in UTF-8.
 
-    Where a row group is damaged, all its rows from there on are bad, and the next one is read: row n stays
-    row n.
+    If a row group is damaged, its remaining rows are bad, and reading continues with the next row group, so
+    row numbers do not change.
     """
 
     def __init__(self, inputs: Inputs, name: str, at: Position) -> None:
@@ -71,7 +72,7 @@ class Parquet:
         self._piece: Piece = pa.RecordBatch.from_pylist([], pa.schema([]))
 
     def take(self, most: int) -> Rows:
-        """Return the next rows, none at the end of the file."""
+        """Return the next rows; none at the end of the file."""
         while not len(self._piece):
             found = next(self._pieces, None)
             if found is None:
@@ -136,9 +137,10 @@ class Parquet:
 
 
 def _holds_one_long_text(group: Any, column: str) -> bool:
-    """Return whether the metadata shows that a row group is one row with a text that is too long.
+    """Return whether, by its metadata, a row group is a single row with a text that is too long.
 
-    Arrow needs 3 times its size to read it. Page headers may repeat a value up to 3 times, as statistics.
+    Reading such a text would take three times its size in memory. Page headers may repeat a value up to three
+    times, as statistics.
     """
     if group.num_rows != 1:
         return False
@@ -166,25 +168,25 @@ def kept_types(inputs: Inputs, name: str, schema: pa.Schema | None = None) -> di
 
 
 def was_written(name: str) -> bool:
-    """Return whether this package wrote a file, according to its metadata."""
+    """Return whether this package wrote a file, according to the file's metadata."""
     try:
         metadata = pq.read_schema(name).metadata or {}
-    except (OSError, pa.ArrowException):  # damaged: reported when it is read
+    except (OSError, pa.ArrowException):  # a damaged file is reported when it is read
         return False
     return b"ov_minilm.fingerprint" in metadata
 
 
 def read_kept(path: Path, names: Sequence[str]) -> list[str]:
-    """Return the columns beside the vectors of a file that `write` wrote, as JSON."""
+    """Return the kept columns of a file that `write` wrote, as JSON."""
     table = pq.read_table(path, columns=list(names))
     return [text for batch in table.to_batches() for text in columns.render(batch, {})]
 
 
 def check_schema(schema: pa.Schema) -> None:
-    """Refuse a type that cannot be written, before the work for it is done.
+    """Refuse a column type that cannot be written, before any work is done.
 
     Raises:
-        ValueError: naming the column and its type.
+        ValueError: a type cannot be written; the message has the column and its type.
     """
     for field in schema:
         empty = pa.schema([field]).empty_table()
@@ -196,14 +198,14 @@ def check_schema(schema: pa.Schema) -> None:
 
 
 def _texts(array: pa.Array, bad: dict[int, str]) -> list[str | None]:
-    """Return the texts; None for a row without one, and its reason in `bad`."""
+    """Return the texts. A row without a text gets None, and its reason is added to `bad`."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if not pa.types.is_null(array.type) and array.nbytes > MAX_BYTES:
         array = _without_long(array, bad)
     try:
         values = array.to_pylist()
-    except UnicodeDecodeError:  # Parquet does not check what it calls a string
+    except UnicodeDecodeError:  # strings in Parquet may be invalid UTF-8
         values = array.cast(pa.large_binary()).to_pylist()
     for row, value in enumerate(values):
         if value is None:
@@ -217,7 +219,7 @@ def _texts(array: pa.Array, bad: dict[int, str]) -> list[str | None]:
 
 
 def _without_long(array: pa.Array, bad: dict[int, str]) -> pa.Array:
-    """Replace texts that are too long by null, before they are copied to Python."""
+    """Replace texts that are too long with null, before they are copied to Python."""
     long = [row for row in range(len(array)) if array.slice(row, 1).nbytes > MAX_BYTES]
     bad |= dict.fromkeys(long, bad_row("long", most=MAX_BYTES))
     keep = np.ones(len(array), bool)
@@ -242,7 +244,7 @@ def write(schema: pa.Schema, file: IO[bytes], blocks: Iterable[Block]) -> int:
 
 
 def _full_group(table: pa.Table) -> int:
-    """Return how many of the first rows fill a row group; 0 if there are too few."""
+    """Return how many rows fill the next row group; 0 if there are too few."""
     size = np.zeros(table.num_rows, np.int64)
     for column in table.columns:
         if any(is_a(column.type) for is_a in TEXTUAL[:2]):
@@ -261,7 +263,7 @@ def join(schema: pa.Schema, file: IO[bytes], parts: Sequence[Path]) -> None:
 
 
 def _writer(file: IO[bytes], schema: pa.Schema) -> Any:
-    """Compress the kept columns only: vectors hardly get smaller."""
+    """Return a writer that compresses only the kept columns: vectors hardly get smaller."""
     kept = [name for name in schema.names if name != VECTOR]
     leaves = {f"{VECTOR}.list.element": "none"}
     return pq.ParquetWriter(
@@ -275,7 +277,7 @@ def _writer(file: IO[bytes], schema: pa.Schema) -> Any:
 
 
 def output_schema(kept: pa.Schema | None, empty: NDArray[Any], metadata: Mapping[str, str]) -> pa.Schema:
-    """Return the columns of an output: those that are kept, or the text, and vectors as in `empty` [0, D]."""
+    """Return the schema of an output: the kept columns or the text, and vectors like those in `empty`."""
     before = [pa.field("text", pa.string())] if kept is None else list(kept)
     vector = pa.list_(pa.from_numpy_dtype(empty.dtype), empty.shape[1])
     said = {f"ov_minilm.{name}": value for name, value in metadata.items()}

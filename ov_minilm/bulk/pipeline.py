@@ -1,7 +1,7 @@
-"""The main path of a job: rows -> token ids -> vectors -> a file of vectors.
+"""The main path of a job: rows -> token ids -> vectors -> files.
 
-This thread reads, tokenizes and writes while the engine computes texts submitted before, so that the engine
-never waits.
+This thread reads, tokenizes and writes, while the engine computes texts that were submitted earlier. So the
+engine never waits.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from ov_minilm.spec import FloatArray
 Encoder = Embedder | ReusingEmbedder
 
 SHARD_ROWS = 65_536
-# Work that is submitted before its vectors are awaited: enough to pack well; a kill loses it.
+# Work that is submitted before its vectors are awaited. More packs better, but a kill loses more.
 AHEAD_S = 2.0
-AHEAD_TOKENS = 1 << 14, 1 << 16  # least and most
-CHARS_A_TOKEN = 256  # longer texts count by their length: the part that is cut off takes memory
+AHEAD_TOKENS = 1 << 14, 1 << 16  # minimum and maximum
+CHARS_A_TOKEN = 256  # a longer text counts by its length, because the part that is cut off takes memory too
 
-# The fields of Embedder.info that decide the vectors.
+# The fields of Embedder.info that determine the vectors.
 MODEL_FACTS = (
     "model",
     "weights",
@@ -55,7 +55,7 @@ MODEL_FACTS = (
 
 @dataclass(frozen=True, slots=True)
 class BulkOptions:
-    """Options that decide the output, besides the model and the rows."""
+    """Options that affect the output, in addition to the model and the rows."""
 
     truncate: Truncate = "end"
     dimensions: int | None = None
@@ -70,7 +70,7 @@ class BulkOptions:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything needed to compute any shard, on any machine that can read the files."""
+    """Everything that is needed to compute any shard on any machine that can read the files."""
 
     inputs: Inputs
     options: BulkOptions
@@ -78,19 +78,19 @@ class Job:
     folder: Path
 
     def part(self, shard: int) -> Path:
-        """Return the file of a shard's vectors."""
+        """Return the path of a shard's vectors."""
         return self.folder / f"part-{shard:05}.{self.sink.form}"
 
     def errors(self, shard: int) -> Path:
-        """Return the list of a shard's bad rows, a JSON object on each line; it exists if there are any."""
+        """Return the path of a shard's list of bad rows (JSON lines), which exists if there are any."""
         return self.folder / f"_errors-{shard:05}.log"
 
 
 def make_sink(embedder: Encoder, inputs: Inputs, options: BulkOptions, form: Form) -> Sink:
-    """Return how to write the files: type of the vectors, kept columns, metadata.
+    """Return the sink, which has the type of the vectors, the kept columns and the metadata.
 
     Raises:
-        ValueError: the vectors have no such dimensions or dtype.
+        ValueError: `dimensions` or `dtype` is not valid for the model.
     """
     info = embedder.info
     empty = embedder.encode([], dimensions=options.dimensions, dtype=options.dtype)
@@ -105,14 +105,14 @@ def make_sink(embedder: Encoder, inputs: Inputs, options: BulkOptions, form: For
 class EncodedRows:
     """A block of rows with their vectors."""
 
-    rows: Rows  # as they were read
-    block: Block  # those of them that are written
+    rows: Rows  # the rows as they were read
+    block: Block  # the rows that are written
     tokens: int
-    truncated: int  # texts whose ends were cut off
+    truncated: int  # number of texts that were cut
 
 
 def _shards(inputs: Inputs, done: Mapping[int, Done]) -> Generator[tuple[int, Reader], None, None]:
-    """Yield every shard that is not done with a reader at its first row; the caller takes or skips its rows.
+    """Yield every unfinished shard, and a reader at its first row; the caller reads or skips its rows.
 
     The last shard that is yielded may have no rows.
     """
@@ -133,14 +133,14 @@ def _shards(inputs: Inputs, done: Mapping[int, Done]) -> Generator[tuple[int, Re
 def pending_rows(
     inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]
 ) -> Generator[Rows, None, None]:
-    """Yield the rows of every shard that is not done, in order; each block is of one shard."""
+    """Yield the rows of all unfinished shards, in order; each block belongs to one shard."""
     with closing(_shards(inputs, done)) as shards:
         for shard, reader in shards:
             yield from read_shard(reader, shard, rows_per_shard)
 
 
 def read_shard(reader: Reader, shard: int, rows_per_shard: int) -> Iterator[Rows]:
-    """Yield the rows of one shard from the reader's position on, with the digest up to the end of each."""
+    """Yield the rows of one shard, starting at the reader's position, with the digest after each block."""
     left, digest = rows_per_shard, hashlib.blake2b(digest_size=16)
     while left and (rows := reader.take(left)) is not None:
         kept = rows.columns if isinstance(rows.columns, list) else [""] * len(rows.texts)
@@ -152,7 +152,7 @@ def read_shard(reader: Reader, shard: int, rows_per_shard: int) -> Iterator[Rows
 
 
 def unchanged(job: Job, done: Mapping[int, Done]) -> dict[int, Done]:
-    """Return the finished shards whose rows are the same in the changed inputs, with their new ends."""
+    """Return the finished shards whose rows are unchanged in the changed inputs, with their new ends."""
     policy: OnError = "skip" if job.options.on_error == "skip" else "null"
     found: dict[int, Done] = {}
     with Reader(job.inputs) as reader:
@@ -169,7 +169,7 @@ def unchanged(job: Job, done: Mapping[int, Done]) -> dict[int, Done]:
 
 
 def _typed_as_json(rows: Rows) -> list[str]:
-    """Return as JSON the columns that are not in the digest; in JSON NaN equals NaN."""
+    """Return columns as JSON for the digest; in JSON, NaN equals NaN."""
     if rows.columns is None or isinstance(rows.columns, list):
         return []
     from ov_minilm.bulk.columns import render
@@ -187,7 +187,7 @@ def _written_as_json(job: Job, shard: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A shard to be done."""
+    """A shard to compute."""
 
     shard: int
     start: Position
@@ -195,9 +195,9 @@ class Task:
 
 
 def plan(inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]) -> Iterator[Task]:
-    """Yield every shard that is not done: those of `pending_rows`, without their rows.
+    """Yield a task for every unfinished shard.
 
-    The row count of Parquet is in its metadata; files of lines are read for it.
+    The number of rows of a Parquet file is in its metadata; files of lines have to be read to count them.
     """
     with closing(_shards(inputs, done)) as shards:
         for shard, reader in shards:
@@ -215,7 +215,7 @@ def encode(
         BadRow: with on_error="stop".
     """
     waiting: deque[tuple[Rows, Rows, Tokenized | Texts, Future[FloatArray] | Pending]] = deque()
-    weights: deque[int] = deque()  # of each block in `waiting`
+    weights: deque[int] = deque()  # weight of each block in `waiting`
     delivered = 0
     started = time.monotonic()
     least, most = AHEAD_TOKENS
@@ -246,7 +246,7 @@ def encode(
 
 
 def _weight(rows: Rows, tokenized: Tokenized | Texts) -> int:
-    """Return how much rows count towards AHEAD_TOKENS."""
+    """Return the tokens of rows, for the limit AHEAD_TOKENS."""
     chars = sum(len(text) for text in rows.texts if text is not None)
     return max(sum(tokenized.tokens), chars // CHARS_A_TOKEN)
 
@@ -280,7 +280,7 @@ def _encoded(
 
 
 def _spread(vectors: Vectors, texts: list[str | None]) -> Vectors:
-    """Insert zeros for rows without a text, so that vector n belongs to row n."""
+    """Insert zero vectors for rows without a text, so that vector n belongs to row n."""
     if len(vectors) == len(texts):
         return vectors
     out = np.zeros((len(texts), vectors.shape[1]), vectors.dtype)

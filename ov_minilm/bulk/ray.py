@@ -1,8 +1,8 @@
 """Jobs on a Ray cluster, and an embedder for a user's own Ray Data pipeline.
 
-A shard is the unit of work: an actor reads its rows, writes its file, and reports to the driver, which keeps
-the journal. Ray Data's pool starts as many actors as fit, and gives a shard to another actor when a machine
-dies. Inputs and output are on a disk that all machines share under the same path.
+The unit of work is a shard: an actor reads its rows, writes its file, and reports to the driver, which writes
+the journal. Ray Data starts as many actors as fit, and gives a shard to another actor if a machine dies.
+Inputs and output must have the same path on all machines.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Shipped:
 
 @dataclass(frozen=True, slots=True)
 class EmbedderOptions:
-    """How each actor opens its Embedder; without `threads` it uses the CPUs that Ray gave it."""
+    """The options with which each actor opens its Embedder; by default `threads` is its number of CPUs."""
 
     model: str | os.PathLike[str] | Shipped | None = None
     device: str = "CPU"
@@ -75,13 +75,15 @@ class EmbedderOptions:
     memory_mb: int | None = None
 
     def open(self) -> Embedder:
-        """Open it in this process."""
+        """Open an Embedder in this process."""
         context = _context()
         threads = self.threads or (context and max(1, int(context.get_assigned_resources().get("CPU", 1))))
         if threads is not None:
-            if context and context.get_actor_id():  # the process of a mere task serves others after it
+            # the process of a task, unlike that of an actor, runs other tasks afterwards
+            if context and context.get_actor_id():
                 claim_cpus(threads)
-            os.environ["RAYON_NUM_THREADS"] = str(threads)  # the tokenizer's, read at its first use
+            # for the tokenizer, which reads it at its first use
+            os.environ["RAYON_NUM_THREADS"] = str(threads)
         if isinstance(self.model, Shipped):
             with self.model.unpacked() as folder:
                 return replace(self, model=folder).open()
@@ -97,7 +99,7 @@ class EmbedderOptions:
 
 
 def _context() -> Any:
-    """Return Ray's context of the actor or task that runs in this process; None outside of one."""
+    """Return Ray's context of the actor or task in this process; None if there is none."""
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return None
@@ -106,18 +108,20 @@ def _context() -> Any:
 
 
 class RayEmbedder:
-    """Adds a column of vectors to batches; for `Dataset.map_batches`, one Embedder an actor.
+    """Adds a column of vectors to batches, for `Dataset.map_batches`. Each actor has one Embedder.
 
         data.map_batches(RayEmbedder, concurrency=4, num_cpus=2)
 
-    Pass options in `fn_constructor_kwargs`. It is pickled as its options, and reopens the model on arrival.
+    Pass options in `fn_constructor_kwargs`. Pickles contain only these options; the model is opened again
+    after unpickling.
 
     Args:
         column: the column of strings to encode.
-        output: the column to add, (N, 384) float32 unless `dimensions` or `dtype` say otherwise.
-        model: a folder that the machine can read, `Shipped.read(folder)`, or None: the model in the package.
+        output: the column to add, (N, 384) float32 by default.
+        model: a folder that every machine can read, or `Shipped.read(folder)`; None is the model in the
+            package.
         truncate, dimensions, dtype: as for Embedder.encode.
-        threads: None: the num_cpus of the actor.
+        threads: None is the num_cpus of the actor.
     """
 
     def __init__(
@@ -165,7 +169,7 @@ class RayEmbedder:
 
 
 def _call(call: Callable[[], Any]) -> bytes:
-    """Return the pickled result of a call, or its error if a user can fix it."""
+    """Call a function; return its pickled result, or its error if a user can fix that."""
     try:
         return pickle.dumps(call())
     except ANSWERS as error:
@@ -194,7 +198,7 @@ class _Worker:
     def __init__(self, job: Job, opening: EmbedderOptions, folder: str) -> None:
         self._job = job
         self._opening = opening
-        os.chdir(folder)  # relative names mean the same here as there
+        os.chdir(folder)  # so that relative names mean the same on all machines
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, list[bytes]]:
         return {"answer": [_call(partial(self._write, _unwrap(batch["task"][0])))]}
@@ -207,7 +211,7 @@ class _Worker:
 
     @cached_property
     def _embedder(self) -> Embedder:
-        """Opened by the first shard, so that errors can be returned."""
+        """The Embedder, opened by the first shard so that errors can be returned."""
         embedder = self._opening.open()
         found = make_sink(embedder, self._job.inputs, self._job.options, self._job.sink.form)
         differences = [
@@ -216,12 +220,12 @@ class _Worker:
             if found.metadata[name] != value
         ]
         if differences:
-            raise ValueError(f"{platform.node()} would give other vectors: {', '.join(differences)}")
+            raise ValueError(f"{platform.node()} would give different vectors: {', '.join(differences)}")
         return embedder
 
 
 def _counted(portions: Iterator[Rows], task: Task) -> Iterator[Rows]:
-    """Refuse a shard of another size than planned: this machine sees other files."""
+    """Refuse a shard that has not the planned number of rows: this machine reads different files."""
     found = 0
     for rows in portions:
         found += len(rows.texts)
@@ -235,14 +239,14 @@ def _counted(portions: Iterator[Rows], task: Task) -> Iterator[Rows]:
 
 @dataclass(frozen=True, slots=True)
 class OnRay:
-    """The engine: a pool of actors with as many CPUs each as the Embedder has threads."""
+    """Computes shards in a pool of actors; each has as many CPUs as its Embedder has threads."""
 
     opening: EmbedderOptions
     cpus: int
     actors: int | None
 
     def sink(self, inputs: Inputs, options: BulkOptions, form: Form) -> Sink:
-        """Return how to write the files, as a machine of the cluster finds it."""
+        """Return the sink, which one machine of the cluster creates."""
         import ray
 
         if not inputs.resumable:
@@ -255,7 +259,7 @@ class OnRay:
         return found
 
     def work(self, job: Job, journal: Journal, meter: Meter) -> None:
-        """Compute every shard that is not done, and add each to the journal when it is."""
+        """Compute every unfinished shard, and record it in the journal."""
         import ray
         from ray.data import ActorPoolStrategy, DataContext
 
@@ -276,7 +280,7 @@ class OnRay:
         )
         total = job.inputs.size() or 0
         try:
-            # As they come: a shard that waited for the next one would be done again after a kill.
+            # In the order of completion: a finished shard that had to wait would be lost by a kill.
             batches = answers.iter_batches(batch_size=None, prefetch_batches=0)
             for number, answer in enumerate(chain.from_iterable(batch["answer"] for batch in batches), 1):
                 done = _unwrap(answer)
@@ -289,10 +293,12 @@ class OnRay:
 
 @contextmanager
 def on_ray(opening: EmbedderOptions, *, cpus: int = 1, actors: int | None = None) -> Iterator[OnRay]:
-    """Connect to the cluster of RAY_ADDRESS or of this process; without one, start one on this machine."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import, which reads it
+    """Connect to the cluster of RAY_ADDRESS or of this process; without one, start a local one."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # the import reads it
     import ray
-    import ray.data  # sets up its log, which we then quieten: errors are raised, and the rest is in its files
+
+    # configures Ray's log, which is then silenced: errors are raised, and the rest is in log files
+    import ray.data
 
     mine = not ray.is_initialized()
     if mine:

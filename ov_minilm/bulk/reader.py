@@ -1,4 +1,4 @@
-"""Rows from the files of a job, in order, from any position on."""
+"""Reads the rows of a job's files in order, starting at any position."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ov_minilm.bulk.parquet import Parquet
 
-SAMPLE = 1000  # rows of each file of JSON lines that decide the types of the columns to keep
+SAMPLE = 1000  # first rows of each JSON lines file that determine the types of the columns to keep
 
 
 def find(
@@ -47,13 +47,13 @@ def find(
     """Expand patterns and check every file: its format, its columns and their types.
 
     Args:
-        given: names of the options that the user wrote; those without effect are refused.
-        typed: columns to keep get types, for Parquet; else they are kept as JSON.
+        given: names of the options that the user gave; options without effect are refused.
+        typed: give types to the columns to keep, for Parquet; otherwise they are kept as JSON.
         on_error: with "stop" damaged files are refused; otherwise each is one bad row.
 
     Raises:
         OSError: a file does not exist, or a pattern matches none.
-        ValueError: a file cannot be read as asked, a column is not there, or has no common type.
+        ValueError: a file cannot be read with these options, or a column is missing or has no common type.
         BadRow: a file is damaged.
     """
     files = tuple(expand(patterns))
@@ -85,10 +85,10 @@ def find(
 
 
 class Look(NamedTuple):
-    """What the start of a file shows about its columns to keep."""
+    """The columns to keep, as found at the start of a file."""
 
     types: Mapping[str, pa.DataType | None] = {}  # empty if types do not matter, or the file is damaged
-    nulls: Collection[str] = ()  # without a value in the first rows
+    nulls: Collection[str] = ()  # columns without a value in the first rows
 
 
 def _look(inputs: Inputs, file: str, *, typed: bool, on_error: OnError) -> Look:
@@ -104,7 +104,7 @@ def _look(inputs: Inputs, file: str, *, typed: bool, on_error: OnError) -> Look:
 
 
 def _columns(inputs: Inputs, file: str, *, typed: bool) -> Look:
-    """Look at the columns to keep: Parquet has types, text and CSV have strings, of JSON rows are read."""
+    """Return the columns to keep: Parquet has types, text and CSV have strings, JSON rows are read."""
     kind = inputs.kind_of(file)
     if kind == "parquet":
         arrow("Parquet")
@@ -113,7 +113,7 @@ def _columns(inputs: Inputs, file: str, *, typed: bool) -> Look:
         return Look(kept_types(inputs, file))
     if kind == "text" and not {inputs.column} >= set(inputs.keep):
         raise refusal("text_columns", file=display_name(file), column=inputs.column)
-    # Of a pipe whose types do not matter only one row is awaited: its writer may be slow.
+    # If types do not matter, only one row of a pipe is awaited: its writer may be slow.
     sample = kind == "jsonl" and bool(inputs.keep) and (typed or file not in inputs.pipes)
     lines = Lines(inputs, file, Position())
     try:
@@ -133,7 +133,7 @@ def _columns(inputs: Inputs, file: str, *, typed: bool) -> Look:
 
 
 class Reader:
-    """Reads the inputs from a position on, up to MAX_ROWS rows at a time."""
+    """Reads the inputs, starting at a position, up to MAX_ROWS rows at a time."""
 
     def __init__(self, inputs: Inputs, start: Position = Position()) -> None:  # noqa: B008  # a frozen value
         self._inputs = inputs
@@ -144,7 +144,7 @@ class Reader:
     def take(self, most: int) -> Rows | None:
         """Return the next rows, at least one and at most `most`; None at the end.
 
-        Of a damaged file it returns the rows that can be read, and then one bad row.
+        For a damaged file it returns the rows that can be read, and then one bad row.
         """
         while self.at.file < len(self._inputs.files):
             rows = self._read(self._inputs.files[self.at.file], min(most, MAX_ROWS))
@@ -169,7 +169,7 @@ class Reader:
         return most - left
 
     def _count(self, name: str) -> int:
-        """Return the rows of a Parquet file; one that is damaged has a single bad one."""
+        """Return the number of rows of a Parquet file; a damaged file counts as one bad row."""
         from ov_minilm.bulk.parquet import count
 
         try:

@@ -31,18 +31,18 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "stdin_closed": Refusal("stdin is closed", "stdin is closed; name a file, or open it: < FILE"),
     "stdout_closed": Refusal("stdout is closed", "stdout is closed; name a file: -o NAME.parquet"),
-    "named_twice": Refusal("a pipe is named twice", "{file} is named twice, and can be read once"),
+    "named_twice": Refusal("a pipe is named twice", "{file} is named twice, but can be read only once"),
     "unknown_ending": Refusal(
-        "the ending of a file says nothing",
+        "a file with an unknown ending",
         "{file}: the ending {ending!r} is not known; pass --format text, jsonl, csv, tsv or parquet",
     ),
-    "not_read": Refusal("a known format that is not read", "{file}: {what} is not read; {instead}"),
+    "not_read": Refusal("a known format that cannot be read", "{file}: {what} is not read; {instead}"),
     "parquet_stream": Refusal(
         "Parquet, compressed or by a pipe",
-        "{file}: Parquet is read from its end and cannot be {how}; write it to a .parquet file first",
+        "{file}: Parquet is read from its end, so it cannot be {how}; write it to a .parquet file first",
     ),
     "looks_like": Refusal(
-        "the first bytes belong to another format", "{file} begins like {what}, not {kind}; {instead}"
+        "the first bytes belong to another format", "{file} begins like {what}, not like {kind}; {instead}"
     ),
     "no_byte_order": Refusal(
         "an encoding that needs a byte order mark, and none is there",
@@ -56,21 +56,21 @@ REFUSALS: dict[str, Refusal] = {
     "no_header": Refusal("CSV without a header", "{file}: no CSV header: {error}{hint}"),
     "no_column": Refusal("a column is missing", "{file}: no column {column!r}; it has {names}{hint}"),
     "column_twice": Refusal(
-        "a column is ambiguous", "{file}: column {column!r} is there {count} times; rename all but one"
+        "a column is ambiguous", "{file}: column {column!r} occurs {count} times; rename all but one"
     ),
     "text_columns": Refusal(
         "columns of plain text",
-        "{file}: plain text has no columns but its lines, {column!r}; --format names another format: "
-        "jsonl, csv, tsv, parquet",
+        "{file}: plain text has only lines, no column {column!r}; if it is in another format, pass --format "
+        "jsonl, csv, tsv or parquet",
     ),
     "not_text": Refusal(
         "the column is of another type",
-        "{file}: column {column!r} is {found}, expected text; --column names it",
+        "{file}: column {column!r} is {found}, expected text; choose a text column with --column",
     ),
     "no_common_type": Refusal(
         "types of a column in two files that no type holds without loss",
-        "{file}: column {column!r} is {found}, in {other} {before}; cast one of them, "
-        "or write JSON lines, which keep each: -o NAME.jsonl",
+        "{file}: column {column!r} is {found}, in {other} {before}; cast one of them, or write JSON lines, "
+        "which keep both types: -o NAME.jsonl",
     ),
     "not_written": Refusal(
         "a type that Parquet cannot hold",
@@ -78,9 +78,9 @@ REFUSALS: dict[str, Refusal] = {
     ),
     # Options.
     "no_names": Refusal("an option without any name in it", "{option} {value!r} names no column"),
-    "no_effect": Refusal("an option that changes nothing", "{option} has no effect {where}"),
+    "no_effect": Refusal("an option without effect", "{option} has no effect {where}"),
     "one_character": Refusal(
-        "a delimiter, quote or escape of no use", "{option} {value!r}: {rule}; a tab is '\\t'"
+        "an invalid delimiter, quote or escape", "{option} {value!r}: {rule}; a tab is '\\t'"
     ),
     "no_encoding": Refusal("an unknown encoding", "--encoding {encoding!r} is not known; try utf-16, cp1252"),
     "null_integer": Refusal(
@@ -113,11 +113,11 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "foreign_folder": Refusal(
         "the output is a folder with other files",
-        "folder {folder} has files that are not of an ov-minilm job; name a new folder",
+        "folder {folder} has files that are not of an ov-minilm job; name another folder",
         FileExistsError,
     ),
     "output_is_folder": Refusal(
-        "a file is due, and a folder is there",
+        "the output file exists as a folder",
         "{output} is a folder; name a file, or {output}/ to write shards into it",
         IsADirectoryError,
     ),
@@ -126,12 +126,12 @@ REFUSALS: dict[str, Refusal] = {
         "{output} is a pipe or a device, which a file would replace; write JSON lines to stdout: -o -",
     ),
     "not_a_folder": Refusal(
-        "a folder is due, and something else is there",
+        "the output folder exists as something else",
         "{folder} is not a folder; remove it, or name another",
         NotADirectoryError,
     ),
     "shard_damaged": Refusal(
-        "a finished shard was changed by somebody else",
+        "a finished shard was changed",
         "{file} is damaged ({error}); remove it, and the same command makes it again",
     ),
     "output_is_input": Refusal(
@@ -143,7 +143,7 @@ REFUSALS: dict[str, Refusal] = {
         "{file} is an input and lies in the output {output}; name another output",
     ),
     "output_in_pattern": Refusal(
-        "a pattern finds the output",
+        "a pattern that matches the output",
         "the pattern {pattern} would read the output {output} too; name an output outside of it",
     ),
     "output_again": Refusal(
@@ -154,17 +154,17 @@ REFUSALS: dict[str, Refusal] = {
 
 BAD_ROWS: dict[str, str] = {
     "null": "null",
-    "encoding": "not {encoding} ({error}); --encoding names another",
+    "encoding": "not {encoding} ({error}); set another with --encoding",
     "long": "longer than {most:,} bytes; split it",
     "not_json": "not a JSON object: {error}",
     "digits": "not a JSON object: it has a number of more than {most:,} digits; make it a string",
-    "no_field": "no field {column!r}; it has {names}; --column names another",
+    "no_field": "no field {column!r}; it has {names}; choose one with --column",
     "not_string": "{column!r} is {found}, expected a string",
     "misfit": "{column!r} is {value:.60}, expected {kind} as in the first rows; -o NAME.jsonl keeps any type",
     "no_json": "{column!r} cannot be written as JSON ({error}); -o NAME.parquet keeps it",
     "broken": "{column!r} is not UTF-8",
     "csv": "not a CSV record: {error}",
-    "csv_return": "a line ends in a carriage return alone; make it a newline: tr '\\r' '\\n'",
+    "csv_return": "a line ends in a carriage return without a newline; convert it: tr '\\r' '\\n'",
     "fields": "{found} fields, the header has {expected}",
     "tokens": "{tokens} tokens, the model reads {most}; --truncate end or mean",
     "group": "row group {group} is damaged: {error}",

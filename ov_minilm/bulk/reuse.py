@@ -1,12 +1,11 @@
 """Vectors of earlier jobs, kept in a folder (`--reuse`): a later job computes only new texts.
 
 A text has the same bits in every batch, so a kept vector equals the one that would be computed, and the
-output of a job has the same bytes with and without the folder. Each combination of what else decides a
-vector (artefact, precision, kernel, truncation) has its own subfolder.
-
-A segment is two files: records of vector, tokens and whether the text was cut; and, written after them, the
-16-byte hashes of their texts. Segments are only added, each is complete or does not exist, and several jobs
-may add to one folder at the same time.
+output of a job has the same bytes with and without the folder. Each combination of artefact, precision,
+kernel and truncation has its own subfolder, with segments. A segment consists of two files: records with the
+vector, its number of tokens and whether the text was cut; and the 16-byte hashes of the texts, which are
+written last. A segment is complete or does not exist, and is never changed. Several jobs may add segments to
+one folder at the same time.
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ from ov_minilm.runtime.tokens import Tokenized, Truncate
 from ov_minilm.spec import FloatArray
 
 HASH_BYTES = 16
-SEGMENT_TEXTS = 32_768  # in a segment, 50 MB
+SEGMENT_TEXTS = 32_768  # in a segment of 50 MB
 
 Hashes = NDArray[np.uint64]  # [N, 2] of texts
 
 
 class KeptVectors:
-    """The vectors in one folder. One thread uses it."""
+    """The vectors in one folder. Not for use by several threads."""
 
     def __init__(self, folder: Path, facts: Mapping[str, object], dim: int) -> None:
-        """Read which texts are there, 24 bytes of memory each; make the folder if there is none.
+        """Read the hashes of the kept texts (24 bytes of memory each); create a missing folder.
 
         Raises:
             OSError: the folder cannot be used.
@@ -66,7 +65,7 @@ class KeptVectors:
         self._new: dict[bytes, NDArray[Any]] = {}  # records of texts that are not written yet
 
     def find(self, texts: Sequence[str]) -> dict[int, NDArray[Any]]:
-        """Return the records that are kept, by the index of their text."""
+        """Return {index of a text: its record} for the texts that are kept."""
         keys = [_hash(text) for text in texts]
         hashes = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
         at = np.searchsorted(self._hashes[:, 0], hashes[:, 0])
@@ -86,23 +85,23 @@ class KeptVectors:
             self.write()
 
     def write(self) -> None:
-        """Write what is new as a segment."""
+        """Write the new vectors as a segment."""
         if not self._new:
             return
         path = self._folder / f"{uuid.uuid4().hex}.hashes.npy"
         with atomic_write(_records(path)) as file:
             _save(file, np.array(list(self._new.values()), self._record))
         try:
-            with atomic_write(path) as file:  # from now on the segment is there
+            with atomic_write(path) as file:  # now the segment exists
                 _save(file, np.frombuffer(b"".join(self._new), np.uint64).reshape(-1, 2))
-        except BaseException:  # records without hashes are of no use
+        except BaseException:  # records without hashes are useless
             _records(path).unlink()
             raise
         self._new = {}
 
 
 def _save(file: IO[bytes], array: NDArray[Any]) -> None:
-    """Do as np.save does, which does not say of a full disk that it is full."""
+    """Write an array like np.save, whose error does not mention that the disk is full."""
     npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(array))
     file.write(array.view(np.uint8).data)
 
@@ -117,26 +116,26 @@ def _hash(text: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Texts of which some have vectors already, as `Tokenized` for the others."""
+    """Texts with their known vectors, and the token ids of the others."""
 
     texts: Sequence[str]
     kept: Mapping[int, NDArray[Any]]
     new: list[int]
-    tokenized: Tokenized  # of the new ones
+    tokenized: Tokenized  # indices of the new texts
     tokens: list[int]
     truncated: list[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The vectors of texts, as soon as the new ones are there."""
+    """A future of the vectors of texts, known and new ones."""
 
     texts: Texts
     future: Future[FloatArray]
     vectors: KeptVectors
 
     def result(self) -> FloatArray:  # -> [N, D]
-        """Wait for the new vectors, keep them, and return all, in the order of the texts."""
+        """Wait for the new vectors, store them, and return all vectors in the order of the texts."""
         found, texts = self.future.result(), self.texts
         out = np.empty((len(texts.texts), found.shape[1]), np.float32)
         out[texts.new] = found
@@ -147,34 +146,35 @@ class Pending:
         return out
 
     def cancel(self) -> bool:
-        """Leave the queue."""
+        """Remove the texts from the queue."""
         return self.future.cancel()
 
 
 class ReusingEmbedder:
-    """Does for a job what an Embedder does, and computes only texts whose vectors are not kept."""
+    """Replaces an Embedder in a job; computes only texts whose vectors are not kept yet."""
 
     def __init__(self, embedder: Embedder, folder: Path, truncate: Truncate, facts: Iterable[str]) -> None:
-        """Use a folder for the vectors of this Embedder; `facts` name what of `info` decides them."""
+        """Use a folder; `facts` are the fields of `embedder.info` that determine the vectors."""
         self._embedder = embedder
         decides = {name: getattr(embedder.info, name) for name in facts}
-        windows = "mean" if truncate == "mean" else "end"  # with "error" nothing that is too long comes here
+        # with "error", texts that are too long are bad rows
+        windows = "mean" if truncate == "mean" else "end"
         self._vectors = KeptVectors(folder, decides | {"truncate": windows}, embedder.spec.dim)
         self.reused = 0  # texts so far
 
     @property
     def info(self) -> Info:
-        """What runs here and how."""
+        """The `info` of the Embedder."""
         return self._embedder.info
 
     def encode(
         self, texts: Sequence[str], *, dimensions: int | None = None, dtype: Any = "float32"
     ) -> Vectors:
-        """Do as `Embedder.encode` does."""
+        """Do the same as `Embedder.encode`."""
         return self._embedder.encode(texts, dimensions=dimensions, dtype=dtype)
 
     def count_tokens(self, texts: str) -> int:
-        """Do as `Embedder.count_tokens` does."""
+        """Do the same as `Embedder.count_tokens`."""
         return self._embedder.count_tokens(texts)
 
     def tokenize(self, texts: Sequence[str], *, truncate: Truncate) -> Texts:
@@ -195,5 +195,5 @@ class ReusingEmbedder:
         return Pending(texts, self._embedder.submit(texts.tokenized), self._vectors)
 
     def close(self) -> None:
-        """Write what is new; the Embedder stays open."""
+        """Write the new vectors; the Embedder stays open."""
         self._vectors.write()

@@ -1,7 +1,7 @@
 """The rows that a job reads, encodes and writes, and how bad rows are treated.
 
-A row is bad if it has no text: a null, a number, broken UTF-8, a line that is not a JSON object, or the
-place from which a damaged file cannot be read.
+A row is bad if it has no text: a null, a number, broken UTF-8, a line that is not a JSON object, or the first
+row of a damaged file that cannot be read.
 """
 
 from __future__ import annotations
@@ -17,30 +17,31 @@ from ov_minilm.errors import BadRow
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Rows that are read and encoded together.
-MAX_ROWS, FULL_BYTES = 512, 1 << 15  # the one that is reached first
-MIN_ROWS, MAX_BYTES_OF_MIN_ROWS = 64, 1 << 20  # of long rows so many, unless they are longer than this
+# Limits of the rows that are read and encoded at once.
+MAX_ROWS, FULL_BYTES = 512, 1 << 15  # the limit that is reached first
+# at least this many long rows, unless they are larger than this
+MIN_ROWS, MAX_BYTES_OF_MIN_ROWS = 64, 1 << 20
 
-VECTOR = "embedding"  # the name of the output's column
+VECTOR = "embedding"  # name of the column in the output
 
 OnError = Literal["stop", "skip", "null"]
 
-# Columns to keep, of N rows: with types of Arrow, or as the members of a JSON object a row; None without any.
+# Columns to keep, of N rows: Arrow arrays, or the members of a JSON object for each row; None: no columns.
 Kept: TypeAlias = "pa.RecordBatch | list[str] | None"
 
 
 def rows_together(row_bytes: float) -> int:
-    """Return how many rows of this size, in bytes, are read and encoded together."""
+    """Return how many rows of this size, in bytes, are read and encoded at once."""
     rows = min(MAX_ROWS, max(MIN_ROWS, FULL_BYTES / row_bytes), MAX_BYTES_OF_MIN_ROWS / row_bytes)
     return max(1, int(rows))
 
 
 class Position(NamedTuple):
-    """Where a row starts, so that reading can go on there."""
+    """The start of a row, at which reading can continue."""
 
     file: int = 0  # index into the inputs
-    row: int = 0  # rows before it in that file; in text and JSON, lines
-    byte: int = 0  # its first byte in a file of lines, after decompression; 0 in parquet
+    row: int = 0  # rows before it in that file (lines, in text and JSON)
+    byte: int = 0  # its first byte in a file of lines, after decompression; 0 in Parquet
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +49,18 @@ class Rows:
     """Consecutive rows of one file."""
 
     file: str
-    unit: str  # what a row of this file is called: line or row
-    numbers: Sequence[int]  # [N] of each in its file, from 1
+    unit: str  # "line" or "row", for messages
+    numbers: Sequence[int]  # [N] number of each row in its file, from 1
     texts: list[str | None]  # [N]; None where the row is bad
     columns: Kept
     bad: Mapping[int, str]  # index into texts -> reason
-    end: Position  # where the row after the last one starts
+    end: Position  # start of the row after the last one
     done: int = 0  # bytes of all inputs that were read before `end`
     shard: int = 0
-    digest: str = ""  # of the rows of the shard up to `end`
+    digest: str = ""  # digest of the shard's rows up to `end`
 
     def errors(self) -> list[BadRow]:
-        """Name each bad row."""
+        """Return the error of each bad row."""
         return [
             BadRow(self.file, self.unit, self.numbers[index], reason)
             for index, reason in sorted(self.bad.items())
@@ -71,15 +72,15 @@ class Block:
     """Rows with their vectors, ready to be written."""
 
     texts: Sequence[str | None]  # [N]
-    columns: Kept  # None: the text stands beside the vector
-    vectors: NDArray[Any]  # [N, D]; without meaning in rows that have no text
+    columns: Kept  # None: the text is written with the vector
+    vectors: NDArray[Any]  # [N, D]; meaningless for rows without a text
 
 
 def apply_error_policy(rows: Rows, on_error: OnError) -> Rows:
-    """With "skip" drop the bad rows; with "null" keep them, without a text.
+    """Drop bad rows if `on_error` is "skip"; keep them, without a text, if it is "null".
 
     Raises:
-        BadRow: with "stop", for the first of them.
+        BadRow: the first bad row, if `on_error` is "stop".
     """
     if not rows.bad or on_error == "null":
         return rows
@@ -96,8 +97,8 @@ def apply_error_policy(rows: Rows, on_error: OnError) -> Rows:
 
 
 def select(batch: pa.RecordBatch, rows: Sequence[int]) -> pa.RecordBatch:
-    """Return these rows, of any type; Arrow's own `take` has none for views, nor for no rows."""
-    import pyarrow as pa  # only a batch's caller needs it
+    """Return these rows of an array; Arrow's `take` fails for view types and for no rows."""
+    import pyarrow as pa  # imported only when needed
 
     arrays = [
         pa.concat_arrays([array.slice(row, 1) for row in rows]) if rows else array.slice(0, 0)
@@ -107,7 +108,7 @@ def select(batch: pa.RecordBatch, rows: Sequence[int]) -> pa.RecordBatch:
 
 
 def damaged(error: OSError | ValueError) -> bool:
-    """Return whether Arrow says that a file is broken, unlike errors of the system and of this package."""
+    """Return whether an error of Arrow means that a file is broken; system errors do not."""
     if isinstance(error, OSError):
         return error.errno is None
     return type(error).__module__ == "pyarrow.lib"

@@ -1,6 +1,6 @@
-"""Vectors into files of one form: Parquet, .npy or JSON lines.
+"""Writes vectors to Parquet, .npy or JSON lines.
 
-The bytes depend on the rows alone: not on how many came at a time, nor on the clock.
+The bytes depend only on the rows, not on the size of the blocks or on the time.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ FORMS: tuple[Form, ...] = ("parquet", "npy", "jsonl")
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """How to write a file: its form, the type of vectors, the kept columns and the metadata."""
+    """Writes files of one format, with the same type of vectors, kept columns and metadata."""
 
     form: Form
-    empty: NDArray[Any]  # [0, D] of the vectors' type
-    schema: pa.Schema | None  # of the kept columns
-    metadata: Mapping[str, str]  # model, fingerprint and the like, for Parquet's metadata
+    empty: NDArray[Any]  # [0, D], of the vectors' type
+    schema: pa.Schema | None  # types of the kept columns
+    metadata: Mapping[str, str]  # model, fingerprint and other facts, for Parquet's metadata
 
     def write(self, file: IO[bytes], blocks: Iterable[Block]) -> int:
         """Write one complete file; return its number of rows."""
@@ -58,14 +58,14 @@ class Sink:
 
 
 def json_lines(block: Block) -> Iterator[str]:
-    """Yield a JSON object for each row; numbers are the shortest that read back exactly."""
+    """Yield a JSON object for each row; numbers are as short as possible without losing bits."""
     for text, head, vector in zip(block.texts, _row_prefixes(block), block.vectors, strict=True):
         numbers = "null" if text is None else f"[{', '.join(map(str, vector))}]"
         yield f'{{{head}, "{VECTOR}": {numbers}}}\n'
 
 
 def _row_prefixes(block: Block) -> Iterator[str]:
-    """Yield the members before the vector: the kept columns; without any, the text."""
+    """Yield the JSON members before the vector: the kept columns, or the text if there are none."""
     if isinstance(block.columns, list):
         yield from block.columns
         return

@@ -40,12 +40,12 @@ def test_the_name_says_the_kind() -> None:
         ("a.XLSX", r"a spreadsheet \(.xlsx\) is not read; save it as CSV"),
         ("a.arrow", r"an Arrow file \(.arrow\) is not read; write it as .parquet"),
         ("a.csv.xz", r"an archive \(.xz\) is not read; unpack it first"),
-        ("a.parquet.gz", "is read from its end and cannot be compressed as a whole"),
+        ("a.parquet.gz", "is read from its end, so it cannot be compressed as a whole"),
         ("*.parquet", r"^\*\.parquet matches no file$"),
         ("none.txt", "^none.txt does not exist$"),
         (".", r"^\. is a folder; name its files: '\*\.parquet'$"),
-        ("- -", "stdin is named twice, and can be read once"),
-        ("/dev/null /dev/null", "is named twice, and can be read once"),
+        ("- -", "stdin is named twice, but can be read only once"),
+        ("/dev/null /dev/null", "is named twice, but can be read only once"),
     ],
 )
 def test_files_that_cannot_be_read_are_refused(

@@ -124,8 +124,8 @@ INTEGERS = cast(VECTORS, "int8")
         (cast, (VECTORS, "int8", VECTORS), "ranges of shape (1, 384); for these vectors it is (2, 384)"),
         (cast, (VECTORS, "binary", fixed_ranges(384)), "ranges are for int8 and uint8, not for binary"),
         (similarity, (VECTORS, VECTORS[:, :3]), "vectors of 384 and 3 components"),
-        (similarity, (INTEGERS, VECTORS), "similarity takes float vectors, not int8 and float32"),
-        (similarity, (VECTORS, INTEGERS), "similarity takes float vectors, not float32 and int8"),
+        (similarity, (INTEGERS, VECTORS), "similarity needs float vectors, not int8 and float32"),
+        (similarity, (VECTORS, INTEGERS), "similarity needs float vectors, not float32 and int8"),
     ],
 )
 def test_what_is_impossible_is_refused(function: Any, arguments: tuple[Any, ...], message: str) -> None:

@@ -163,5 +163,5 @@ def test_every_model_has_grids_for_every_text(max_tokens: int) -> None:
         lanes, lengths = [Lane(found, "f32")], list(range(2, max_tokens + 1))
         assert len(lengths) == sum(len(batch.texts) for batch in batches_of(lengths, lanes, streams=2))
         assert len(set(found)) == len(found)
-        with pytest.raises(ValueError, match=f"a text of 600 tokens; the widest row holds {found[1].width}"):
+        with pytest.raises(ValueError, match=f"a text has 600 tokens; the widest row holds {found[1].width}"):
             batches_of([600], lanes)

@@ -198,7 +198,7 @@ def test_a_failure_ends_the_calls_that_it_concerns(count: int) -> None:
     with pytest.raises(RuntimeError, match="the engine broke"):
         lost.result(10)
     for one in packed:
-        with pytest.raises(ValueError, match="a text of 300 tokens; the widest row holds 256"):
+        with pytest.raises(ValueError, match="a text has 300 tokens; the widest row holds 256"):
             one.result(10)
     assert (0, 0) == hand.left
 
