@@ -365,7 +365,6 @@ def encode(
         keep=keep,
         kind=kind,
         dialect=bulk_inputs.Dialect("\t" if delimiter == "\\t" else delimiter, quote, escape, encoding),
-        given=given,
         typed=target is not None and target.form == "parquet",
         on_error=on_error,
     )
@@ -382,7 +381,7 @@ def encode(
             stdout = stack.enter_context(open(outputs.check_stdout(inputs), "wb", 0, closefd=False))
             done = job.stream(inputs, settings, stdout, open_encoder(stack), say=say, progress=progress)
         else:
-            outputs.check_output(inputs, target, dtype=dtype, on_error=on_error)
+            outputs.check_output(inputs, target, dtype=dtype, on_error=on_error)  # before the model is opened
             if engine == "ray":
                 from ov_minilm.bulk.ray import EmbedderOptions, Shipped, on_ray
 

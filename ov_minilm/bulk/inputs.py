@@ -5,8 +5,9 @@ from __future__ import annotations
 import codecs
 import glob
 import io
+import os
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
@@ -60,15 +61,11 @@ MAGIC = {  # first bytes -> format, and what to do instead
 }
 # Codecs of Python that are not encodings of text.
 NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape")
-NAMED: tuple[Kind, ...] = ("jsonl", "csv", "tsv", "parquet")  # have columns
-EFFECT: dict[str, tuple[Kind, ...]] = {  # option -> the formats that it applies to
-    "--column": NAMED,
-    "--id-column": NAMED,
-    "--keep-columns": NAMED,
-    "--delimiter": ("csv", "tsv"),
-    "--quote": ("csv", "tsv"),
-    "--escape": ("csv", "tsv"),
-    "--encoding": ("text", "jsonl", "csv", "tsv"),
+EFFECT: dict[str, tuple[Kind, ...]] = {  # field of Dialect -> the formats that it applies to
+    "delimiter": ("csv", "tsv"),
+    "quote": ("csv", "tsv"),
+    "escape": ("csv", "tsv"),
+    "encoding": ("text", "jsonl", "csv", "tsv"),
 }
 
 
@@ -199,6 +196,17 @@ class Inputs:
         return sum(Path(file).stat().st_size for file in self.files) if self.resumable else None
 
 
+def name_list(option: str, values: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
+    """Return names as a tuple.
+
+    Raises:
+        TypeError: it is a single name, whose letters would be taken for names; or one of them is no name.
+    """
+    if isinstance(values, str | bytes | os.PathLike):
+        raise refusal("not_a_list", option=option, value=os.fspath(values))
+    return tuple(os.fspath(value) for value in values)
+
+
 def expand(patterns: Sequence[str]) -> Iterator[str]:
     """Yield file names: existing names unchanged, others as glob patterns, whose matches are sorted.
 
@@ -241,21 +249,20 @@ def open_pipes(files: Sequence[str]) -> dict[str, Pipe]:
     return pipes
 
 
-def check_options(inputs: Inputs, given: Collection[str]) -> None:
+def check_options(inputs: Inputs) -> None:
     """Refuse options that have no effect on any input.
 
     Raises:
         ValueError: an option has no effect; the message has the option and the formats.
     """
     kinds = sorted({inputs.kind_of(file) for file in inputs.files})
-    for option in given:
-        if option not in EFFECT or set(kinds) & set(EFFECT[option]):
-            continue
-        if EFFECT[option] is not NAMED:
-            where = f"on {', '.join(kinds)}; it is for --format {', '.join(EFFECT[option])}"
-            raise refusal("no_effect", option=option, where=where)
-        if {inputs.column, *inputs.keep} != {"text"}:
-            raise refusal("text_columns", file=display_name(inputs.files[0]), column="text")
+    for name, formats in EFFECT.items():
+        changed = getattr(inputs.dialect, name) != getattr(Dialect(), name)
+        if changed and not set(kinds) & set(formats):
+            where = f"on {', '.join(kinds)}; it is for --format {', '.join(formats)}"
+            raise refusal("no_effect", option=f"--{name}", where=where)
+    if kinds == ["text"] and {inputs.column, *inputs.keep} != {"text"}:
+        raise refusal("text_columns", file=display_name(inputs.files[0]), column="text")
 
 
 def display_name(name: str) -> str:

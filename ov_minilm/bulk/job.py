@@ -18,7 +18,7 @@ from typing import IO, Any, Protocol
 from ov_minilm.bulk.inputs import STDIN, Inputs, arrow
 from ov_minilm.bulk.journal import NAME, Done, Header, Journal, compare
 from ov_minilm.bulk.meter import Meter
-from ov_minilm.bulk.outputs import Output
+from ov_minilm.bulk.outputs import Output, check_output, check_stream
 from ov_minilm.bulk.pipeline import (
     BulkOptions,
     EncodedRows,
@@ -108,7 +108,9 @@ def run(
         JobRefused: the output belongs to another job.
         BadRow: a row is bad, and `on_error` is "stop".
         OSError: an input or the output cannot be used.
+        ValueError: the output is among the inputs, or cannot have such vectors or columns.
     """
+    check_output(inputs, output, dtype=options.dtype, on_error=options.on_error)
     job = Job(inputs, options, engine.sink(inputs, options, output.form), output.parts)
     with begin(job, overwrite=overwrite, say=say) as journal, Meter(inputs.size(), progress) as meter:
         engine.work(job, journal, meter)
@@ -129,7 +131,11 @@ def stream(
     """Write JSON lines as soon as their vectors are computed, and report each bad row.
 
     `file` must be unbuffered, so that a failing write raises here and not when the process exits.
+
+    Raises:
+        ValueError: the file is an input, or the columns cannot be written.
     """
+    check_stream(inputs, file, str(getattr(file, "name", "the stream")))
     rows = truncated = bad = 0
     with (
         Meter(inputs.size(), progress) as meter,

@@ -12,11 +12,13 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from ov_minilm.bulk.inputs import COMPRESSED, MAGIC, STDIN, Inputs, arrow, display_name, index
+from ov_minilm.bulk.detect import structure
+from ov_minilm.bulk.inputs import COMPRESSED, MAGIC, Inputs, arrow, display_name, index
 from ov_minilm.bulk.json_text import json_text, members
 from ov_minilm.bulk.refusals import bad_row, refusal
 from ov_minilm.bulk.rows import Kept, Position, Rows, rows_together
@@ -25,6 +27,8 @@ from ov_minilm.runtime.texts import has_surrogates
 MAX_BYTES = 1 << 24  # of a line, or of a field of CSV; this bounds memory
 BYTE_ORDER_MARK = "\ufeff"
 JSON_SPACE = " \t\r"  # a line of only these bytes is blank
+TEXT_SAMPLE = 16  # lines that show whether a file of text is one
+SEPARATOR = re.compile('"?sep=(.)"?\r?\n?', re.I)  # the first line of CSV for Excel may name its delimiter
 
 
 class Record(NamedTuple):
@@ -103,16 +107,19 @@ class Lines:
                 raise self._looks_like(what, instead)
         if utf8 and b"\0" in start[:2]:
             raise self._looks_like("UTF-16", "pass --encoding utf-16-le or utf-16-be")
-        values = []
+        if self._kind == "text" and self._name not in self._inputs.pipes:
+            rows = TEXT_SAMPLE
+        records = []
         for record in islice(self._records, rows):
-            if self._name == STDIN and self._inputs.kind is None and _is_object(record.text):
-                way = "pass --format jsonl, or --format text to encode the lines as they are"
-                raise self._looks_like("JSON lines", way)
-            if record.kept:
-                values.append(record.kept)
+            records.append(record)
             if record.end > MAX_BYTES:
                 break
-        return values
+        if self._kind == "text" and self._inputs.kind is None:
+            texts = [record.text for record in records if record.text is not None]
+            if found := structure(texts, self._inputs.column):
+                what, instead = found
+                raise self._looks_like(what, f"{instead}, or --format text to encode lines as they are")
+        return [record.kept for record in records if record.kept]
 
     def _looks_like(self, what: str, instead: str) -> Exception:
         name = display_name(self._name)
@@ -313,10 +320,6 @@ def _json_name(value: object) -> str:
     return "null" if value is None else names.get(type(value), "an object")
 
 
-def _is_object(text: str | None) -> bool:
-    return bool(text) and isinstance(_parse(text or ""), dict)
-
-
 def _fields(values: Sequence[str], inputs: Inputs) -> Sequence[str]:
     """Return texts to keep, unchanged for a column of strings, otherwise as JSON."""
     if not values or inputs.schema is not None:
@@ -348,21 +351,23 @@ def _csv(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterator[
 
     All columns are text, and blank lines are skipped, as in other readers.
     """
-    dialect = inputs.dialect
-    tabs = inputs.kind_of(name) == "tsv"
-    delimiter = dialect.delimiter or ("\t" if tabs else ",")
     lines = _CsvLines(stream)
     csv.field_size_limit(MAX_BYTES)
-    reader = csv.reader(
-        lines,
-        delimiter=delimiter,
-        quotechar=dialect.quote or None,
-        quoting=csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE,
-        escapechar=dialect.escape or None,
-        strict=True,
-    )
-    hint = f"; if it is not {delimiter!r} that separates them, pass --delimiter"
+    hint = ""
     try:
+        named = SEPARATOR.fullmatch(first := next(lines, ""))
+        usual = named[1] if named else "\t" if inputs.kind_of(name) == "tsv" else ","
+        delimiter = inputs.dialect.delimiter or usual
+        hint = f"; if it is not {delimiter!r} that separates them, pass --delimiter"
+        dialect = replace(inputs.dialect, delimiter=delimiter)  # refuses a quote of the same character
+        reader = csv.reader(
+            lines if named else chain([first], lines),
+            delimiter=delimiter,
+            quotechar=dialect.quote or None,
+            quoting=csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE,
+            escapechar=dialect.escape or None,
+            strict=True,
+        )
         header = next((row for row in reader if row), None)
     except csv.Error as error:
         said, hint = (_csv_reason(error), "") if _ends_in_return(error) else (error, hint)

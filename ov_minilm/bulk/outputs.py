@@ -16,12 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import IO, Any
 
 from ov_minilm.bulk.inputs import ERRORS, STDIN, Inputs
 from ov_minilm.bulk.journal import NAME
 from ov_minilm.bulk.refusals import refusal
 from ov_minilm.bulk.rows import VECTOR, OnError
 from ov_minilm.bulk.sink import FORMS, Form
+from ov_minilm.errors import check_choice
 from ov_minilm.files import check_writable
 
 
@@ -34,12 +36,15 @@ class Output:
     folder: bool
 
     @classmethod
-    def parse(cls, name: str, form: Form | None = None) -> Output:
+    def parse(cls, name: str | os.PathLike[str], form: Form | None = None) -> Output:
         """Return the output with this name: a file if its ending is known, a folder if it has none.
 
         Raises:
             ValueError: the ending is unknown or does not fit `form`, or the name is empty.
         """
+        if form is not None:
+            check_choice("form", form, FORMS)
+        name = os.fspath(name)
         path = Path(name)
         ending = path.suffix.removeprefix(".")
         if name and (name.endswith(("/", os.sep)) or not ending or (path.is_dir() and ending not in FORMS)):
@@ -81,10 +86,7 @@ def check_output(inputs: Inputs, output: Output, *, dtype: str, on_error: OnErro
     """
     if output.form == "npy" and on_error == "null" and not dtype.startswith("float"):
         raise refusal("null_integer", dtype=dtype)
-    if output.form == "npy" and inputs.keep:
-        raise refusal("npy_columns")
-    if VECTOR in inputs.keep:
-        raise refusal("column_name", column=VECTOR)
+    _check_columns(inputs, output.form)
     _check_inputs(inputs, output)
     folder = output.path.parent
     if not folder.is_dir():
@@ -111,14 +113,32 @@ def check_stdout(inputs: Inputs) -> int:
     """
     if sys.stdout is None:
         raise refusal("stdout_closed")
-    descriptor = sys.stdout.fileno()
-    found = os.fstat(descriptor)
+    check_stream(inputs, sys.stdout, "stdout")
+    return sys.stdout.fileno()
+
+
+def check_stream(inputs: Inputs, stream: IO[Any], name: str) -> None:
+    """Check that a stream can take the JSON lines of these inputs.
+
+    Raises:
+        ValueError: the file behind it is an input, or the columns cannot be written.
+    """
+    identity = _identity(stream)
     for file in inputs.files:
-        if stat.S_ISREG(found.st_mode) and _identity(file) == (found.st_dev, found.st_ino):
-            raise refusal("output_is_input", file=file, output="stdout")
+        if identity is not None and identity == _identity(file):
+            raise refusal("output_is_input", file=file, output=name)
+    _check_columns(inputs, "jsonl")
+
+
+def _check_columns(inputs: Inputs, form: Form) -> None:
+    """Refuse columns to keep that this form cannot have."""
+    if form == "npy" and inputs.keep:
+        raise refusal("npy_columns")
     if VECTOR in inputs.keep:
         raise refusal("column_name", column=VECTOR)
-    return descriptor
+    found, wanted = inputs.schema is not None, form == "parquet"
+    if inputs.keep and found != wanted:
+        raise refusal("not_typed", found=found, form=form, wanted=wanted)
 
 
 def _check_inputs(inputs: Inputs, output: Output) -> None:
@@ -142,11 +162,12 @@ def _check_inputs(inputs: Inputs, output: Output) -> None:
         raise refusal("output_again", file=ours, other=other)
 
 
-def _identity(file: str) -> tuple[int, int] | None:
+def _identity(file: str | IO[Any]) -> tuple[int, int] | None:
     """Return an identity that is equal for all names of a file; None if it is not a regular file."""
     try:
-        found = os.fstat(sys.stdin.fileno()) if file == STDIN else Path(file).stat()
-    except (OSError, ValueError):  # closed, or replaced by a test
+        stream = sys.stdin if file == STDIN else file
+        found = Path(stream).stat() if isinstance(stream, str) else os.fstat(stream.fileno())
+    except (OSError, ValueError):  # closed, or in memory
         return None
     return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 

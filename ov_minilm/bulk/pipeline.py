@@ -14,7 +14,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -25,10 +27,10 @@ from ov_minilm.bulk.refusals import bad_row
 from ov_minilm.bulk.reuse import Pending, ReusingEmbedder, Texts
 from ov_minilm.bulk.rows import Block, OnError, Position, Rows, apply_error_policy
 from ov_minilm.bulk.sink import Form, Sink
-from ov_minilm.errors import BadRow
+from ov_minilm.errors import BadRow, check_choice, check_integers
 from ov_minilm.files import atomic_write
 from ov_minilm.runtime.embedder import Embedder
-from ov_minilm.runtime.output import Dtype, Vectors, convert_vectors
+from ov_minilm.runtime.output import DTYPES, Dtype, Vectors, convert_vectors
 from ov_minilm.runtime.tokens import Tokenized, Truncate
 from ov_minilm.spec import FloatArray
 
@@ -64,6 +66,11 @@ class BulkOptions:
     rows_per_shard: int = SHARD_ROWS
 
     def __post_init__(self) -> None:
+        """Raise TypeError and ValueError for options that have no such value."""
+        check_choice("truncate", self.truncate, get_args(Truncate))
+        check_choice("dtype", self.dtype, DTYPES)
+        check_choice("on_error", self.on_error, get_args(OnError))
+        check_integers(dimensions=self.dimensions, rows_per_shard=self.rows_per_shard)
         if self.rows_per_shard < 1:
             raise ValueError(f"rows_per_shard={self.rows_per_shard}; at least 1")
 
@@ -214,9 +221,8 @@ def encode(
     Raises:
         BadRow: with on_error="stop".
     """
-    waiting: deque[tuple[Rows, Rows, Tokenized | Texts, Future[FloatArray] | Pending]] = deque()
-    weights: deque[int] = deque()  # weight of each block in `waiting`
-    delivered = 0
+    waiting: deque[_Submitted] = deque()
+    submitted = ahead = 0  # weights: of all so far, and of those in `waiting`
     started = time.monotonic()
     least, most = AHEAD_TOKENS
     stop: BadRow | None = None
@@ -228,27 +234,43 @@ def encode(
             except BadRow as error:  # raised after the rows before it are written
                 stop = error
                 break
-            waiting.append((checked, kept, tokenized, embedder.submit(tokenized)))  # type: ignore[arg-type]  # its own
-            weights.append(_weight(kept, tokenized))
-            pace = delivered / max(time.monotonic() - started, 1e-9)
-            while sum(weights) > min(most, max(least, AHEAD_S * pace)):
-                yield _encoded(*waiting[0], options)
-                waiting.popleft()
-                delivered += weights.popleft()
+            waiting.append(_Submitted(checked, kept, tokenized, embedder.submit(tokenized)))  # type: ignore[arg-type]  # its own
+            submitted += waiting[-1].weight
+            ahead += waiting[-1].weight
+            pace = (submitted - ahead) / max(time.monotonic() - started, 1e-9)
+            while ahead > min(most, max(least, AHEAD_S * pace)):
+                yield waiting[0].result(options)
+                ahead -= waiting.popleft().weight
         while waiting:
-            yield _encoded(*waiting[0], options)
+            yield waiting[0].result(options)
             waiting.popleft()
         if stop:
             raise stop
     finally:
-        for *_, future in waiting:
-            future.cancel()  # otherwise closing the embedder would compute them
+        for one in waiting:
+            one.future.cancel()  # otherwise closing the embedder would compute them
 
 
-def _weight(rows: Rows, tokenized: Tokenized | Texts) -> int:
-    """Return the tokens of rows, for the limit AHEAD_TOKENS."""
-    chars = sum(len(text) for text in rows.texts if text is not None)
-    return max(sum(tokenized.tokens), chars // CHARS_A_TOKEN)
+@dataclass(frozen=True)
+class _Submitted:
+    """A block of rows that waits for its vectors."""
+
+    rows: Rows  # as they were read
+    kept: Rows  # those of them that are written
+    tokenized: Tokenized | Texts
+    future: Future[FloatArray] | Pending
+
+    @cached_property
+    def weight(self) -> int:
+        """How much it counts towards AHEAD_TOKENS."""
+        chars = sum(len(text) for text in self.kept.texts if text is not None)
+        return max(sum(self.tokenized.tokens), chars // CHARS_A_TOKEN)
+
+    def result(self, options: BulkOptions) -> EncodedRows:
+        """Wait for the vectors."""
+        vectors = convert_vectors(self.future.result(), options.dimensions, options.dtype)
+        block = Block(self.kept.texts, self.kept.columns, _spread(vectors, self.kept.texts))
+        return EncodedRows(self.rows, block, sum(self.tokenized.tokens), len(self.tokenized.truncated))
 
 
 def _tokenize(rows: Rows, embedder: Encoder, truncate: Truncate) -> tuple[Rows, Tokenized | Texts]:
@@ -265,18 +287,6 @@ def _tokenize(rows: Rows, embedder: Encoder, truncate: Truncate) -> tuple[Rows, 
         bad[places[index]] = bad_row("tokens", tokens=tokens, most=limit)
         kept[places[index]] = None
     return _tokenize(replace(rows, texts=kept, bad=bad), embedder, truncate)
-
-
-def _encoded(
-    rows: Rows,
-    kept: Rows,
-    tokenized: Tokenized | Texts,
-    future: Future[FloatArray] | Pending,
-    options: BulkOptions,
-) -> EncodedRows:
-    vectors = convert_vectors(future.result(), options.dimensions, options.dtype)
-    block = Block(kept.texts, kept.columns, _spread(vectors, kept.texts))
-    return EncodedRows(rows, block, sum(tokenized.tokens), len(tokenized.truncated))
 
 
 def _spread(vectors: Vectors, texts: list[str | None]) -> Vectors:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ov_minilm.artefact.manifest import NAME, Manifest
 from ov_minilm.bulk.cpu_claims import claim_cpus
-from ov_minilm.bulk.inputs import Inputs, display_name
+from ov_minilm.bulk.inputs import Inputs, display_name, index
 from ov_minilm.bulk.journal import Done, Journal
 from ov_minilm.bulk.meter import Meter
 from ov_minilm.bulk.pipeline import BulkOptions, Job, Task, encode, make_sink, plan, read_shard, write_shard
@@ -153,8 +153,15 @@ class RayEmbedder:
         ).open()
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return the batch with its vectors."""
+        """Return the batch with its vectors.
+
+        Raises:
+            ValueError: it lacks the column of texts, or has one of the output's name.
+        """
         options = self._options
+        index(list(batch), options["column"], "the batch")
+        if options["output"] in batch:
+            raise refusal("output_there", column=options["output"])
         vectors = self._embedder.encode(
             batch[options["column"]],
             truncate=options["truncate"],

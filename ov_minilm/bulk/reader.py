@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from ov_minilm.bulk.inputs import (
     Dialect,
@@ -18,12 +19,13 @@ from ov_minilm.bulk.inputs import (
     check_options,
     display_name,
     expand,
+    name_list,
     open_pipes,
 )
 from ov_minilm.bulk.lines import Lines
 from ov_minilm.bulk.refusals import WARNINGS, bad_row, refusal
 from ov_minilm.bulk.rows import MAX_ROWS, OnError, Position, Rows, damaged
-from ov_minilm.errors import BadRow
+from ov_minilm.errors import BadRow, check_choice
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,33 +36,38 @@ SAMPLE = 1000  # first rows of each JSON lines file that determine the types of 
 
 
 def find(
-    patterns: Sequence[str],
+    patterns: Iterable[str | os.PathLike[str]],
     *,
     column: str = "text",
-    keep: Sequence[str] = (),
+    keep: Iterable[str] = (),
     kind: Kind | None = None,
     dialect: Dialect = Dialect(),  # noqa: B008  # a frozen value
-    given: Collection[str] = (),
     typed: bool = True,
     on_error: OnError = "stop",
 ) -> Inputs:
     """Expand patterns and check every file: its format, its columns and their types.
 
     Args:
-        given: names of the options that the user gave; options without effect are refused.
         typed: give types to the columns to keep, for Parquet; otherwise they are kept as JSON.
         on_error: with "stop" damaged files are refused; otherwise each is one bad row.
 
     Raises:
         OSError: a file does not exist, or a pattern matches none.
-        ValueError: a file cannot be read with these options, or a column is missing or has no common type.
+        ValueError: a file cannot be read with these options, a column is missing or has no common type, or an
+            option has no such value or no effect.
+        TypeError: a single name where a list is expected.
         BadRow: a file is damaged.
     """
+    check_choice("on_error", on_error, get_args(OnError))
+    if kind is not None:
+        check_choice("kind", kind, get_args(Kind))
+    patterns, keep = name_list("patterns", patterns), tuple(dict.fromkeys(name_list("keep", keep)))
     files = tuple(expand(patterns))
+    if not files:
+        raise refusal("no_files")
     pipes = open_pipes(files)
-    keep = tuple(dict.fromkeys(keep))
-    inputs = Inputs(files, column, keep, kind, dialect, None, tuple(patterns), pipes)
-    check_options(inputs, given)
+    inputs = Inputs(files, column, keep, kind, dialect, None, patterns, pipes)
+    check_options(inputs)
     found: dict[str, list[tuple[str, pa.DataType | None]]] = {name: [] for name in keep}
     looks = [_look(inputs, file, typed=typed, on_error=on_error) for file in files]
     for file, look in zip(files, looks, strict=True):

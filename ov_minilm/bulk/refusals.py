@@ -31,6 +31,10 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "stdin_closed": Refusal("stdin is closed", "stdin is closed; name a file, or open it: < FILE"),
     "stdout_closed": Refusal("stdout is closed", "stdout is closed; name a file: -o NAME.parquet"),
+    "no_files": Refusal("an empty list of inputs", "no input files; pass at least one name or pattern"),
+    "not_a_list": Refusal(
+        "one name where a list is due", "{option} is {value!r}, one name; pass a list: [{value!r}]", TypeError
+    ),
     "named_twice": Refusal("a pipe is named twice", "{file} is named twice, but can be read only once"),
     "unknown_ending": Refusal(
         "a file with an unknown ending",
@@ -90,9 +94,18 @@ REFUSALS: dict[str, Refusal] = {
     "npy_columns": Refusal(
         "columns in .npy", ".npy has no columns beside the vectors; write .parquet or .jsonl"
     ),
+    "not_typed": Refusal(
+        "columns of Python's find that the output cannot write",
+        "columns to keep were looked at with typed={found}, and .{form} needs the other; "
+        "pass typed={wanted} to find",
+    ),
     "column_name": Refusal(
         "a kept column has the vectors' name",
         "a column to keep has the name {column!r} of the vectors; rename it in the input",
+    ),
+    "output_there": Refusal(
+        "RayEmbedder's output is a column of the batch",
+        "the batch has a column {column!r} already; pass another name as output=",
     ),
     "ray_stdin": Refusal(
         "--engine ray and a pipe", "other machines cannot read {file}; write it to a file on a shared disk"

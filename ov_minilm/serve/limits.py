@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import hmac
 import math
@@ -243,6 +244,8 @@ async def read_body(request: Request, limit: int, budget: BodyBudget, *, any_typ
                 raise _too_large(limit)
     for encoding in reversed(encodings):
         body = _decompress(body, encoding, limit, budget)
+    if body.startswith(codecs.BOM_UTF8):  # which RFC 8259 lets a reader ignore
+        del body[: len(codecs.BOM_UTF8)]
     return body
 
 

@@ -13,7 +13,7 @@ from fuzzing.stub import HashEmbedder
 
 from ov_minilm import Embedder
 from ov_minilm.bulk import job as jobs
-from ov_minilm.bulk.outputs import Output, check_output
+from ov_minilm.bulk.outputs import Output
 from ov_minilm.bulk.pipeline import BulkOptions
 from ov_minilm.bulk.reader import find
 
@@ -54,7 +54,6 @@ def job() -> Callable[..., jobs.Summary]:
         output = Output.parse(str(to))
         names = [str(file) for file in files]
         inputs = find(names, keep=keep, typed=output.form == "parquet", on_error=settings.on_error)
-        check_output(inputs, output, dtype=settings.dtype, on_error=settings.on_error)
         encoder: Any = embedder or HashEmbedder()
         return jobs.run(inputs, output, settings, jobs.Local(encoder), overwrite=overwrite, say=say)
 

@@ -54,6 +54,8 @@ def read(
         ("a.csv", "\n\nid,text\n1,a\n\n   \n2,b\n", ["a", "b"], [1, 2]),
         ("a.csv", 'text\n  \n\n""\n"b', ["  ", "", None], [1, 2, 3]),
         ("a.csv", "", [], []),
+        ("a.csv", "\ufeffsep=;\r\n\r\nid;text\r\n1;a, b\r\n2;c\r\n", ["a, b", "c"], [1, 2]),
+        ("a.tsv", "sep=,\nid,text\n1,a\tb\n", ["a\tb"], [1]),
     ],
 )
 def test_rows_have_numbers(
@@ -159,6 +161,7 @@ def test_reading_goes_on_at_any_position(tmp_path: Path, kind: str, codec: str) 
         ("id|text\n1|'a|b'\n", Dialect("|", "'"), ["a|b"]),
         ('id,text\n1,"a \\"b\\""\n', Dialect(escape="\\"), ['a "b"']),
         ('id,text\n1,"a\n2,b"\n', Dialect(quote=""), ['"a', 'b"']),
+        ("sep=,\nid|text\n1|a,b\n2|c\n", Dialect("|"), ["a,b", "c"]),  # the option wins
         ("id,text\n1,naïve\n", Dialect(encoding="cp1252"), ["naïve"]),
         ("id,text\n1,naïve 😉\n2,b\n", Dialect(encoding="utf-16"), ["naïve 😉", "b"]),
         (
@@ -202,6 +205,8 @@ def test_csv_of_other_dialects(
             "no CSV header: a line ends in a carriage return without a newline; .*: tr",
         ),
         ("a.csv", b'"text', "no CSV header: unexpected end of data"),
+        ("a.csv", b'sep="\ntext\n', "--delimiter '\"': must differ from the other two"),
+        ("a.txt", b'{"text": "a"}', "JSON, not text; pass --format jsonl if .*, or --format text to encode"),
     ],
 )
 def test_a_file_in_another_format_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:

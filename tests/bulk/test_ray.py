@@ -160,6 +160,10 @@ def test_it_pickles_by_its_options(shipped: Embedder) -> None:
 
     assert ["body", "n", "v"] == list(copy(batch))
     assert np.array_equal(shipped.encode(["one", "two"]), copy(batch)["v"])
+    with pytest.raises(ValueError, match="the batch: no column 'body'; it has 'text', 'v'"):
+        copy({"text": batch["body"], "v": batch["n"]})
+    with pytest.raises(ValueError, match="the batch has a column 'v' already; pass another name as output="):
+        copy({**batch, "v": batch["n"]})
 
 
 @pytest.mark.parametrize("every", [1, 37, 140, 1000])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import hashlib
+import json
 from datetime import datetime
 from typing import Any
 
@@ -123,6 +125,13 @@ def test_long_texts(shipped: Embedder, server: Any, path: str, more: Any, header
     assert np.array_equal(vectors, answer.vectors)
     assert ("0" if expected == "mean" else "1") == answer.headers["x-truncated"]
     assert path != V1 or 3 + (306 if expected == "mean" else 256) == answer.json["usage"]["total_tokens"]
+
+
+def test_a_byte_order_mark_is_ignored(app: ASGIApp, shipped: Embedder) -> None:
+    """Before the body of any API, as RFC 8259 allows: programs on Windows put one before UTF-8."""
+    for path in (V1, TEI, OLLAMA):
+        body = codecs.BOM_UTF8 + json.dumps(_body(path, "a")).encode()
+        assert np.array_equal(shipped.encode(["a"]), post(app, path, body).vectors)
 
 
 def test_cut_texts_are_counted_in_every_chunk(app: ASGIApp) -> None:

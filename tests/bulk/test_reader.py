@@ -1,0 +1,95 @@
+"""What a program passes to a job means what the command's options mean, or is refused by its name."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fuzzing.stub import HashEmbedder
+from support.corpora import content
+
+from ov_minilm.bulk import job, reader
+from ov_minilm.bulk.inputs import Dialect
+from ov_minilm.bulk.outputs import Output
+from ov_minilm.bulk.pipeline import BulkOptions
+
+find: Any = reader.find  # a program's mistakes are not stopped by types
+options: Any = BulkOptions
+LOCAL = job.Local(HashEmbedder())  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file of each kind of lines."""
+    monkeypatch.chdir(tmp_path)
+    Path("in.csv").write_text("id,text\n1,a\n")
+    Path("in.jsonl").write_text('{"id": 1, "text": "a"}\n')
+    Path("in.txt").write_text("a\n")
+
+
+def stream(inputs: Any, file: Any) -> job.Summary:
+    """Write JSON lines into an open file."""
+    return job.stream(inputs, BulkOptions(), file, LOCAL.embedder, say=lambda _: None)
+
+
+def append(name: str) -> job.Summary:
+    """Write JSON lines behind the rows of the file that they are of."""
+    with Path(name).open("ab", 0) as file:
+        return stream(find([name]), file)
+
+
+def run(inputs: Any, output: str, **more: Any) -> job.Summary:
+    """Run a job."""
+    return job.run(inputs, Output.parse(output), BulkOptions(**more), LOCAL)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: find("in.csv"), TypeError, r"patterns is 'in.csv', one name; pass a list: \['in.csv'\]"),
+        (lambda: find(Path("in.csv")), TypeError, "patterns is 'in.csv', one name"),
+        (lambda: find(["in.csv"], keep="id"), TypeError, "keep is 'id', one name"),
+        (lambda: find([3]), TypeError, "expected str, bytes or os.PathLike object, not int"),
+        (lambda: find([]), ValueError, "no input files; pass at least one name"),
+        (lambda: find(["in.csv"], kind="CSV"), ValueError, "kind='CSV'; choose one of text, jsonl, csv"),
+        (lambda: find(["in.csv"], on_error="ignore"), ValueError, "on_error='ignore'; choose one of stop"),
+        (lambda: find(["in.jsonl"], dialect=Dialect(",")), ValueError, "--delimiter has no effect on jsonl"),
+        (lambda: find(["in.txt"], dialect=Dialect(quote="'")), ValueError, "--quote has no effect on text"),
+        (lambda: find(["in.txt"], column="body"), ValueError, "plain text has no columns but its lines"),
+        (lambda: find(["in.txt"], keep=["id"]), ValueError, "plain text has no columns but its lines"),
+        (lambda: options(truncate="left"), ValueError, "truncate='left'; choose one of end, error, mean"),
+        (lambda: options(dtype="float64"), ValueError, "dtype='float64'; choose one of float32"),
+        (lambda: options(on_error="ignore"), ValueError, "on_error='ignore'; choose one of stop, skip, null"),
+        (lambda: options(rows_per_shard="9"), TypeError, "rows_per_shard='9' is str; pass an integer"),
+        (lambda: options(rows_per_shard=0), ValueError, "rows_per_shard=0; at least 1"),
+        (lambda: Output.parse("out/", "csv"), ValueError, "form='csv'; choose one of parquet, npy, jsonl"),  # type: ignore[arg-type]
+        (lambda: run(find(["in.jsonl"]), "in.jsonl"), ValueError, "in.jsonl is an input, and the output"),
+        (lambda: run(find(["in.csv"], keep=["id"]), "v.npy"), ValueError, r"\.npy has no columns beside"),
+        (lambda: run(find(["in.csv"], keep=["id"]), "v.jsonl"), ValueError, "pass typed=False to find"),
+        (lambda: run(find(["in.csv"], keep=["id"], typed=False), "v.parquet"), ValueError, "pass typed=True"),
+        (lambda: run(find(["in.csv"]), "v.npy", dtype="int8", on_error="null"), ValueError, "no value for a"),
+        (lambda: stream(find(["in.csv"], keep=["id"]), io.BytesIO()), ValueError, "pass typed=False to find"),
+        (lambda: append("in.jsonl"), ValueError, "in.jsonl is an input, and the output in.jsonl would"),
+    ],
+)
+def test_a_call_that_cannot_be_right_is_refused(
+    tmp_path: Path, call: Callable[[], object], error: type[Exception], message: str
+) -> None:
+    """Before any work: nothing is written."""
+    before = content(tmp_path)
+
+    with pytest.raises(error, match=message):
+        call()
+
+    assert before == content(tmp_path)
+
+
+def test_paths_and_any_iterable_are_names() -> None:
+    """Of inputs, columns and the output; the output has what the file had."""
+    inputs = find((Path(name) for name in ["in.csv"]), keep=iter(["id", "id"]), typed=False)
+
+    assert 1 == job.run(inputs, Output.parse(Path("v.jsonl")), BulkOptions(), LOCAL).rows
+    assert Path("v.jsonl").read_text().startswith('{"id": "1", "embedding": [')
