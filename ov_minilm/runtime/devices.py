@@ -14,8 +14,10 @@ VIRTUAL_DEVICES = ("AUTO", "MULTI", "HETERO", "BATCH")
 def devices(device: str) -> list[str]:
     """Return the devices that a device string names; AUTO without a list names none and may use any."""
     virtual, _, listed = device.partition(":")
-    names = listed.split(",") if listed else [] if virtual in VIRTUAL_DEVICES else [device]
-    return [re.sub(r"\(.*\)$", "", name).removesuffix(".0") for name in names]  # BATCH:CPU(4); GPU.0 is GPU
+    names = [device]
+    if virtual in VIRTUAL_DEVICES:
+        names = [re.sub(r"\(.*\)$", "", name) for name in listed.split(",") if listed]  # BATCH:CPU(4)
+    return [name if "CPU" in name else name.removesuffix(".0") for name in names]  # GPU.0 is GPU; no CPU.0
 
 
 def device_names(core: ov.Core, device: str) -> dict[str, str]:
@@ -28,12 +30,15 @@ def check_device(device: str, available: Sequence[str]) -> None:
     """Refuse a device string if the machine lacks one of its devices; the error lists those it has.
 
     Raises:
-        DeviceUnavailable: for a name like GPU.1 or AUTO:NPU,CPU without the hardware for it.
+        DeviceUnavailable: for a name like GPU.1 or AUTO:NPU,CPU without the hardware for it, or a string that
+            leaves no device: MULTI, AUTO:-CPU.
     """
     known = {name.removesuffix(".0") for name in available}
-    for name in devices(device):
-        if name.removeprefix("-") not in known:  # AUTO:-GPU excludes
-            raise DeviceUnavailable(device, available)
+    named = devices(device)
+    excluded = {name.removeprefix("-") for name in named if name.startswith("-")}  # AUTO:-GPU
+    missing = {name.removeprefix("-") for name in named} - known
+    if missing or excluded == known or (not named and not device.startswith("AUTO")):
+        raise DeviceUnavailable(device, available)
 
 
 def may_use_cpu(device: str) -> bool:
