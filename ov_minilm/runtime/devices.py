@@ -14,10 +14,8 @@ VIRTUAL_DEVICES = ("AUTO", "MULTI", "HETERO", "BATCH")
 def devices(device: str) -> list[str]:
     """Return the devices that a device string names; AUTO without a list names none and may use any."""
     virtual, _, listed = device.partition(":")
-    names = [device]
-    if virtual in VIRTUAL_DEVICES:
-        names = [re.sub(r"\(.*\)$", "", name) for name in listed.split(",") if listed]  # BATCH:CPU(4)
-    return [name if "CPU" in name else name.removesuffix(".0") for name in names]  # GPU.0 is GPU; no CPU.0
+    names = [device] if virtual not in VIRTUAL_DEVICES else listed.split(",") if listed else []
+    return [re.sub(r"((?<!CPU)\.0)?(\(.*\))?$", "", name) for name in names]  # BATCH:CPU(4); GPU.0 is GPU
 
 
 def device_names(core: ov.Core, device: str) -> dict[str, str]:
@@ -34,10 +32,8 @@ def check_device(device: str, available: Sequence[str]) -> None:
             leaves no device: MULTI, AUTO:-CPU.
     """
     known = {name.removesuffix(".0") for name in available}
-    named = devices(device)
-    excluded = {name.removeprefix("-") for name in named if name.startswith("-")}  # AUTO:-GPU
-    missing = {name.removeprefix("-") for name in named} - known
-    if missing or excluded == known or (not named and not device.startswith("AUTO")):
+    names = devices(device) or (known if device.startswith("AUTO") else [""])
+    if {name.removeprefix("-") for name in names} - known or {f"-{name}" for name in known} <= {*names}:
         raise DeviceUnavailable(device, available)
 
 
