@@ -261,8 +261,9 @@ def check_options(inputs: Inputs) -> None:
         if changed and not set(kinds) & set(formats):
             where = f"on {', '.join(kinds)}; it is for --format {', '.join(formats)}"
             raise refusal("no_effect", option=f"--{name}", where=where)
-    if kinds == ["text"] and {inputs.column, *inputs.keep} != {"text"}:
-        raise refusal("text_columns", file=display_name(inputs.files[0]), column="text")
+    named = [name for name in (inputs.column, *inputs.keep) if name != "text"]
+    if kinds == ["text"] and named:
+        raise refusal("text_columns", file=display_name(inputs.files[0]), column=named[0])
 
 
 def display_name(name: str) -> str:

@@ -118,8 +118,9 @@ def _columns(inputs: Inputs, file: str, *, typed: bool) -> Look:
         from ov_minilm.bulk.parquet import kept_types
 
         return Look(kept_types(inputs, file))
-    if kind == "text" and not {inputs.column} >= set(inputs.keep):
-        raise refusal("text_columns", file=display_name(file), column=inputs.column)
+    others = [name for name in inputs.keep if name != inputs.column]
+    if kind == "text" and others:
+        raise refusal("text_columns", file=display_name(file), column=others[0])
     # If types do not matter, only one row of a pipe is awaited: its writer may be slow.
     sample = kind == "jsonl" and bool(inputs.keep) and (typed or file not in inputs.pipes)
     lines = Lines(inputs, file, Position())
