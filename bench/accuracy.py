@@ -1,4 +1,4 @@
-"""Accuracy: every contender's vectors against FP32 and human scores, and ours in smaller dtypes."""
+"""Accuracy: vectors of every contender against FP32 and human scores, and vectors in smaller dtypes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from ov_minilm.runtime.output import Dtype
 from ov_minilm.spec import FloatArray
 
 STS_SET = "stsb_test"
-DTYPES: tuple[Dtype, ...] = ("float32", "float16", "int8", "binary")  # the unsigned ones hold as much
+# the unsigned types hold the same information
+DTYPES: tuple[Dtype, ...] = ("float32", "float16", "int8", "binary")
 DIMENSIONS = (384, 256, 128, 64)
 
 
@@ -29,7 +30,7 @@ class Pairs:
     """Scored sentence pairs: the STS benchmark's test set."""
 
     def __init__(self) -> None:
-        """Read them. NotMeasured: they are not there."""
+        """Read them. NotMeasured: the file does not exist."""
         found = evaluation.find([], []).pairs
         if STS_SET not in found:
             raise NotMeasured(f"{evaluation.FOLDER_VARIABLE} names no folder with {STS_SET}.tsv")

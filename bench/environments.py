@@ -1,7 +1,7 @@
-"""Other libraries that run the same model: installed once by uv or npm, started as contenders.
+"""Installs other libraries that run the same model, with uv or npm, and starts them as contenders.
 
-A peer is a file in `peers/`; see its README. Environments, model files and a home folder that
-declines the telemetry of openvino are kept in one cache folder.
+A peer is a file in `peers/`; see its README. Environments, model files and a home folder, in which openvino's
+telemetry is switched off, are in one cache folder.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from ov_minilm.measure.contender import WORKER, Contender
 PEERS = Path(__file__).parent / "peers"
 CACHE = PEERS / ".peers"
 NPM_OPTIONS = ("--loglevel=error", "--no-audit", "--no-fund")
-PROVIDED = ("checkpoint", "texts")  # needs of peers that no peer makes
-FACTS = ("VARIANTS", "MAKES", "NEEDS", "SERVES")  # the last one may be missing
+PROVIDED = ("checkpoint", "texts")  # files that no peer has to make
+FACTS = ("VARIANTS", "MAKES", "NEEDS", "SERVES")  # constants of a peer's file; the last one is optional
 
 # A peer neither downloads nor sends telemetry while it prepares or runs.
 SILENCE = {
@@ -39,7 +39,7 @@ SILENCE = {
     "DO_NOT_TRACK": "1",
     "ANONYMIZED_TELEMETRY": "False",  # chromadb
     "NNCF_CI": "1",  # nncf then builds a stub
-    "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime, on in its official builds
+    "ORT_DISABLE_TELEMETRY": "1",  # of onnxruntime, on in its official builds
 }
 
 
@@ -56,13 +56,13 @@ class Peer:
     variants: dict[str, str]  # ways to run the model, each with its title
     makes: tuple[str, ...]  # model files, by name, each in a folder
     needs: tuple[str, ...]  # names that other peers make, or PROVIDED
-    serves: bool  # it is a server, started with a port
+    serves: bool  # whether it is a server
 
     @classmethod
     def read(cls, file: Path) -> Peer:
-        """Read the facts in a peer's file, without running it.
+        """Read the constants in a peer's file, without running it.
 
-        ValueError: naming the file and what is missing.
+        ValueError: a constant is missing; the message has the file and the name.
         """
         text = file.read_text(encoding="utf-8")
         if file.suffix == ".mjs":
@@ -72,14 +72,14 @@ class Peer:
             if isinstance(node, ast.Assign) and (name := ast.unparse(node.targets[0])) in FACTS:
                 facts[name] = ast.literal_eval(node.value)
         if missing := sorted(set(FACTS) - facts.keys()):
-            raise ValueError(f"{file}: no {', '.join(missing)} at its top")
+            raise ValueError(f"{file}: {', '.join(missing)} not defined")
         return cls(file.stem, file, *(facts[name] for name in FACTS))
 
 
 def discover(folder: Path = PEERS) -> list[Peer]:
     """Read every peer in a folder, by name.
 
-    ValueError: naming the file with a fact that is missing, or a need that no peer makes.
+    ValueError: a file lacks a constant, or needs files that no peer makes; the message names it.
     """
     peers = [Peer.read(path) for path in sorted(folder.iterdir()) if path.suffix in (".py", ".mjs")]
     made = {*PROVIDED, *(name for peer in peers for name in peer.makes)}
@@ -90,12 +90,12 @@ def discover(folder: Path = PEERS) -> list[Peer]:
 
 
 class Environments:
-    """Makes each environment and each model file at most once, and remembers failures."""
+    """Creates each environment and each model file at most once, and remembers failures."""
 
     def __init__(
         self, peers: Sequence[Peer], say: Callable[[str], None], *, cache: Path = CACHE, checkpoint: str = ""
     ) -> None:
-        """Take all peers, also those whose files others need; `checkpoint` as SOURCE of convert."""
+        """Take all peers, including those that make files for others; `checkpoint` is a SOURCE of convert."""
         self._makers = {name: peer for peer in peers for name in peer.makes}
         self._cache = cache.resolve()
         self._checkpoint = checkpoint or source.PACKAGE
@@ -103,17 +103,18 @@ class Environments:
         self._failed: dict[str, str] = {}
         intel = self._cache / "home/intel"
         intel.mkdir(parents=True, exist_ok=True)
-        (intel / "openvino_telemetry").write_text("0\n")  # what `opt_in_out --opt_out` writes
+        (intel / "openvino_telemetry").write_text("0\n")  # as written by `opt_in_out --opt_out`
         self.environment = {**SILENCE, "HOME": str(intel.parent)}
 
     def contender(self, peer: Peer, variant: str) -> Contender:
-        """Return how to start a variant.
+        """Install a peer; return the contender of one of its variants.
 
         Unavailable: it cannot be installed, or a file that it needs cannot be made.
         """
         command = self.command(peer)
         if peer.serves:
-            command = (*command, "PORT", "THREADS", variant, *peer.needs)  # words that servers.py replaces
+            # placeholders that servers.py replaces
+            command = (*command, "PORT", "THREADS", variant, *peer.needs)
         models = {name: str(self.model(name)) for name in (*peer.needs, *peer.makes)}
         title = peer.variants[variant]
         return Contender(f"{peer.name} {variant}", title, command, variant, models, self.environment)
@@ -126,9 +127,10 @@ class Environments:
         return (python, "-I", *(() if peer.serves else (str(WORKER),)), str(peer.file))
 
     def python(self, peer: Peer) -> str:
-        """Let uv make the environment that a file's head describes (PEP 723); return its interpreter."""
+        """Let uv create the environment of a file's PEP 723 block; return its interpreter."""
         uv, script = (sys.executable, "-m", "uv"), ("--script", str(peer.file))
-        cache = {"UV_CACHE_DIR": str(self._cache / "uv")}  # environments link to its files: one copy of torch
+        # all environments link to files in it, so there is only one copy of torch
+        cache = {"UV_CACHE_DIR": str(self._cache / "uv")}
         self._run(peer, (*uv, "sync", "--python", sys.executable, *script), **cache)
         return self._run(peer, (*uv, "python", "find", *script), **cache).strip()
 

@@ -1,6 +1,6 @@
-"""Bulk jobs from Parquet to Parquet as processes, repeated texts, and memory by budget.
+"""Benchmarks of bulk jobs from Parquet to Parquet, of repeated texts, and of memory budgets.
 
-Rates are taken from the times at which the shards of a job were written, so start-up is not in them.
+Rates are computed from the times at which shards were written, so they do not include start-up.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ WAYS = {  # number of shards, options of `encode`
 }
 PER_RATE = 2  # shards
 ROUNDS = 3
-REUSED_TEXTS, CHANGED = 30_000, 100  # of a job with --reuse; every 100th is changed the second time
+REUSED_TEXTS, CHANGED = 30_000, 100  # texts of a job with --reuse; every 100th is changed for the second job
 BUDGETS_MB = (200, 300, 500, 1000)
 CACHE_MB, ZIPF_TEXTS = 16, 10_000
 ZIPF_QUERIES, ZIPF_ROUNDS = 200, 30  # queries of a turn
-LIST_TEXTS, MAX_LISTS = 512, 100  # without repeats: texts of a turn, and number of turns
+LIST_TEXTS, MAX_LISTS = 512, 100  # without repeats: texts in a turn, and number of turns
 ZIPF, NO_REPEATS = f"queries, Zipf over {ZIPF_TEXTS:,} texts", "sentences, no repeats"
 
 
@@ -50,7 +50,7 @@ class Job:
 
     seconds: float
     peak_mb: float  # of the process that was started
-    written: list[float]  # times of modification of the shards, ascending, in seconds
+    written: list[float]  # modification times of the shards, ascending, in seconds
 
 
 def parquet(count: int, workload: str) -> Benchmark:
@@ -78,7 +78,7 @@ def parquet(count: int, workload: str) -> Benchmark:
 
 
 def distinct(race: Race[Process], workload: str, count: int) -> list[str]:
-    """Make different texts: a job computes equal ones only once."""
+    """Return distinct texts, because a job computes equal texts only once."""
     return list(dict.fromkeys(race.texts.make(workload, 2 * count)))[:count]
 
 
@@ -98,7 +98,7 @@ def job(source: Path, *options: str) -> Job:
             while process.poll() is None:
                 try:
                     peak = max(peak, machine.memory_mb("VmHWM", process.pid))
-                except (OSError, StopIteration):  # it has just ended
+                except (OSError, StopIteration):  # the process has just ended
                     break
                 time.sleep(0.05)
         if process.returncode:
@@ -125,7 +125,7 @@ def reuse(race: Race[Process]) -> Iterator[Row]:
 
 
 def vector_cache(race: Race[Process]) -> Iterator[Row]:
-    """Measure ours without and with `cache_mb`: with repeated queries, and without any repeated text."""
+    """Measure ov_minilm without and with `cache_mb`, on repeated queries and on texts without repeats."""
     models = {"model": "", "cache_mb": str(CACHE_MB)}
     race.start(dataclasses.replace(race.running[OURS].contender, name=CACHED, models=models))
     queries = distinct(race, "query", ZIPF_TEXTS)
@@ -150,12 +150,12 @@ def vector_cache(race: Race[Process]) -> Iterator[Row]:
     race.each(lambda process: process.ask("time", texts=warm))
     yield from race.rows(ZIPF, zipf, max_rounds=ZIPF_ROUNDS)
     turns.clear()
-    yield from race.rows(NO_REPEATS, no_repeats, precise=0, max_rounds=MAX_LISTS - 1)  # and one to warm
+    yield from race.rows(NO_REPEATS, no_repeats, precise=0, max_rounds=MAX_LISTS - 1)  # and one as a warm-up
     race.running.pop(CACHED).close()
 
 
 def memory_budget(race: Race[Process]) -> Iterator[Row]:
-    """Peak memory, time to the first vector, and speed, for several `Embedder.open(memory_mb=…)`."""
+    """Measure peak memory, time to the first vector and speed for several values of memory_mb."""
     paths = [race.file(name) for name in ("query", "sentences", "chunks", "mix")]
     count = len(race.texts.make("mix"))
     contender = race.running[OURS].contender

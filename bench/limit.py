@@ -1,8 +1,8 @@
-"""Which share of this machine's INT8 limit `encode` reaches, and where the rest of its time goes.
+"""Which share of this machine's INT8 limit `encode` reaches, and where the remaining time is spent.
 
-The limit is the linear layers of the model as plain INT8 multiplications by the same library, taking
-turns with `encode`. The share is their time for a text's tokens over the time of the text. The parts are the
-times that OpenVINO reports for the nodes of a batch.
+The limit is the speed of the model's linear layers as plain INT8 multiplications in OpenVINO, measured in
+turn with `encode`. The share is their time for the tokens of a text divided by the time of the text. The
+parts are the times that OpenVINO reports for the nodes of a batch.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ ONE_TEXT = (8, 16, 32, 64, 128, 256)  # tokens
 ROUNDS = 5
 CALLS_S = 0.15  # of one round of repeated calls
 PROFILE_S = 1.0
-ROUNDED_OFF_US = 1.0  # OpenVINO cuts every node's time to whole microseconds before it takes the mean
+ROUNDED_OFF_US = 1.0  # OpenVINO truncates the times of nodes to microseconds before it computes the mean
 GRID = (2, 256)  # rows and width of the batch that is profiled: chunks
-PARTS = {  # part -> names of nodes, the first that fits
+PARTS = {  # part -> patterns of node names; the first match counts
     "attention": r"scaled_dot_product_attention",
     "query, key, value, output": r"attention\.(self\.(query|key|value)|output\.dense)",
     "feed-forward": r"layer\.\d+\.(intermediate|output)\.dense",
@@ -79,7 +79,7 @@ def limit(race: Race[Process]) -> Iterator[Row]:
 
 
 class Multiplications:
-    """The model's linear layers in INT8, one after the other, [1, tokens, D], and nothing else of it."""
+    """Only the linear layers of the model, in INT8, one after the other, on [1, tokens, D]."""
 
     def __init__(self, layers: Sequence[tuple[int, int]], tokens: int, *, streams: int, threads: int) -> None:
         x = ops.parameter([1, tokens, layers[0][0]], ov.Type.f32)
@@ -92,7 +92,7 @@ class Multiplications:
             result = ops.matmul(ops.fake_quantize(result, *limits, 256), weight, False, True)
         model = ov.Model([result.output(0)], [x], "multiplications")
         self._requests = _requests(model, threads, "f32", streams)
-        for request in self._requests:  # zeros or denormals would mislead
+        for request in self._requests:  # zeros or denormals would give wrong times
             values = request.get_input_tensor().data
             values[:] = rng.standard_normal(values.shape, np.float32)
 
@@ -126,7 +126,7 @@ def parts(folder: Path, info: Info) -> dict[str, float]:
 def _requests(
     model: ov.Model, threads: int, precision: str, streams: int, *, profile: bool = False
 ) -> list[ov.InferRequest]:
-    """Compile with a number of streams; return a request for each. OpenVINO's counters cost some time."""
+    """Compile with a number of streams; return a request for each. Profiling makes them slower."""
     config = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
     config |= {"NUM_STREAMS": streams, "ENABLE_CPU_PINNING": False, "PERF_COUNT": profile}
     compiled = ov.Core().compile_model(model, "CPU", config)
@@ -154,7 +154,7 @@ def _median_seconds(call: Callable[[], object], seconds: float) -> float:
 def _profile(requests: Sequence[ov.InferRequest], seconds: float) -> dict[str, float]:
     """Run all requests at once until the time is over; return mean microseconds by name of node.
 
-    OpenVINO's time of a node is the mean of all its runs so far.
+    OpenVINO reports the mean time of a node over all runs so far.
     """
     _median_seconds(lambda: _once(requests), seconds)
     found: dict[str, list[float]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Pictures of the rows: one question each; ours first and in its own colour, labels beside the data."""
+"""Draws pictures of the rows. ov_minilm comes first and has its own colour."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from ov_minilm.measure.row import OURS, RATIO, Row, shipped_fingerprint
 
 MINE, OTHER, INK, NOTE = "#0b6e5f", "#9aa4ad", "#1b2530", "#5d6975"
 STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
+    "font.family": "DejaVu Sans",  # this font comes with matplotlib, so pictures are the same everywhere
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 10.5,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
-    "figure.facecolor": "white",  # a card of its own on a dark page too
+    "figure.facecolor": "white",  # white background, on dark pages too
 }
 WIDTH, DPI = 8.0, 110  # inches; 880 pixels, shown at 800
-RIVALS, MAX_POINTS = 4, 7  # bars beside ours; lines or points in all
+RIVALS, MAX_POINTS = 4, 7  # number of other libraries in bars; number of lines or points
 # Offsets of labels in points, and their alignment, the best place first.
 PLACES = ((8, 4, "left"), (8, -13, "left"), (-8, 4, "right"), (-8, -13, "right"), (0, 16, "center"))
 PANELS = {  # workload -> quantity and title
@@ -39,13 +39,13 @@ PANELS = {  # workload -> quantity and title
     "32 callers": ("texts_per_s", "32 callers, texts/s"),
     "query": ("p50_ms", "query, ms (less is better)"),
 }
-NAME_WIDTH = 22  # characters of a line of a name
+NAME_WIDTH = 22  # characters per line of a name
 
 
 def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Write every picture that there are rows for, of the machine with the most rows.
+    """Draw every picture that has rows, for the machine with the most rows.
 
-    StaleRows: rows of another artefact than the shipped one.
+    StaleRows: the rows were measured with another artefact than the one in the package.
     """
     if not rows:
         return []
@@ -64,7 +64,7 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def throughput(figures: Figures) -> Figure | None:
-    """Speed by workload, ours against the four fastest other libraries."""
+    """Draw speed by workload, of ov_minilm and the four fastest other libraries."""
     panels = {}
     for name, (quantity, title) in PANELS.items():
         if figures.find(name, OURS, quantity):
@@ -126,7 +126,7 @@ PICTURES = {one.__name__: one for one in (throughput, serving, accuracy, memory,
 
 
 def rivals(figures: Figures, workload: str, quantity: str) -> list[str]:
-    """List other libraries whose vectors are known to be the same, best first, each by its best variant."""
+    """Return the best variant of each library whose vectors are known to be the same, best first."""
     best: dict[str, str] = {}
     for name in figures.contenders(workload, quantity):
         compared = figures.find("accuracy", name, "cosine") is not None
@@ -136,7 +136,7 @@ def rivals(figures: Figures, workload: str, quantity: str) -> list[str]:
 
 
 def _against_speed(figures: Figures, workload: str, quantity: str, title: str) -> Figure | None:
-    """One point a library, its fastest variant: sentences a second to the right, a quantity upwards."""
+    """Draw one point per library (its fastest variant): sentences per second against a quantity."""
     points: dict[str, tuple[float, float]] = {}
     for name in (OURS, *rivals(figures, "sentences", "texts_per_s")):
         if len(points) < MAX_POINTS and (row := figures.find(workload, name, quantity)):
@@ -161,7 +161,7 @@ def _against_speed(figures: Figures, workload: str, quantity: str, title: str) -
 def _curves(
     lines: dict[str, list[tuple[float, float]]], title: str, xlabel: str, ticks: Sequence[int] = ()
 ) -> Figure | None:
-    """One line each on logarithmic axes, named at its end."""
+    """Draw curves on logarithmic axes, with names at their ends."""
     lines = {name: points for name, points in lines.items() if points}
     if OURS not in lines:
         return None
@@ -196,11 +196,11 @@ def _shown(name: str) -> str:
     return name if name == OURS else name.replace("_", " ")
 
 
-Panel = dict[str, tuple[float, str]]  # name -> value, and what stands behind it
+Panel = dict[str, tuple[float, str]]  # name -> value, and the text after it
 
 
 def _bars(panels: dict[str, Panel], height: float, whole: float | None = None) -> Figure | None:
-    """Two panels a line, by title; with a `whole`, all bars are ours."""
+    """Draw panels of bars, two side by side; with `whole`, all bars are of ov_minilm."""
     lines = (len(panels) + 1) // 2
     if not lines:
         return None
@@ -215,14 +215,14 @@ def _bars(panels: dict[str, Panel], height: float, whole: float | None = None) -
 
 
 def _panel(axes: Axes, bars: Panel, whole: float | None) -> None:
-    """One bar a value, written at its end, the first on top."""
+    """Draw one bar per value, with the value at its end, the first bar on top."""
     colours = [MINE if whole or name == OURS else OTHER for name in bars]
     labels = [textwrap.fill(_shown(name), NAME_WIDTH) for name in bars]
     drawn = axes.barh(labels, [value for value, _ in bars.values()], color=colours, height=0.7)
     texts = [f"{number(value)}{behind}" for value, behind in bars.values()]
     axes.bar_label(drawn, texts, padding=4, fontsize=9)
     axes.invert_yaxis()
-    axes.set_xlim(0, whole or 2 * max(value for value, _ in bars.values()))  # room for the texts
+    axes.set_xlim(0, whole or 2 * max(value for value, _ in bars.values()))  # room for the text
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -231,7 +231,7 @@ def _panel(axes: Axes, bars: Panel, whole: float | None) -> None:
 
 
 def _labels(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
-    """Write names beside their points, where they overlap neither points nor other names."""
+    """Write names beside their points, without overlapping points or other names."""
     axes.get_figure().draw_without_rendering()  # type: ignore[union-attr]  # axes have one; ends the layout
     pixels = axes.transData.transform(list(points.values()))
     taken: list[BboxBase] = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels]
@@ -246,5 +246,5 @@ def _labels(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
                 break
             text.remove()
         else:
-            axes.add_artist(text)  # no free place: better overlapping than missing
+            axes.add_artist(text)  # no free place: overlap rather than omit
         taken.append(box)

@@ -40,12 +40,13 @@ from ov_minilm.runtime.embedder import Embedder
 RESULTS = Path(__file__).parent / "results"
 ROWS, UNAVAILABLE = RESULTS / "rows.jsonl", RESULTS / "unavailable.json"
 REFERENCE = Path(__file__).parents[1] / "out/fp32"
-PEERS_AT_A_TIME = 8  # beside ours, all of them loaded: a process of torch takes up to 2 GB
+# loaded at the same time, in addition to ov_minilm; a process with torch takes up to 2 GB
+PEERS_AT_A_TIME = 8
 QUICK = {"only": ("query", "sentences"), "against": ("onnxruntime int8", "ctranslate2 int8")}
 say = partial(click.echo, err=True)
 HELP = (__doc__ or "").replace("Examples:", "\b\nExamples:")  # \b: click keeps the lines of a paragraph
 RACES: dict[str, Any] = {**BENCHMARKS, "accuracy": accuracy}
-ALONE = {  # of ours alone
+ALONE = {  # benchmarks of ov_minilm alone
     "limit": limit,
     "smaller vectors": smaller_vectors,
     "memory budget": memory_budget,
@@ -75,11 +76,12 @@ ALONE = {  # of ours alone
 @click.option("--seconds", default=20.0, show_default=True, help="Time for each contender and workload.")
 @click.option("--threads", type=int, help="CPU threads. Default: the CPUs that this process may use.")
 def main(**options: Any) -> None:
-    """Run the benchmarks that are asked for, keep their rows and draw the pictures."""
+    """Run benchmarks, store their rows, and draw the pictures."""
     warnings.simplefilter("ignore", TruncationWarning)
     if not options["render"]:
         kept = read(ROWS) if ROWS.exists() else []
-        quick = options["quick"]  # writes nothing: its figures are coarser than those that are kept
+        # writes nothing, because its figures are less precise than the committed ones
+        quick = options["quick"]
         bench = Bench(cpus.threads(options["threads"]), options["seconds"], keep=not quick)
         bench.run(*(options[name] or (default if quick else ()) for name, default in QUICK.items()))
         if quick:
@@ -89,17 +91,17 @@ def main(**options: Any) -> None:
 
 
 class Bench:
-    """One run: its contenders, and its rows, which are written after every benchmark."""
+    """A run: starts contenders, and writes rows after every benchmark."""
 
     def __init__(self, threads: int, seconds: float, *, keep: bool) -> None:
         self.rows: list[Row] = []
         self._write = keep
-        self._unavailable: dict[str, str] = {}  # contender or workload -> why
+        self._unavailable: dict[str, str] = {}  # contender or workload -> reason
         if UNAVAILABLE.exists():
             self._unavailable = json.loads(UNAVAILABLE.read_text(encoding="utf-8"))
         with Embedder.open(threads=1) as embedder:
             texts = Texts(embedder.count_tokens)
-            texts.make("query")  # reads the words while there is a tokenizer
+            texts.make("query")  # reads the words, which needs the tokenizer
             self._info = embedder.info
         self._options: dict[str, Any] = {"texts": texts, "threads": threads, "seconds": seconds, "say": say}
         self._options["artefact"] = shipped_fingerprint()
@@ -154,7 +156,7 @@ class Bench:
                 say("this machine is noisy: repeat when it is quiet")
 
     def _keep(self, rows: Sequence[Row], left_out: Mapping[str, str]) -> None:
-        """Add rows, and reasons why there are none; our own figures are those of the first group."""
+        """Store rows, and reasons for missing ones; rows of ov_minilm come from the first group."""
         for name, why in left_out.items():
             say(f"left out: {name}: {why}")
         known = {row.what for row in self.rows}
@@ -172,14 +174,14 @@ class Bench:
 
 
 def groups(mine: Sequence[Contender], peers: Sequence[Contender]) -> Iterator[list[Contender]]:
-    """Split peers into groups, each with ours; the first has all of ours."""
+    """Split peers into groups, each with ov_minilm; the first group has all variants of ov_minilm."""
     for start in range(0, max(1, len(peers)), PEERS_AT_A_TIME):
         wanted = [one for one in mine if not start or one.name in (OURS, FP32)]
         yield [*wanted, *peers[start : start + PEERS_AT_A_TIME]]
 
 
 def compare(kept: Sequence[Row], new: Sequence[Row]) -> int:
-    """Print each ratio beside the kept one of this machine; return 1 if one lies outside its interval."""
+    """Print each ratio and the committed one; return 1 if one is outside of the committed interval."""
     before, moved = {(row.machine, row.what): row for row in kept}, 0
     for row in (one for one in new if one.quantity == RATIO):
         state, against = "new  ", "none kept"

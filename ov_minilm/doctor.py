@@ -1,7 +1,7 @@
-"""Check a machine: speed, memory and right vectors; what is wrong, and how to fix it.
+"""Checks a machine: speed, memory and correct vectors; says how to fix problems.
 
-OpenVINO runs in a child process: if it crashes, as it can while it compiles, the crash is a finding and the
-report goes on. The child prints each finding as a line of JSON as soon as it has it.
+OpenVINO runs in a child process. If it crashes while it compiles, the crash becomes a finding, and the report
+goes on. The child prints each finding at once, as a line of JSON.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from ov_minilm.runtime.embedder import Embedder
     from ov_minilm.runtime.plan import Kernels
 
-CHILD_TIMEOUT_S = 300  # some kernels hang
-TEXTS_PER_ROUND, ROUNDS, SINGLE_CALLS = 128, 5, 40  # of the speed test, for each configuration
-SERVER_MB = 65  # memory of `serve` under load, without its embedder
-LIMIT_SHARE = 0.9  # of a container's memory that a process should use at most
+CHILD_TIMEOUT_S = 300  # because some kernels hang
+TEXTS_PER_ROUND, ROUNDS, SINGLE_CALLS = 128, 5, 40  # time of the speed test, for each configuration
+SERVER_MB = 65  # memory of `serve` under load, in addition to its Embedder
+LIMIT_SHARE = 0.9  # maximum share of a container's memory for a process
 UNLIMITED_BYTES = 1 << 60  # cgroup v1 has a number of this size or more for "no limit"
-MIN_SPEED_RATIO = 0.9  # chosen to fastest configuration; below it the report has a note
+MIN_SPEED_RATIO = 0.9  # speed of the configuration in use, relative to the fastest; below it there is a note
 
-KERNELS = {  # part of the name of an INT8 layer's kernel -> instruction set; the first that fits
+KERNELS = {  # part of the name of an INT8 kernel -> instruction set; the first match counts
     "amx": "AMX",
     "brgemm_avx512": "AVX-512 VNNI",
     "brgemm_avx2": "AVX-VNNI",
@@ -63,12 +63,12 @@ def examine(options: Mapping[str, Any], *, reference: Path | None = None) -> lis
     """Return the findings of all checks, in the order of the report.
 
     Args:
-        options: of Embedder.open.
+        options: the options of Embedder.open.
         reference: an FP32 artefact to compare the speed with.
     """
     found = [_threads(options.get("threads"))]
     found += _in_a_child("probe", options, reference)
-    if found[-1].topic == "speed":  # every check of the first child was reached
+    if found[-1].topic == "speed":  # the first child completed every check
         found += _in_a_child("probe_memory", options, reference)
     return found
 
@@ -97,7 +97,7 @@ def _threads(asked: int | None) -> Finding:
 
 
 def _cache(folder: Path) -> Finding:
-    """Check that the cache can be written, and the checksum of every model in it."""
+    """Check that the cache is writable, and the checksums of the models in it."""
     from ov_minilm.runtime.cache import SUFFIX, is_whole
 
     kept = [path for path in folder.rglob(f"*{SUFFIX}") if path.is_file()]
@@ -168,7 +168,7 @@ def _death(code: int, err: str, found: Sequence[Finding]) -> Finding:
 def probe(arguments: str) -> None:
     """Print the findings of `examine` that need OpenVINO, as lines of JSON. Runs in a child process."""
     given = json.loads(arguments)
-    warnings.simplefilter("ignore", CacheWarning)  # the check of the cache reports it
+    warnings.simplefilter("ignore", CacheWarning)  # reported by the check of the cache
     for finding in _probe(given["options"], given["reference"]):
         print(json.dumps(asdict(finding)), flush=True)  # noqa: T201  # read by the parent
 
@@ -259,12 +259,12 @@ def _golden(embedder: Embedder) -> Finding:
         fix = "another version of openvino or of the device's driver, or device CPU; do not use these vectors"
         return Finding("golden", "wrong", str(error), fix)
     lowest = min(cosines.values())
-    text = f"a known vector is right in all {len(cosines)} input shapes: cosine {lowest:.4f} or more"
+    text = f"all {len(cosines)} input shapes reproduce a known vector: cosine {lowest:.4f} or more"
     return Finding("golden", "ok", text, facts=cosines)
 
 
 def _speed(ways: Mapping[str, Embedder], text: str) -> Finding:
-    """Compare the speed of configurations, in turn, so that other load slows all; the first is in use."""
+    """Compare the speed of configurations, which take turns; the first one is the one in use."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
     times: dict[str, list[float]] = {name: [] for name in ways}
     for round_ in range(ROUNDS + 1):
@@ -289,7 +289,9 @@ def _speed(ways: Mapping[str, Embedder], text: str) -> Finding:
     best = max((figures["texts_per_s"] for figures in others), default=0.0)
     if chosen["texts_per_s"] < MIN_SPEED_RATIO * best:
         fix = "try lowering= or precision= of Embedder.open; measure with `ov-minilm bench`"
-        return Finding("speed", "note", f"{described}; the one in use is not the fastest", fix, facts)
+        return Finding(
+            "speed", "note", f"{described}; the configuration in use is not the fastest", fix, facts
+        )
     return Finding("speed", "ok", described, facts=facts)
 
 
@@ -338,10 +340,10 @@ def judge_memory(peaks: Mapping[str, int], limit: int | None, least_mb: int, ask
     """Return the finding about memory: the peaks, and which `--memory-mb` fits the container.
 
     Args:
-        peaks: bytes of resident memory after each kind of work, in the order of the work.
+        peaks: bytes of resident memory after each kind of work, in order.
         limit: bytes that the container may use; None: no limit.
-        least_mb: MB, the smallest memory_mb with which an embedder opens.
-        asked_mb: MB, the memory_mb with which the peaks were measured; None: without.
+        least_mb: the smallest valid memory_mb.
+        asked_mb: the memory_mb with which the peaks were measured; None: without a limit.
     """
     text = (
         "peak {open:.0f} MB when opened, {first_text:.0f} after one text, {lists:.0f} after a list of short "
@@ -366,7 +368,7 @@ def memory_limit(root: Path = Path("/")) -> int | None:
     """Return the memory limit of this process in bytes, the lowest of its cgroups; None: no limit.
 
     Args:
-        root: the file system to look in.
+        root: root of the file system.
     """
     files = [
         folder / ("memory.max" if v2 else "memory.limit_in_bytes")

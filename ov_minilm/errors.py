@@ -1,4 +1,4 @@
-"""Every error that a caller may want to tell apart.
+"""All errors and warnings of this package.
 
 OvMiniLMError
   ArtefactError          the model folder is not what its manifest says
@@ -16,7 +16,7 @@ OvMiniLMError
 TruncationWarning        a text was cut (a UserWarning, not an error)
 CacheWarning             the cache of compiled models is not used as asked (a UserWarning, not an error)
 
-Wrong types raise TypeError and wrong values ValueError, both naming the index or the value.
+Wrong types raise TypeError and wrong values ValueError; the message has the index or the value.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class FileMismatch(ArtefactError):
 
 
 class SourceRefused(OvMiniLMError):
-    """The checkpoint has another hash or another architecture than the one asked for."""
+    """The checkpoint has another hash than expected, or an architecture that cannot be converted."""
 
 
 class DeviceUnavailable(OvMiniLMError):
@@ -77,7 +77,7 @@ class DeviceUnavailable(OvMiniLMError):
 
 
 class PrecisionUnavailable(OvMiniLMError):
-    """The device cannot run the float layers in this precision, or not with the same bits each time."""
+    """The device cannot run the float layers in this precision, or not reproducibly."""
 
     def __init__(self, asked: str, device: str, reason: str) -> None:
         self.asked = asked
@@ -100,7 +100,7 @@ class SelfCheckFailed(OvMiniLMError):
 
 
 class TextTooLong(OvMiniLMError):
-    """A text has more tokens than the model reads, and truncate="error" was asked for."""
+    """A text has more tokens than the model reads, and `truncate` is "error"."""
 
     def __init__(self, index: int, tokens: int, limit: int) -> None:
         self.index = index
@@ -113,15 +113,15 @@ class TextTooLong(OvMiniLMError):
 
 
 class DriftTooLarge(OvMiniLMError):
-    """A quantized artefact is further from FP32 than the gate allows."""
+    """A quantized artefact differs from FP32 more than the limits allow."""
 
     def __init__(self, broken: Sequence[str]) -> None:
         self.broken = tuple(broken)
-        self.message = "drift over the gate: " + "; ".join(self.broken)
+        self.message = "drift exceeds the limits: " + "; ".join(self.broken)
 
 
 class ForkedProcess(OvMiniLMError):
-    """OpenVINO's threads do not survive os.fork(): a child of a process that used it cannot."""
+    """This process was forked from one that used OpenVINO, whose threads do not survive os.fork()."""
 
     def __init__(self, opened: int, here: int) -> None:
         self.message = (
@@ -142,7 +142,7 @@ class BadRow(OvMiniLMError):
 
 
 class JobRefused(OvMiniLMError):
-    """The output holds the work of another job: other inputs, another model, or other options."""
+    """The output belongs to a different job, with other inputs, another model, or other options."""
 
     def __init__(self, output: Path, differences: Sequence[str]) -> None:
         self.output = output
@@ -166,11 +166,11 @@ class TruncationWarning(UserWarning):
 
 
 class CacheWarning(UserWarning):
-    """Compiled models cannot be cached, or a cached one is unusable; only the start is slower."""
+    """The cache of compiled models is unusable, or a file in it; this only makes the start slower."""
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Refuse an option value that does not exist, listing those that do.
+    """Refuse an invalid value of an option; the message lists the valid ones.
 
     Raises:
         ValueError: `value` is not one of the choices.
@@ -180,10 +180,10 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 
 def check_integers(**options: object) -> None:
-    """Refuse options that are neither an integer nor None: True and "2" are mistakes.
+    """Refuse options that are neither an integer nor None, such as True and "2".
 
     Raises:
-        TypeError: names the option, its value and its type.
+        TypeError: an option is not an integer; the message has its name, value and type.
     """
     for name, value in options.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):

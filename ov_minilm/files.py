@@ -14,23 +14,23 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_writable(path: Path) -> None:
-    """Refuse an output that cannot be written, before the work for it is done."""
+    """Refuse an output that cannot be written, before any work is done."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file")
     folder = path.resolve().parent
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:  # with the folder's name instead of a temporary one
+    except OSError as error:  # the same error, with the name of the folder
         raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 @contextmanager
 def atomic_write(path: Path, *, locked: bool = False) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path` that takes its name only when everything was written.
+    """Open a temporary file in the same folder; rename it to `path` when everything is written.
 
-    A killed process leaves the temporary file. With `locked`, if a lock keeps other writers away, its name is
-    always the same, so that the next run replaces it.
+    A killed process leaves the temporary file behind. With `locked`, for callers that hold a lock, the file
+    always has the same name, so that the next run replaces it.
     """
     path = path.resolve()  # through a link, the file it points to is replaced, not the link
     if locked:
@@ -45,18 +45,18 @@ def atomic_write(path: Path, *, locked: bool = False) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp made it private
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files
         temporary.replace(path)
         _sync(path.parent)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)  # an interrupt may come after the rename
-        if isinstance(error, OSError) and error.errno in NO_ROOM:  # the error of a file object names no file
+        temporary.unlink(missing_ok=True)  # an interrupt may arrive after the rename
+        if isinstance(error, OSError) and error.errno in NO_ROOM:  # errors of file objects have no file name
             error.filename = error.filename or str(path)
         raise
 
 
 def _sync(folder: Path) -> None:
-    """Make a rename survive a power cut, on systems that can sync a folder."""
+    """Make a rename survive a power failure, on systems that can sync a folder."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
-Pooling = Literal["mean", "cls"]  # of a text's tokens, or its first token alone; then L2
+Pooling = Literal["mean", "cls"]  # mean of all tokens, or the first token; then L2 normalization
 Precision = Literal["f32", "bf16", "f16"]
 
-SLOTS = 32  # texts that may share a row; the graph returns this many vectors for each
-LONG_TEXT_TOKENS = 64  # texts with more may run in another precision, in rows of their own
-BATCH_TOKENS = 512  # of a full batch: more falls out of one core's cache: 1,024 are 7 % slower
-SMALL_BATCH_TOKENS = 128  # of a batch for a few short texts, which all threads run together
+SLOTS = 32  # maximum number of texts in a row; the graph returns this many vectors per row
+LONG_TEXT_TOKENS = 64  # longer texts may run in another precision, and have their own rows
+BATCH_TOKENS = 512  # cells of a full batch; 1,024 do not fit a core's cache and are 7 % slower
+SMALL_BATCH_TOKENS = 128  # cells of a batch for a few short texts, which all threads run together
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,49 +34,50 @@ class Grid:
 
     @property
     def cells(self) -> int:
-        """Places for tokens."""
+        """Number of tokens that fit, rows x width."""
         return self.rows * self.width
 
     @property
     def uses_all_threads(self) -> bool:
-        """Whether one batch at a time runs, on all threads; of larger grids each stream runs its own."""
+        """Whether a batch runs alone, on all threads; larger grids run one batch in each stream."""
         return self.rows == 1 or self.cells <= SMALL_BATCH_TOKENS
 
     def __str__(self) -> str:
         return f"{self.rows}x{self.width}"
 
 
-@dataclass(frozen=True, eq=False)  # compared by identity: it is a key at every batch
+@dataclass(frozen=True, eq=False)  # compared by identity, which makes a fast key
 class Lane:
     """Grids whose texts may share rows, because they run in one precision."""
 
     grids: tuple[Grid, ...]
     precision: Precision
-    align: int = 1  # tokens: where texts may start in a row for their bits to be the same in every row
+    # texts start at multiples of this many tokens, so that their bits are the same in every row
+    align: int = 1
 
     @cached_property
     def row_widths(self) -> list[int]:
-        """Widths of grids of several rows, and of single rows that are wider."""
+        """Widths of the grids of several rows, and of wider single rows."""
         shared = {grid.width for grid in self.grids if grid.rows > 1}
         return sorted(shared | {grid.width for grid in self.grids if grid.width > max(shared, default=0)})
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What the runtime and the conversion must know of the checkpoint.
+    """Facts about the checkpoint that runtime and conversion need.
 
-    Fields with a default are younger than the first artefacts: a manifest without them means the default.
+    Fields with a default were added later; manifests of earlier artefacts do not have them.
     """
 
     name: str
     dim: int
-    max_tokens: int  # by sentence_bert_config.json; of MiniLM tokenizer.json says 128, config.json 512
+    max_tokens: int  # from sentence_bert_config.json; for MiniLM, tokenizer.json says 128 and config.json 512
     vocab_size: int
     layers: int
     heads: int
     intermediate: int
     pooling: Pooling = "mean"
-    prompts: dict[str, str] = field(default_factory=dict)  # what to put before a text of each kind, by name
+    prompts: dict[str, str] = field(default_factory=dict)  # kind of text -> prompt to put before it
 
 
 MINILM = ModelSpec(
@@ -89,20 +90,20 @@ MINILM = ModelSpec(
     intermediate=1536,
 )
 
-# Widths of single rows beside 64 and the longest, the most useful first. Each takes some 36 MB; 24, 48, 96
-# and 160 would make the texts that need them 15 to 25 % faster.
+# Widths of single rows in addition to 64 and the longest; most useful first. Each takes about 36 MB. Further
+# widths (24, 48, 96, 160) would make the texts that fit them 15 to 25 % faster.
 SINGLE_ROW_WIDTHS = (16, 32, 128, 208, 8)
-# Widths of rows for texts over LONG_TEXT_TOKENS, as shares of the longest text: 256, 208, 160. On passages of
-# 129 to 256 tokens they are 30 % faster than 256 alone; four widths would be 34 %, for 60 MB more.
+# Widths of rows for texts over LONG_TEXT_TOKENS, as shares of the longest text: 256, 208, 160. Passages of
+# 129 to 256 tokens run 30 % faster than with 256 alone; a fourth width would make that 34 %, for 60 MB more.
 SHARES_OF_LONGEST = (1.0, 0.8125, 0.625)
-WIDE_ROW = 256  # tokens: texts up to this length share no wider rows, as attention grows with the square
+WIDE_ROW = 256  # texts of up to this many tokens share rows of this width, as attention grows with its square
 
 
 def grids(max_tokens: int) -> tuple[Grid, ...]:
-    """Return the grids for texts of up to this many tokens, in the order in which a memory budget keeps them.
+    """Return the grids for texts of up to `max_tokens` tokens; a memory limit drops the last ones first.
 
-    The first two serve every text. Then come full batches, which make lists fast, and single rows of more
-    widths, which make single texts fast.
+    The first two can run every text. Then come grids for full batches, which make lists fast, and single rows
+    of more widths, which make single texts fast.
     """
     longest = max(LONG_TEXT_TOKENS, 16 * math.ceil(max_tokens / 16))
     shared = min(longest, WIDE_ROW)

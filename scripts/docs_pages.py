@@ -1,7 +1,7 @@
-"""MkDocs hook: pages that are made from what the repository holds, so that nothing is written twice.
+"""MkDocs hook that generates pages from other files of the repository.
 
-Benchmarks, changelog and contributing are the files of those names, their links turned to pages of the site.
-The reference of commands is what `--help` prints.
+The pages of benchmarks, changelog and contributing are copies of these files, with links changed to pages of
+the site. The reference of commands is the output of `--help`.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def page(source: str) -> tuple[str, list[Path]]:
-    """Return the text of a file with links as the site has them, and the pictures in it.
+    """Return the text of a file with links changed to pages of the site, and the pictures in it.
 
-    A picture that was not made yet is left out; any other link to nothing is an error.
+    A picture that does not exist yet is left out; any other broken link is an error.
     """
     pictures = []
 

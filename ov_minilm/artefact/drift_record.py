@@ -58,10 +58,10 @@ class Drift:
 
     precision: str
     lowering: str
-    cosine: dict[str, Cosine]  # by token count, "1-64"
-    overlap: dict[str, float]  # by collection: share of the FP32 top 10 kept
+    cosine: dict[str, Cosine]  # range of token counts, such as "1-64" -> cosine
+    overlap: dict[str, float]  # collection -> share of the ten nearest neighbours in FP32 that are kept
     sts: dict[str, Sts]  # by file
-    ndcg: dict[str, Ndcg] = field(default_factory=dict)  # by folder; reported, not gated
+    ndcg: dict[str, Ndcg] = field(default_factory=dict)  # folder -> nDCG; has no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Gate:
 
     cosine_mean: float = 0.9975
     overlap: float = 0.95
-    spearman: float = 0.1  # points, either way
+    spearman: float = 0.1  # points, up or down
     few: int = field(default=MIN_TEXTS_TO_GATE, repr=False)
 
     def broken(self, drift: Drift) -> list[str]:
@@ -102,7 +102,7 @@ def gate(drifts: Sequence[Drift], limits: Gate) -> list[str]:
 def summarize(drifts: Sequence[Drift]) -> Mapping[str, float]:
     """Return the lowest "mean cosine", the lowest "overlap@10" and the largest change in "Spearman points".
 
-    A kind that no measurement has is left out.
+    Kinds that were not measured are left out.
     """
     figures = {}
     cosines = [

@@ -1,5 +1,5 @@
-"""Convert a pinned checkpoint to an INT8 artefact; the loss of accuracy is measured and recorded in it.
+"""Converts a checkpoint to an INT8 artefact, and records the measured loss of accuracy in it.
 
 Read source.py, tensors.py, onnx.py, graph.py, outliers.py, calibrate.py, scales.py, then build.py, which runs
-them in order. Needs the `convert` extra: torch, transformers and nncf stay out of the runtime.
+them in order. Needs the `convert` extra with torch, transformers and nncf, which the runtime does not need.
 """

@@ -1,7 +1,4 @@
-"""The steps from checkpoint to artefact, in order.
-
-The destination is written only after all of them have passed.
-"""
+"""The steps from checkpoint to artefact, in order. The destination is written only if all succeed."""
 
 from __future__ import annotations
 
@@ -64,8 +61,8 @@ def build_fp32(checkpoint: Checkpoint, out: Path, *, say: Say) -> Manifest:
     """Write OUT/fp32 only, the reference for the model in the package; needs no torch and no `convert` extra.
 
     Raises:
-        ValueError: the weights are not those of the model in the package; its golden vector is the check.
-        RuntimeError: the FP32 graph gives the golden text another vector.
+        ValueError: the weights do not reproduce the golden vector of the model in the package.
+        RuntimeError: the FP32 graph does not reproduce the golden vector.
         OSError: the destination cannot be written.
     """
     known = Manifest.read(SHIPPED)
@@ -80,7 +77,7 @@ def build_fp32(checkpoint: Checkpoint, out: Path, *, say: Say) -> Manifest:
             manifest = _write_fp32(checkpoint, fp32, known.golden)
         with step("check against the golden vector") as note, Embedder.open(fp32, precision="f32") as mine:
             vector = known.golden.array()[None]
-            vector /= np.linalg.norm(vector)  # it is kept in float16
+            vector /= np.linalg.norm(vector)  # it is stored in float16
             found = mine.encode([known.golden.text], progress=False)
             note(_cosine(check.require_equal("sentence-transformers", vector, found)))
         _sync(fp32)
@@ -100,7 +97,7 @@ def build(
     """Write OUT/fp32 and OUT/int8 and return the INT8 manifest.
 
     Raises:
-        DriftTooLarge: the INT8 artefact breaks the gate; files at the destination are unchanged.
+        DriftTooLarge: the INT8 artefact exceeds a drift limit; files at the destination are unchanged.
         OSError: the destination cannot be written; raised before the work starts.
         ValueError: too few calibration texts.
     """
@@ -112,9 +109,12 @@ def build(
         )
     quiet.no_telemetry()
     if not checkpoint.normalized:
-        say("  the source's vectors have any length; the artefacts' have length 1, in the same directions")
+        say(
+            "  the vectors of the source are not normalized; those of the artefacts are, and have "
+            "the same directions"
+        )
     with _staging(out) as staging, warnings.catch_warnings():
-        warnings.simplefilter("ignore", TruncationWarning)  # all sides of a comparison truncate alike
+        warnings.simplefilter("ignore", TruncationWarning)  # all models of a comparison truncate alike
         fp32, int8 = staging / "fp32", staging / "int8"
         int8.mkdir()
         (int8 / TOKENIZER).write_bytes(checkpoint.tokenizer.encode())
@@ -148,11 +148,11 @@ def build(
         _manifest(checkpoint, int8, recipe, limits, (), golden).write(int8)
 
         if evaluation.empty:
-            say("  no evaluation files: drift is measured on the calibration texts, and not on STS")
+            say("  no evaluation files: drift is measured on the calibration texts, without STS")
             evaluation = Evaluation(collections={calibration.stem: texts})
         with Embedder.open(fp32, precision="f32") as reference:
             drifts = tuple(_drifts(reference, int8, evaluation, checkpoint.spec.max_tokens, step))
-        # A build with BF16 over the gate is accepted: precision "auto" then does not choose BF16.
+        # If BF16 exceeds the limits, the build is still accepted: precision "auto" then does not choose BF16.
         broken = gate([drift for drift in drifts if drift.precision == "f32"], limits)
         if broken:
             raise DriftTooLarge(broken)
@@ -277,7 +277,7 @@ def _staging(out: Path) -> Iterator[Path]:
 
 def _alive(pid: int) -> bool:
     if sys.platform == "win32":
-        return True  # os.kill(pid, 0) would send Ctrl-C there; a stale folder stays
+        return True  # on Windows os.kill(pid, 0) would send Ctrl-C; a stale folder stays
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -295,9 +295,10 @@ def _sync(folder: Path) -> None:
 
 
 def publish(new: Path, target: Path) -> None:
-    """Put the folder `new` where `target` is; what was there ends up at `new`.
+    """Move the folder `new` to `target`; an existing `target` is moved to `new`.
 
-    On Linux the two are exchanged in one step. Elsewhere there is a moment between two renames.
+    On Linux both are exchanged in one step. On other systems, `target` is missing for a moment between two
+    renames.
     """
     if not target.exists():
         new.rename(target)

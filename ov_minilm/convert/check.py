@@ -1,4 +1,4 @@
-"""Check of the packed FP32 graph against its source: sentence-transformers, or the ONNX graph."""
+"""Checks the packed FP32 graph against its source: sentence-transformers, or the ONNX graph."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIN_COSINE = 0.999999
 def graph_vectors(
     model: ov.Model, rows: Sequence[dict[str, IntArray]], pooling: Pooling
 ) -> FloatArray:  # -> [N, D]
-    """Run the ONNX graph of a checkpoint one text at a time, and pool its hidden states [1, T, D] here."""
+    """Run a checkpoint's ONNX graph on one text at a time; pool its hidden states [1, T, D]."""
     compiled = ov.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     request = compiled.create_infer_request()
     names = {name for port in compiled.inputs for name in port.names}
@@ -37,7 +37,7 @@ def graph_vectors(
 
 
 def original_vectors(checkpoint: Checkpoint, texts: Sequence[str], tokens: Tokens) -> FloatArray:  # -> [N, D]
-    """Encode with the source in FP32: sentence-transformers on torch, or its ONNX graph on OpenVINO."""
+    """Encode with the source model in FP32: sentence-transformers on torch, or its ONNX graph on OpenVINO."""
     if checkpoint.onnx is not None:
         graph = ov.Core().read_model(checkpoint.onnx)
         return graph_vectors(graph, samples(texts, tokens), checkpoint.spec.pooling)

@@ -2,7 +2,7 @@
 
 input_ids, position_ids, segment_ids (int32, [R, W]) -> unit vectors [R, S, D].
 
-Texts that share a row are kept apart by the mask (segment == segment) and start at position 0 each.
+Texts that share a row are separated by the mask (segment == segment); each starts at position 0.
 Pooling is a sum over the tokens of a text. After L2 normalization it equals mean pooling, because the
 number of tokens cancels; for "cls" pooling the sum has only the first token.
 """
@@ -19,8 +19,8 @@ import numpy as np
 from ov_minilm.runtime.backend import ops, ov
 from ov_minilm.spec import SLOTS, FloatArray, ModelSpec
 
-MASK_BIAS = -1e4  # finite: INT8 calibration must not see -inf; exp() underflows to 0 in float32 all the same
-EPSILON = 1e-12  # that of torch.nn.functional.normalize, which takes max(norm, epsilon)
+MASK_BIAS = -1e4  # finite, because INT8 calibration must not see -inf; exp() still underflows to 0 in float32
+EPSILON = 1e-12  # as in torch.nn.functional.normalize, which uses max(norm, epsilon)
 
 _AUTOMATIC_NAME = re.compile(r"^[A-Za-z0-9]+_\d+(?:_\d+)*(?=$|/)")  # Gelu_104901, Gelu_104901_0_0/nncf_…
 
@@ -29,8 +29,8 @@ def pack(weights: Mapping[str, FloatArray], spec: ModelSpec, epsilon: float) -> 
     """Return the graph, with shapes that are dynamic in R and W.
 
     Args:
-        weights: the tensors of a checkpoint, by transformers' names, in FP32.
-        spec: how many layers and heads, and which pooling.
+        weights: the tensors of a checkpoint, in FP32, with the names of transformers.
+        spec: numbers of layers and heads, and the pooling.
         epsilon: of the LayerNorms.
     """
     ids, positions, segments = map(_input, ("input_ids", "position_ids", "segment_ids"))
@@ -54,7 +54,7 @@ def pack(weights: Mapping[str, FloatArray], spec: ModelSpec, epsilon: float) -> 
 
 
 def save(model: ov.Model, path: Path) -> None:
-    """Write the IR so that equal graphs give equal bytes: names with process-wide counters are renumbered.
+    """Write the graph so that equal graphs give equal bytes: names with counters are renumbered.
 
     Raises:
         OSError: the files could not be written completely.
@@ -70,28 +70,28 @@ def save(model: ov.Model, path: Path) -> None:
                 renamed[automatic[0]] = f"{kind}_{counts[kind]}"
                 counts[kind] += 1
             node.set_friendly_name(renamed[automatic[0]] + name[automatic.end() :])
-    # A new Model has no rt_info: options and local settings, of which the manifest records those that matter.
+    # A new Model drops rt_info (options and local settings); the manifest records those that matter.
     clean = ov.Model(model.outputs, model.get_parameters(), model.get_friendly_name())
     try:
-        # A str: an interrupt while OpenVINO converts a Path would be taken for a failure to write.
+        # As str: an interrupt while OpenVINO converts a Path would look like a failure to write.
         ov.save_model(clean, str(path), compress_to_fp16=False)
     except RuntimeError as error:
         raise OSError(f"{path.parent} could not be written, the disk may be full ({error})") from error
 
 
 class _Encoder:
-    """Makes the nodes of each part; names are those of the checkpoint's tensors."""
+    """Creates the nodes of each part, named like the tensors of the checkpoint."""
 
     def __init__(self, weights: Mapping[str, FloatArray], spec: ModelSpec, epsilon: float) -> None:
         self._weights = weights
         self._spec = spec
         self._epsilon = epsilon
-        # One node for all layers: with one in each, OpenVINO 2026.4 rounds attention in BF16 otherwise.
+        # One node for all layers: with one node in each, OpenVINO 2026.4 rounds BF16 attention differently.
         self._scale = ops.constant(np.float32((spec.dim // spec.heads) ** -0.5))
 
     def embed(self, ids: ov.Node, positions: ov.Node) -> ov.Node:  # [R, W] -> [R, W, D]
         words = self._look_up("embeddings.word_embeddings", ids)
-        # One sentence, never a pair: every token is of type 0, whatever the shape of the batch.
+        # Inputs are single sentences, never pairs, so every token has type 0.
         first_type = ops.constant(np.zeros((1, 1), np.int32))
         types = self._look_up("embeddings.token_type_embeddings", first_type)
         places = self._look_up("embeddings.position_embeddings", positions)

@@ -1,8 +1,8 @@
-"""Read the weights of a BERT exported to ONNX, under the names of the original checkpoint.
+"""Reads the weights of a BERT model exported to ONNX, with the names of the original checkpoint.
 
 Exporters keep the names of embeddings, biases and LayerNorms, but store the weights of linear layers
-transposed and without a name; each is found beside its bias: MatMul(x, W) + b. The packed graph is later
-checked against the ONNX graph, so a wrong match cannot pass.
+transposed and without names. Each weight is found through its bias: MatMul(x, W) + b. The packed graph is
+later checked against the ONNX graph, which would detect a wrong match.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ov_minilm.spec import FloatArray
 
 
 def tensors(path: Path, layers: int) -> dict[str, FloatArray]:
-    """Read every tensor of the encoder from the graph, with the names and layout of transformers."""
+    """Return every tensor of the encoder in the graph, with the names and layout of transformers."""
     try:
         model = ov.Core().read_model(path)
     except RuntimeError as error:
@@ -35,7 +35,9 @@ def tensors(path: Path, layers: int) -> dict[str, FloatArray]:
 
     def named(name: str) -> ov.Node:
         if prefix + name not in constants:
-            raise SourceRefused(f"{path}: no tensor {prefix}{name}; only a plain FP32 export keeps the names")
+            raise SourceRefused(
+                f"{path}: no tensor {prefix}{name}; export the model in plain FP32, which keeps the names"
+            )
         return constants[prefix + name]
 
     found = {}
@@ -52,20 +54,24 @@ def tensors(path: Path, layers: int) -> dict[str, FloatArray]:
 
 
 def _weight_beside(path: Path, bias: ov.Node) -> FloatArray:
-    """Return the weight [O, C] of the one linear layer that adds this bias [O]."""
+    """Return the weight [O, C] of the only linear layer that adds this bias [O]."""
     name = bias.get_friendly_name()
     beside = [
         reader.get_node().input_value(1 - reader.get_index()).get_node()
         for reader in bias.output(0).get_target_inputs()
     ]
     if [node.get_type_name() for node in beside] != ["MatMul"]:
-        raise SourceRefused(f"{path}: {name} is not added to one matrix product; export it without fusions")
+        raise SourceRefused(
+            f"{path}: {name} is not the bias of exactly one matrix product; export the model without fusions"
+        )
     weight = beside[0].input_value(1).get_node()
     rows_are_outputs = beside[0].get_attributes()["transpose_b"]
     if weight.get_type_name() == "Transpose":
         weight, rows_are_outputs = weight.input_value(0).get_node(), not rows_are_outputs
     if weight.get_type_name() != "Constant":
-        raise SourceRefused(f"{path}: the weight beside {name} is computed ({weight.get_type_name()})")
+        raise SourceRefused(
+            f"{path}: the weight that belongs to {name} is not a constant ({weight.get_type_name()})"
+        )
     values = _values(path, weight)
     return values if rows_are_outputs else np.ascontiguousarray(values.T)
 

@@ -1,13 +1,14 @@
-"""Outlier channels of the feed-forward layers stay in float, so that they do not widen the range of INT8.
+"""Keeps outlier channels of the feed-forward layers in float, so that they do not widen the INT8 range.
 
-In four of six layers one or two of the 1,536 GELU outputs reach 14 to 25 where the next largest reaches 6,
-and one static range must hold them all. Such a channel c can be computed outside the INT8 product, exactly:
+In four of six layers, one or two of the 1,536 GELU outputs reach values of 14 to 25, all others stay below 6,
+and one static range must hold all. Such a channel c can be computed exactly, outside the INT8 product:
 
     down(gelu(up(x))) = down'(gelu(up'(x))) + gelu(x up_c' + b_c) down_c'
 
-where up' and down' have zeros for channel c. Only the last product stays in float, one multiplication by
-a vector in each layer; up_c quantizes like any linear layer. (A float path for outlier
-channels: Dettmers et al., "LLM.int8()", 2022, who choose them at run time; here the build fixes them.)
+where up' and down' have zeros for channel c. Only the last product stays in float, one multiplication by a
+vector in each layer; up_c is quantized like any linear layer. The idea of a float path for outlier channels
+comes from Dettmers et al., "LLM.int8()", 2022, who choose the channels at run time; here they are chosen by
+the build.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from ov_minilm.runtime.backend import ops, ov
 from ov_minilm.runtime.lowering import linear_layers
 from ov_minilm.spec import FloatArray, IntArray
 
-OUTLIER_RATIO = 2.0  # an outlier's peak is more than this many times the percentile below
-PERCENTILE = 99.5  # of the peaks of a layer's channels
-MARK = "outliers_down"  # in the names of nodes that stay in float; calibrate.py does not quantize them
+OUTLIER_RATIO = 2.0  # the peak of an outlier is more than this many times PERCENTILE
+PERCENTILE = 99.5  # percentile of the peaks of a layer's channels
+MARK = "outliers_down"  # part of the names of nodes that stay in float; calibrate.py does not quantize them
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class FeedForward:
 
 
 def feed_forwards(model: ov.Model) -> list[FeedForward]:
-    """Find the feed-forward layers: a linear layer behind a GELU, in order."""
+    """Return the feed-forward layers in order; each is a linear layer after a GELU."""
     found = []
     for down, _ in linear_layers(model):
         gelu = down.input_value(0).get_node()
@@ -74,13 +75,13 @@ def peaks(model: ov.Model, samples: Iterable[Mapping[str, IntArray]]) -> list[Fl
 
 
 def select(peak: FloatArray) -> NDArray[np.int64]:
-    """Return the channels [k] of one layer whose peak [I] stands far above the others; often none."""
+    """Return the channels [k] of one layer whose peak [I] is far above the others; often none."""
     channels: NDArray[np.int64] = np.flatnonzero(peak > OUTLIER_RATIO * np.percentile(peak, PERCENTILE))
     return channels
 
 
 def split(model: ov.Model, channels: list[NDArray[np.int64]]) -> None:
-    """Move the channels of each layer from its linear layers into a float branch beside them, in place."""
+    """Move channels of each layer from its linear layers into a parallel float branch, in place."""
     for number, (layer, chosen) in enumerate(zip(feed_forwards(model), channels, strict=True)):
         if not len(chosen):
             continue

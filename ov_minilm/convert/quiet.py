@@ -1,4 +1,4 @@
-"""Switch off the telemetry of conversion tools, and hold back their output."""
+"""Switches off the telemetry of conversion tools, and hides their output unless they fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def no_telemetry() -> None:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Hold back the output of the tools; show it if they fail."""
+    """Hide the output of the tools; show it if they fail."""
     os.environ["TQDM_DISABLE"] = "1"
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     logging.getLogger("nncf").setLevel(logging.ERROR)

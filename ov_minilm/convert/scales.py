@@ -1,11 +1,11 @@
 """Scales of INT8 weights: safe from saturation in linear layers, exact in BF16 for embedding tables.
 
-AVX2 kernels add two neighbouring u8 x i8 products in int16 (vpmaddubsw) and saturate there. If no two
-neighbouring weights (2k, 2k+1) of one sign sum to more than 128, the sum stays under 255 * 128 < 2**15.
-NNCF's own remedy, 7-bit weights in all layers, doubles the error; most channels do not need it.
+AVX2 kernels add two neighbouring u8 x i8 products in int16 (vpmaddubsw), where the sum may saturate. If no
+two neighbouring weights (2k, 2k+1) of one sign sum to more than 128, the sum stays under 255 * 128 < 2**15.
+NNCF's own remedy, 7-bit weights in all layers, doubles the error, although most channels do not need it.
 
-Where float layers run in BF16, a row of an embedding table is multiplied by its scale in BF16. A scale that
-needs more than BF16's eight bits would be rounded, which would change every value of the row.
+If float layers run in BF16, a row of an embedding table is multiplied by its scale in BF16. A scale with more
+than BF16's eight bits would be rounded, and every value of the row would change.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LEVELS = 127
 def pair_safe(
     W: NDArray[np.float64], limit: int = PAIR_LIMIT
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Quantize weights [O, C], C even, to int8 [O, C] and scales [O, 1] such that pairs respect the limit.
+    """Quantize weights [O, C], C even, to int8 [O, C] and scales [O, 1] so that pairs keep the limit.
 
     The scale of an output channel is the smallest that keeps both its largest weight within 127 and its
     largest pair of one sign within the limit; a pair that exceeds the limit after rounding is reduced.
@@ -34,7 +34,7 @@ def pair_safe(
     positive, negative = np.maximum(W, 0), np.maximum(-W, 0)
     pairs = np.maximum(_pair_sums(positive), _pair_sums(negative)).max(1)
     scale = np.maximum(pairs / limit, np.abs(W).max(1) / LEVELS)
-    scale[scale == 0] = 1  # a channel of zeros, emptied by outliers.py
+    scale[scale == 0] = 1  # a channel that outliers.py has set to zero
     q = np.rint(W / scale[:, None])
     for sign in (1, -1):
         signed = np.maximum(sign * q, 0)

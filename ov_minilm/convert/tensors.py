@@ -1,4 +1,4 @@
-"""The tensors of a BERT encoder: their names and shapes, and how they are read from files, as FP32."""
+"""The tensors of a BERT encoder: names, shapes, and reading them from files as FP32."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ LINEAR = (
     "intermediate.dense",
     "output.dense",
 )
-RENAMED = {  # by transformers, when it reads
+RENAMED = {  # renamed by transformers when it reads a checkpoint
     "bert.": "",
     "LayerNorm.gamma": "LayerNorm.weight",
     "LayerNorm.beta": "LayerNorm.bias",
 }
-FLOATS = {"F32": "<f4", "F16": "<f2"}  # by safetensors' names
+FLOATS = {"F32": "<f4", "F16": "<f2"}  # keys are safetensors' names of types
 
 
 def tables() -> list[str]:
-    """Name the embedding tables."""
+    """Return the names of the embedding tables."""
     return [f"embeddings.{table}" for table in TABLES]
 
 
 def norms(layers: int) -> list[str]:
-    """Name the LayerNorms; each has a weight and a bias."""
+    """Return the names of the LayerNorms; each has a weight and a bias."""
     inner = [f"encoder.layer.{layer}.{name}" for layer in range(layers) for name in NORMS]
     return ["embeddings.LayerNorm", *inner]
 
 
 def linear(layers: int) -> list[str]:
-    """Name the linear layers; each has a weight [O, C] and a bias [O]."""
+    """Return the names of the linear layers; each has a weight [O, C] and a bias [O]."""
     return [f"encoder.layer.{layer}.{name}" for layer in range(layers) for name in LINEAR]
 
 
 def read(paths: Sequence[Path]) -> dict[str, FloatArray]:
-    """Read every float tensor of safetensors files or of a pickle, under transformers' names.
+    """Read every float tensor of safetensors files or of a pickle, with the names of transformers.
 
     Raises:
         SourceRefused: a file cannot be read; the message names it and the reason.
@@ -109,7 +109,7 @@ def _stored(path: Path) -> Iterator[tuple[str, FloatArray]]:
 
 
 def _pickled(path: Path) -> Iterator[tuple[str, FloatArray]]:
-    """Read a file of torch.save, tensors only: a pickle that would run code is refused."""
+    """Read a file of torch.save with weights_only: a pickle that would run code is refused."""
     import pickle
 
     import torch

@@ -1,6 +1,6 @@
-"""Texts to measure drift on: sentence pairs with a human score, plain collections, and judged searches.
+"""Texts to measure drift on: sentence pairs with human scores, plain collections, and search tasks.
 
-Files are UTF-8 without a header: `score<TAB>sentence<TAB>sentence`, or one text a line. Nothing is quoted.
+Files are UTF-8 without header and quotes: `score<TAB>sentence<TAB>sentence`, or one text per line.
 STS files of the hub (.jsonl.gz) and folders in BEIR layout are read as they are published.
 """
 
@@ -24,7 +24,7 @@ COMPRESSED = ".jsonl.gz"
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A file of a dataset repository on the hub: gzip, one object a line with sentence1, sentence2, score."""
+    """A file of a dataset on the hub: gzip, JSON lines with sentence1, sentence2 and score."""
 
     repository: str
     revision: str
@@ -130,7 +130,7 @@ def _score(where: str, value: Any) -> float:
 
 
 def read_texts(path: Path) -> list[str]:
-    """Read one text a line; empty lines are skipped, an empty file is an error."""
+    """Read one text per line; empty lines are skipped, an empty file is an error."""
     texts = [line for _, line in _lines(path) if line.strip()]
     if not texts:
         raise ValueError(f"{path}: has no text; expected one on each line")
@@ -140,8 +140,8 @@ def read_texts(path: Path) -> list[str]:
 def read_beir(folder: Path) -> Retrieval:
     """Read corpus.jsonl (_id, text, often title), queries.jsonl (_id, text) and qrels/test.tsv of a folder.
 
-    Title and text are joined by a blank, as the SentenceBERT model of the BEIR library does. Queries without
-    a judgement are left out.
+    Title and text are joined by a space, like the SentenceBERT model of the BEIR library does. Queries
+    without a judgement are left out.
 
     Raises:
         ValueError: a file is missing; a line is not of this layout, repeats an id, or judges a query or a
@@ -170,7 +170,7 @@ def read_beir(folder: Path) -> Retrieval:
         try:
             judged[document] = int(score)
         except ValueError:
-            raise ValueError(f"{where}: score {score!r} is not a whole number") from None
+            raise ValueError(f"{where}: score {score!r} is not an integer") from None
     if not any(gain > 0 for judged in judgements.values() for gain in judged.values()):
         raise ValueError(f"{folder / QRELS}: no judgement above 0, so there is nothing to find")
     return Retrieval(documents, {query: queries[query] for query in judgements}, judgements)
@@ -182,7 +182,7 @@ def _by_id(path: Path) -> dict[str, str]:
         row = {"title": ""} | _object(where, line)
         name, title, text = (_string(where, row, field) for field in ("_id", "title", "text"))
         if name in texts:
-            raise ValueError(f"{where}: id {name!r} is there twice")
+            raise ValueError(f"{where}: id {name!r} occurs twice")
         texts[name] = f"{title} {text}".strip()
     return texts
 
@@ -216,12 +216,13 @@ def find(
 
     Args:
         sts: files of scored pairs.
-        texts: files of one text a line.
+        texts: files with one text per line.
         beir: folders in BEIR layout.
         hub: names of HUB, downloaded if they are not in the cache.
 
     Raises:
-        ValueError: a file is wrong, two have one name, or the folder is not there or has no such files.
+        ValueError: a file is invalid, two files have the same name, or the folder is missing or has no such
+            files.
         OSError: a file cannot be opened or downloaded.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
@@ -284,6 +285,6 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
         number = error.object.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason})") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: not a whole gzip file ({error})") from error
+        raise ValueError(f"{path}: not a complete gzip file ({error})") from error
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         yield f"{path}, line {number}", line.removesuffix("\r")

@@ -19,7 +19,7 @@ from ov_minilm.drift.evaluation import Evaluation, Retrieval
 from ov_minilm.spec import MINILM, FloatArray
 
 LENGTH_BINS = ((1, 64), (65, 128), (129, 256), (257, 512))  # tokens, inclusive
-RESAMPLES, COVERAGE, SEED = 1000, 0.95, 0  # of the bootstrap; the fixed seed makes the figures reproducible
+RESAMPLES, COVERAGE, SEED = 1000, 0.95, 0  # of the bootstrap; a fixed seed makes results reproducible
 
 Encode = Callable[[Sequence[str]], FloatArray]
 Column = NDArray[np.floating[Any]]  # [N]
@@ -49,7 +49,7 @@ def measure(
 ) -> Drift:
     """Encode every text of the evaluation with both models, and compare.
 
-    Token counts above `max_tokens` count as `max_tokens`, because the rest of such a text is not read.
+    Texts of more than `max_tokens` count as `max_tokens`, because the model does not read the rest.
     """
     collections = {name: pairs.texts for name, pairs in evaluation.pairs.items()} | evaluation.collections
     searched = (retrieval.texts for retrieval in evaluation.retrieval.values())
@@ -95,7 +95,7 @@ def cosine_by_length(expected: FloatArray, found: FloatArray, tokens: NDArray[np
 
 
 def neighbour_overlap(expected: FloatArray, found: FloatArray, k: int = NEIGHBOURS) -> float:
-    """Return the mean share of a vector's k nearest others in `expected` [N, D] that `found` [N, D] keeps.
+    """Return the mean share of the k nearest neighbours in `expected` [N, D] that `found` [N, D] keeps.
 
     Raises:
         ValueError: there are k or fewer vectors; every overlap would be 1.
@@ -115,7 +115,7 @@ def neighbour_overlap(expected: FloatArray, found: FloatArray, k: int = NEIGHBOU
 
 
 def _nearest(vectors: FloatArray, rows: slice, k: int) -> NDArray[np.int64]:
-    """Return the k nearest others of some rows, [rows, k]."""
+    """Return the k nearest neighbours of some rows, [rows, k]."""
     similar = vectors[rows] @ vectors.T
     similar[np.arange(len(similar)), np.arange(rows.start, rows.start + len(similar))] = -np.inf
     nearest: NDArray[np.int64] = np.argpartition(-similar, k, axis=1)[:, :k]
@@ -131,18 +131,18 @@ def ranks(values: Column) -> NDArray[np.float64]:
 
 
 def pearson(a: Column, b: Column) -> float:
-    """Linear correlation of two columns; NaN, which no gate passes, where one is constant."""
+    """Return the linear correlation of two columns; NaN, which fails every limit, if one is constant."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(np.corrcoef(np.asarray(a, np.float64), np.asarray(b, np.float64))[0, 1])
 
 
 def spearman(a: Column, b: Column) -> float:
-    """Rank correlation of two columns, ties averaged."""
+    """Return the rank correlation of two columns; ties are averaged."""
     return pearson(ranks(np.asarray(a)), ranks(np.asarray(b)))
 
 
 def delta_interval(reference: Column, candidate: Column, scores: Column) -> tuple[float, float]:
-    """Return bounds of the change of Spearman's rho to scores [N] between two columns of similarities [N].
+    """Return a 95 % interval of the change of Spearman's rho between two columns of similarities [N].
 
     Paired bootstrap, percentile method (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
     chapter 13): both columns see the same resampled pairs, so pairs that are hard for both cancel out. A
@@ -165,9 +165,9 @@ def delta_interval(reference: Column, candidate: Column, scores: Column) -> tupl
 
 
 def resampled_spearman(a: Column, b: Column, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Rank correlation of two columns [N] in B resamples that hold row n counts[b, n] times: [B], exact.
+    """Return the exact rank correlations [B] in resamples; resample b has row n counts[b, n] times.
 
-    Sorting N values once serves all resamples: the ranks follow from how often each value was drawn.
+    N values are sorted only once: the ranks in each resample follow from the counts.
     """
     x, y = (_resampled_ranks(column, counts) - (counts.sum(1, keepdims=True) + 1) / 2 for column in (a, b))
     xy, xx, yy = (np.einsum("bn,bn,bn->b", counts, left, right) for left, right in ((x, y), (x, x), (y, y)))
@@ -177,11 +177,11 @@ def resampled_spearman(a: Column, b: Column, counts: NDArray[np.int64]) -> NDArr
 
 
 def _resampled_ranks(values: Column, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return `ranks` of every resample, [B, N]; the rank of a row that was not drawn is not used."""
+    """Return the ranks [B, N] in every resample; the rank of a row that was not drawn is not used."""
     _, level = np.unique(values, return_inverse=True)
     order = np.argsort(level, kind="stable")
     starts = np.flatnonzero(np.diff(level[order], prepend=-1))
-    drawn = np.add.reduceat(counts[:, order], starts, axis=1)  # of each distinct value
+    drawn = np.add.reduceat(counts[:, order], starts, axis=1)  # counts of each distinct value
     shared: NDArray[np.float64] = (np.cumsum(drawn, axis=1) - (drawn - 1) / 2)[:, level]
     return shared
 
@@ -191,13 +191,14 @@ def ndcg(
 ) -> NDArray[np.float64]:
     """Return the nDCG@k [Q] of ranking documents [N, D] by cosine for queries [Q, D], rows as in `retrieval`.
 
-    As ndcg_cut of trec_eval, which pytrec_eval and BEIR run: the gain is the judgement itself, discounted by
-    log2(1 + rank); no judgement and one below 0 count as 0; of equal cosines the larger id comes first; the
-    ideal ranks all judged documents; a query without a relevant document has 0. As in BEIR, a document with
-    the id of its query is not ranked.
+    The same as ndcg_cut of trec_eval, which pytrec_eval and BEIR use. The gain is the judgement, discounted
+    by log2(1 + rank). A missing or negative judgement counts as 0. If cosines are equal, the larger id comes
+    first. The ideal ranking has all judged documents. A query without a relevant document gets 0. As in BEIR,
+    a document with the same id as the query is not ranked.
     """
     ids = list(retrieval.documents)
-    order = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)  # a stable sort then decides ties
+    # so that a stable sort breaks ties by id
+    order = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)
     documents = documents[order]
     found = np.zeros(len(queries))
     for row, (query, judged) in enumerate(retrieval.judgements.items()):

@@ -89,7 +89,7 @@ class Adapter:
         return super().__new__(cls)
 
     def __post_init__(self, model: str | None = None) -> None:  # noqa: RUF033  # most subclasses have no InitVar
-        """Open the model; `model` is the value of the other library's argument of another name."""
+        """Open the model; `model` is the value of the argument that the other library uses for it."""
         self.model = self.model or model
         self.embedder.encode([], truncate=self.truncate)
 
@@ -97,7 +97,7 @@ class Adapter:
     def embedder(self) -> Embedder:
         """The process's Embedder for these values, kept until the process ends."""
         with _opening:
-            device = str(self.device or "CPU").upper()  # str: torch has devices of its own
+            device = str(self.device or "CPU").upper()  # str() because torch has its own device type
             return _open(find_model(self.model), device=device, threads=self.threads)
 
     @property

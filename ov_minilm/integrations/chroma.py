@@ -26,7 +26,7 @@ class MiniLMEmbeddingFunction(Adapter, EmbeddingFunction[Documents]):
         return list(self._vectors(input, DOCUMENT))
 
     def embed_query(self, input: Documents) -> Embeddings:
-        """Return the same for queries."""
+        """Return a float32 (D,) for each query."""
         return list(self._vectors(input, QUERY))
 
     @staticmethod
@@ -54,7 +54,9 @@ class MiniLMEmbeddingFunction(Adapter, EmbeddingFunction[Documents]):
         """Raise ValueError for another artefact: its vectors must not be mixed with the collection's."""
         old, new = old_config["fingerprint"], new_config["fingerprint"]
         if old != new:
-            raise ValueError(f"the collection was made with artefact {old}, this is {new}: embed it again")
+            raise ValueError(
+                f"the collection was made with artefact {old}, but this is {new}: embed its texts again"
+            )
 
 
 register_embedding_function(MiniLMEmbeddingFunction)  # type: ignore[no-untyped-call]

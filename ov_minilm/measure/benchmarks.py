@@ -1,4 +1,4 @@
-"""Benchmarks of contenders in a process of their own: each takes a race and yields rows."""
+"""The benchmarks of `ov-minilm bench`; each takes a race of contenders and yields rows."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ov_minilm.measure.row import Row
 
 Benchmark = Callable[[Race[Process]], Iterator[Row]]
 CALLERS = 32  # threads of one process, each with one text per call
-NEW_PROCESSES = 3  # of each contender
-TUNE_TEXTS = 32  # texts of a list on which batch sizes are tried
+NEW_PROCESSES = 3  # new processes of each contender
+TUNE_TEXTS = 32  # first texts of a list, on which batch sizes are tried
 
 
 def latency(answer: dict[str, Any]) -> Values:

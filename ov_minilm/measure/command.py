@@ -28,10 +28,10 @@ TABLES = {  # title -> workloads, with their quantities
 }
 WORKLOADS = ("query", "query after a list", "sentences", "chunks", "new process")  # in the order of a run
 NOISY = "This machine is noisy: the times of a fixed piece of work vary widely. Repeat when it is quiet."
-TIME_SHARE = 1 / 15  # of `--seconds`, for one contender in one workload
+TIME_SHARE = 1 / 15  # share of `--seconds` for one contender in one workload
 HOUR_S = 3600
-SLOWER_AFTER_LIST = 1.5  # times the latency before lists; above it a sentence says so
-AS_FAST = 1.05  # times as fast: below it two lowerings count as equally fast
+SLOWER_AFTER_LIST = 1.5  # if latency after a list is this many times higher, a sentence says so
+AS_FAST = 1.05  # below this ratio of speeds, two lowerings count as equally fast
 
 
 @dataclass(slots=True)
@@ -61,11 +61,11 @@ def run(
     """
     warnings.simplefilter("ignore", TruncationWarning)
     if reference:
-        Manifest.read(reference)  # refused now, and not after the first starts
+        Manifest.read(reference)  # refuse a wrong reference now, before processes are started
     with Embedder.open(model, threads=cpus.threads(threads)) as embedder:
         result = Result(embedder.info)
         texts = Texts(embedder.count_tokens)
-        texts.make("query")  # reads the words while there is a tokenizer
+        texts.make("query")  # reads the words, which needs the tokenizer
     contenders = worth_racing(ours(model, reference), result.info)
     facts: dict[str, Any] = {"threads": result.info.threads, "artefact": result.info.fingerprint}
     try:
@@ -80,14 +80,14 @@ def run(
 
 
 def worth_racing(contenders: Sequence[Contender], info: Info) -> list[Contender]:
-    """Leave out the lowering that is the default here, and both where the artefact has only one."""
+    """Leave out the lowering that is the default here, and both if the artefact has only one."""
     chosen = info.lowering if info.weights == "int8" and info.device == "CPU" else None
     skipped = {f"{OURS} {name}" for name in ("native", "conv") if chosen in (None, name)}
     return [contender for contender in contenders if contender.name not in skipped]
 
 
 def tables(result: Result) -> list[Table]:
-    """Lay out what was measured."""
+    """Return the tables of a result."""
     figures, found = result.figures, []
     for title, workloads in TABLES.items():
         columns = [(name, quantity) for name, quantities in workloads.items() for quantity in quantities]
@@ -97,20 +97,22 @@ def tables(result: Result) -> list[Table]:
 
 
 def heading(result: Result) -> str:
-    """Return the title of the page, with the speed that was measured."""
+    """Return the title of the page, with the measured speed."""
     row = result.figures.find("sentences", OURS, "texts_per_s")
     return f"{OURS} on this machine" + (f": {number(row.value)} sentences a second" if row else "")
 
 
 def sentences(result: Result) -> list[str]:
-    """Return the results as sentences: one for each question that was measured."""
+    """Return the results as sentences, one for each question that the rows answer."""
     figures, info = result.figures, result.info
     lines = [line for line in (_against_fp32(figures), _lowering(figures, info), _cost(figures)) if line]
     warmed, after = (figures.find(name, OURS, "p50_ms") for name in ("query", "query after a list"))
     if warmed and after:
         slower = after.value > SLOWER_AFTER_LIST * warmed.value
         end = ": slower, because lists evict what was compiled for single texts." if slower else "."
-        lines.append(f"One query takes {number(warmed.value)} ms, after a list {number(after.value)} ms{end}")
+        lines.append(
+            f"One query takes {number(warmed.value)} ms, and {number(after.value)} ms after a list{end}"
+        )
     if FP32 not in {row.contender for row in result.rows}:
         lines.append("FP32 was not measured: make it with `ov-minilm convert`, and name it with --reference.")
     if result.machine_is_noisy:

@@ -21,7 +21,7 @@ from ov_minilm.spec import FloatArray
 
 WORKER = Path(__file__).with_name("worker.py")
 ADAPTER = Path(__file__).with_name("ours.py")
-ANSWER_TIMEOUT_S = 300.0  # the slowest answer, of a library that pads every text to 256 tokens, takes 100
+ANSWER_TIMEOUT_S = 300.0  # the slowest library, which pads every text to 256 tokens, needs 100
 
 
 class ContenderFailed(Exception):
@@ -32,11 +32,11 @@ class ContenderFailed(Exception):
 class Contender:
     """How to start one contender, and what to call it."""
 
-    name: str  # in rows and pictures
+    name: str  # name in rows and pictures
     title: str
     command: tuple[str, ...]  # starts a process that speaks the protocol of worker.py
     variant: str
-    models: dict[str, str] = field(default_factory=dict)  # files it may read, by what they are
+    models: dict[str, str] = field(default_factory=dict)  # kind of file or folder -> its path
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -63,7 +63,8 @@ class Process:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._log}
         environment = {**os.environ, **limits, **contender.environment}
         self._process = (
-            subprocess.Popen(  # in its own session, so Ctrl-C reaches this process alone, which ends it
+            # in its own session, so that Ctrl-C reaches only this process, which then ends the contender
+            subprocess.Popen(
                 contender.command, **pipes, encoding="utf-8", env=environment, start_new_session=True
             )
         )
@@ -84,7 +85,8 @@ class Process:
         assert self._process.stdin and self._process.stdout  # noqa: PT018  # pipes, both
         asked = time.perf_counter()
         watchdog = threading.Timer(ANSWER_TIMEOUT_S, self._process.kill)
-        watchdog.daemon = True  # else an interrupt here would keep the interpreter alive until it fires
+        # otherwise an interrupt would keep the interpreter alive until the timer fires
+        watchdog.daemon = True
         try:
             watchdog.start()
             self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
@@ -108,7 +110,7 @@ class Process:
         return np.array(self.ask("vectors", texts=path)["vectors"], np.float32)
 
     def memory_mb(self, name: str) -> float:
-        """Return resident memory in MB: VmRSS is that of now, VmHWM the peak."""
+        """Return resident memory in MB: VmRSS is the current value, VmHWM the peak."""
         return machine.memory_mb(name, self._process.pid)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The machine on which a figure was measured."""
+"""Describes the machine on which a figure was measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cpuinfo
 
-ISA = {  # flags of the processor -> usual name, the fastest first
+ISA = {  # flags of the processor -> usual name; fastest first
     ("amx_int8", "amx_bf16"): "AMX",
     ("avx512_vnni",): "AVX-512 VNNI",
     ("avx512f",): "AVX-512",
@@ -22,7 +22,7 @@ PROBE_BYTES = 4 << 20  # hashed by every thread: 2 to 10 ms
 
 
 def describe(threads: int) -> str:
-    """Name the processor, its instruction set, a limit set on it, and the number of threads."""
+    """Return the processor, its instruction set, a limit that is set for it, and the number of threads."""
     info = cpuinfo.get_cpu_info()
     flags = info.get("flags", [])
     isa = next((name for needed, name in ISA.items() if set(needed) <= set(flags)), "no AVX2")

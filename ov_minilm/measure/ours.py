@@ -1,4 +1,4 @@
-"""The adapter of this package itself, for worker.py."""
+"""The adapter for ov_minilm itself, used by worker.py."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Literal
 from ov_minilm.runtime.embedder import Embedder
 from ov_minilm.spec import FloatArray
 
-BATCHES: tuple[int, ...] = ()  # the package decides
+BATCHES: tuple[int, ...] = ()  # packing needs no batch size
 SORTED = False
 CONCURRENT = True
 LOWERINGS: dict[str, Literal["native", "conv"]] = {"native": "native", "conv": "conv"}  # by variant
 
-_info: dict[str, Any] = {}  # of the embedder that `load` opened; a worker loads once
+_info: dict[str, Any] = {}  # of the Embedder that `load` opened
 
 
 def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[str], int], FloatArray]:

@@ -1,4 +1,4 @@
-"""The runner: contenders take turns, so that a machine that slows down slows them all.
+"""Runs benchmarks: contenders take turns, so that a slow phase of the machine affects all of them.
 
 In a round every contender has one turn, which yields one value of each quantity. A row holds the median of
 the rounds and the range of 90 % of them; ratios are taken within each round. Rounds go on until every median
@@ -22,10 +22,12 @@ from ov_minilm.measure.contender import Contender, ContenderFailed
 from ov_minilm.measure.row import LOWER_IS_BETTER, OURS, RATIO, UNITS, Row
 from ov_minilm.measure.texts import Texts
 
-SILENCE_S = 0.03  # threads of ONNX Runtime and CTranslate2 spin on after a call and slow the next contender
+# threads of ONNX Runtime and CTranslate2 keep spinning after a call, which slows the next contender
+SILENCE_S = 0.03
 MIN_ROUNDS, MAX_ROUNDS = 5, 1000
-PRECISE = 0.02  # half the confidence interval of the median, relative to it: no more rounds are needed
-NOISY_SPREAD = 0.15  # of the machine's own probe: interquartile range, relative to the median
+PRECISE = 0.02  # no more rounds if half the confidence interval of the median, relative to it, is below this
+# interquartile range of the machine's probe, relative to the median; above it the machine is noisy
+NOISY_SPREAD = 0.15
 
 Values = dict[str, float]  # quantity -> value
 Say = Callable[[str], None]
@@ -61,14 +63,14 @@ class Race(Generic[R]):
         seconds: float,
         say: Say,
     ) -> None:
-        """Start every contender by `start(contender, threads)`; OURS must be among them: ratios are to it.
+        """Start every contender with `start(contender, threads)`. OURS must be among them, for ratios.
 
-        `seconds` is the time of one contender for one benchmark; rows carry the fingerprint `artefact`.
+        `seconds` is the time for one contender in one benchmark; `artefact` is the fingerprint in rows.
         """
         self.threads = threads
         self.failed: dict[str, str] = {}
         self.part = ""
-        self.probes: list[float] = []  # seconds of the machine's own probe, in each round
+        self.probes: list[float] = []  # seconds of the machine's probe in each round
         self.running: dict[str, R] = {}
         self.texts = texts
         self._artefact, self._seconds, self._say, self._start = artefact, seconds, say, start
@@ -82,7 +84,7 @@ class Race(Generic[R]):
             raise
 
     def start(self, contender: Contender) -> None:
-        """Start one more; it is left out if that fails."""
+        """Start another contender; leave it out if that fails."""
         self._say(f"starting {contender.name}")
         try:
             self.running[contender.name] = self._start(contender, self.threads)
@@ -90,7 +92,7 @@ class Race(Generic[R]):
             self._drop(contender.name, error)
 
     def file(self, name: str, texts: Sequence[str] | None = None) -> str:
-        """Write a list, by default that of a workload, where contenders can read it."""
+        """Write a list of texts, by default that of a workload, to a file for contenders; return its path."""
         path = Path(self._folder.name) / f"{name}.json"
         if not path.exists():
             path.write_text(json.dumps(texts or self.texts.make(name)), encoding="utf-8")
@@ -114,7 +116,7 @@ class Race(Generic[R]):
         max_rounds: int = MAX_ROUNDS,
         precise: float = PRECISE,
     ) -> Iterator[Row]:
-        """Yield a row for each contender and quantity, and one for the ratio of the first to ours."""
+        """Yield a row for each contender and quantity, and the ratio of the first quantity to OURS."""
         rounds = self._rounds(workload, turn, max_rounds, precise)
         mine = rounds.get(OURS, [])
         for name, values in rounds.items():
@@ -127,7 +129,7 @@ class Race(Generic[R]):
                 yield self.row(workload, name, RATIO, [1 / one if lower else one for one in ratios])
 
     def row(self, workload: str, contender: str, quantity: str, values: Sequence[float]) -> Row:
-        """Make the row of a quantity from its values, one a round."""
+        """Return the row of a quantity from its values, one for each round."""
         facts = self.running[contender].facts if contender in self.running else {}
         low, middle, high = (float(f"{value:.4g}") for value in np.percentile(values, (5, 50, 95)))
         return Row(
@@ -145,7 +147,7 @@ class Race(Generic[R]):
 
     @property
     def machine_is_noisy(self) -> bool:
-        """Whether the times of a fixed piece of work, done before each round, varied widely."""
+        """Whether the times of a fixed piece of work, which runs before each round, varied widely."""
         return len(self.probes) >= MIN_ROUNDS and relative_spread(self.probes) > NOISY_SPREAD
 
     def _rounds(
@@ -177,13 +179,13 @@ class Race(Generic[R]):
         return {name: values for name, values in found.items() if values}
 
     def _enough(self, values: Sequence[Values], spent: float, precise: float) -> bool:
-        """Tell whether a contender needs no more rounds."""
+        """Return whether a contender needs no more rounds."""
         if len(values) < MIN_ROUNDS:
             return False
         return spent >= self._seconds or half_interval([next(iter(one.values())) for one in values]) < precise
 
     def _drop(self, name: str, error: ContenderFailed) -> None:
-        """Remove a contender that failed, and keep the reason. Ours must not fail: its error is raised."""
+        """Remove a contender that failed, and store the reason; raise the error if it is OURS."""
         if name == OURS:
             raise error
         self._say(f"left out: {error}")

@@ -1,4 +1,4 @@
-"""Rows as tables: for the terminal, Markdown and HTML. Only the layout is computed here."""
+"""Renders rows as tables for the terminal, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from ov_minilm.measure.row import LOWER_IS_BETTER, OURS, RATIO, UNITS, Row, refuse_stale
 
 PAGE = Path(__file__).with_name("page.html")
-MIN_COSINE = 0.99  # mean, of a contender's vectors to FP32; below it no ratio of speeds is shown
+MIN_COSINE = 0.99  # mean cosine of a contender's vectors to FP32; below it no ratio of speeds is shown
 AHEAD = "▲"
 OTHER_VECTORS, NOT_COMPARED = "†", "‡"  # marks beside names
 
@@ -53,14 +53,14 @@ class Figures:
         return self.rows[f"{workload}/{contender}/{quantity}"].value
 
     def contenders(self, workload: str, quantity: str) -> list[str]:
-        """List the contenders that have such a row: ours first, then from best to worst."""
+        """Return the contenders that have such a row: ov_minilm first, then from best to worst."""
         found = [r for r in self.rows.values() if (r.workload, r.quantity) == (workload, quantity)]
         lower = UNITS[quantity] in LOWER_IS_BETTER
         found.sort(key=lambda row: (row.contender != OURS, row.value if lower else -row.value))
         return [row.contender for row in found]
 
     def same_vectors(self, contender: str) -> bool:
-        """Return False if a contender's vectors were compared with the model's, and differ."""
+        """Return False if a contender's vectors were compared with the model's and differ."""
         return self._mark(contender) != OTHER_VECTORS
 
     def _mark(self, contender: str) -> str:
@@ -75,11 +75,11 @@ class Figures:
         return f"{self.machines[0]}; artefact {self.artefact}; {self.taken}"
 
     def table(self, title: str, columns: Sequence[Column], contenders: Sequence[str] | None = None) -> Table:
-        """Put contenders into rows and figures into columns, and ratios to ours in brackets."""
+        """Return a table with contenders in rows, figures in columns, and ratios to ov_minilm in brackets."""
         found = list(contenders or ())
         for column in columns if contenders is None else ():
             found += [name for name in self.contenders(*column) if name not in found]
-        first = dict(reversed(columns))  # workload -> the quantity that its ratio is of
+        first = dict(reversed(columns))  # workload -> the quantity of its ratio
         cells = []
         for name in found:
             line = (self._cell(w, name, quantity, with_ratio=first[w] == quantity) for w, quantity in columns)
@@ -110,7 +110,7 @@ def _heading(workload: str, quantity: str) -> str:
 
 
 def number(value: float) -> str:
-    """Format with three significant digits, and from 100 on as a whole number with commas."""
+    """Format a number with three significant digits; from 100 on as an integer with commas."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"
@@ -142,7 +142,7 @@ def terminal(table: Table) -> None:
 
 
 def page(title: str, sentences: Sequence[str], tables: Sequence[Table]) -> str:
-    """Return a page of HTML that needs no network."""
+    """Return an HTML page that needs no network."""
     from jinja2 import Environment, StrictUndefined
 
     jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

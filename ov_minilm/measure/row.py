@@ -22,7 +22,7 @@ LOWER_IS_BETTER = frozenset({"ms", "s", "MB"})
 
 
 class StaleRows(ValueError):
-    """Rows were measured with another artefact than the one that they are shown for."""
+    """Rows were measured with another artefact than the one in the package."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Row:
     rounds: int
     machine: str  # processor, instruction sets, threads
     artefact: str  # fingerprint
-    versions: str  # of the contender's libraries
+    versions: str  # versions of the contender's libraries
     taken: str  # date, ISO 8601
 
     @property
@@ -69,7 +69,8 @@ def refuse_stale(rows: Sequence[Row], artefact: str) -> None:
     for row in rows:
         if row.artefact != artefact:
             raise StaleRows(
-                f"{row.what} was measured with artefact {row.artefact}, this is {artefact}: measure again"
+                f"{row.what} was measured with artefact {row.artefact}, but this is {artefact}: "
+                f"measure it again"
             )
 
 
@@ -85,7 +86,7 @@ def read(path: Path) -> list[Row]:
 
 
 def merge(path: Path, new: Iterable[Row]) -> None:
-    """Write rows into a file; one of the same `what` and machine replaces the old one.
+    """Write rows into a file; a row with the same `what` and machine replaces the old one.
 
     Rows of another artefact than the new ones are removed.
     """

@@ -1,7 +1,7 @@
-"""The texts of the benchmarks: English words in their order, cut to lengths drawn with a fixed seed.
+"""Texts of the benchmarks: passages of English text, cut to lengths that are drawn with a fixed seed.
 
 They come from the package's calibration text, so every machine has the same lists without network. The tokens
-of a text are the sum of its words', so a text has exactly the length that was drawn.
+of a text are the sum of the tokens of its words, so a text has exactly the drawn length.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ class Texts:
         return [self.text(length(rng), rng) for _ in range(count or texts)]
 
     def text(self, tokens: int, rng: random.Random | None = None) -> str:
-        """Take consecutive words from a random place on until the text has exactly this many tokens."""
+        """Return consecutive words from a random place, with exactly this many tokens."""
         rng = rng or random.Random(tokens)  # noqa: S311
         place, left, found = rng.randrange(len(self._words)), tokens - SPECIAL_TOKENS, []
         while left:
             word = self._words[place % len(self._words)]
             place += 1
-            if self._tokens[word] <= left:  # else skip it: a shorter one will fit
+            if self._tokens[word] <= left:  # otherwise skip the word: a shorter one will fit
                 found.append(word)
                 left -= self._tokens[word]
         return " ".join(found)

@@ -1,17 +1,17 @@
-"""One contender in a process of its own: JSON lines in, JSON lines out.
+"""Runs one contender in its own process; reads requests and writes answers as JSON lines.
 
-`python -I worker.py ADAPTER.py` runs in any environment that has numpy; nothing of ov_minilm is imported.
-ADAPTER.py defines the first three of these, and the others if it needs them:
+`python -I worker.py ADAPTER.py` runs in any environment that has numpy; it does not import ov_minilm.
+ADAPTER.py defines the first three of these names, and the others if needed:
 
     load(variant: str, models: dict[str, str], threads: int) -> Encode
         Return a function from texts to vectors [N, D] in the order of the texts.
     BATCHES: batch sizes to try; () if the contender forms its own batches. `Encode` takes (texts, batch).
-    SORTED: True if the worker sorts texts by length and cuts them into batches; `Encode` gets one of them.
+    SORTED: True if the worker sorts texts by length and splits them; `Encode` gets one batch at a time.
     CONCURRENT: True if threads may call `Encode` at the same time. Otherwise callers wait for a lock.
     prepare(models: dict[str, str]): make the model files that `load` reads, in the folders `models` names.
-    facts(variant: str) -> dict[str, str]: versions, and the precision that really ran.
+    facts(variant: str) -> dict[str, str]: versions, and the precision that was used.
 
-Requests, one a line, each answered by one line, {"error": ...} if it failed; FILE is a JSON list of texts:
+Each request is one line, and so is its answer, {"error": ...} if it failed; FILE is a JSON list of texts:
 
     {"do": "prepare", "models": {...}}
     {"do": "load", "variant": ..., "models": {...}, "threads": ...}   -> {"facts"}
@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 
 HEAD_START_S = 0.05  # the list runs this long before the first single text
-BESIDE_S = 2.0  # after this no further single text is encoded beside the list
+BESIDE_S = 2.0  # no further single text is encoded beside the list after this time
 
 
 class Worker:
@@ -78,7 +78,7 @@ class Worker:
         seconds = {}
         for batch in self._adapter.BATCHES:
             self._batches[texts] = batch
-            self._run(items[:batch], texts)  # warm-up: some libraries allocate for each new shape
+            self._run(items[:batch], texts)  # warm-up: some libraries allocate memory for each new shape
             seconds[batch] = self._timed(items, texts)
         if seconds:
             self._batches[texts] = min(seconds, key=lambda batch: seconds[batch])
@@ -167,7 +167,7 @@ def main() -> None:
     for line in sys.stdin:
         try:
             answer = worker.answer(json.loads(line))
-        except Exception as error:  # whatever a foreign library raises is this line's answer
+        except Exception as error:  # the library may raise anything; it becomes the answer
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=out, flush=True)
 

@@ -54,7 +54,7 @@ class Application:
         self._service = service
         self._tracing: Tracing | None = None
         if service.settings.otlp_endpoint:
-            from ov_minilm.serve.tracing import Tracing  # an extra of its own
+            from ov_minilm.serve.tracing import Tracing  # tracing needs its own extra
 
             self._tracing = Tracing(service.settings.otlp_endpoint)
         openais = openai.OpenAI(service)
@@ -128,7 +128,7 @@ class Application:
             await response(scope, receive, send_with_id)
         except ClientDisconnect:
             pass
-        except asyncio.CancelledError:  # the shutdown does not wait any longer
+        except asyncio.CancelledError:  # the shutdown has timed out
             if not self._service.draining:
                 raise
             late = ApiError("draining", "the server shut down before the answer was ready; try again")
@@ -152,7 +152,7 @@ class Application:
             refused = error
         else:
             log.error("a request failed", exc_info=error)
-            self._service.ready = False  # until an inference gives the right vector again
+            self._service.ready = False  # until a check gives the right vector again
             refused = ApiError("failed", "internal error; the server's log has the details")
         scope["outcome"].refused = refused.status
         await _refuse(refused, scope)(scope, receive, send)

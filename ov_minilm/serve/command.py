@@ -23,7 +23,7 @@ from ov_minilm.runtime import cpus
 from ov_minilm.serve.settings import AccessLog, Settings, TokenIds, Truncate
 from ov_minilm.serve.workers import Link, Supervisor, check_system, share_weights, split_cpus, summing_metrics
 
-PREFIX = "OV_MINILM_"  # of the environment variables, one for each option
+PREFIX = "OV_MINILM_"  # prefix of the environment variables, one for each option
 OF_OTHER_COMMANDS = ["OV_MINILM_STSB"]  # variables that are not options of serve
 DEFAULT = Settings()
 LOOPBACK = ("localhost", "::1")  # and 127.*: not reachable from other machines

@@ -22,7 +22,8 @@ LONG_QUEUE_FACTOR = 8  # the queue of requests with many texts: this many times 
 INITIAL_TOKENS_PER_S = 65_536  # the estimate at the start: a fast machine with two cores
 MIN_QUEUE_TOKENS = 2048  # always accepted: four batches, enough to measure the speed
 DECAY_S = 2.0  # time constant of the exponential moving average
-DRAIN_FACTOR = 4  # a larger body is read up to this many times the limit, so that clients read the error
+# up to this many times the limit, a larger body is read anyway, so that clients read the error
+DRAIN_FACTOR = 4
 TOTAL_BODY_FACTOR = 8  # the limit of all bodies in memory together: this many times the limit of one
 
 
@@ -75,8 +76,9 @@ class ThroughputEstimate:
 class QueueBudget:
     """Bounds one of the embedder's queues in seconds of work.
 
-    A bound in tokens would be a moment on one machine and many seconds on another. MIN_QUEUE_TOKENS are
-    always accepted; otherwise one stall would lower the estimate and never let it recover.
+    The same number of tokens would be a fraction of a second on one machine and many seconds on another.
+    MIN_QUEUE_TOKENS are always accepted; otherwise one stall would lower the estimate and never let it
+    recover.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -214,8 +216,8 @@ async def read_body(request: Request, limit: int, budget: BodyBudget, *, any_typ
         any_type: accept any content type, unless a web page sent it (it has the header Origin).
 
     Raises:
-        ApiError: 415 for another content type or encoding, 413 over the limit, 400 for a broken encoding,
-            429 if the bodies of all requests together are too large.
+        ApiError: 415 for another content type or encoding, 413 over the limit, 400 for a broken encoding, 429
+            if the bodies of all requests together are too large.
         ClientDisconnect: the client disconnected before its body was complete.
     """
     if not any_type or "origin" in request.headers:

@@ -141,7 +141,7 @@ class Protocol(HttpToolsProtocol):
             self.expect_100_continue = False
         elif sum(name == b"host" for name, _ in self.headers) != 1:
             self._refuse(ApiError("bad_http", "the request must have exactly one Host header"))
-        if self.url == b"*" and method == b"OPTIONS":  # about the server as a whole
+        if self.url == b"*" and method == b"OPTIONS":  # asks about the whole server, not about a resource
             self.url = b"/"
         if not self.url.startswith((b"/", b"http://", b"https://")):
             self._refuse(ApiError("bad_http", "the target of the request must begin with /"))
@@ -178,7 +178,7 @@ class Protocol(HttpToolsProtocol):
             + body
         )
         self._cancel_read_timer()
-        if self._in_body and not self.cycle.response_complete:  # the wrong request has begun
+        if self._in_body and not self.cycle.response_complete:  # the invalid request has begun
             if self.pipeline and self.pipeline[0][0] is self.cycle:
                 self.pipeline.popleft()
             elif self.cycle.response_started:
@@ -251,7 +251,7 @@ def _not_http(data: bytes, reason: str, *, first: bool) -> ApiError:
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """What a server is made from."""
+    """The application, sockets and callbacks of a server."""
 
     config: uvicorn.Config  # see `configuration`
     service: Service  # answers the requests
@@ -333,7 +333,8 @@ class Server(uvicorn.Server):
             server.close()
         for listener in sockets or ():
             listener.close()
-        self._service.draining = True  # only now: a client that reconnects must not reach this server again
+        # closed only now, so that a client that reconnects does not reach this server again
+        self._service.draining = True
         deadline = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
         quiet = time.monotonic()
         while self.server_state.connections and not self.force_exit and time.monotonic() < deadline:

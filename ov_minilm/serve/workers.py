@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 RESTART_DELAY_S = 1.0  # after a worker that died before it was ready
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where processes keep counts that are summed
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # folder in memory for the counts of each process
 
 STOPPING = "signal %d: answering the requests already received, then stopping"
 STOPPED = "stopped after %d s: %d requests, %d texts and %d tokens embedded"
@@ -46,7 +46,7 @@ class Link:
     """A worker's connection to its parent and to the other workers."""
 
     number: int  # of the worker, from 0
-    cpus: frozenset[int]  # to run on
+    cpus: frozenset[int]  # the CPUs of the worker
     parent: int  # a file descriptor that reaches end of file when the parent has ended
     _connections: memoryview  # for each worker: 0 until it is ready, then 1 + its open connections
     _pipe: Connection

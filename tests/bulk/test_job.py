@@ -213,7 +213,7 @@ def test_bad_rows_are_said_and_in_the_exit_code(tmp_path: Path, opened: Embedder
     file = here("encode", source, "-o", output, "--on-error", "null", "--truncate", "error")
 
     broken = "line 2: not UTF-8 (invalid start byte); set another with --encoding"
-    cut = "warning: 1 text is longer than the model reads; the end was cut off\n"
+    cut = "warning: 1 text is longer than the model reads and lost the end\n"
     assert (3, f"warning: stdin, {broken}\n{cut}warning: 1 bad row\n") == (
         pipe.returncode,
         pipe.stderr.decode(),

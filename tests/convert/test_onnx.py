@@ -51,7 +51,7 @@ def test_the_layout_of_transformers_js_is_a_source(exported: Path) -> None:
 
     assert (graph, sha256) == (checkpoint.onnx, checkpoint.source.weights_sha256)
     assert ("cls", 512) == (checkpoint.spec.pooling, checkpoint.spec.max_tokens)
-    with pytest.raises(SourceRefused, match="name the pooling of tokens: --pooling mean or cls"):
+    with pytest.raises(SourceRefused, match="pass --pooling mean or --pooling cls"):
         find(str(exported / "onnx-checkpoint"), None, sha256)
     with pytest.raises(SourceRefused, match="pooling is cls, but --pooling says mean"):
         find(str(exported / "checkpoint"), None, official, "mean")
@@ -93,8 +93,8 @@ def share(graph: Any) -> None:
     ("change", "message"),
     [
         (halve, "word_embeddings.weight is f16; only FP32 weights are converted"),
-        (forget, f"no tensor {LINEAR}; only a plain FP32 export keeps the names"),
-        (share, f"{LINEAR} is not added to one matrix product"),
+        (forget, f"no tensor {LINEAR}; export the model in plain FP32"),
+        (share, f"{LINEAR} is not the bias of exactly one matrix product"),
     ],
 )
 def test_another_graph_is_refused(

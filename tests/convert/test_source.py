@@ -87,7 +87,7 @@ ELSEWHERE = json.dumps([{"path": f"{i}_{name}", "type": f"x.{name}"} for i, name
         ({CONFIG: {"auto_map": {"AutoModel": "modeling.Model"}}}, "auto_map: the model is code"),
         ({CONFIG: {"hidden_size": 768}}, "hidden_size is 768; above 512, FP32 layers on CPUs with AVX2"),
         ({CONFIG: {"num_attention_heads": 5}}, "hidden_size is 48, not a multiple of num_attention_heads, 5"),
-        ({CONFIG: {"hidden_size": 47}}, "hidden_size is 47; INT8 weights go in pairs"),
+        ({CONFIG: {"hidden_size": 47}}, "hidden_size is 47; it must be even"),
         ({CONFIG: {"vocab_size": 50}}, f"vocab_size is 50, the tokenizer has {len(WORDS)} words"),
         ({CONFIG: {"num_hidden_layers": 3}}, "encoder.layer.2.attention.self.query.weight and 15"),
         ({CONFIG: {"intermediate_size": 96}}, r"dense.weight is \(144, 48\); .* says \(96, 48\)"),

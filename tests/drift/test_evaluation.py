@@ -123,7 +123,7 @@ def test_files_of_the_hub_are_read_as_they_are(tmp_path: Path, row: object, mess
         read_pairs(path)
     for spoilt in (whole[:-9], b"1\ta\tb\n", whole[:15] + whole[16:]):  # cut, not compressed, a byte lost
         path.write_bytes(spoilt)
-        with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: not a whole gzip file"):
+        with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: not a complete gzip file"):
             read_pairs(path)
 
 
@@ -227,13 +227,13 @@ def test_a_beir_folder_is_a_search(tmp_path: Path) -> None:
         ("corpus.jsonl", "d1\tCats\n", ", line 1: not a JSON object"),
         ("corpus.jsonl", '{"_id": "d1", "text": 1}', ", line 1: 'text' is int, expected a string"),
         ("corpus.jsonl", '{"_id": "d", "title": null}', ", line 1: 'title' is NoneType, expected a string"),
-        ("corpus.jsonl", '{"_id": "d1", "text": "a"}\n' * 2, ", line 2: id 'd1' is there twice"),
+        ("corpus.jsonl", '{"_id": "d1", "text": "a"}\n' * 2, ", line 2: id 'd1' occurs twice"),
         ("queries.jsonl", '{"_id": "q1"}\n', ", line 1: no field 'text'"),
         (QRELS, "q1\td1\t1\n", rf", line 1: 'q1\td1\t1', expected the header {HEADER[:-1]!r}"),
         (QRELS, f"{HEADER}q1 d1 1\n", ", line 2: 1 tab-separated fields, expected 3"),
         (QRELS, f"{HEADER}q9\td1\t1\n", ", line 2: no id 'q9' in queries.jsonl"),
         (QRELS, f"{HEADER}q1\td9\t1\n", ", line 2: no id 'd9' in corpus.jsonl"),
-        (QRELS, f"{HEADER}q1\td1\t0.5\n", ", line 2: score '0.5' is not a whole number"),
+        (QRELS, f"{HEADER}q1\td1\t0.5\n", ", line 2: score '0.5' is not an integer"),
         (QRELS, HEADER + "q1\td1\t1\n" * 2, ", line 3: query 'q1' and document 'd1' are judged twice"),
         (QRELS, HEADER, ": no judgement above 0, so there is nothing to find"),
         (QRELS, f"{HEADER}q1\td1\t0\n", ": no judgement above 0, so there is nothing to find"),

@@ -66,7 +66,7 @@ def test_another_artefact_is_refused() -> None:
     function = MiniLMEmbeddingFunction()
     foreign = function.get_config() | {"fingerprint": "0123456789abcdef"}
 
-    with pytest.raises(ValueError, match=r"artefact 0123456789abcdef, this is \w{16}: embed it again"):
+    with pytest.raises(ValueError, match=r"artefact 0123456789abcdef, but this is \w{16}: embed its texts"):
         MiniLMEmbeddingFunction.build_from_config(foreign)
-    with pytest.raises(ValueError, match="embed it again"):
+    with pytest.raises(ValueError, match="embed its texts again"):
         function.validate_config_update(foreign, function.get_config())
