@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,18 +65,22 @@ class KeptVectors:
         self._row = np.concatenate([np.arange(n) for n in [0, *lengths]])[order].astype(np.int32)
         self._new: dict[bytes, NDArray[Any]] = {}  # records of texts that are not written yet
 
-    def find(self, texts: Sequence[str]) -> dict[int, NDArray[Any]]:
-        """Return {index of a text: its record} for the texts that are kept."""
+    def find(self, texts: Sequence[str]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+        """Return which texts are kept [N], and records [N], which are zero for those that are not."""
         keys = [_hash(text) for text in texts]
         hashes = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
-        at = np.searchsorted(self._hashes[:, 0], hashes[:, 0])
-        places = np.minimum(at, max(len(self._hashes) - 1, 0))
-        found = (self._hashes[places] == hashes).all(1) if len(self._hashes) else np.zeros(len(texts), bool)
-        records = {
-            int(index): self._segments[self._segment[places[index]]][self._row[places[index]]]
-            for index in np.flatnonzero(found)
-        }
-        return records | {i: self._new[key] for i, key in enumerate(keys) if key in self._new}
+        kept, records = np.zeros(len(texts), bool), np.zeros(len(texts), self._record)
+        if len(self._hashes):
+            at = np.searchsorted(self._hashes[:, 0], hashes[:, 0])
+            at = np.minimum(at, len(self._hashes) - 1)
+            kept = (self._hashes[at] == hashes).all(1)
+            for number in np.unique(self._segment[at[kept]]):
+                here = kept & (self._segment[at] == number)
+                records[here] = self._segments[number][self._row[at[here]]]
+        for index, key in enumerate(keys if self._new else ()):
+            if key in self._new:
+                kept[index], records[index] = True, self._new[key]
+        return kept, records
 
     def add(self, texts: Iterable[str], vectors: FloatArray, tokens: Iterable[int], cut: set[int]) -> None:
         """Keep vectors [N, D]; a full segment is written at once, the rest by `write`."""
@@ -119,9 +124,9 @@ class Texts:
     """Texts with their known vectors, and the token ids of the others."""
 
     texts: Sequence[str]
-    kept: Mapping[int, NDArray[Any]]
-    new: list[int]
-    tokenized: Tokenized  # indices of the new texts
+    kept: NDArray[np.bool_]  # [N]
+    records: NDArray[Any]  # [N] of those that are kept
+    tokenized: Tokenized  # of the others
     tokens: list[int]
     truncated: list[int]
 
@@ -137,12 +142,10 @@ class Pending:
     def result(self) -> FloatArray:  # -> [N, D]
         """Wait for the new vectors, store them, and return all vectors in the order of the texts."""
         found, texts = self.future.result(), self.texts
-        out = np.empty((len(texts.texts), found.shape[1]), np.float32)
-        out[texts.new] = found
-        for index, record in texts.kept.items():
-            out[index] = record["vector"]
+        out: FloatArray = np.array(texts.records["vector"])
+        out[~texts.kept] = found
         cut = set(texts.tokenized.truncated)
-        self.vectors.add((texts.texts[i] for i in texts.new), found, texts.tokenized.tokens, cut)
+        self.vectors.add(compress(texts.texts, ~texts.kept), found, texts.tokenized.tokens, cut)
         return out
 
     def cancel(self) -> bool:
@@ -160,7 +163,6 @@ class ReusingEmbedder:
         # with "error", texts that are too long are bad rows
         windows = "mean" if truncate == "mean" else "end"
         self._vectors = KeptVectors(folder, decides | {"truncate": windows}, embedder.spec.dim)
-        self.reused = 0  # texts so far
 
     @property
     def info(self) -> Info:
@@ -179,19 +181,15 @@ class ReusingEmbedder:
 
     def tokenize(self, texts: Sequence[str], *, truncate: Truncate) -> Texts:
         """Tokenize the texts that are new."""
-        kept = self._vectors.find(texts)
-        new = [index for index in range(len(texts)) if index not in kept]
-        tokenized = self._embedder.tokenize([texts[index] for index in new], truncate=truncate)
-        counts = {index: int(record["tokens"]) for index, record in kept.items()}
-        counts |= dict(zip(new, tokenized.tokens, strict=True))
-        cut = {index for index, record in kept.items() if record["cut"]}
-        cut |= {new[index] for index in tokenized.truncated}
-        tokens = [counts[index] for index in range(len(texts))]
-        return Texts(texts, kept, new, tokenized, tokens, sorted(cut))
+        kept, records = self._vectors.find(texts)
+        tokenized = self._embedder.tokenize(list(compress(texts, ~kept)), truncate=truncate)
+        records["tokens"][~kept] = tokenized.tokens
+        records["cut"][np.flatnonzero(~kept)[tokenized.truncated]] = True
+        tokens, truncated = records["tokens"].tolist(), np.flatnonzero(records["cut"]).tolist()
+        return Texts(texts, kept, records, tokenized, tokens, truncated)
 
     def submit(self, texts: Texts) -> Pending:
         """Put the new texts into the queue."""
-        self.reused += len(texts.kept)
         return Pending(texts, self._embedder.submit(texts.tokenized), self._vectors)
 
     def close(self) -> None:
