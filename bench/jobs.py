@@ -36,7 +36,9 @@ WAYS = {  # number of shards, options of `encode`
 }
 PER_RATE = 2  # shards
 ROUNDS = 3
-REUSED_TEXTS, CHANGED = 30_000, 100  # texts of a job with --reuse; every 100th is changed for the second job
+CHANGED = 100  # every 100th text of a job with --reuse is changed for the second job
+REUSE_ROUNDS = {30_000: 3, 200_000: 1}  # texts of a job -> rounds
+REUSE = [f"{n:,} texts, {step}" for n in REUSE_ROUNDS for step in ("first job", "1 % changed")]
 BUDGETS_MB = (200, 300, 500, 1000)
 CACHE_MB, ZIPF_TEXTS = 16, 10_000
 ZIPF_QUERIES, ZIPF_ROUNDS = 200, 30  # queries of a turn
@@ -78,8 +80,14 @@ def parquet(count: int, workload: str) -> Benchmark:
 
 
 def distinct(race: Race[Process], workload: str, count: int) -> list[str]:
-    """Return distinct texts, because a job computes equal texts only once."""
-    return list(dict.fromkeys(race.texts.make(workload, 2 * count)))[:count]
+    """Make different texts, as a job computes equal ones only once.
+
+    Their words are shuffled: in their order, the short texts of a large number would repeat, and those that
+    are left would be longer than the workload's.
+    """
+    rng = random.Random(workload)  # noqa: S311  # texts, not secrets
+    words = (text.split() for text in race.texts.make(workload, count + count // 10))
+    return list(dict.fromkeys(" ".join(rng.sample(found, len(found))) for found in words))[:count]
 
 
 def table(path: Path, texts: list[str]) -> Path:
@@ -109,19 +117,20 @@ def job(source: Path, *options: str) -> Job:
 
 def reuse(race: Race[Process]) -> Iterator[Row]:
     """Run a job with `--reuse` against one without, and again after 1 % of its texts changed."""
-    texts = distinct(race, "sentences", REUSED_TEXTS)
     rng = random.Random("changed")  # noqa: S311  # texts, not secrets
-    changed = [text if n % CHANGED else race.texts.text(20, rng) for n, text in enumerate(texts)]
-    first, second = [], []
-    for _ in range(ROUNDS):
-        with tempfile.TemporaryDirectory() as folder:
-            before = table(Path(folder, "before.parquet"), texts)
-            after = table(Path(folder, "after.parquet"), changed)
-            plain = job(before).seconds
-            first.append(100 * job(before, "--reuse", f"{folder}/kept").seconds / plain)
-            second.append(100 * job(after, "--reuse", f"{folder}/kept").seconds / plain)
-    yield race.row("encode --reuse, first job", OURS, "share", first)
-    yield race.row("encode --reuse, 1 % changed", OURS, "share", second)
+    for count, rounds in REUSE_ROUNDS.items():
+        texts = distinct(race, "sentences", count)
+        changed = [text if n % CHANGED else race.texts.text(20, rng) for n, text in enumerate(texts)]
+        shares = []
+        for _ in range(rounds):
+            with tempfile.TemporaryDirectory() as folder:
+                before = table(Path(folder, "before.parquet"), texts)
+                after = table(Path(folder, "after.parquet"), changed)
+                plain = job(before).seconds
+                again = (job(source, "--reuse", f"{folder}/kept").seconds for source in (before, after))
+                shares.append([100 * seconds / plain for seconds in again])
+        for step, values in zip(("first job", "1 % changed"), zip(*shares, strict=True), strict=True):
+            yield race.row(f"encode --reuse, {count:,} texts, {step}", OURS, "share", values)
 
 
 def vector_cache(race: Race[Process]) -> Iterator[Row]:

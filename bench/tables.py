@@ -10,7 +10,7 @@ from pathlib import Path
 
 from accuracy import DIMENSIONS, DTYPES
 from environments import discover
-from jobs import BUDGETS_MB, CACHE_MB, CACHED, NO_REPEATS, ONE_THREAD, RAY, ZIPF
+from jobs import BUDGETS_MB, CACHE_MB, CACHED, NO_REPEATS, ONE_THREAD, RAY, REUSE, ZIPF
 from limit import OTHER, PARTS
 from servers import TWO_WORKERS, WORKERS
 
@@ -168,7 +168,7 @@ def jobs() -> str:
 
     by_engine = _tables(lambda figures: [figures.table("", columns)])
     again = _of_ours(
-        "encode --reuse, ", ("first job", "1 % changed"), ["time, % of a job without --reuse"], ("share",)
+        "encode --reuse, ", REUSE, ["time, % of a job without --reuse"], ("share",)
     )
     return "\n".join((by_engine, _tables(course), again)) if by_engine != MISSING else MISSING
 

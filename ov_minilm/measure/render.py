@@ -76,6 +76,7 @@ class Figures:
 
     def table(self, title: str, columns: Sequence[Column], contenders: Sequence[str] | None = None) -> Table:
         """Return a table with contenders in rows, figures in columns, and ratios to ov_minilm in brackets."""
+        columns = [column for column in columns if self.contenders(*column)]
         found = list(contenders or ())
         for column in columns if contenders is None else ():
             found += [name for name in self.contenders(*column) if name not in found]
