@@ -167,9 +167,7 @@ def jobs() -> str:
         return [Table("", ["texts done", *map(number, done)], [["texts/s", *cells]], [figures.conditions])]
 
     by_engine = _tables(lambda figures: [figures.table("", columns)])
-    again = _of_ours(
-        "encode --reuse, ", REUSE, ["time, % of a job without --reuse"], ("share",)
-    )
+    again = _of_ours("encode --reuse, ", REUSE, ["time, % of a job without --reuse"], ("share",))
     return "\n".join((by_engine, _tables(course), again)) if by_engine != MISSING else MISSING
 
 
