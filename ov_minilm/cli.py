@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import click
 
 from ov_minilm._version import __version__
-from ov_minilm.cli_help import RUN, Commands
+from ov_minilm.cli_help import Commands
+from ov_minilm.cli_options import ARTEFACT, PATH, RUN, run_options
 from ov_minilm.drift.evaluation import HUB
-from ov_minilm.errors import DriftTooLarge, ManifestInvalid, OvMiniLMError, TruncationWarning
+from ov_minilm.errors import DriftTooLarge, OvMiniLMError, TruncationWarning
 
 if TYPE_CHECKING:
     from ov_minilm.artefact.drift_record import Drift, Gate
@@ -36,23 +37,6 @@ if TYPE_CHECKING:
     from ov_minilm.runtime.tokens import Truncate
 
 
-class Artefact(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4, at run time too
-    """A folder written by convert, or the name of the model in the package."""
-
-    name = "folder"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Return the folder of the artefact; another folder is a usage error."""
-        from ov_minilm.artefact.location import find_model
-
-        try:
-            return find_model(value)
-        except ManifestInvalid as error:
-            self.fail(str(error), param, ctx)
-
-
-ARTEFACT = Artefact()
-PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 EXTRAS = {  # extra -> modules that it installs; any other missing module belongs to `convert`
@@ -113,53 +97,6 @@ def cli() -> None:
 
     COMMAND --help has examples and all options.
     """
-
-
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of Embedder.open."""
-    for option in (
-        click.option(
-            "--threads",
-            type=click.IntRange(1),
-            help="CPU threads. Default: OV_MINILM_THREADS, else the CPUs that this process may use.",
-        ),
-        click.option(
-            "--memory-mb",
-            type=click.IntRange(1),
-            help="Approximate memory of the process, in MB; less is slower. Default: no limit, about 450.",
-        ),
-        click.option(
-            "--lowering",
-            type=click.Choice(["auto", "native", "conv"]),
-            default="auto",
-            show_default=True,
-            help="INT8 layers run as matrix products (native) or convolutions (conv); auto: the "
-            "faster one on this CPU.",
-        ),
-        click.option(
-            "--precision",
-            type=click.Choice(["auto", "f32", "bf16", "f16"]),
-            default="auto",
-            show_default=True,
-            help="Number type of the layers that are not INT8; auto: the fastest within the drift limits.",
-        ),
-        click.option(
-            "--device",
-            default="CPU",
-            show_default=True,
-            help="OpenVINO device: CPU, GPU, NPU, AUTO:GPU,CPU, …",
-        ),
-        click.option(
-            "--cache-dir",
-            type=PATH,
-            help="Folder for compiled models, 24 MB each, which make the next start faster. Default: none.",
-        ),
-        click.option(
-            "--model", type=ARTEFACT, help="A folder written by convert. Default: the model in the package."
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 @cli.command(
@@ -254,8 +191,8 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Choice(["stop", "skip", "null"]),
     default="stop",
     show_default=True,
-    help="For rows without a readable text: stop there, skip them, or write null. With skip or null, the exit "
-    "code is 3 if there are such rows.",
+    help="For rows without a readable text: stop there, skip them, or write null. With skip or null, the "
+    "exit code is 3 if there are such rows.",
 )
 @click.option(
     "--rows-per-shard",
@@ -787,8 +724,6 @@ def serve(arguments: tuple[str, ...]) -> None:
     """Serve the embeddings APIs of OpenAI, TEI and Ollama; needs ov-minilm[serve]."""
     from ov_minilm.serve.command import command
 
-    if "threads" not in {option.name for option in command.params}:  # the first call in this process
-        run_options(command)
     command.main(list(arguments), prog_name="ov-minilm serve", standalone_mode=False)
 
 

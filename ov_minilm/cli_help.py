@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-RUN = ("model", "threads", "memory_mb", "cache_dir", "device", "precision", "lowering", "max_batch_tokens")
 START = """
 Start:
   echo "How do I water tomatoes?" | ov-minilm encode     # one vector, as a line of JSON

@@ -65,12 +65,12 @@ def page(source: str) -> tuple[str, list[Path]]:
 
 def commands() -> Iterator[str]:
     """Yield what each command prints for --help, under its name."""
-    from ov_minilm.cli import cli, run_options
+    from ov_minilm.cli import cli
     from ov_minilm.serve.command import command as serve
 
     yield "# Commands\n\nWhat `ov-minilm COMMAND --help` prints. `ov-minilm` alone lists the commands.\n"
     for name, command in cli.commands.items():
-        shown = run_options(serve) if name == "serve" else command
+        shown = serve if name == "serve" else command
         context = click.Context(
             shown, info_name=f"ov-minilm {name}", max_content_width=100, terminal_width=100
         )

@@ -17,7 +17,8 @@ import click
 from click.core import ParameterSource
 
 from ov_minilm.artefact.location import find_model
-from ov_minilm.cli_help import RUN, HelpfulCommand
+from ov_minilm.cli_help import HelpfulCommand
+from ov_minilm.cli_options import RUN, run_options
 from ov_minilm.doctor import SERVER_MB
 from ov_minilm.runtime import cpus
 from ov_minilm.serve.settings import AccessLog, Settings, TokenIds, Truncate
@@ -236,6 +237,7 @@ def _default(name: str) -> dict[str, Any]:
     default="info",
     show_default=True,
 )
+@run_options
 @click.pass_context
 def command(
     context: click.Context,
