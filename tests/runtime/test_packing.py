@@ -108,6 +108,8 @@ def test_every_text_is_written_once_in_one_piece(lengths: list[list[int]], name:
         ([64] * 8, 2, None, "2x64 2x64 2x64 2x64"),  # shared by two streams, neither would fill it
         ([64] * 16, 2, None, "8x64 2x64 2x64 2x64 2x64"),
         ([64] * 17, 1, None, "8x64 8x64 1x64"),
+        ([64, 52], 1, None, "2x64"),
+        ([64, 50], 1, None, "1x64 1x64"),  # two rows, not full: one after the other is faster
         ([150] * 3, 1, None, "3x160"),
         ([200, 190], 1, None, "2x208"),
         ([250, 200, 150], 2, None, "2x256 1x208"),
@@ -128,8 +130,8 @@ def test_rows_run_in_the_grid_that_suits_them(
 
 
 def test_a_text_goes_into_the_fullest_row_that_holds_it() -> None:
-    """4 tokens close the row of 30 + 30, not the older row of 40; texts that come later fill gaps too."""
-    (batch,) = batches_of([4, 30, 40, 30], [Lane((Grid(2, 64), Grid(1, 64)), "f32")])
+    """4 tokens close the row of 30 + 30, not the older row of 56; texts that come later fill gaps too."""
+    (batch,) = batches_of([4, 30, 56, 30], [Lane((Grid(2, 64), Grid(1, 64)), "f32")])
     rows = [[t.number for t, r in zip(batch.texts, batch.rows, strict=True) if r == row] for row in (0, 1)]
     assert [[1, 3, 0], [2]] in (rows, rows[::-1])
 
