@@ -92,6 +92,7 @@ def test_a_full_queue_refuses_at_once_and_recovers(shipped: Embedder) -> None:
 
     assert [429, 429, 503, 200, 200, 200] == [answer.status for answer in answers]
     assert "rate_limit_exceeded" == answers[0].json["error"]["code"]
+    assert 'te_request_failure_total{err="overloaded"} 3.0' in ask(app, "GET", "/metrics").body.decode()
     for one in answers[:3]:
         assert ("1", None) == (one.headers["retry-after"], one.headers.get("x-should-retry"))
 
@@ -138,6 +139,8 @@ def test_cross_origin_only_where_it_is_allowed(app: ASGIApp, shipped: Embedder) 
     assert (200, SITE, "true") == (preflight.status, preflight.headers[allow], preflight.headers[private])
     assert allow not in other.headers
     assert (401, SITE) == (refused.status, refused.headers[allow])
+    exposed = refused.headers["access-control-expose-headers"]
+    assert "x-request-id, x-truncated, x-model-fingerprint, server-timing" == exposed
 
 
 @pytest.mark.parametrize("base", ["/embed", "/a/b"])

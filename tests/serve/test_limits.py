@@ -6,7 +6,7 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
-from support.asgi import JSON, ask, embed, send
+from support.asgi import JSON, ask, embed, post, send
 
 from ov_minilm import Embedder
 from ov_minilm.serve import Settings, create_app, limits
@@ -42,18 +42,24 @@ def test_any_of_the_keys_opens() -> None:
     for key in ("", " a", "a\n", "schlüssel"):  # an empty key would open to everybody; others never match
         with pytest.raises(ValueError, match="API key"):
             Settings(api_keys=("fine", key))
+    with pytest.raises(ValueError, match="truncate='middle'; choose one of end, error, mean"):
+        Settings(truncate="middle")  # type: ignore[arg-type]
 
 
 def test_the_key_guards_what_says_something(shipped: Embedder) -> None:
     """Texts, tokens, models and metrics need it; pages and health do not, unless health must."""
     app = create_app(shipped, Settings(api_keys=("key",), warm_up=False))
     guarded = create_app(shipped, Settings(api_keys=("key",), protect_health=True, warm_up=False))
-    key = JSON | {"authorization": "Bearer key"}
+    key, azure = JSON | {"authorization": "Bearer key"}, JSON | {"api-key": "key"}
 
     for path in ("/v1/embeddings", "/tokenize", "/v1/models", "/metrics", "/no-such-page"):
         method = "POST" if path in ("/v1/embeddings", "/tokenize") else "GET"
         assert 401 == ask(app, method, path, BODY).status, path
         assert 401 != ask(app, method, path, BODY, key).status, path
+    assert (401, 200) == (
+        post(app, "/", {"inputs": "a"}).status,
+        post(app, "/", {"inputs": "a"}, azure).status,
+    )
     for path in ("/", "/docs", "/openapi.json", "/health", "/readyz", "/livez"):
         expected = 401 if path in ("/health", "/readyz", "/livez") else 200
         assert (200, expected) == (ask(app, "GET", path).status, ask(guarded, "GET", path).status), path
@@ -148,7 +154,10 @@ def test_bodies_of_another_type_or_too_large_are_refused(shipped: Embedder) -> N
     for kind, status in (kinds | {"Application/JSON; charset=utf-8": 200}).items():
         answer = embed(app, fits, {"content-type": kind} if kind else {})
         assert (status, status == 415) == (answer.status, "false" == answer.headers.get("x-should-retry"))
-    for chunks in ([fits + b" "], [fits[:50], fits[50:], b" "], [b" " * 100] * 1000):
+    assert 413 == post(app, "/api/show", fits + b" ").status
+    endless = [b" " * 100] * 1000
+    for chunks in ([fits + b" "], [fits[:50], fits[50:], b" "], endless):
         answer = asyncio.run(send(app, "POST", "/v1/embeddings", chunks=chunks))
         assert (413, "request_too_large") == (answer.status, answer.json["error"]["code"])
         assert "close" == answer.headers["connection"]
+    assert len(endless) > 990  # after some times the limit it is read no further

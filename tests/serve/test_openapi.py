@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from starlette.types import ASGIApp
-from support.asgi import ask, embed
+from support.asgi import ask, embed, post
 from support.clients import ranks
 from support.serving import running
 
@@ -41,6 +41,16 @@ def test_requests_are_as_described(shipped: Embedder) -> None:
     for body, fits in bodies:
         assert fits == validator.is_valid(body), body
         assert (200 if fits else 400) == embed(app, body).status, body
+    for count, fits in ((4, True), (5, False)):
+        similar = {"inputs": {"source_sentence": "a", "sentences": ["a"] * (count - 1)}}
+        for path, name, body in (
+            ("/api/embed", "OllamaEmbedRequest", {"model": "all-minilm", "input": ["a"] * count}),
+            ("/similarity", "SimilarityRequest", similar),
+        ):
+            schema = {"$ref": f"#/components/schemas/{name}"}
+            assert (
+                fits == _validator(document, schema).is_valid(body) == (post(app, path, body).status == 200)
+            )
 
 
 def test_every_answer_is_described(app: ASGIApp) -> None:
@@ -71,6 +81,7 @@ def test_every_answer_is_described(app: ASGIApp) -> None:
         schema = {"$ref": f"#/components/schemas/{name}"}
         method, path = url.split()
         _validator(document, schema).validate(ask(app, method, path, body).json)
+        assert {"401", "413", "503"} <= document["paths"][path]["post"]["responses"].keys()
     for page in ("/", "/docs"):
         answer = ask(app, "GET", page)
         assert b"http://" not in answer.body.replace(b"http://127", b"")

@@ -9,11 +9,13 @@ import re
 import shutil
 import signal
 import subprocess
+import socket
 import time
 import zlib
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from support.serving import Running, keep_asking, needs_two_cpus, request_bytes,
 
 from ov_minilm import Embedder
 from ov_minilm.serve.command import command
+from ov_minilm.serve.server import url
 
 BODY = json.dumps({"input": "one text", "model": "m"}).encode()
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -222,8 +225,12 @@ def test_an_environment_without_the_extra(server: Running) -> None:
 
     assert 2 == done.returncode
     assert 'pip install "ov-minilm[serve]"' in done.stderr
+    ready = json.loads(server.lines[0])["message"]  # the first: a server for this machine needs no key
     for part in ("ready: http://127.0.0.1:", "all-MiniLM-L6-v2", "int8 on CPU", "kernel", "threads", "MB"):
-        assert part in server.lines[0]
+        assert part in ready
+    assert "http://[::1]:80" == url(
+        cast("socket.socket", SimpleNamespace(getsockname=lambda: ("::1", 80, 0, 0)))
+    )
 
 
 def test_every_option_has_a_variable() -> None:
@@ -300,7 +307,9 @@ def test_what_an_operator_should_know_is_said() -> None:
 
     And a client's pool that keeps a connection open does not hold up the end.
     """
-    with running("--host", "0.0.0.0", OV_MINILM_THREDS="1") as server, server.connect() as idle:  # noqa: S104
+    variables = {"OV_MINILM_THREDS": "1", "OV_MINILM_AUTO_TRUNCATE": "false"}
+    with running("--host", "0.0.0.0", **variables) as server, server.connect() as idle:  # noqa: S104
+        assert not json.loads(server.get("/info")[1])["auto_truncate"]
         idle.sendall(ASK)
         assert idle.recv(100).startswith(b"HTTP/1.1 200")
         started = time.monotonic()
@@ -311,24 +320,24 @@ def test_what_an_operator_should_know_is_said() -> None:
     assert "WARNING the environment variable OV_MINILM_THREDS has no effect" in text
     assert "did you mean OV_MINILM_THREADS?" in text
     assert "WARNING no API key is set: everybody who can reach 0.0.0.0 can use this server" in text
-    assert re.search(r"INFO stopped after \d+ s: 1 requests, 1 texts and 4 tokens embedded\n$", text)
+    assert re.search(r"INFO stopped after \d+ s: 2 requests, 1 texts and 4 tokens embedded\n$", text)
 
 
 def test_keys_are_read_again_at_sighup(tmp_path: Path) -> None:
     """The file's new keys are valid at once and the old ones not; a file that is wrong changes nothing."""
     file = tmp_path / "keys"
     file.write_text("old\n\n older \n")
-    with running("--api-key-file", str(file)) as server:
+    with running("--api-key-file", str(file), OV_MINILM_API_KEY="other") as server:  # the file wins
 
         def statuses() -> list[int]:
-            return [server.get("/v1/models", key)[0] for key in ("old", "older", "new")]
+            return [server.get("/v1/models", key)[0] for key in ("old", "older", "new", "other")]
 
-        assert [200, 200, 401] == statuses()
+        assert [200, 200, 401, 401] == statuses()
         for content, said in (("new\n", "1 keys are valid now"), ("\n", "the keys stay as they were")):
             file.write_text(content)
             server.process.send_signal(signal.SIGHUP)
             until(lambda said=said: any(said in line for line in server.lines))  # type: ignore[misc]
-            assert [401, 401, 200] == statuses()
+            assert [401, 401, 200, 401] == statuses()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import codecs
 import dataclasses
 import hashlib
 import json
+import time
 from datetime import datetime
 from typing import Any
 
@@ -135,8 +136,9 @@ def test_a_byte_order_mark_is_ignored(app: ASGIApp, shipped: Embedder) -> None:
 
 
 def test_cut_texts_are_counted_in_every_chunk(app: ASGIApp) -> None:
-    """A long list is tokenized in chunks: the first and the last of a chunk count too."""
+    """A long list is tokenized in chunks: the first and the last of each count, and an index is the list's."""
     assert "2" == post(app, V1, {"input": [LONG, *MANY[:511], LONG]}).headers["x-truncated"]
+    assert "input[600] has 304 tokens" in post(app, V1, {"input": [*MANY, LONG], "truncate": "error"}).said
 
 
 def test_what_tokenize_lists_can_be_embedded(app: ASGIApp, shipped: Embedder) -> None:
@@ -250,6 +252,7 @@ def test_names_that_were_given(shipped: Embedder) -> None:
     listed = ask(app, "GET", "/v1/models").json["data"]
 
     assert [(name, "ov_minilm") for name in names] == [(model["id"], model["owned_by"]) for model in listed]
+    assert 0 <= time.time() - listed[0]["created"] < 600
     assert listed[1] == ask(app, "GET", "/v1/models/team/ours").json
     for name, said in (("mine", "mine"), ("team/ours", "team/ours"), ("gpt", "mine"), (None, "mine")):
         assert said == post(app, V1, {"input": "a", "model": name}).json["model"]
@@ -289,6 +292,19 @@ def test_what_the_model_is(app: ASGIApp, shipped: Embedder) -> None:
     expected |= {"model_info": about, "modified_at": modified}
     assert expected | dict.fromkeys(("modelfile", "parameters", "template"), "") == shown
     assert info["version"] == ask(app, "GET", "/api/version").json["version"]
+
+
+def test_what_another_model_is(shipped: Embedder) -> None:
+    """Weights in FP32 have four bytes; a server that refuses long texts says so."""
+
+    class Fp32(Waiting):
+        info = property(lambda _: dataclasses.replace(shipped.info, weights="f32"))
+
+    app = create_app(Fp32(shipped), Settings(truncate="error", warm_up=False))
+    info, (tag, *_) = ask(app, "GET", "/info").json, ask(app, "GET", "/api/tags").json["models"]
+
+    assert ("float32", False) == (info["model_dtype"], info["auto_truncate"])
+    assert (4 * 22_565_376, "F32") == (tag["size"], tag["details"]["quantization_level"])
 
 
 HAS = "this server has all-MiniLM-L6-v2, sentence-transformers/all-MiniLM-L6-v2"

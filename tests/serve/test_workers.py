@@ -91,6 +91,7 @@ def test_a_worker_that_is_killed_and_a_parent_that_is(shipped: Embedder, tmp_pat
     assert f"worker 1 (process {first}) was killed by SIGKILL; starting another" in text
     assert f"worker 1 is ready again, as process {fresh}" in text
     assert 2 == text.count("the parent process has ended")
+    assert f" {CPUS // 2} threads" in text
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,10 @@ def test_a_worker_that_is_killed_and_a_parent_that_is(shipped: Embedder, tmp_pat
     [
         ("--workers 9999", f"9999 workers, but {CPUS} CPUs are available: pass --workers {CPUS} or fewer"),
         ("--workers 2 --threads 1", "2 workers, but 1 CPUs are available"),
-        ("--workers 2 --memory-mb 20", "--memory-mb 20, of which each server process needs 65"),
+        (
+            "--workers 2 --memory-mb 480",
+            "--memory-mb 480, of which each server process needs 65; the rest: memory_mb=175",
+        ),
         ("--workers 2 --device GPU.9", "this machine has"),
     ],
 )

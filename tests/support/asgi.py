@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -62,11 +62,14 @@ async def send(
     headers: Mapping[str, str] = JSON,
     *,
     leave: asyncio.Event | None = None,
-    chunks: Sequence[bytes] | None = None,
+    chunks: list[bytes] | None = None,
 ) -> Answer:
-    """Send one request; `leave` set means that the client hangs up; `chunks` stand for the body in parts."""
+    """Send one request; `leave` set means that the client hangs up.
+
+    `chunks` stand for the body in parts: those that are read are taken from it.
+    """
     messages: list[Message] = []
-    parts = list(chunks or [body])
+    parts = [body] if chunks is None else chunks
     gone = leave or asyncio.Event()
 
     async def receive() -> Message:
@@ -87,6 +90,7 @@ async def send(
     if not messages:
         return Answer(0, {}, b"")
     start, *rest = messages
+    assert [True] * (len(rest) - 1) + [False] == [one.get("more_body", False) for one in rest]
     names = {name.decode(): value.decode() for name, value in start["headers"]}
     return Answer(start["status"], names, b"".join(message.get("body", b"") for message in rest))
 

@@ -1,0 +1,46 @@
+"""Lines of the log: each names its request, and a failure has its traceback."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+import pytest
+from starlette.types import ASGIApp
+from support.asgi import embed
+
+from ov_minilm.serve.access import JsonLines, TextLines, request_context
+
+
+def test_lines_name_their_request() -> None:
+    """As text at the end of the first line, as JSON in a field; the traceback follows, or is a field."""
+    try:
+        raise RuntimeError("broken")
+    except RuntimeError:
+        record = logging.LogRecord("a", logging.ERROR, "", 1, "it %s", ("failed",), sys.exc_info())
+    token = request_context.set(("mine", ""))
+    try:
+        first, *trace = TextLines("%(message)s").format(record).splitlines()
+        found = json.loads(JsonLines().format(record))
+    finally:
+        request_context.reset(token)
+
+    assert ("it failed (request mine)", "RuntimeError: broken") == (first, trace[-1])
+    assert {
+        "level": "error",
+        "logger": "a",
+        "message": "it failed",
+        "request_id": "mine",
+    }.items() <= found.items()
+    assert found["trace"].endswith("RuntimeError: broken")
+
+
+def test_the_plain_line_has_the_counts(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:
+    """Client, method, path, status, time, texts, tokens, and the id of the request."""
+    with caplog.at_level("INFO", "ov_minilm.access"):
+        answer = embed(app, {"input": ["a b", "c"]})
+
+    start, _, end = caplog.messages[-1].partition(" ms, ")
+    assert start.startswith("127.0.0.1 POST '/v1/embeddings' 200 ")
+    assert f"2 texts, 7 tokens, 0 truncated, {answer.headers['x-request-id']}" == end
