@@ -8,8 +8,8 @@ import json
 import re
 import shutil
 import signal
-import subprocess
 import socket
+import subprocess
 import time
 import zlib
 from contextlib import ExitStack

@@ -136,7 +136,7 @@ def test_a_byte_order_mark_is_ignored(app: ASGIApp, shipped: Embedder) -> None:
 
 
 def test_cut_texts_are_counted_in_every_chunk(app: ASGIApp) -> None:
-    """A long list is tokenized in chunks: the first and the last of each count, and an index is the list's."""
+    """A long list is tokenized in chunks: the first and last of each count; an index is the list's."""
     assert "2" == post(app, V1, {"input": [LONG, *MANY[:511], LONG]}).headers["x-truncated"]
     assert "input[600] has 304 tokens" in post(app, V1, {"input": [*MANY, LONG], "truncate": "error"}).said
 
