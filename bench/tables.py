@@ -47,7 +47,8 @@ def machines() -> list[Figures]:
 def speed() -> str:
     """Return a table of ov_minilm against well-known libraries, on the machine that has most rows."""
     columns = [LISTS[0], LISTS[1], LATENCY[0], COSTS[0]]
-    return "\n".join(markdown(figures.table("", columns, [OURS, *HEADLINERS])) for figures in machines()[:1])
+    found = [figures.table("", columns, [OURS, *HEADLINERS]) for figures in machines()[:1]]
+    return "".join(map(markdown, found)) or MISSING
 
 
 def reasons() -> str:

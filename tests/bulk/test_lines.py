@@ -206,7 +206,11 @@ def test_csv_of_other_dialects(
         ),
         ("a.csv", b'"text', "no CSV header: unexpected end of data"),
         ("a.csv", b'sep="\ntext\n', "--delimiter '\"': must differ from the other two"),
-        ("a.txt", b'{"text": "a"}', "JSON, not text; pass --format jsonl if .*, or --format text to encode"),
+        (
+            "a.txt",
+            b'{"text": "a"}',
+            "begins like JSON, not like text; pass --format jsonl .*, or --format text to",
+        ),
     ],
 )
 def test_a_file_in_another_format_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -84,7 +84,10 @@ ELSEWHERE = json.dumps([{"path": f"{i}_{name}", "type": f"x.{name}"} for i, name
         ({CONFIG: {"position_embedding_type": "relative_key"}}, "'relative_key', not 'absolute'"),
         ({CONFIG: {"is_decoder": True}}, "is_decoder is True"),
         ({CONFIG: {"add_cross_attention": True}}, "add_cross_attention is True"),
-        ({CONFIG: {"auto_map": {"AutoModel": "modeling.Model"}}}, "auto_map: the model is code"),
+        (
+            {CONFIG: {"auto_map": {"AutoModel": "modeling.Model"}}},
+            "auto_map: the model needs its own",
+        ),
         ({CONFIG: {"hidden_size": 768}}, "hidden_size is 768; above 512, FP32 layers on CPUs with AVX2"),
         ({CONFIG: {"num_attention_heads": 5}}, "hidden_size is 48, not a multiple of num_attention_heads, 5"),
         ({CONFIG: {"hidden_size": 47}}, "hidden_size is 47; it must be even"),
@@ -97,7 +100,7 @@ ELSEWHERE = json.dumps([{"path": f"{i}_{name}", "type": f"x.{name}"} for i, name
         ({POOLING: {"include_prompt": False}}, "include_prompt is false"),
         ({PROMPTS: {"prompts": {"q": "a"}, "default_prompt_name": "q"}}, "default_prompt_name is 'q'"),
         ({SIZES: {"truncation_side": "left"}}, "truncation_side is 'left', not 'right'"),
-        ({TOKENIZER: {"post_processor": None}}, "so an empty text would have none"),  # no special tokens
+        ({TOKENIZER: {"post_processor": None}}, "so an empty text would have no tokens"),  # no special tokens
         # Steps after the encoder, or before it, are not left out silently.
         (Kind(pooling="max"), "pooling is max; only mean or cls is supported"),
         (Kind(modules=(*MODULES[:2], "Dense", "Normalize")), "Transformer, Pooling, Dense, Normalize; only"),
@@ -121,7 +124,7 @@ ELSEWHERE = json.dumps([{"path": f"{i}_{name}", "type": f"x.{name}"} for i, name
         ),
         (
             {TOKENIZER: None, "vocab.txt": None},
-            "tokenizer.json: no such file, and no vocab.txt to make it fr",
+            "tokenizer.json: no such file, and no vocab.txt to create it",
         ),
     ],
 )

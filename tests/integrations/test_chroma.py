@@ -58,7 +58,7 @@ def test_a_stored_collection_finds_its_function_again(tmp_path: Path, shipped: E
     np.testing.assert_allclose(np.array(stored, np.float32), shipped.encode(TEXTS), rtol=1e-6, atol=0)
     assert "cosine" == collection.configuration_json["hnsw"]["space"]
     assert (1, "[['0']]\n") == (done.returncode, done.stdout), done.stderr
-    assert f"made with artefact {manifest.fingerprint}, this is" in done.stderr.splitlines()[-1]
+    assert f"made with artefact {manifest.fingerprint}, but this is" in done.stderr.splitlines()[-1]
 
 
 def test_another_artefact_is_refused() -> None:

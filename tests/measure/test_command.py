@@ -38,7 +38,7 @@ CONV = f"sentences/{OURS} conv/{RATIO}"
         (CONV, 1.3, "it is 1.30× as fast as conv"),
         (CONV, 0.5, "conv is faster, 2.00×: pass lowering='conv'"),
         (f"query after a list/{OURS}/p50_ms", 1.6, "One query takes 1.5 ms, and 1.6 ms after a list."),
-        (f"query after a list/{OURS}/p50_ms", 48, "a list 48 ms: slower, because lists evict what"),
+        (f"query after a list/{OURS}/p50_ms", 48, "48 ms after a list: slower, because lists evict"),
     ],
 )
 def test_a_question_has_a_sentence(shipped: Embedder, what: str, value: float, said: str) -> None:
