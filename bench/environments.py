@@ -113,8 +113,7 @@ class Environments:
         """
         command = self.command(peer)
         if peer.serves:
-            # placeholders that servers.py replaces
-            command = (*command, "PORT", "THREADS", variant, *peer.needs)
+            command = (*command, "PORT", "THREADS", variant, *peer.needs)  # which servers.py replaces
         models = {name: str(self.model(name)) for name in (*peer.needs, *peer.makes)}
         title = peer.variants[variant]
         return Contender(f"{peer.name} {variant}", title, command, variant, models, self.environment)
@@ -129,8 +128,7 @@ class Environments:
     def python(self, peer: Peer) -> str:
         """Let uv create the environment of a file's PEP 723 block; return its interpreter."""
         uv, script = (sys.executable, "-m", "uv"), ("--script", str(peer.file))
-        # all environments link to files in it, so there is only one copy of torch
-        cache = {"UV_CACHE_DIR": str(self._cache / "uv")}
+        cache = {"UV_CACHE_DIR": str(self._cache / "uv")}  # environments link to its one copy of torch
         self._run(peer, (*uv, "sync", "--python", sys.executable, *script), **cache)
         return self._run(peer, (*uv, "python", "find", *script), **cache).strip()
 

@@ -80,11 +80,7 @@ def parquet(count: int, workload: str) -> Benchmark:
 
 
 def distinct(race: Race[Process], workload: str, count: int) -> list[str]:
-    """Make different texts, as a job computes equal ones only once.
-
-    Their words are shuffled: in their order, the short texts of a large number would repeat, and those that
-    are left would be longer than the workload's.
-    """
+    """Make different texts, as a job computes equal ones once; unshuffled, short ones would repeat."""
     rng = random.Random(workload)  # noqa: S311  # texts, not secrets
     words = (text.split() for text in race.texts.make(workload, count + count // 10))
     return list(dict.fromkeys(" ".join(rng.sample(found, len(found))) for found in words))[:count]

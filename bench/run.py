@@ -40,8 +40,7 @@ from ov_minilm.runtime.embedder import Embedder
 RESULTS = Path(__file__).parent / "results"
 ROWS, UNAVAILABLE = RESULTS / "rows.jsonl", RESULTS / "unavailable.json"
 REFERENCE = Path(__file__).parents[1] / "out/fp32"
-# loaded at the same time, in addition to ov_minilm; a process with torch takes up to 2 GB
-PEERS_AT_A_TIME = 8
+PEERS_AT_A_TIME = 8  # loaded at once, beside ov_minilm; a process with torch takes up to 2 GB
 QUICK = {"only": ("query", "sentences"), "against": ("onnxruntime int8", "ctranslate2 int8")}
 say = partial(click.echo, err=True)
 HELP = (__doc__ or "").replace("Examples:", "\b\nExamples:")  # \b: click keeps the lines of a paragraph
@@ -58,20 +57,9 @@ ALONE = {  # benchmarks of ov_minilm alone
 
 
 @click.command(help=HELP, context_settings={"max_content_width": 100})
-@click.option(
-    "--only", multiple=True, metavar="WORKLOAD", help="Only this workload. Repeatable. Default: all."
-)
-@click.option(
-    "--against",
-    multiple=True,
-    metavar="PEER",
-    help="Only this peer, or 'nobody'. Repeatable. Default: all.",
-)
-@click.option(
-    "--quick",
-    is_flag=True,
-    help="A few minutes; writes nothing. Exit code 1 if a committed ratio changed.",
-)
+@click.option("--only", multiple=True, metavar="WORKLOAD", help="Only this one. Repeatable. Default: all.")
+@click.option("--against", multiple=True, metavar="PEER", help="Only this one, or 'nobody'. Repeatable.")
+@click.option("--quick", is_flag=True, help="A few minutes; writes nothing; exit code 1 if a ratio changed.")
 @click.option("--render", is_flag=True, help="Draw the pictures, measure nothing.")
 @click.option("--seconds", default=20.0, show_default=True, help="Time for each contender and workload.")
 @click.option("--threads", type=int, help="CPU threads. Default: the CPUs that this process may use.")
@@ -80,8 +68,7 @@ def main(**options: Any) -> None:
     warnings.simplefilter("ignore", TruncationWarning)
     if not options["render"]:
         kept = read(ROWS) if ROWS.exists() else []
-        # writes nothing, because its figures are less precise than the committed ones
-        quick = options["quick"]
+        quick = options["quick"]  # writes nothing: its figures are less precise than the committed ones
         bench = Bench(cpus.threads(options["threads"]), options["seconds"], keep=not quick)
         bench.run(*(options[name] or (default if quick else ()) for name, default in QUICK.items()))
         if quick:

@@ -110,9 +110,7 @@ def sentences(result: Result) -> list[str]:
     if warmed and after:
         slower = after.value > SLOWER_AFTER_LIST * warmed.value
         end = ": slower, because lists evict what was compiled for single texts." if slower else "."
-        lines.append(
-            f"One query takes {number(warmed.value)} ms, and {number(after.value)} ms after a list{end}"
-        )
+        lines.append(f"A query takes {number(warmed.value)} ms; after a list, {number(after.value)} ms{end}")
     if FP32 not in {row.contender for row in result.rows}:
         lines.append("FP32 was not measured: make it with `ov-minilm convert`, and name it with --reference.")
     if result.machine_is_noisy:

@@ -22,12 +22,10 @@ from ov_minilm.measure.contender import Contender, ContenderFailed
 from ov_minilm.measure.row import LOWER_IS_BETTER, OURS, RATIO, UNITS, Row
 from ov_minilm.measure.texts import Texts
 
-# threads of ONNX Runtime and CTranslate2 keep spinning after a call, which slows the next contender
-SILENCE_S = 0.03
+SILENCE_S = 0.03  # threads of ONNX Runtime and CTranslate2 spin after a call and slow the next contender
 MIN_ROUNDS, MAX_ROUNDS = 5, 1000
 PRECISE = 0.02  # no more rounds if half the confidence interval of the median, relative to it, is below this
-# interquartile range of the machine's probe, relative to the median; above it the machine is noisy
-NOISY_SPREAD = 0.15
+NOISY_SPREAD = 0.15  # of the machine's probe: interquartile range relative to the median; above is noisy
 
 Values = dict[str, float]  # quantity -> value
 Say = Callable[[str], None]

@@ -69,8 +69,7 @@ def refuse_stale(rows: Sequence[Row], artefact: str) -> None:
     for row in rows:
         if row.artefact != artefact:
             raise StaleRows(
-                f"{row.what} was measured with artefact {row.artefact}, but this is {artefact}: "
-                f"measure it again"
+                f"{row.what} was measured with artefact {row.artefact}, but this is {artefact}: measure again"
             )
 
 

@@ -76,17 +76,16 @@ class Cache:
         """Return the stored bytes; None if the file does not exist, or its hash or facts are wrong."""
         path = self.path(name, facts)
         try:
-            content = path.read_bytes()
+            found = _read(path)
         except FileNotFoundError:
             return None
         except OSError as error:
             self._warn_once(f"{path} cannot be read ({error.strerror})")
             return None
-        rest = _checked(content)
-        if rest is None:
+        if found is None:
             self.drop(name, facts, "its hash is wrong")
             return None
-        header, _, blob = rest.partition(b"\n")
+        header, blob = found
         if header != self._header(facts):
             self.drop(name, facts, "it belongs to another model or machine")
             return None
@@ -97,12 +96,12 @@ class Cache:
         if self._disabled:
             return
         path = self.path(name, facts)
-        rest = self._header(facts) + b"\n" + blob
+        header = self._header(facts)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
             with atomic_write(path) as file:
-                file.write(hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
+                file.writelines((_hash(header, blob), header, blob))
         except OSError as error:
             self._disabled = True
             self._warn_once(f"compiled models cannot be kept in {self.folder} ({error.strerror})")
@@ -132,15 +131,23 @@ class Cache:
                     left.unlink()
 
     def _header(self, facts: Mapping[str, object]) -> bytes:
-        return json.dumps({**self._facts, **facts}, sort_keys=True, default=str).encode()
+        return json.dumps({**self._facts, **facts}, sort_keys=True, default=str).encode() + b"\n"
 
 
 def is_whole(path: Path) -> bool:
     """Return whether the hash of a file is right."""
-    return _checked(path.read_bytes()) is not None
+    return _read(path) is not None
 
 
-def _checked(content: bytes) -> bytes | None:
-    """Return the bytes after the hash; None if the hash is wrong."""
-    digest, _, rest = content.partition(b"\n")
-    return rest if digest == hashlib.sha256(rest).hexdigest().encode() else None
+def _read(path: Path) -> tuple[bytes, bytes] | None:
+    """Return the line of facts and the export in a file; None if the hash is wrong. Copies nothing."""
+    with path.open("rb") as file:
+        digest, header, blob = file.readline(), file.readline(), file.read()
+    return (header, blob) if digest == _hash(header, blob) else None
+
+
+def _hash(header: bytes, blob: bytes) -> bytes:
+    """Return the first line of a file."""
+    digest = hashlib.sha256(header)
+    digest.update(blob)
+    return digest.hexdigest().encode() + b"\n"

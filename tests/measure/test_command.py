@@ -37,8 +37,8 @@ CONV = f"sentences/{OURS} conv/{RATIO}"
         (CONV, 1.0, "conv is as fast (1.00×), so the choice does not matter"),
         (CONV, 1.3, "it is 1.30× as fast as conv"),
         (CONV, 0.5, "conv is faster, 2.00×: pass lowering='conv'"),
-        (f"query after a list/{OURS}/p50_ms", 1.6, "One query takes 1.5 ms, and 1.6 ms after a list."),
-        (f"query after a list/{OURS}/p50_ms", 48, "48 ms after a list: slower, because lists evict"),
+        (f"query after a list/{OURS}/p50_ms", 1.6, "A query takes 1.5 ms; after a list, 1.6 ms."),
+        (f"query after a list/{OURS}/p50_ms", 48, "after a list, 48 ms: slower, because lists evict"),
     ],
 )
 def test_a_question_has_a_sentence(shipped: Embedder, what: str, value: float, said: str) -> None:

@@ -48,7 +48,7 @@ def test_a_line_that_is_not_a_row_is_named(tmp_path: Path, line: str) -> None:
         (
             [dataclasses.replace(ROWS[0], artefact="old")],
             StaleRows,
-            "with artefact old, but this is .*: measure it again",
+            "with artefact old, but this is .*: measure again",
         ),
         ([ROWS[0], dataclasses.replace(ROWS[1], machine="another")], ValueError, "rows of 2 machines"),
     ],
