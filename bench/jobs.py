@@ -38,7 +38,8 @@ PER_RATE = 2  # shards
 ROUNDS = 3
 CHANGED = 100  # every 100th text of a job with --reuse is changed for the second job
 REUSE_ROUNDS = {30_000: 3, 200_000: 1}  # texts of a job -> rounds
-REUSE = [f"{n:,} texts, {step}" for n in REUSE_ROUNDS for step in ("first job", "1 % changed")]
+REUSE_STEPS = ("first job", "1 % changed")
+REUSE = [f"{n:,} texts, {step}" for n in REUSE_ROUNDS for step in REUSE_STEPS]
 BUDGETS_MB = (200, 300, 500, 1000)
 CACHE_MB, ZIPF_TEXTS = 16, 10_000
 ZIPF_QUERIES, ZIPF_ROUNDS = 200, 30  # queries of a turn
@@ -125,7 +126,7 @@ def reuse(race: Race[Process]) -> Iterator[Row]:
                 plain = job(before).seconds
                 again = (job(source, "--reuse", f"{folder}/kept").seconds for source in (before, after))
                 shares.append([100 * seconds / plain for seconds in again])
-        for step, values in zip(("first job", "1 % changed"), zip(*shares, strict=True), strict=True):
+        for step, values in zip(REUSE_STEPS, zip(*shares, strict=True), strict=True):
             yield race.row(f"encode --reuse, {count:,} texts, {step}", OURS, "share", values)
 
 

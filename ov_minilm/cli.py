@@ -320,22 +320,23 @@ def encode(
             return embedder
         return stack.enter_context(closing(ReusingEmbedder(embedder, reuse, truncate, MODEL_FACTS)))
 
+    def open_engine() -> job.Backend:
+        if engine == "local":
+            return job.Local(open_encoder(stack))
+        from ov_minilm.bulk.ray import EmbedderOptions, Shipped, on_ray
+
+        cpus, model = options.pop("threads") or 1, options.pop("model")
+        there = Shipped.read(model or SHIPPED) if ship else model and model.resolve()
+        return stack.enter_context(on_ray(EmbedderOptions(there, **options), cpus=cpus, actors=actors))
+
     with ExitStack() as stack:
         if target is None:
             stdout = stack.enter_context(open(outputs.check_stdout(inputs), "wb", 0, closefd=False))
             done = job.stream(inputs, settings, stdout, open_encoder(stack), say=say, progress=progress)
         else:
-            outputs.check_output(inputs, target, dtype=dtype, on_error=on_error)  # before the model is opened
-            if engine == "ray":
-                from ov_minilm.bulk.ray import EmbedderOptions, Shipped, on_ray
-
-                cpus, model = options.pop("threads") or 1, options.pop("model")
-                there = Shipped.read(model or SHIPPED) if ship else model and model.resolve()
-                opening = EmbedderOptions(there, **options)
-                worker: job.Backend = stack.enter_context(on_ray(opening, cpus=cpus, actors=actors))
-            else:
-                worker = job.Local(open_encoder(stack))
-            done = job.run(inputs, target, settings, worker, overwrite=overwrite, say=say, progress=progress)
+            done = job.run(
+                inputs, target, settings, open_engine, overwrite=overwrite, say=say, progress=progress
+            )
             vectors = _count(done.rows - done.nulls, "vector")
             nulls = f", {_count(done.nulls, 'null')}" if done.nulls else ""
             say(f"{done.output}: {vectors} of {done.dimensions} components{nulls}")

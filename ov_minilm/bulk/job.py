@@ -96,13 +96,15 @@ def run(
     inputs: Inputs,
     output: Output,
     options: BulkOptions,
-    engine: Backend,
+    engine: Backend | Callable[[], Backend],
     *,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda _: None,
     progress: bool | None = None,
 ) -> Summary:
     """Encode files into files; resume if an earlier run of the same job was interrupted.
+
+    `engine` may be a function that opens it; it is called when the output has been checked.
 
     Raises:
         JobRefused: the output belongs to another job.
@@ -111,9 +113,10 @@ def run(
         ValueError: the output is among the inputs, or cannot have such vectors or columns.
     """
     check_output(inputs, output, dtype=options.dtype, on_error=options.on_error)
-    job = Job(inputs, options, engine.sink(inputs, options, output.form), output.parts)
+    backend = engine() if callable(engine) else engine
+    job = Job(inputs, options, backend.sink(inputs, options, output.form), output.parts)
     with begin(job, overwrite=overwrite, say=say) as journal, Meter(inputs.size(), progress) as meter:
-        engine.work(job, journal, meter)
+        backend.work(job, journal, meter)
         if not journal.done:  # without any rows, an empty shard has the columns and metadata
             journal.add(write_shard(job, 0, []))
         return finish(job, output, journal)

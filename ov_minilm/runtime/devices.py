@@ -32,7 +32,9 @@ def check_device(device: str, available: Sequence[str]) -> None:
             leaves no device: MULTI, AUTO:-CPU.
     """
     known = {name.removesuffix(".0") for name in available}
+    # Without a list AUTO may use every device; MULTI, HETERO and BATCH need a list.
     names = devices(device) or (known if device.startswith("AUTO") else [""])
+    # A device is unknown, or every device is excluded.
     if {name.removeprefix("-") for name in names} - known or {f"-{name}" for name in known} <= {*names}:
         raise DeviceUnavailable(device, available)
 
