@@ -110,7 +110,7 @@ def test_readiness_is_a_right_vector(shipped: Embedder, cosine: float) -> None:
             assert (200, {"status": "ready"}) == (answer.status, answer.json)
         else:
             assert (503, "wrong_vectors") == (answer.status, answer.json["error"]["code"])
-            assert "cosine 0.5000" in answer.said
+            assert "cosine 0.5000" in answer.message
     assert 200 == ask(app, "GET", "/livez").status
 
 
@@ -201,4 +201,4 @@ def test_urls_that_clients_make_are_answered(app: ASGIApp, path: str, said: str 
     answer = post(app, path, {"input": "a"}, JSON | {"host": "host:80"})
 
     assert (404 if said else 200) == answer.status
-    assert said is None or said in answer.said
+    assert said is None or said in answer.message

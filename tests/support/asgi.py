@@ -48,8 +48,8 @@ class Answer:
         return np.array(found, np.float32)
 
     @property
-    def said(self) -> str:
-        """The words of an error, of any of the APIs."""
+    def message(self) -> str:
+        """The message of an error, in any of the APIs."""
         error: Any = self.json["error"]
         return str(error["message"] if isinstance(error, dict) else error)
 
