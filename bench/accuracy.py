@@ -53,10 +53,10 @@ def accuracy(race: Race[Process]) -> Iterator[Row]:
     if FP32 not in vectors:
         raise NotMeasured("needs the FP32 artefact as the reference: out/fp32")
     reference = vectors[FP32]
-    for name, mine in vectors.items():
-        same_width = mine.shape == reference.shape  # a model with other dimensions has no cosine
-        cosine = float((reference * mine).sum(1).mean()) if same_width else 0.0
-        points = pairs.spearman(mine)
+    for name, found in vectors.items():
+        same_width = found.shape == reference.shape  # a model with other dimensions has no cosine
+        cosine = float((reference * found).sum(1).mean()) if same_width else 0.0
+        points = pairs.spearman(found)
         yield race.row("accuracy", name, "cosine", [cosine])
         yield race.row("accuracy", name, "spearman", [points])
         yield race.row("accuracy", name, "spearman_change", [points - pairs.spearman(reference)])
@@ -69,11 +69,11 @@ def smaller_vectors(race: Race[Process]) -> Iterator[Row]:
         whole = embedder.encode(pairs.texts, progress=False)
         for dimensions, dtype in product(DIMENSIONS, DTYPES):
             stored = embedder.encode(pairs.texts, dimensions=dimensions, dtype=dtype, progress=False)
-            mine = unit_vectors(stored, bits=dimensions if dtype == "binary" else 0)
+            shortened = unit_vectors(stored, bits=dimensions if dtype == "binary" else 0)
             name = f"smaller vectors, {dtype} {dimensions}"
             yield race.row(name, OURS, "bytes", [stored[0].nbytes])
-            yield race.row(name, OURS, "spearman", [pairs.spearman(mine)])
-            yield race.row(name, OURS, "overlap", [neighbour_overlap(whole, mine)])
+            yield race.row(name, OURS, "spearman", [pairs.spearman(shortened)])
+            yield race.row(name, OURS, "overlap", [neighbour_overlap(whole, shortened)])
 
 
 def unit_vectors(stored: np.ndarray, *, bits: int = 0) -> FloatArray:  # [N, D]

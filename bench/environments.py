@@ -175,14 +175,16 @@ class Environments:
             self._fail(peer, f"{command[0]} is not installed")
         done = subprocess.run(command, input=request, capture_output=True, text=True, env=env, check=False)
         if done.returncode:
-            said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-            errors = [line for line in said if "error" in line.lower()]
-            self._fail(peer, [*errors[:1], *reversed(said), "no message"][0])
+            output_lines = [
+                line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()
+            ]
+            errors = [line for line in output_lines if "error" in line.lower()]
+            self._fail(peer, [*errors[:1], *reversed(output_lines), "no message"][0])
         return done.stdout
 
-    def _fail(self, peer: Peer, why: str) -> None:
-        self._failed[peer.name] = why
-        raise Unavailable(why)
+    def _fail(self, peer: Peer, reason: str) -> None:
+        self._failed[peer.name] = reason
+        raise Unavailable(reason)
 
 
 def _key(text: str) -> str:

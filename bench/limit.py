@@ -66,14 +66,14 @@ def limit(race: Race[Process]) -> Iterator[Row]:
         for tokens in ONE_TEXT:
             plain = Multiplications(layers * spec.layers, tokens, streams=1, threads=race.threads)
             text = race.texts.text(tokens)
-            mine, rates = [], []
+            ours, rates = [], []
             embedder.encode(text)
             for _ in range(ROUNDS):
                 rates.append(operations * tokens / plain.seconds() / 1e9)
                 seconds = _median_seconds(partial(embedder.encode, text), CALLS_S)
-                mine.append(operations * tokens / seconds / 1e9)
+                ours.append(operations * tokens / seconds / 1e9)
             yield race.row(f"limit, one text of {tokens} tokens", PLAIN, "gflops", rates)
-            yield race.row(f"limit, one text of {tokens} tokens", OURS, "gflops", mine)
+            yield race.row(f"limit, one text of {tokens} tokens", OURS, "gflops", ours)
     for part, share in parts(SHIPPED, info).items():
         yield race.row(f"parts of a batch, {part}", OURS, "share", [share])
 

@@ -50,8 +50,8 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
     if not rows:
         return []
     machines = [row.machine for row in rows]
-    most = max(sorted(set(machines)), key=machines.count)
-    figures = Figures([row for row in rows if row.machine == most], shipped_fingerprint())
+    machine = max(sorted(set(machines)), key=machines.count)
+    figures = Figures([row for row in rows if row.machine == machine], shipped_fingerprint())
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     with matplotlib.rc_context(STYLE):

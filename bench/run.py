@@ -99,13 +99,13 @@ class Bench:
         for name in only:
             if name not in known:
                 raise click.UsageError(f"no workload {name!r}; there are: {'; '.join(known)}")
-        mine = worth_racing(ours(None, REFERENCE if REFERENCE.is_dir() else None), self._info)
+        our_contenders = worth_racing(ours(None, REFERENCE if REFERENCE.is_dir() else None), self._info)
         peers, servers = self._peers(against)
-        for contenders in groups(mine, peers):
+        for contenders in groups(our_contenders, peers):
             self._race(contenders, Process, RACES, only)
         for contenders in groups([our_server()], servers):
             self._race(contenders, Server, SERVING, only)
-        self._race(mine[:1], Process, ALONE, only)
+        self._race(our_contenders[:1], Process, ALONE, only)
 
     def _peers(self, against: Sequence[str]) -> tuple[list[Contender], list[Contender]]:
         """Install and prepare peers; return libraries and servers."""
@@ -144,12 +144,12 @@ class Bench:
 
     def _keep(self, rows: Sequence[Row], left_out: Mapping[str, str]) -> None:
         """Store rows, and reasons for missing ones; rows of ov_minilm come from the first group."""
-        for name, why in left_out.items():
-            say(f"left out: {name}: {why}")
+        for name, reason in left_out.items():
+            say(f"left out: {name}: {reason}")
         known = {row.what for row in self.rows}
         new = [row for row in rows if row.what not in known]
         self.rows += new
-        self._unavailable |= {name: " ".join(why.split()) for name, why in left_out.items()}
+        self._unavailable |= {name: " ".join(reason.split()) for name, reason in left_out.items()}
         for row in new:
             for name in (row.contender, row.workload):
                 self._unavailable.pop(name, None)
@@ -160,10 +160,10 @@ class Bench:
                 file.write(json.dumps(self._unavailable, indent=1, sort_keys=True).encode() + b"\n")
 
 
-def groups(mine: Sequence[Contender], peers: Sequence[Contender]) -> Iterator[list[Contender]]:
+def groups(our_contenders: Sequence[Contender], peers: Sequence[Contender]) -> Iterator[list[Contender]]:
     """Split peers into groups, each with ov_minilm; the first group has all variants of ov_minilm."""
     for start in range(0, max(1, len(peers)), PEERS_AT_A_TIME):
-        wanted = [one for one in mine if not start or one.name in (OURS, FP32)]
+        wanted = [one for one in our_contenders if not start or one.name in (OURS, FP32)]
         yield [*wanted, *peers[start : start + PEERS_AT_A_TIME]]
 
 

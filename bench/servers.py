@@ -69,9 +69,9 @@ class Server:
                     time.sleep(0.1)
                     continue
                 self._log.seek(0)
-                said = self._log.read().strip().splitlines()
+                log_lines = self._log.read().strip().splitlines()
                 self.close()
-                raise ContenderFailed(f"{contender.name}: {said[-1] if said else error}") from error
+                raise ContenderFailed(f"{contender.name}: {log_lines[-1] if log_lines else error}") from error
             return
 
     async def _answer_one(self) -> None:

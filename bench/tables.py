@@ -57,7 +57,7 @@ def reasons() -> str:
     if figures is None:
         return MISSING
 
-    whats = (
+    figure_keys = (
         ("sentences", "sentence_transformers torch", RATIO),
         ("query", OURS, "p50_ms"),
         ("memory budget, 300 MB", OURS, "peak_mb"),
@@ -65,7 +65,7 @@ def reasons() -> str:
         (WORKERS, OURS, "pss_mb"),
     )
     torch, p50, mb, served, server_mb = (
-        number(row.value) if (row := figures.find(*what)) else "–" for what in whats
+        number(row.value) if (row := figures.find(*what)) else "–" for what in figure_keys
     )
     manifest = Manifest.read(SHIPPED)
     drift = summarize(manifest.drift)
@@ -95,7 +95,7 @@ def race() -> str:
     """Return the tables of all contenders on all workloads, by machine."""
     beside = [("query beside a list", quantity) for quantity in ("p50_ms", "texts_per_s")]
     columns = LISTS, [*LATENCY, *beside], COSTS
-    return _tables(lambda figures: [figures.table("", one) for one in columns])
+    return _tables(lambda figures: [figures.table("", column) for column in columns])
 
 
 def serving() -> str:
@@ -205,11 +205,11 @@ def billion() -> str:
         measured, calculated = [], []
         for workload in WORKLOADS:
             what = f"Parquet to Parquet, {workload}"
-            one, ray = (figures.value(what, name, "texts_per_s") for name in (ONE_THREAD, RAY))
+            one_thread, ray_rate = (figures.value(what, name, "texts_per_s") for name in (ONE_THREAD, RAY))
             tokens = figures.value(what, ONE_THREAD, "tokens_per_s")
-            cells = tokens / one, one, 1e6 / tokens, ray, 100 * ray / (2 * one)
+            cells = tokens / one_thread, one_thread, 1e6 / tokens, ray_rate, 100 * ray_rate / (2 * one_thread)
             measured.append([workload, *map(number, cells)])
-            hours = 1e9 / (ray / 2) / 3600  # of a core
+            hours = 1e9 / (ray_rate / 2) / 3600  # of a core
             calculated.append([workload, *map(number, (hours, *(hours / (n * c) for n, c in MACHINES)))])
         rates = ["1 thread, texts/s", "core-µs a token", "2 Ray actors, texts/s", "% of twice 1 thread"]
         machines = [f"hours on {n} × {cores} cores" for n, cores in MACHINES]
@@ -225,7 +225,9 @@ def _of_ours(prefix: str, names: Sequence[str], header: list[str], quantities: S
     """Render rows of ov_minilm alone: one line for each workload `prefix + name` that was measured."""
 
     def table(figures: Figures) -> list[Table]:
-        found = {name: [figures.find(prefix + name, OURS, one) for one in quantities] for name in names}
+        found = {
+            name: [figures.find(prefix + name, OURS, quantity) for quantity in quantities] for name in names
+        }
         measured = [place for place in range(len(header)) if any(rows[place] for rows in found.values())]
         cells = [
             [name, *(number(row.value) if (row := rows[place]) else "–" for place in measured)]

@@ -588,14 +588,16 @@ def drift(
         raise click.UsageError(f"too few texts to compare with the limits; pass at least {MIN_TEXTS_TO_GATE}")
     broken = gate(found, Gate())
     if as_json:
-        drifts = [dataclasses.asdict(one) for one in found]
+        drifts = [dataclasses.asdict(record) for record in found]
         fingerprint = Manifest.read(model or SHIPPED).fingerprint
         result = {"fingerprint": fingerprint, "drift": drifts, "broken": broken}
         click.echo(json.dumps(result, indent=2))
     else:
         with Embedder.open(model, precision=precision) as embedder:  # type: ignore[arg-type]
             runs = {embedder.info.lowering: "used on this CPU"}
-        click.echo("\n\n".join("\n".join(_drift_lines(one, runs.get(one.lowering, ""))) for one in found))
+        click.echo(
+            "\n\n".join("\n".join(_drift_lines(record, runs.get(record.lowering, ""))) for record in found)
+        )
         if not broken:
             click.echo("\n" + "\n".join(_verdict_lines(found, Gate())))
     if broken:

@@ -42,8 +42,8 @@ class HelpfulCommand(click.Command):
             with formatter.section("Examples"):
                 for line in self.examples:
                     formatter.write(f"{'':{formatter.current_indent}}{line}\n")
-        options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
-        records = {one.name: record for one in options if (record := one.get_help_record(ctx))}
+        options = [option for option in self.get_params(ctx) if isinstance(option, click.Option)]
+        records = {option.name: record for option in options if (record := option.get_help_record(ctx))}
         for title, names in self.groups.items():
             found = [records.pop(name) for name in names if name in records]
             if found:

@@ -204,11 +204,11 @@ def _probe(options: dict[str, Any], reference: str | None) -> Iterator[Finding]:
     )
     with ExitStack() as stack:
         try:
-            mine = stack.enter_context(Embedder.open(**options))
+            embedder = stack.enter_context(Embedder.open(**options))
         except (OvMiniLMError, ValueError) as error:
             yield Finding("plan", "wrong", str(error), "change the option that the message names")
             return
-        info = mine.info
+        info = embedder.info
         yield Finding(
             "plan",
             "ok",
@@ -216,11 +216,11 @@ def _probe(options: dict[str, Any], reference: str | None) -> Iterator[Finding]:
             f"({info.long_precision} for texts over {LONG_TEXT_TOKENS} tokens), {info.threads} threads",
             facts=info.as_dict(),
         )
-        golden = _golden(mine)
+        golden = _golden(embedder)
         yield golden
         if golden.state == "wrong":
             return  # the other configurations would fail the same check
-        ways = {f"{info.weights} {info.lowering}": mine}
+        ways = {f"{info.weights} {info.lowering}": embedder}
         if info.weights == "int8" and info.device == "CPU":
             other = "native" if info.lowering == "conv" else "conv"
             ways[f"int8 {other}"] = stack.enter_context(Embedder.open(**{**options, "lowering": other}))

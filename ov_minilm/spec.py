@@ -18,10 +18,10 @@ IntArray = NDArray[np.int32]
 Pooling = Literal["mean", "cls"]  # mean of all tokens, or the first token; then L2 normalization
 Precision = Literal["f32", "bf16", "f16"]
 
-SLOTS = 32  # maximum number of texts in a row; the graph returns this many vectors per row
+SLOTS = 32  # most texts in a row; the graph returns this many vectors per row
 LONG_TEXT_TOKENS = 64  # longer texts may run in another precision, and have their own rows
-BATCH_TOKENS = 512  # cells of a full batch; 1,024 do not fit a core's cache and are 7 % slower
-SMALL_BATCH_TOKENS = 128  # cells of a batch for a few short texts, which all threads run together
+BATCH_TOKENS = 512  # cells of a full batch; batches of 1,024 do not fit a core's cache and are 7 % slower
+SMALL_BATCH_TOKENS = 128  # cells of a small batch, for a few short texts; all threads run it together
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Grid:
         return f"{self.rows}x{self.width}"
 
 
-@dataclass(frozen=True, eq=False)  # compared by identity, which makes a fast key
+@dataclass(frozen=True, eq=False)  # compared by identity, so a lane is a fast dictionary key
 class Lane:
     """Grids whose texts may share rows, because they run in one precision."""
 
@@ -66,12 +66,13 @@ class Lane:
 class ModelSpec:
     """Facts about the checkpoint that runtime and conversion need.
 
-    Fields with a default were added later; manifests of earlier artefacts do not have them.
+    Fields with a default are missing in manifests of earlier versions.
     """
 
     name: str
     dim: int
-    max_tokens: int  # from sentence_bert_config.json; for MiniLM, tokenizer.json says 128 and config.json 512
+    # as in sentence_bert_config.json (256); MiniLM's tokenizer.json says 128, and its config.json 512
+    max_tokens: int
     vocab_size: int
     layers: int
     heads: int
@@ -94,16 +95,19 @@ MINILM = ModelSpec(
 # widths (24, 48, 96, 160) would make the texts that fit them 15 to 25 % faster.
 SINGLE_ROW_WIDTHS = (16, 32, 128, 208, 8)
 # Widths of rows for texts over LONG_TEXT_TOKENS, as shares of the longest text: 256, 208, 160. Passages of
-# 129 to 256 tokens run 30 % faster than with 256 alone; a fourth width would make that 34 %, for 60 MB more.
+# 129 to 256 tokens run 30 % faster than with width 256 alone; a fourth width would make it 34 %, and take 60
+# MB more.
 SHARES_OF_LONGEST = (1.0, 0.8125, 0.625)
-WIDE_ROW = 256  # texts of up to this many tokens share rows of this width, as attention grows with its square
+# Long texts share rows of this width. Wider shared rows would be slower, because the cost of attention grows
+# with the square of the width.
+WIDE_ROW = 256
 
 
 def grids(max_tokens: int) -> tuple[Grid, ...]:
     """Return the grids for texts of up to `max_tokens` tokens; a memory limit drops the last ones first.
 
-    The first two can run every text. Then come grids for full batches, which make lists fast, and single rows
-    of more widths, which make single texts fast.
+    The first two grids are enough for every text. Then come grids for full batches, which make lists fast,
+    and single rows of more widths, which make single texts fast.
     """
     longest = max(LONG_TEXT_TOKENS, 16 * math.ceil(max_tokens / 16))
     shared = min(longest, WIDE_ROW)

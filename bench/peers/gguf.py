@@ -60,10 +60,10 @@ def prepare(models: dict[str, str]) -> None:
             ("[MASK]", writer.add_mask_token_id),
         ):
             add(vocabulary[number])
-        for theirs, tensor in tensors.items():
-            if theirs.startswith("pooler") or theirs.endswith("position_ids"):
+        for source_name, tensor in tensors.items():
+            if source_name.startswith("pooler") or source_name.endswith("position_ids"):
                 continue
-            ours = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
+            ours = names.get_name(source_name, try_suffixes=(".weight", ".bias"))
             wanted = gguf.GGMLQuantizationType.F32
             if tensor.ndim == 2 and ours not in ("position_embd.weight", "token_types.weight"):
                 wanted = gguf.GGMLQuantizationType[name]

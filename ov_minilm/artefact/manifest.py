@@ -207,8 +207,8 @@ def _parse(kind: Any, raw: Any, where: str) -> Any:
         required = known - _defaults(kind).keys() if kind is ModelSpec else known
         if not required <= raw.keys() <= known:
             found = {"missing": required - raw.keys(), "unknown": raw.keys() - known}
-            said = (f"{what} {', '.join(sorted(names))}" for what, names in found.items() if names)
-            raise ValueError(f"{where}: {'; '.join(said)}")
+            problems = (f"{what} {', '.join(sorted(names))}" for what, names in found.items() if names)
+            raise ValueError(f"{where}: {'; '.join(problems)}")
         hints = typing.get_type_hints(kind)
         return kind(**{name: _parse(hints[name], raw[name], f"{where}.{name}") for name in raw})  # type: ignore[operator]  # a dataclass
     if kind is float and type(raw) is int:

@@ -78,18 +78,18 @@ def common_field(name: str, found: Sequence[Found], of_json: bool) -> pa.Field:
     return pa.field(name, common)
 
 
-def _common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    one, other = (kind.value_type if pa.types.is_dictionary(kind) else kind for kind in (one, other))
-    decimal = pa.types.is_decimal(one) + pa.types.is_decimal(other)
-    floating = pa.types.is_floating(one) + pa.types.is_floating(other)
+def _common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
+    first, second = (kind.value_type if pa.types.is_dictionary(kind) else kind for kind in (first, second))
+    decimal = pa.types.is_decimal(first) + pa.types.is_decimal(second)
+    floating = pa.types.is_floating(first) + pa.types.is_floating(second)
     if decimal and floating:
         return None  # a double would round it
-    if floating == 1 and (pa.types.is_integer(one) or pa.types.is_integer(other)):
+    if floating == 1 and (pa.types.is_integer(first) or pa.types.is_integer(second)):
         return pa.float64()
     try:
-        schemas = [pa.schema([("x", kind)]) for kind in (one, other)]
+        schemas = [pa.schema([("x", kind)]) for kind in (first, second)]
         found = pa.unify_schemas(schemas, promote_options="permissive").field("x").type
-        for kind in (one, other):
+        for kind in (first, second):
             pa.nulls(0, kind).cast(found)
     except pa.ArrowException:
         return None
@@ -172,10 +172,10 @@ def _misfit(field: pa.Field, value: pa.Scalar, error: Exception) -> str:
     if "UTF8" in str(error):
         return bad_row("broken", column=field.name)
     try:
-        said = str(value)
+        shown = str(value)
     except MISFITS:  # a date outside of Python's range
-        said = f"a {value.type}"
-    return bad_row("misfit", column=field.name, value=said, kind=field.type)
+        shown = f"a {value.type}"
+    return bad_row("misfit", column=field.name, value=shown, kind=field.type)
 
 
 def render(batch: pa.RecordBatch, bad: dict[int, str]) -> list[str]:

@@ -87,7 +87,7 @@ class Dialect:
         ):
             if len(value) != 1 or value in "\r\n\0\ufeff":
                 raise refusal("one_character", option=option, value=value, rule="must be one character")
-        used = [one for one in (self.delimiter, self.quote, self.escape) if one]
+        used = [character for character in (self.delimiter, self.quote, self.escape) if character]
         if len(set(used)) < len(used) or self.delimiter == " ":
             rule = "must differ from the other two, and from a space"
             raise refusal("one_character", option="--delimiter", value=self.delimiter, rule=rule)

@@ -208,8 +208,8 @@ def begin(job: Job, *, overwrite: bool, say: Callable[[str], None]) -> Iterator[
                 say(f"{job.folder} keeps the {rows:,} rows that are done; the same command resumes there")
             else:
                 _discard(job.folder)
-                why = "no shard was finished" if job.inputs.resumable else "a pipe cannot be read again"
-                say(f"nothing is kept: {why}; the same command starts over")
+                reason = "no shard was finished" if job.inputs.resumable else "a pipe cannot be read again"
+                say(f"nothing is kept: {reason}; the same command starts over")
             raise
 
 
@@ -221,9 +221,9 @@ def _resume(job: Job, journal: Journal, *, overwrite: bool, say: Callable[[str],
     if before is None or overwrite or not job.inputs.resumable:  # data of a pipe cannot be read again
         journal.write(now, {})
     elif before != now:
-        done = {shard: one for shard, one in journal.done.items() if _is_whole(job, one)}
+        done = {shard: finished for shard, finished in journal.done.items() if _is_whole(job, finished)}
         if before.on_error != now.on_error:
-            done = {shard: one for shard, one in done.items() if not one.bad}
+            done = {shard: finished for shard, finished in done.items() if not finished.bad}
         if before.inputs != now.inputs:
             say(f"{job.folder}: inputs have changed; comparing {len(done)} finished shards with them")
             done = unchanged(job, done)
@@ -261,7 +261,7 @@ def update_meter(meter: Meter, portion: EncodedRows) -> None:
 def finish(job: Job, output: Output, journal: Journal) -> Summary:
     """If the output is a single file, join the shards into it and remove them."""
     done = [journal.done[shard] for shard in range(len(journal.done))]
-    bad = sum(one.bad for one in done)
+    bad = sum(finished.bad for finished in done)
     errors = output.errors
     if not output.folder:
         _join_errors(job, errors, bad)
@@ -269,13 +269,13 @@ def finish(job: Job, output: Output, journal: Journal) -> Summary:
             with atomic_write(output.beside("json"), locked=True) as file:
                 file.write(json.dumps(dict(job.sink.metadata), indent=1).encode() + b"\n")
         with atomic_write(output.path, locked=True) as file:
-            job.sink.join(file, [job.part(one.shard) for one in done])
+            job.sink.join(file, [job.part(finished.shard) for finished in done])
         _discard(job.folder)
     return Summary(
         output.path,
-        rows=sum(one.rows for one in done),
+        rows=sum(finished.rows for finished in done),
         dimensions=int(job.sink.metadata["dimensions"]),
-        truncated=sum(one.truncated for one in done),
+        truncated=sum(finished.truncated for finished in done),
         bad=bad,
         nulls=bad if job.options.on_error == "null" else 0,
         errors=errors if bad else None,

@@ -56,7 +56,7 @@ class Lines:
         self._records = RECORDS[self._kind](utf8, at, inputs, name)
         self._damage: OSError | None = None
 
-    def take(self, most: int) -> Rows:
+    def take(self, max_rows: int) -> Rows:
         """Return the next rows; none at the end of the file.
 
         Raises:
@@ -69,7 +69,7 @@ class Lines:
             for record in self._records:
                 found.append(record)
                 row_bytes = max(1, record.end - self._at.byte) / len(found)
-                if len(found) >= min(most, rows_together(row_bytes)):
+                if len(found) >= min(max_rows, rows_together(row_bytes)):
                     break
         except OSError as error:
             if not found:
@@ -370,8 +370,8 @@ def _csv(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterator[
         )
         header = next((row for row in reader if row), None)
     except csv.Error as error:
-        said, hint = (_csv_reason(error), "") if _ends_in_return(error) else (error, hint)
-        raise refusal("no_header", file=display_name(name), error=said, hint=hint) from error
+        reason, hint = (_csv_reason(error), "") if _ends_in_return(error) else (error, hint)
+        raise refusal("no_header", file=display_name(name), error=reason, hint=hint) from error
     if header is None:  # an empty file
         return
     if any(map(has_surrogates, header)):

@@ -46,12 +46,12 @@ class Meter:
     def line(self, now: float) -> str:
         """Return the progress in words; `now` is a value of time.monotonic()."""
         seconds = max(now - self._started, 1e-9)
-        said = (
+        text = (
             f"{self._texts:,} texts ({self._kept:,} safe), "
             f"{self._texts / seconds:,.0f} texts/s, {self._tokens / seconds:,.0f} tokens/s"
         )
         if not self._total:
-            return said
+            return text
         share = min(1.0, self._bytes / self._total)
         cells = round(share * BAR_CELLS)
         bar = f"[{'#' * cells}{'-' * (BAR_CELLS - cells)}] {share:4.0%}, "
@@ -59,7 +59,7 @@ class Meter:
         if self._bytes > before:
             left = round((self._total - self._bytes) / (self._bytes - before) * (now - since))
             bar += f"ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}, "
-        return bar + said
+        return bar + text
 
     def _report(self) -> None:
         while not self._ended.wait(self._delay):

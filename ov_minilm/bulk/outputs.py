@@ -52,7 +52,7 @@ class Output:
         for known in FORMS:
             if ending == known and form in (None, known):
                 return cls(path, known, folder=False)
-        endings = ", ".join(f".{one}" for one in ([form] if form else FORMS))
+        endings = ", ".join(f".{ending}" for ending in ([form] if form else FORMS))
         raise refusal("output_ending", name=name or "-o ''", endings=endings)
 
     @property

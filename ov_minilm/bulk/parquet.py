@@ -71,14 +71,14 @@ class Parquet:
         self._pieces = self._read(at.row)
         self._piece: Piece = pa.RecordBatch.from_pylist([], pa.schema([]))
 
-    def take(self, most: int) -> Rows:
+    def take(self, max_rows: int) -> Rows:
         """Return the next rows; none at the end of the file."""
         while not len(self._piece):
             found = next(self._pieces, None)
             if found is None:
                 return Rows(self._name, "row", (), [], None, {}, self._at)
             self._piece = found
-        now, self._piece = self._piece[:most], self._piece[most:]
+        now, self._piece = self._piece[:max_rows], self._piece[max_rows:]
         bad: dict[int, str] = {}
         texts: list[str | None] = [None] * len(now)
         if isinstance(now, Lost):
@@ -145,7 +145,9 @@ def _holds_one_long_text(group: Any, column: str) -> bool:
     if group.num_rows != 1:
         return False
     chunks = (group.column(number) for number in range(group.num_columns))
-    return any(one.path_in_schema == column and one.total_uncompressed_size > 4 * MAX_BYTES for one in chunks)
+    return any(
+        chunk.path_in_schema == column and chunk.total_uncompressed_size > 4 * MAX_BYTES for chunk in chunks
+    )
 
 
 def count(name: str) -> int:
@@ -249,8 +251,8 @@ def _full_group(table: pa.Table) -> int:
     for column in table.columns:
         if any(is_a(column.type) for is_a in TEXTUAL[:2]):
             size += pc.fill_null(pc.binary_length(column), 0).to_numpy()
-    most = int(np.searchsorted(size.cumsum(), GROUP_BYTES, "right"))
-    return min(GROUP, max(1, most)) if most < table.num_rows or table.num_rows >= GROUP else 0
+    row_count = int(np.searchsorted(size.cumsum(), GROUP_BYTES, "right"))
+    return min(GROUP, max(1, row_count)) if row_count < table.num_rows or table.num_rows >= GROUP else 0
 
 
 def join(schema: pa.Schema, file: IO[bytes], parts: Sequence[Path]) -> None:
@@ -280,8 +282,8 @@ def output_schema(kept: pa.Schema | None, empty: NDArray[Any], metadata: Mapping
     """Return the schema of an output: the kept columns or the text, and vectors like those in `empty`."""
     before = [pa.field("text", pa.string())] if kept is None else list(kept)
     vector = pa.list_(pa.from_numpy_dtype(empty.dtype), empty.shape[1])
-    said = {f"ov_minilm.{name}": value for name, value in metadata.items()}
-    return pa.schema([*before, pa.field(VECTOR, vector)], said)
+    schema_metadata = {f"ov_minilm.{name}": value for name, value in metadata.items()}
+    return pa.schema([*before, pa.field(VECTOR, vector)], schema_metadata)
 
 
 def _table(block: Block, schema: pa.Schema) -> pa.Table:
@@ -289,11 +291,11 @@ def _table(block: Block, schema: pa.Schema) -> pa.Table:
         kept = [pa.array([_mended(text) for text in block.texts], pa.string())]
     else:
         kept = cast("pa.RecordBatch", block.columns).columns
-    lost = [text is None for text in block.texts]
+    is_null = [text is None for text in block.texts]
     vectors = pa.FixedSizeListArray.from_arrays(
         pa.array(np.ascontiguousarray(block.vectors).reshape(-1)),
         type=schema.field(VECTOR).type,
-        mask=pa.array(lost) if any(lost) else None,
+        mask=pa.array(is_null) if any(is_null) else None,
     )
     return pa.Table.from_arrays([*kept, vectors], schema=schema)
 

@@ -224,7 +224,7 @@ def encode(
     waiting: deque[_Submitted] = deque()
     submitted = ahead = 0  # weights: of all so far, and of those in `waiting`
     started = time.monotonic()
-    least, most = AHEAD_TOKENS
+    min_tokens, max_tokens = AHEAD_TOKENS
     stop: BadRow | None = None
     try:
         for read in rows:
@@ -238,7 +238,7 @@ def encode(
             submitted += waiting[-1].weight
             ahead += waiting[-1].weight
             pace = (submitted - ahead) / max(time.monotonic() - started, 1e-9)
-            while ahead > min(most, max(least, AHEAD_S * pace)):
+            while ahead > min(max_tokens, max(min_tokens, AHEAD_S * pace)):
                 yield waiting[0].result(options)
                 ahead -= waiting.popleft().weight
         while waiting:

@@ -277,11 +277,11 @@ class OnRay:
         if not tasks:
             return
         room = max(1, int(ray.cluster_resources().get("CPU", 1)) // self.cpus)
-        most = min(self.actors or room, len(tasks))
+        max_actors = min(self.actors or room, len(tasks))
         answers = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
             _Worker,
             batch_size=1,
-            compute=ActorPoolStrategy(min_size=1, max_size=most),
+            compute=ActorPoolStrategy(min_size=1, max_size=max_actors),
             num_cpus=self.cpus,
             fn_constructor_args=(job, self.opening, str(Path.cwd())),
         )
@@ -307,12 +307,12 @@ def on_ray(opening: EmbedderOptions, *, cpus: int = 1, actors: int | None = None
     # configures Ray's log, which is then silenced: errors are raised, and the rest is in log files
     import ray.data
 
-    mine = not ray.is_initialized()
-    if mine:
+    started_here = not ray.is_initialized()
+    if started_here:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield OnRay(opening, cpus, actors)
     finally:
-        if mine:
+        if started_here:
             ray.shutdown()

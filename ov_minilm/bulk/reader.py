@@ -149,21 +149,21 @@ class Reader:
         self._file: Lines | Parquet | None = None
         self._before = sum(Path(name).stat().st_size for name in inputs.files[: start.file])
 
-    def take(self, most: int) -> Rows | None:
-        """Return the next rows, at least one and at most `most`; None at the end.
+    def take(self, max_rows: int) -> Rows | None:
+        """Return the next rows, at least one and at most `max_rows`; None at the end.
 
         For a damaged file it returns the rows that can be read, and then one bad row.
         """
         while self.at.file < len(self._inputs.files):
-            rows = self._read(self._inputs.files[self.at.file], min(most, MAX_ROWS))
+            rows = self._read(self._inputs.files[self.at.file], min(max_rows, MAX_ROWS))
             self.at = rows.end
             if rows.texts:
                 return replace(rows, done=self._before + (self._file.bytes_read() if self._file else 0))
         return None
 
-    def skip(self, most: int) -> int:
-        """Skip up to `most` rows, in Parquet without reading them; return how many were skipped."""
-        left = most
+    def skip(self, max_rows: int) -> int:
+        """Skip up to `max_rows` rows, in Parquet without reading them; return how many were skipped."""
+        left = max_rows
         while left and self.at.file < len(self._inputs.files):
             name = self._inputs.files[self.at.file]
             if self._inputs.kind_of(name) == "parquet":
@@ -174,7 +174,7 @@ class Reader:
                 read = self._read(name, min(left, MAX_ROWS))
                 passed, self.at = len(read.texts), read.end
             left -= passed
-        return most - left
+        return max_rows - left
 
     def _count(self, name: str) -> int:
         """Return the number of rows of a Parquet file; a damaged file counts as one bad row."""
@@ -200,10 +200,10 @@ class Reader:
             self._file.close()
             self._file = None
 
-    def _read(self, name: str, most: int) -> Rows:
+    def _read(self, name: str, max_rows: int) -> Rows:
         try:
             self._file = self._file or self._open(name)
-            rows = self._file.take(most)
+            rows = self._file.take(max_rows)
         except (OSError, ValueError) as error:
             if not damaged(error):
                 raise

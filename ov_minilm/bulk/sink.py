@@ -86,9 +86,9 @@ def _write_npy(empty: NDArray[Any], file: IO[bytes], blocks: Iterable[Block]) ->
     rows = 0
     for block in blocks:
         vectors = np.array(block.vectors, empty.dtype, order="C")
-        lost = [row for row, text in enumerate(block.texts) if text is None]
-        if lost:
-            vectors[lost] = np.nan
+        without_text = [row for row, text in enumerate(block.texts) if text is None]
+        if without_text:
+            vectors[without_text] = np.nan
         file.write(vectors.data)
         rows += len(vectors)
     _close_header(file, empty, rows, start)

@@ -75,10 +75,13 @@ def build_fp32(checkpoint: Checkpoint, out: Path, *, say: Say) -> Manifest:
         fp32 = staging / "fp32"
         with step("build the FP32 graph"):
             manifest = _write_fp32(checkpoint, fp32, known.golden)
-        with step("check against the golden vector") as note, Embedder.open(fp32, precision="f32") as mine:
+        with (
+            step("check against the golden vector") as note,
+            Embedder.open(fp32, precision="f32") as embedder,
+        ):
             vector = known.golden.array()[None]
             vector /= np.linalg.norm(vector)  # it is stored in float16
-            found = mine.encode([known.golden.text], progress=False)
+            found = embedder.encode([known.golden.text], progress=False)
             note(_cosine(check.require_equal("sentence-transformers", vector, found)))
         _sync(fp32)
         publish(fp32, out / "fp32")
@@ -129,8 +132,8 @@ def build(
         with step("build the FP32 graph"):
             _write_fp32(checkpoint, fp32, golden)
         with step(f"check against {source}") as note, Embedder.open(fp32, precision="f32") as reference:
-            mine = reference.encode(texts, progress=False)
-            note(_cosine(check.require_equal(source, original[1:], mine)))
+            vectors = reference.encode(texts, progress=False)
+            note(_cosine(check.require_equal(source, original[1:], vectors)))
 
         with step("find outlier channels") as note:
             plain = ov.Core().read_model(fp32 / GRAPH)

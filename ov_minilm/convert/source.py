@@ -302,10 +302,10 @@ def _weights(folder: Path) -> tuple[Path, ...]:
         return tuple(folder / name for name in names)
     for name in (WEIGHTS, *ONNX, PICKLE):
         if (folder / name).is_file():
-            apart = [path.name for path in (folder / name).parent.glob(f"{Path(name).name}[._]?*")]
-            if name in ONNX and apart:
+            weight_files = [path.name for path in (folder / name).parent.glob(f"{Path(name).name}[._]?*")]
+            if name in ONNX and weight_files:
                 raise SourceRefused(
-                    f"{folder / name}: its weights are in another file, {apart[0]}; export the "
+                    f"{folder / name}: its weights are in another file, {weight_files[0]}; export the "
                     f"model into one file"
                 )
             return (folder / name,)

@@ -54,8 +54,8 @@ def read(paths: Sequence[Path]) -> dict[str, FloatArray]:
     for path in paths:
         for name, tensor in (_pickled if path.suffix == ".bin" else _stored)(path):
             new = name
-            for theirs, ours in RENAMED.items():
-                new = new.replace(theirs, ours)
+            for old_name, new_name in RENAMED.items():
+                new = new.replace(old_name, new_name)
             found[new] = tensor
     return found
 

@@ -85,9 +85,9 @@ class Evaluation:
     def __post_init__(self) -> None:
         """Raise ValueError if two data sets have the same name."""
         names = [*self.pairs, *self.collections, *self.retrieval]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"{', '.join(twice)}: data of two kinds under the same name; rename one file")
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"{', '.join(repeated)}: data of two kinds under the same name; rename one file")
 
     @property
     def empty(self) -> bool:
@@ -162,8 +162,8 @@ def read_beir(folder: Path) -> Retrieval:
             raise ValueError(f"{where}: {len(fields)} tab-separated fields, expected 3")
         query, document, score = fields
         if query not in queries or document not in documents:
-            file, lost = (CORPUS, document) if query in queries else (QUERIES, query)
-            raise ValueError(f"{where}: no id {lost!r} in {file}")
+            file, missing_id = (CORPUS, document) if query in queries else (QUERIES, query)
+            raise ValueError(f"{where}: no id {missing_id!r} in {file}")
         judged = judgements.setdefault(query, {})
         if document in judged:
             raise ValueError(f"{where}: query {query!r} and document {document!r} are judged twice")
@@ -235,9 +235,9 @@ def find(
             raise ValueError(f"{FOLDER_VARIABLE}={folder}: neither stsb_*.tsv nor passages.txt in it")
     named = [(_name(path), str(path)) for path in (*sts, *texts, *beir)] + [(name, name) for name in hub]
     names = [name for name, _ in named]
-    twice = [path for name, path in named if names.count(name) > 1]
-    if twice:
-        raise ValueError(f"files of the same name: {', '.join(sorted(twice))}; rename one")
+    repeated = [path for name, path in named if names.count(name) > 1]
+    if repeated:
+        raise ValueError(f"files of the same name: {', '.join(sorted(repeated))}; rename one")
     return Evaluation(
         {_name(path): read_pairs(path) for path in sts} | {name: read_pairs(download(name)) for name in hub},
         {_name(path): read_texts(path) for path in texts},

@@ -85,12 +85,12 @@ def cosine_by_length(expected: FloatArray, found: FloatArray, tokens: NDArray[np
     cosines = (expected.astype(np.float64) * found).sum(1)
     result = {}
     for low, high in LENGTH_BINS:
-        mine = cosines[(tokens >= low) & (tokens <= high)]
-        if len(mine):
+        in_bin = cosines[(tokens >= low) & (tokens <= high)]
+        if len(in_bin):
             figures = (
-                round(float(figure), 6) for figure in (mine.mean(), np.percentile(mine, 1), mine.min())
+                round(float(figure), 6) for figure in (in_bin.mean(), np.percentile(in_bin, 1), in_bin.min())
             )
-            result[f"{low}-{high}"] = Cosine(len(mine), *figures)
+            result[f"{low}-{high}"] = Cosine(len(in_bin), *figures)
     return result
 
 
@@ -104,11 +104,11 @@ def neighbour_overlap(expected: FloatArray, found: FloatArray, k: int = NEIGHBOU
         raise ValueError(f"{len(expected)} vectors; overlap@{k} needs more than {k}")
     kept = 0
     for start in range(0, len(expected), 1024):  # bounded memory: 1024 rows of the N x N matrix at a time
-        mine = slice(start, start + 1024)
+        block = slice(start, start + 1024)
         kept += sum(
             len(set(old) & set(new))
             for old, new in zip(
-                _nearest(expected, mine, k).tolist(), _nearest(found, mine, k).tolist(), strict=True
+                _nearest(expected, block, k).tolist(), _nearest(found, block, k).tolist(), strict=True
             )
         )
     return kept / (k * len(expected))

@@ -116,15 +116,15 @@ class Race(Generic[R]):
     ) -> Iterator[Row]:
         """Yield a row for each contender and quantity, and the ratio of the first quantity to OURS."""
         rounds = self._rounds(workload, turn, max_rounds, precise)
-        mine = rounds.get(OURS, [])
+        our_rounds = rounds.get(OURS, [])
         for name, values in rounds.items():
             for quantity in values[0]:
-                yield self.row(workload, name, quantity, [one[quantity] for one in values])
-            if name != OURS and mine:
+                yield self.row(workload, name, quantity, [value[quantity] for value in values])
+            if name != OURS and our_rounds:
                 quantity = next(iter(values[0]))
-                ratios = [a[quantity] / b[quantity] for a, b in zip(mine, values, strict=False)]
+                ratios = [a[quantity] / b[quantity] for a, b in zip(our_rounds, values, strict=False)]
                 lower = UNITS[quantity] in LOWER_IS_BETTER
-                yield self.row(workload, name, RATIO, [1 / one if lower else one for one in ratios])
+                yield self.row(workload, name, RATIO, [1 / value if lower else value for value in ratios])
 
     def row(self, workload: str, contender: str, quantity: str, values: Sequence[float]) -> Row:
         """Return the row of a quantity from its values, one for each round."""
@@ -180,7 +180,10 @@ class Race(Generic[R]):
         """Return whether a contender needs no more rounds."""
         if len(values) < MIN_ROUNDS:
             return False
-        return spent >= self._seconds or half_interval([next(iter(one.values())) for one in values]) < precise
+        return (
+            spent >= self._seconds
+            or half_interval([next(iter(value.values())) for value in values]) < precise
+        )
 
     def _drop(self, name: str, error: ContenderFailed) -> None:
         """Remove a contender that failed, and store the reason; raise the error if it is OURS."""

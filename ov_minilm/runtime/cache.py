@@ -1,7 +1,7 @@
-"""Cache of compiled models in files. A file is used only if its hash and its facts are right.
+"""Cache of compiled models in files. Damaged files, and those of another model or machine, are not used.
 
 OpenVINO's own cache detects truncated entries but not changed bytes, and fails to compile if the folder is
-unusable. Here, if a file or the folder is damaged, there is one warning, and the model is compiled without
+unusable. This cache warns once if a file or the folder is unusable, and the model is then compiled without
 the cache.
 """
 
@@ -23,22 +23,26 @@ from ov_minilm.runtime.backend import ov
 
 SUFFIX = ".compiled"
 Checked = TypeVar("Checked")
-STALE_S = 3600  # age at which an unfinished file belongs to a process that has ended
+STALE_S = 3600  # seconds; an older unfinished file was left by a process that was killed
 
 
 class Cache:
     """A folder of compiled models. Disk problems give warnings, never errors.
 
-    A file consists of the hexadecimal SHA-256 of everything after it, a newline, the facts of the model as
-    JSON, a newline, and OpenVINO's export. Its name contains a hash of the facts.
+    A file has two lines and then OpenVINO's export of the model. Line 1 is the hexadecimal SHA-256 of
+    everything after line 1; line 2 is a JSON object with the facts of the model. The file's name contains a
+    hash of these facts.
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, object]) -> None:
-        """Use a folder; only models stored with equal `facts` and versions are used."""
+        """Open the cache in `folder`.
+
+        Stored models are used only if their `facts` and versions are equal to these.
+        """
         self.folder = folder
         self._facts = {"ov-minilm": __version__, "openvino": ov.get_version(), **facts}
         self._warned = False
-        self._disabled = False  # after the first failed write: no further writes
+        self._disabled = False  # set by the first failed write: nothing more is written
 
     def path(self, name: str, facts: Mapping[str, object]) -> Path:
         """Return the path of the stored model with this name and these facts."""
@@ -52,7 +56,9 @@ class Cache:
         config: Mapping[str, object],
         check: Callable[[ov.CompiledModel], Checked],
     ) -> Checked | None:
-        """Return `check(model)` of the stored model; None if there is none or it does not work."""
+        """Return `check(model)` for the stored model; None if none is stored, or if loading or checking
+        fails.
+        """
         facts = {"grid": grid, "config": config}
         blob = self.load(grid, facts)
         if blob is None:
@@ -73,7 +79,7 @@ class Cache:
             self._warn_once(f"{device} cannot export its models")
 
     def load(self, name: str, facts: Mapping[str, object]) -> bytes | None:
-        """Return the stored bytes; None if the file does not exist, or its hash or facts are wrong."""
+        """Return the stored bytes; None if the file does not exist, is damaged, or has other facts."""
         path = self.path(name, facts)
         try:
             found = _read(path)
@@ -106,17 +112,17 @@ class Cache:
             self._disabled = True
             self._warn_once(f"compiled models cannot be kept in {self.folder} ({error.strerror})")
 
-    def drop(self, name: str, facts: Mapping[str, object], why: str) -> None:
+    def drop(self, name: str, facts: Mapping[str, object], reason: str) -> None:
         """Warn about an unusable stored model and delete it."""
         path = self.path(name, facts)
-        self._warn_once(f"{path} is not used: {why}")
+        self._warn_once(f"{path} is not used: {reason}")
         try:
             path.unlink()
         except OSError:  # on a read-only disk the next process warns again
             self._disabled = True
 
     def _warn_once(self, problem: str) -> None:
-        """Warn at the first problem only: the other files of the folder are likely to have the same one."""
+        """Warn of the first problem only: other files of the folder are likely to have the same problem."""
         if not self._warned:
             self._warned = True
             warnings.warn(
@@ -125,10 +131,10 @@ class Cache:
 
     def _sweep(self) -> None:
         """Delete unfinished files of processes that were killed."""
-        for left in self.folder.glob(f".*{SUFFIX}.*"):
+        for unfinished in self.folder.glob(f".*{SUFFIX}.*"):
             with contextlib.suppress(FileNotFoundError):  # another process deleted it first
-                if time.time() - left.stat().st_mtime > STALE_S:
-                    left.unlink()
+                if time.time() - unfinished.stat().st_mtime > STALE_S:
+                    unfinished.unlink()
 
     def _header(self, facts: Mapping[str, object]) -> bytes:
         return json.dumps({**self._facts, **facts}, sort_keys=True, default=str).encode() + b"\n"
@@ -140,14 +146,14 @@ def is_whole(path: Path) -> bool:
 
 
 def _read(path: Path) -> tuple[bytes, bytes] | None:
-    """Return the line of facts and the export in a file; None if the hash is wrong. Copies nothing."""
+    """Return line 2 and the export of a file, without copying the export; None if the hash is wrong."""
     with path.open("rb") as file:
         digest, header, blob = file.readline(), file.readline(), file.read()
     return (header, blob) if digest == _hash(header, blob) else None
 
 
 def _hash(header: bytes, blob: bytes) -> bytes:
-    """Return the first line of a file."""
+    """Return the first line of a cache file: the hash of what follows."""
     digest = hashlib.sha256(header)
     digest.update(blob)
     return digest.hexdigest().encode() + b"\n"

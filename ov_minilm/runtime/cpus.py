@@ -1,7 +1,7 @@
 """How many CPUs this process may use: the affinity mask and the cgroup quota.
 
-OpenVINO ignores cgroup quotas. In a container with one CPU on a large host it would start a thread for each
-CPU of the host, and be throttled.
+OpenVINO ignores cgroup quotas. In a container with one CPU on a large host, OpenVINO would start a thread for
+each CPU of the host, and the kernel would throttle the container.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def _quota(root: Path) -> float | None:
 def cgroup_folders(controller: str, root: Path = Path("/")) -> Iterator[tuple[bool, Path]]:
     """Yield (is cgroup v2, folder) for each folder whose limits apply to this process.
 
-    The folders go from the mount down to the group of the process. In a container that may be the mount
-    itself.
+    The first folder is where the cgroup file system is mounted, the last one is the group of this process. In
+    a container both may be the same folder.
     """
     table = root / "proc/self/cgroup"
     for line in table.read_text(encoding="utf-8").splitlines() if table.exists() else ():

@@ -15,7 +15,8 @@ def devices(device: str) -> list[str]:
     """Return the devices that a device string names; AUTO without a list names none and may use any."""
     virtual, _, listed = device.partition(":")
     names = [device] if virtual not in VIRTUAL_DEVICES else listed.split(",") if listed else []
-    return [re.sub(r"((?<!CPU)\.0)?(\(.*\))?$", "", name) for name in names]  # BATCH:CPU(4); GPU.0 is GPU
+    # without the (4) of BATCH:CPU(4) and the .0 of GPU.0
+    return [re.sub(r"((?<!CPU)\.0)?(\(.*\))?$", "", name) for name in names]
 
 
 def device_names(core: ov.Core, device: str) -> dict[str, str]:

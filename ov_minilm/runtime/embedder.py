@@ -38,11 +38,13 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 PACKAGE = Path(__file__).parent.parent
-DEPENDENCIES = ("openvino", "tokenizers", "numpy")  # their versions are in `info`
-CHUNK_TEXTS = 512  # tokenized at once, while earlier batches run
-CHUNK_CHARS = 65_536  # the limit of a chunk of longer texts: about 16,000 tokens, or half a second
-CHUNKS_AHEAD = 2  # tokenized before the first of them is done, so that workers always find texts
-# of encode_iter: small for an early first result, then large for good packing
+DEPENDENCIES = ("openvino", "tokenizers", "numpy")  # packages whose versions are in `info`
+CHUNK_TEXTS = 512  # texts that are tokenized at once, while earlier batches run
+# a chunk ends after this many characters: about 16,000 tokens, half a second of inference
+CHUNK_CHARS = 65_536
+CHUNKS_AHEAD = 2  # chunks in the queue at once: while one runs, the next one is tokenized
+# Texts in a block of encode_iter. The first block is small, for an early result; later ones are large,
+# because many texts pack better.
 FIRST_BLOCK_TEXTS, MAX_BLOCK_TEXTS = 64, 8192
 
 
@@ -54,10 +56,12 @@ class Info:
     weights: str
     fingerprint: str
     device: str
-    precision: str  # of the layers that are not INT8, for texts of up to 64 tokens
-    long_precision: str  # of the layers that are not INT8, for longer texts
+    precision: str  # precision of the layers that are not INT8, for texts of up to 64 tokens
+    long_precision: str  # precision of the layers that are not INT8, for longer texts
     lowering: str
-    kernel: str  # of INT8 linear layers; AMX and AVX2 kernels round differently around the same sums
+    # OpenVINO's kernel for INT8 linear layers. All kernels compute equal integer sums, but they round the
+    # following float operations differently.
+    kernel: str
     threads: int
     grids: tuple[str, ...]  # the grids, as rows x width, that may be compiled
     compiled: tuple[str, ...]  # the grids that are compiled
@@ -196,7 +200,9 @@ class Embedder:
         dimensions: int | None = None,
         dtype: Dtype = "float32",
     ) -> Iterator[Vectors]:
-        """Yield the vectors of a stream of texts, which may be endless, in their order, as blocks (n, 384).
+        """Yield the vectors of a stream of texts in the order of the texts, as blocks (n, 384).
+
+        The stream may be endless.
 
         Blocks grow from 64 to 8,192 texts; only one block is in memory at a time. Errors name a text by its
         index in the whole stream.
@@ -221,7 +227,7 @@ class Embedder:
         dimensions: int | None = None,
         dtype: Dtype = "float32",
     ) -> Vectors:
-        """Do the same as `encode` for asyncio: other coroutines go on, and their texts share batches.
+        """Do the same as `encode` for asyncio: other coroutines run meanwhile, and their texts share batches.
 
         Cancelling the coroutine removes its texts from the queue.
         """
@@ -326,8 +332,8 @@ class Embedder:
     def self_check(self) -> float:
         """Encode a text with a known vector, and return the cosine to that vector (the golden vector).
 
-        Every grid is checked when it is compiled or read from the cache. This check includes tokenizer and
-        packing; a server runs it before it reports that it is ready.
+        Every grid is checked when it is compiled or read from the cache. This check also tests tokenizer and
+        packing; a server checks itself this way before it reports that it is ready.
 
         Raises:
             SelfCheckFailed: the cosine is under 0.99 or NaN.
@@ -360,7 +366,10 @@ class Embedder:
         return replace(stats, cached=cache.hits, cache_bytes=cache.bytes) if cache else stats
 
     def close(self) -> None:
-        """Finish the calls of other threads and free the compiled models. Later use is an error."""
+        """Finish the calls of other threads and free the compiled models.
+
+        After that, encoding raises ValueError.
+        """
         if os.getpid() == self._pid:  # in a forked child, locks may be held by threads that no longer exist
             self._scheduler.close()
             self._engine.close()
@@ -374,7 +383,10 @@ class Embedder:
     def _prepare(
         self, texts: Sequence[Any], start: int, truncate: Truncate, *, warn: bool = True
     ) -> Tokenized:
-        """Return the token ids of texts, the first at index `start`; count cut texts, and warn."""
+        """Return the token ids of texts; count the texts that are cut, and warn once.
+
+        `start` is the first text's index.
+        """
         self._check_usable()
         tokenized = self._tokens.tokenize(texts, start, truncate)
         if tokenized.cut:
@@ -391,15 +403,17 @@ class Embedder:
     def _encode(
         self, items: list[str], start: int, progress: Progress, truncate: Truncate
     ) -> FloatArray:  # -> [N, D]
-        """Encode texts, equal ones once; the first has index `start` in the caller's texts.
+        """Encode texts; equal texts are computed once.
+
+        `start` is the index of the first text, for error messages.
 
         This thread tokenizes the next chunks while workers run the previous ones.
         """
         self._check_usable()
         out = np.empty((len(items), self._spec.dim), np.float32)
         short = len(items) <= SHORT_CALL_TEXTS
-        seen: dict[str, int] = {}
-        firsts = [seen.setdefault(text, number) for number, text in enumerate(items)]
+        index_of_text: dict[str, int] = {}
+        first_index = [index_of_text.setdefault(text, number) for number, text in enumerate(items)]
         # call, indices of its texts, number of all texts in the chunk
         running: deque[tuple[Call, list[int], int]] = deque()
         tokenized = 0
@@ -407,9 +421,9 @@ class Embedder:
             try:
                 for texts in _chunks(items):
                     windows = self._prepare(texts, start + tokenized, truncate).windows
-                    numbers = [n for n in range(tokenized, tokenized + len(texts)) if firsts[n] == n]
-                    part = Tokenized([windows[n - tokenized] for n in numbers], {})
-                    call = Call(part, self._spec.dim, short=short, cache=self._cache)
+                    numbers = [n for n in range(tokenized, tokenized + len(texts)) if first_index[n] == n]
+                    distinct = Tokenized([windows[n - tokenized] for n in numbers], {})
+                    call = Call(distinct, self._spec.dim, short=short, cache=self._cache)
                     running.append((call, numbers, len(texts)))
                     tokenized += len(texts)
                     self._scheduler.submit(call, inline=short)
@@ -418,10 +432,10 @@ class Embedder:
                         out[numbers] = call.result()
                         running.popleft()
                         advance(count)
-            finally:  # only after an error or an interrupt
+            finally:  # calls are left only after an error or an interrupt
                 for call, *_ in running:
                     call.cancel()
-        return out if len(seen) == len(items) else out[firsts]
+        return out if len(index_of_text) == len(items) else out[first_index]
 
     def _check_options(self, truncate: Truncate, dimensions: int | None, dtype: Dtype) -> None:
         """Check options before any work is done."""
@@ -437,7 +451,7 @@ class Embedder:
 
 
 def _chunks(texts: list[str]) -> Iterator[list[str]]:
-    """Split texts into chunks that are tokenized at once."""
+    """Split texts into chunks of at most CHUNK_TEXTS texts and about CHUNK_CHARS characters."""
     start = chars = 0
     for end, text in enumerate(texts, 1):
         chars += len(text)

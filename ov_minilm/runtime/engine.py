@@ -133,7 +133,7 @@ def survey() -> tuple[str, dict[str, str], Kernels]:
 
 
 _live: weakref.WeakSet[Engine] = weakref.WeakSet()
-_started: int | None = None  # the process in which OpenVINO was first used
+_started: int | None = None  # id of the process that first used OpenVINO
 
 
 def _new_core() -> ov.Core:
@@ -151,7 +151,7 @@ def _new_core() -> ov.Core:
 
 
 def _keep_all() -> None:
-    """Never destroy engines in a forked child: that would wait for threads that do not exist there."""
+    """Never destroy engines in a forked child, because it would wait for threads of the parent."""
     for engine in _live:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
 

@@ -1,9 +1,9 @@
 """Linear layers as 1x1 convolutions, for CPUs on which these are faster than INT8 matrix products.
 
 Without VNNI an INT8 MatMul falls back to a plain GEMM that is slower than FP32, while the INT8 1x1
-convolution is vectorised; with AMX the convolution is the faster one of two good kernels. y = x W' over [R,
-W, C] is the same sum as a convolution over [1, C, 1, R*W]. With static shapes the reshapes and transposes
-around it move no data.
+convolution is vectorised. With AMX both kernels are good, and the convolution is faster. y = x W' over [R, W,
+C] is the same sum as a convolution over [1, C, 1, R*W]. With static shapes the reshapes and transposes around
+it move no data.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _as_kernel(node: ov.Node, outputs: int, channels: int) -> ov.Node:
     if kind == "Constant":
         whole = node.data.size == outputs * channels
         shape = np.array((outputs, channels, 1, 1) if whole else (-1, 1, 1, 1))
-        # becomes a view of the weights; a new constant would be a copy
+        # a reshape is a view of the weights; a new constant would be a copy
         return ops.reshape(node, shape, special_zero=False)
     first = _as_kernel(node.input_value(0).get_node(), outputs, channels)
     if kind == "Convert":

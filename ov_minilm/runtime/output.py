@@ -16,11 +16,11 @@ from ov_minilm.spec import FloatArray
 
 Dtype = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
-Vectors = NDArray[Any]  # the number type is one of DTYPES
+Vectors = NDArray[Any]  # the dtype is one of DTYPES
 
-# The components of a unit vector have a standard deviation of 1 / sqrt(D); one in 100,000 is more than 4.5
-# standard deviations from 0. A wider range would cost more precision than clipping these values; a narrower
-# range would clip too many.
+# The components of a unit vector have a standard deviation of 1 / sqrt(D); one component in 100,000 is more
+# than 4.5 standard deviations from 0. A wider range would cost more precision than clipping these values; a
+# narrower range would clip too many.
 RANGE_SIGMAS = 4.5
 
 
@@ -64,8 +64,8 @@ def cast(vectors: FloatArray, dtype: Dtype, ranges: FloatArray | None = None) ->
             into the highest bit: [..., ceil(D / 8)] uint8. "binary" is "ubinary" minus 128, as int8.
         ranges: [2, D] lowest and highest value of each component, for int8 and uint8; None is `fixed_ranges`.
             `quantize_embeddings` of sentence-transformers returns the same values for the same ranges.
-            Without ranges it computes them from the batch, so that a text has different bits in different
-            batches.
+            Without ranges, sentence-transformers computes them from the batch, so a text has different bits
+            in different batches.
 
     Raises:
         ValueError: the dtype does not exist or has no ranges, or `ranges` has another shape.

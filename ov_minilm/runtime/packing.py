@@ -1,4 +1,4 @@
-"""Packs texts of any length into batches with a few fixed shapes; several short texts share one row.
+"""Packs texts of any length into batches of a few fixed shapes; several short texts share one row.
 
 Placement is best-fit decreasing: longest text first, each into the fullest row that has room for it
 (Johnson et al., "Worst-case performance bounds for simple one-dimensional packing algorithms", 1974).
@@ -23,10 +23,11 @@ import numpy as np
 
 from ov_minilm.spec import LONG_TEXT_TOKENS, SMALL_BATCH_TOKENS, WIDE_ROW, Grid, IntArray, Lane
 
-# share of a grid's rows: if fewer are used, a grid of fewer rows is faster (8x64: 17.5 ms, 2x64: 5.3)
+# minimum share of a grid's rows that must be used; below it a grid of fewer rows is faster (8x64 takes 17.5
+# ms, 2x64 takes 5.3 ms)
 MIN_FILL = 0.75
-# share of the cells of a grid of two rows that all threads run: 10 texts in half-empty rows take 9.0 ms, but
-# 7 texts in one full row 4.4 ms
+# minimum share of used cells in a grid of two rows, which all threads run together: 10 texts in two
+# half-empty rows take 9.0 ms, 7 texts in one full row take 4.4 ms
 MIN_SMALL_FILL = 0.9
 
 _free = attrgetter("free")
@@ -36,7 +37,7 @@ class Text(NamedTuple):
     """One text to be packed."""
 
     ids: IntArray  # [T]
-    owner: Any = None  # receives the vector; packing does not use it
+    owner: Any = None  # the call that receives the vector; packing does not use it
     number: int = 0  # index among the owner's texts
 
 
@@ -98,7 +99,7 @@ class Pool:
         """Use one lane for all texts; or two, the second one for texts over LONG_TEXT_TOKENS."""
         self._lanes = lanes
         self._rows: dict[Row, None] = {}  # oldest first
-        # rows with free cells, sorted by their number
+        # rows with free cells, sorted by the number of free cells
         self._open: dict[Lane, list[Row]] = {lane: [] for lane in lanes}
         self.cells = 0  # number of cells that texts occupy
 
@@ -131,8 +132,8 @@ class Pool:
 
         Args:
             streams: number of idle streams, which share the rows. A grid is used if each stream can fill it.
-            compiled: grids that are compiled. If given, rows that do not fill a batch run in one of these, so
-                that no grid has to be compiled for them.
+            compiled: grids that are compiled. If given, rows that do not fill a batch run in a compiled grid,
+                so that no grid has to be compiled for them.
         """
         if not self._rows:
             return None
@@ -153,7 +154,7 @@ class Pool:
 
 
 def _capacity(lane: Lane, needed: int) -> int:
-    """Return the capacity, in cells, of a new row for a text that needs this many."""
+    """Return the capacity, in cells, of a new row for a text that needs `needed` cells."""
     widths = lane.row_widths
     if needed > widths[-1]:
         raise ValueError(f"a text has {needed} tokens; the widest row holds {widths[-1]}")
@@ -162,11 +163,12 @@ def _capacity(lane: Lane, needed: int) -> int:
 
 
 def _choose_grid(rows: Sequence[Row], width: int, streams: int, compiled: Collection[Grid] | None) -> Grid:
-    """Return the grid for the first of these rows, and for others of the same width.
+    """Return the grid in which the first of these rows runs, together with others of the same width.
 
-    That is the grid with the most rows that each stream can fill to MIN_FILL with its share of the rows. If
-    there are too few rows, it is a grid that all threads run together: two short rows if both are full, else
-    one row; or, if `compiled` is given, one of the compiled grids.
+    Among the grids that each stream can fill to MIN_FILL with its share of the rows, this is the one with the
+    most rows. If there are too few rows for any of these, a small grid is used, which all threads run
+    together: two short rows if both are full, otherwise one row. If `compiled` is given, a compiled grid is
+    used instead of a small one that is not compiled.
     """
     full = sum(row.used for row in rows[:2]) >= MIN_SMALL_FILL * SMALL_BATCH_TOKENS
     fitting = [grid for grid in rows[0].lane.grids if grid.width >= rows[0].used]

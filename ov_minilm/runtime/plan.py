@@ -23,13 +23,15 @@ Lowering = Literal["native", "conv"]
 AskedPrecision = Literal["auto", "f32", "bf16", "f16"]
 AskedLowering = Literal["auto", "native", "conv"]
 
-MAX_STREAMS = 4  # of one grid: each stream takes memory; more cores are better used by more processes
-# Tokens; with AMX, rows up to this width are faster on one thread (1x16: 1.20 ms, 1.30 on two).
+MAX_STREAMS = 4  # streams of one grid; each takes memory, and more cores are better used by more processes
+# Tokens. With AMX, single rows up to this width are faster on one thread (1x16 takes 1.20 ms on one, 1.30 ms
+# on two).
 SINGLE_THREAD_WIDTH = 32
 
 # Resident memory in MB, as measured by the bench and rounded up.
 PROCESS_MB = 110  # Python, numpy, OpenVINO and the tokenizer, without any grid
-STREAM_MB = 26  # for each stream of a compiled grid, in addition to its weights, which its streams share
+# for each stream of a compiled grid, in addition to the weights, which all streams of the grid share
+STREAM_MB = 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,8 @@ class Plan:
         align = {"bf16": kernels.bf16_group} if kernels else {}
         shares = {short: grids}
         if long != short:  # the precision of a text must depend on its own length only
-            over = tuple(grid for grid in grids if grid.width > LONG_TEXT_TOKENS)
-            shares = {short: tuple(grid for grid in grids if grid not in over), long: over}
+            long_grids = tuple(grid for grid in grids if grid.width > LONG_TEXT_TOKENS)
+            shares = {short: tuple(grid for grid in grids if grid not in long_grids), long: long_grids}
         lanes = tuple(Lane(share, kind, align.get(kind, 1)) for kind, share in shares.items())
         return cls(asked.device, lowering, asked.threads, kernels.int8 if kernels else "", lanes)
 
@@ -97,9 +99,9 @@ class Plan:
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self.lane_of(grid).precision}
         if self.device == "CPU":
             amx = self.lowering == "conv" and "amx" in self.kernel
-            one = amx and grid.rows == 1 and grid.width <= SINGLE_THREAD_WIDTH
+            single_thread = amx and grid.rows == 1 and grid.width <= SINGLE_THREAD_WIDTH
             config["NUM_STREAMS"] = 1 if grid.uses_all_threads else self.streams
-            config["INFERENCE_NUM_THREADS"] = 1 if one else self.threads
+            config["INFERENCE_NUM_THREADS"] = 1 if single_thread else self.threads
             # Each grid has its own streams; if they were pinned, streams of different grids would share
             # cores.
             config["ENABLE_CPU_PINNING"] = False
@@ -120,7 +122,7 @@ class Kernels:
     """The kernels that OpenVINO chooses for a linear layer on this CPU, as compiled models report them."""
 
     int8: str  # brgemm_avx512_amx_I8, brgemm_avx512_I8, jit_gemm_I8
-    bf16: str  # brgemm_avx512_amx_bf16, brgemm_avx512_bf16; jit_gemm_bf16 and "none": emulated or absent
+    bf16: str  # native: brgemm_avx512_amx_bf16, brgemm_avx512_bf16; emulated: jit_gemm_bf16; absent: "none"
 
     @classmethod
     def probe(cls, core: ov.Core) -> Kernels:
@@ -162,7 +164,7 @@ def _kernel(core: ov.Core, layer: ov.Node, x: ov.Node, precision: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """Return a property, which may be an OVAny, as text."""
+    """Return a property as text; OpenVINO returns some as str and some as OVAny."""
     return value if isinstance(value, str) else str(value.value)
 
 
@@ -172,16 +174,16 @@ def choose_precisions(
     """Choose the number type of the layers that are not INT8, for short and for long texts.
 
     On the CPU, "auto" is f32 for texts up to LONG_TEXT_TOKENS, so that they have the same vectors on every
-    machine. For longer texts, which spend half of their time in attention, it is BF16 if that is native and
-    its drift is within the limits. On other devices "auto" is f16, which is native there, unless the device
-    may delegate work to the CPU.
+    machine. For longer texts, whose attention takes half of the time, "auto" is BF16 if the CPU has native
+    BF16 and the drift is within the limits. On other devices, which have native f16, "auto" is f16, unless
+    the device may delegate work to the CPU.
     """
     wanted: Precision = "f32" if asked.precision == "auto" else asked.precision
     if kernels is None and not may_use_cpu(asked.device):
         wanted = "f16" if asked.precision == "auto" else wanted
     elif wanted == "f16":
-        why = "its kernels give different bits in each run, or never return; use bf16 or f32"
-        raise PrecisionUnavailable(wanted, asked.device, why)
+        reason = "its kernels give different bits in each run, or never return; use bf16 or f32"
+        raise PrecisionUnavailable(wanted, asked.device, reason)
     elif wanted == "bf16" and kernels is not None and not kernels.native_bf16:
         raise PrecisionUnavailable(wanted, asked.device, "this CPU has no BF16 arithmetic; use f32")
     measured = [d for d in manifest.drift if (d.precision, d.lowering) == ("bf16", lowering)]
@@ -212,14 +214,14 @@ def choose_grids(asked: Options, manifest: Manifest) -> tuple[Grid, ...]:
     found = [grid for grid in grids(manifest.spec.max_tokens) if grid in manifest.grids]
     found += [grid for grid in manifest.grids if grid not in found]  # an artefact may have additional grids
     longest = max(grid.width for grid in found)
-    most = asked.max_batch_tokens
-    if most is not None and most < longest:
-        raise ValueError(f"max_batch_tokens is {most}, but one text may have {longest}: at least that many")
-    found = [grid for grid in found if grid.cells <= (most or grid.cells) and (grid.rows == 1 or not npu)]
+    limit = asked.max_batch_tokens
+    if limit is not None and limit < longest:
+        raise ValueError(f"max_batch_tokens is {limit}, but one text may have {longest}: at least that many")
+    found = [grid for grid in found if grid.cells <= (limit or grid.cells) and (grid.rows == 1 or not npu)]
     if asked.memory_mb is not None:
-        least = memory(manifest, found[:2], asked.threads)
-        if asked.memory_mb < least:
-            raise ValueError(f"memory_mb={asked.memory_mb}; the smallest set of grids takes {least}")
+        minimum_mb = memory(manifest, found[:2], asked.threads)
+        if asked.memory_mb < minimum_mb:
+            raise ValueError(f"memory_mb={asked.memory_mb}; the smallest set of grids takes {minimum_mb}")
         while memory(manifest, found, asked.threads) > asked.memory_mb:
             found.pop()
     return tuple(found)

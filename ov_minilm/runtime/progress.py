@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 Progress = bool | Callable[[int, int], None] | None
 
-BAR_DELAY_S = 2.0  # a shorter call shows no bar
+BAR_DELAY_S = 2.0  # a call that ends earlier shows no bar
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def _tenths() -> Callable[[int, int], None]:
 
 
 def _bar(total: int, delay_s: float) -> Iterator[Callable[[int], None]]:
-    import click  # imported here: only a bar needs it
+    import click  # imported here, because only a bar needs click
 
     bar = click.progressbar(length=total, label="encode", show_pos=True, file=sys.stderr)
     started, pending, shown = time.monotonic(), 0, False

@@ -1,8 +1,8 @@
 """One queue for all callers: waiting texts are packed into shared batches, without a timer.
 
 Short calls and long calls wait in two pools, which take turns batch by batch: a single text does not wait for
-the million texts of another call, and a long call never starves. Long calls are packed one chunk at a time,
-in turn.
+the million texts of another call, and a long call never starves. Long calls are packed one chunk at a time;
+after each chunk it is the next call's turn.
 
 Each worker thread repeats: take a batch, run it, deliver its vectors. There is one worker for each stream of
 the engine, and one more so that no stream waits for Python. If the engine is idle, a batch starts at once;
@@ -32,8 +32,9 @@ from ov_minilm.runtime.vector_cache import VectorCache
 from ov_minilm.spec import FloatArray
 
 SHORT_CALL_TEXTS = 32  # calls of up to this many texts do not wait behind longer calls
-CHUNK_TOKENS = 8192  # tokens of a long call that are packed at once: 16 batches, enough to fill rows well
-LOOKAHEAD_CELLS = 4096  # the next chunk is packed if rows of long calls hold fewer cells (eight batches)
+CHUNK_TOKENS = 8192  # tokens of a long call that are packed at once: 16 batches, so rows have few gaps
+# the next chunk is packed when the packed rows of long calls hold fewer cells than this (eight batches)
+LOOKAHEAD_CELLS = 4096
 
 
 class Call(Future[FloatArray]):
@@ -53,7 +54,8 @@ class Call(Future[FloatArray]):
         Args:
             tokenized: the texts.
             dim: components of a vector.
-            short: whether it goes before long calls; None: if it has at most SHORT_CALL_TEXTS.
+            short: whether the call goes before long calls; None: it does if it has at most SHORT_CALL_TEXTS
+                texts.
             cache: vectors of earlier windows; new vectors are added.
             started: called once, from any thread, before the first text runs.
         """
@@ -71,10 +73,10 @@ class Call(Future[FloatArray]):
         for number, vector in known.items():
             self._vectors[number] = vector
         distinct = dict(zip(self._order, windows, strict=True))
-        # not packed yet
+        # (index, token ids) of the windows that are not packed yet
         self._waiting = deque(window for window in distinct.items() if window[0] not in known)
         self._left = len(self._waiting)  # windows without a vector
-        self._counting = threading.Lock()  # workers deliver at the same time
+        self._counting = threading.Lock()  # workers may deliver vectors of one call at the same time
         if not self._left:
             self.start()
             self.end()
@@ -101,7 +103,7 @@ class Call(Future[FloatArray]):
                 self.end(error)
 
     def deliver(self, numbers: list[int], vectors: FloatArray) -> None:
-        """Store the vectors of some windows; the last ones end the call."""
+        """Store the vectors of some windows; when none is missing, the call ends."""
         self._vectors[numbers] = vectors
         if self._cache:
             self._cache.put([self._keys[number] for number in numbers], vectors)
@@ -127,7 +129,7 @@ class Stats:
     texts: int = 0  # finished texts; each window of a long text counts
     tokens: int = 0
     batches: int = 0
-    cells: int = 0  # in these batches, padding included: tokens / cells is how full they were
+    cells: int = 0  # of these batches, padding included; tokens / cells is the share that is not padding
     waiting: int = 0  # calls with texts that are not packed yet
     running: int = 0  # texts that are packed or in a running batch
     cached: int = 0  # texts whose vectors came from the cache
@@ -188,7 +190,10 @@ class Scheduler:
             self._running.discard(batch)
 
     def run_next(self, *, wait: bool = False) -> bool:
-        """Run the next batch in this thread; return False if there is none. `wait` waits until close()."""
+        """Run the next batch in this thread; return False if there is none.
+
+        With `wait`, wait for a batch until close().
+        """
         with self._changed:
             while (batch := self._take()) is None and wait and (self._pending or not self.closed):
                 self._changed.wait()
@@ -220,13 +225,13 @@ class Scheduler:
 
     @property
     def _ready(self) -> bool:
-        """Whether a batch may start: with any text on an idle engine, otherwise only a full one."""
-        enough = self._min_batch_cells if self._running else 1
-        waits = self._short.cells >= enough or self._long.cells or self._long_calls
-        return bool(waits) and len(self._running) <= self._streams
+        """Whether a batch may start: on an idle engine any batch, otherwise only a full one."""
+        min_cells = self._min_batch_cells if self._running else 1
+        has_work = self._short.cells >= min_cells or self._long.cells or self._long_calls
+        return bool(has_work) and len(self._running) <= self._streams
 
     def _wake(self) -> None:
-        """Wake a worker if there is something for it to do."""
+        """Wake a worker if a batch may start, or if workers have to end."""
         if self._ready or self.closed:
             self._changed.notify()
 
@@ -243,8 +248,8 @@ class Scheduler:
     def _take(self) -> Batch | None:
         """Return the next batch if one may start now, and count it as running.
 
-        Short calls go first, unless they had the last batch. An error here ends all waiting calls, which
-        would wait forever otherwise.
+        Short calls go first, unless the last batch was one of short calls. An error here ends all waiting
+        calls, which would wait forever otherwise.
         """
         if not self._ready:
             return None
@@ -257,8 +262,8 @@ class Scheduler:
                     self._long_calls.append(call)
             short = self._short.cells > 0 and not (self._long.cells and self._short_ran_last)
             if short:
-                # While other batches run, a small batch uses a compiled small grid: compiling would delay
-                # all.
+                # While other batches run, a small batch uses a grid that is compiled, because compiling would
+                # delay all.
                 ready = [grid for grid in self._engine.compiled if grid.uses_all_threads]
                 batch = self._short.take(streams=self._streams, compiled=ready if self._running else None)
             else:
@@ -282,22 +287,22 @@ class Scheduler:
 
     def _run(self, batch: Batch) -> None:
         """Run a batch and deliver its vectors; an error ends every call that has a text in the batch."""
-        places: dict[Call, list[int]] = {}
-        for place, text in enumerate(batch.texts):
-            places.setdefault(text.owner, []).append(place)
+        positions_by_call: dict[Call, list[int]] = {}
+        for position, text in enumerate(batch.texts):
+            positions_by_call.setdefault(text.owner, []).append(position)
         try:
-            for call in places:
+            for call in positions_by_call:
                 call.start()
             vectors = self._engine.run(batch)
         except Exception as error:
             self._finish(batch)
-            for call in places:
+            for call in positions_by_call:
                 call.end(error)
             return
         tokens = sum(len(text.ids) for text in batch.texts)
         self._finish(batch, texts=len(batch.texts), tokens=tokens, batches=1, cells=batch.grid.cells)
-        for call, mine in places.items():
-            call.deliver([batch.texts[place].number for place in mine], vectors[mine])
+        for call, positions in positions_by_call.items():
+            call.deliver([batch.texts[position].number for position in positions], vectors[positions])
 
     def _finish(self, batch: Batch, **counts: int) -> None:
         """Count a batch as finished, before its vectors are delivered, and wake a worker for the next."""

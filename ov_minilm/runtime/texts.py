@@ -17,7 +17,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def iterate(texts: Any) -> Iterable[Any]:
-    """Return an iterable over the items of a list, series, array or generator; Arrow's become Python values.
+    """Return an iterable over a list, series, array or generator, with Python values instead of Arrow's.
 
     Raises:
         TypeError: a str, bytes, mapping, set, data frame, or an array that is not 1-D; the message says what
@@ -73,5 +73,5 @@ def mend_surrogates(text: str) -> str:
 
 
 def has_surrogates(text: str) -> bool:
-    """Return whether the text holds a surrogate code point; ASCII, the common case, costs nothing."""
+    """Return whether the text holds a surrogate code point; an ASCII text is not searched."""
     return not text.isascii() and _SURROGATE.search(text) is not None

@@ -1,7 +1,7 @@
 """Tokenization: from texts to int32 token ids, in windows of at most max_tokens.
 
-The tokenizer file says "cut at 128 and pad to 128". Both are wrong for this model. They are changed once,
-when the file is loaded, because changing them in each call would raise "Already borrowed" under threads.
+The tokenizer file says "cut at 128 and pad to 128". Both settings are wrong for this model. They are changed
+once, when the file is loaded, because changing them in each call would raise "Already borrowed" in threads.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ PIECE_CHARS = 8192
 class Tokenized:
     """Token ids of texts, for `Embedder.submit`."""
 
-    windows: list[list[IntArray]]  # for each text its windows; a long text may have several
-    cut: dict[int, int]  # index of a text that was cut -> its tokens, or a lower bound of them
+    windows: list[list[IntArray]]  # the windows of each text; a long text may have several
+    cut: dict[int, int]  # index of a text that was cut -> its number of tokens, or a lower bound of it
 
     @property
     def truncated(self) -> list[int]:
@@ -48,14 +48,17 @@ class Tokenized:
         return [sum(map(len, windows)) for windows in self.windows]
 
     def average_windows(self, vectors: FloatArray) -> FloatArray:  # [windows, D] -> [N, D]
-        """Return a unit vector for each text: the mean of its windows, weighted by their word pieces."""
+        """Return a unit vector for each text: the mean of its windows, weighted by their number of word
+        pieces.
+        """
         if len(vectors) == len(self.windows):
             return vectors
         starts = np.cumsum([0] + [len(windows) for windows in self.windows])
         out: FloatArray = vectors[starts[:-1]]
         for i, windows in enumerate(self.windows):
             if len(windows) > 1:
-                weights = np.array([len(ids) - 2 for ids in windows], np.float32)  # without [CLS] and [SEP]
+                # word pieces, without [CLS] and [SEP]
+                weights = np.array([len(ids) - 2 for ids in windows], np.float32)
                 mean = weights @ vectors[starts[i] : starts[i + 1]]
                 out[i] = mean / np.linalg.norm(mean)
         return out
@@ -129,9 +132,9 @@ class Tokens:
     def _word_pieces(self, text: str, whole: bool) -> list[int]:
         """Return the word pieces of a long text; without `whole`, only the first ones, over one window.
 
-        The last two words of a piece may continue in the next one, like "[SE", so they are read again there.
-        The first half of a word that is longer than a piece is skipped, because BERT's tokenizer turns any
-        word of more than 100 characters into one unknown token.
+        The last two words of a piece may continue in the next piece, like "[SE", so they are read again with
+        it. The first half of a word that is longer than a piece is skipped, because BERT's tokenizer turns
+        any word of more than 100 characters into one unknown token.
         """
         found: list[int] = []
         start = 0

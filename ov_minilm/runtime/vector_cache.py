@@ -14,11 +14,11 @@ import numpy as np
 from ov_minilm.errors import check_integers
 from ov_minilm.spec import FloatArray
 
-ENTRY_BYTES = 400  # memory of an entry in addition to token ids and vector; measured, rounded up
+ENTRY_BYTES = 400  # memory of an entry without its token ids and vector; measured and rounded up
 
 
 class VectorCache:
-    """The most recently used vectors, by token ids, in at most `mb` MB. Threads may share it."""
+    """The most recently used vectors, by token ids, in at most `mb` MB. Threads may share a VectorCache."""
 
     def __init__(self, mb: int) -> None:
         """Keep up to `mb` MB, about 470 vectors of 384 components for each MB.

@@ -41,9 +41,9 @@ class Weights:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.tensor))
 
     def release(self) -> None:
-        """Return the memory of a compilation to the operating system: pages read, and freed allocations.
+        """Return memory to the operating system after a compilation: pages of weights, and freed allocations.
 
-        The pages stay in shared memory and are mapped again when they are used.
+        The weights stay in shared memory; their pages are mapped again when they are used.
         """
         if hasattr(mmap, "MADV_DONTNEED"):
             self._mapping.madvise(mmap.MADV_DONTNEED)
@@ -60,7 +60,7 @@ def read(core: ov.Core, graph: Path, weights: Path) -> tuple[ov.Model, Weights]:
 
 
 def shared_copy(path: Path) -> Weights:
-    """Return the copy of a file, which is made once; processes that are forked later share it."""
+    """Return the copy of a file, made at the first call; processes that are forked later share this copy."""
     facts = path.stat()
     return _copy(path.resolve(), facts.st_ino, facts.st_mtime_ns)
 
@@ -76,7 +76,7 @@ def gather_before_dequantize(model: ov.Model) -> int:
 
     Before: table [V, D] -> Convert -> Multiply by scales [V, 1] -> Gather. OpenVINO folds this to a float
     table in every compiled model, 47 MB for 30,522 words. After: Gather of INT8 rows -> Convert -> Multiply
-    by the Gather of their scales. This reads the table of the file.
+    by the Gather of their scales. The Gather reads the INT8 table in the file, and nothing is folded.
     """
     lookups = [node for node in model.get_ordered_ops() if is_compressed(node)]
     for lookup in lookups:

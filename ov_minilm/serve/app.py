@@ -178,12 +178,14 @@ class Application:
         """Return the message for a URL that does not exist, with the one that was probably meant."""
         host = dict(scope["headers"]).get(b"host", b"HOST:PORT").decode("latin-1")
         base = f"{scope.get('scheme', 'http')}://{host}{scope.get('root_path', '')}"
-        said = f"{scope['path']!r:.200} does not exist on this server"
-        meant = max((one for one in self._routes if one != "/" and path.endswith(one)), key=len, default=None)
-        if meant is None:
-            return f"{said}; OpenAI clients use the base URL {base}/v1, others {base}; see {base}/docs"
-        prefix = "/v1" if meant.startswith("/v1") else ""
-        return f"{said}; for {meant} set the base URL of the client to {base}{prefix}"
+        problem = f"{scope['path']!r:.200} does not exist on this server"
+        known_route = max(
+            (one for one in self._routes if one != "/" and path.endswith(one)), key=len, default=None
+        )
+        if known_route is None:
+            return f"{problem}; OpenAI clients use the base URL {base}/v1, others {base}; see {base}/docs"
+        prefix = "/v1" if known_route.startswith("/v1") else ""
+        return f"{problem}; for {known_route} set the base URL of the client to {base}{prefix}"
 
     def _error_answer(self, path: str, method: str) -> ErrorAnswer:
         """Return the function that writes errors in the form of this URL's API."""
@@ -222,8 +224,8 @@ class Application:
 
     async def _openapi(self, _: Request) -> Response:
         """GET /openapi.json: generated from the request and response types."""
-        most, spec = self._service.settings.max_client_batch_size, self._service.spec
-        return json_answer(openapi.document(most, spec.dim, spec.vocab_size))
+        max_texts, spec = self._service.settings.max_client_batch_size, self._service.spec
+        return json_answer(openapi.document(max_texts, spec.dim, spec.vocab_size))
 
     async def _docs(self, _: Request) -> Response:
         """GET /docs."""

@@ -36,7 +36,7 @@ class CommaSeparated(click.ParamType):  # type: ignore[type-arg]  # generic sinc
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:
         """Return the values without surrounding spaces."""
-        return [part for one in rv.split(",") if (part := one.strip())]
+        return [value for part in rv.split(",") if (value := part.strip())]
 
 
 class Texts(CommaSeparated, click.types.StringParamType):
@@ -269,7 +269,7 @@ def command(
         truncate = "end" if auto_truncate else "error"
     if api_key_file and context.get_parameter_source("api_key") is ParameterSource.ENVIRONMENT:
         api_key = ()
-    known = {one.name for one in fields(Settings)}
+    known = {field.name for field in fields(Settings)}
     chosen = Settings(
         truncate=truncate or DEFAULT.truncate,
         api_keys=_keys(api_key, api_key_file),
@@ -348,7 +348,7 @@ def command(
 
 def _warn_of_unknown_variables(context: click.Context) -> None:
     """Warn of environment variables OV_MINILM_* that are not options."""
-    known = [str(one.envvar) for one in context.command.get_params(context) if one.envvar]
+    known = [str(option.envvar) for option in context.command.get_params(context) if option.envvar]
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known + OF_OTHER_COMMANDS:
             near = difflib.get_close_matches(name, known, 1)

@@ -48,10 +48,10 @@ class Keys:
         given = hashlib.sha256(key.strip().encode()).digest()
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]  # all: constant time
         if not any(matches):
-            said = "the API key is wrong" if authorization or api_key else "no API key was sent"
+            problem = "the API key is wrong" if authorization or api_key else "no API key was sent"
             raise ApiError(
                 "bad_key",
-                f"{said}; send the header Authorization: Bearer KEY (or api-key: KEY)",
+                f"{problem}; send the header Authorization: Bearer KEY (or api-key: KEY)",
                 headers={"www-authenticate": "Bearer"},
             )
 
@@ -95,11 +95,11 @@ class QueueBudget:
 
     def check(self) -> None:
         """Raise ApiError 429 if the queue is full."""
-        most = max(MIN_QUEUE_TOKENS, self._seconds * self._throughput.tokens_per_s)
-        if self.tokens >= most:
+        limit = max(MIN_QUEUE_TOKENS, self._seconds * self._throughput.tokens_per_s)
+        if self.tokens >= limit:
             raise ApiError(
                 "overloaded",
-                f"the queue is full: {self.tokens} of at most {most:.0f} tokens; try again later",
+                f"the queue is full: {self.tokens} of at most {limit:.0f} tokens; try again later",
                 headers={"retry-after": str(math.ceil(self._seconds))},
             )
 
@@ -254,15 +254,15 @@ async def read_body(request: Request, limit: int, budget: BodyBudget, *, any_typ
 def _check_type(header: str) -> None:
     kind = header.partition(";")[0].strip().lower()
     if kind != "application/json":
-        said = f"content type {kind!r}" if kind else "no content type"
+        found_type = f"content type {kind!r}" if kind else "no content type"
         raise ApiError(
-            "bad_media_type", f"the body has {said}; send the header Content-Type: application/json"
+            "bad_media_type", f"the body has {found_type}; send the header Content-Type: application/json"
         )
 
 
 def _encodings(header: str) -> list[str]:
     """Return the content encodings of a body in the order in which they were applied. ApiError 415."""
-    found = [name for one in header.lower().split(",") if (name := one.strip()) not in ("", "identity")]
+    found = [name for part in header.lower().split(",") if (name := part.strip()) not in ("", "identity")]
     for name in found:
         if name not in ("gzip", "x-gzip", "deflate"):
             raise ApiError(

@@ -146,8 +146,10 @@ class _Processes(Collector):
         families: dict[str, Metric] = {}
         for path in sorted(self._folder.glob("gauge_livesum_*.db")):
             pid = path.stem.rpartition("_")[2]
-            for one in ProcessCollector(pid=partial(str, pid), registry=None).collect():
-                family = families.setdefault(one.name, Metric(one.name, one.documentation, one.type))
-                for sample in one.samples:
+            for metric in ProcessCollector(pid=partial(str, pid), registry=None).collect():
+                family = families.setdefault(
+                    metric.name, Metric(metric.name, metric.documentation, metric.type)
+                )
+                for sample in metric.samples:
                     family.add_sample(sample.name, {"pid": pid}, sample.value)
         yield from families.values()

@@ -199,8 +199,8 @@ class Ollama:
             "/api/show": {"POST": self.show},
             "/api/version": {"GET": self.version},
             **{
-                path: {method: partial(self.refuse, condition, why)}
-                for path, (method, condition, why) in refused.items()
+                path: {method: partial(self.refuse, condition, reason)}
+                for path, (method, condition, reason) in refused.items()
             },
         }
 
@@ -306,6 +306,6 @@ class Ollama:
         """GET /api/version."""
         return json_answer(encode_json(OllamaVersion(__version__)))
 
-    async def refuse(self, condition: str, why: str, _: Request) -> Response:
+    async def refuse(self, condition: str, reason: str, _: Request) -> Response:
         """Refuse a URL that this server does not support. ApiError 400, 501."""
-        raise ApiError(condition, why)
+        raise ApiError(condition, reason)

@@ -182,8 +182,8 @@ class OpenAI:
         if asked in names:
             return asked
         if self._service.settings.strict_model:
-            said = "no model was named" if asked is None else f"the model {asked!r:.200} does not exist"
-            message = f"{said}; this server has {', '.join(names)}"
+            problem = "no model was named" if asked is None else f"the model {asked!r:.200} does not exist"
+            message = f"{problem}; this server has {', '.join(names)}"
             raise ApiError("no_such_model", message, param="model")
         return names[0]
 

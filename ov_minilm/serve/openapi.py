@@ -33,12 +33,12 @@ TAGS = {
     "Server": "The state of the server.",
 }
 ERRORS = {  # tag -> schema of its errors, and the statuses that a request with a body may get
-    "OpenAI": ("ErrorResponse", {one.status for one in CONDITIONS.values()}),
-    "TEI": ("TeiErrorResponse", {one.tei[0] for one in CONDITIONS.values()}),
-    "Ollama": ("OllamaErrorResponse", {one.ollama for one in CONDITIONS.values()}),
+    "OpenAI": ("ErrorResponse", {condition.status for condition in CONDITIONS.values()}),
+    "TEI": ("TeiErrorResponse", {condition.tei[0] for condition in CONDITIONS.values()}),
+    "Ollama": ("OllamaErrorResponse", {condition.ollama for condition in CONDITIONS.values()}),
     "OpenAI or TEI": (
         "EitherErrorResponse",
-        {status for one in CONDITIONS.values() for status in (one.status, one.tei[0])},
+        {status for condition in CONDITIONS.values() for status in (condition.status, condition.tei[0])},
     ),
 }
 EXAMPLES = {  # bodies of requests
@@ -170,16 +170,16 @@ def document(max_texts: int, dim: int, vocabulary: int) -> bytes:
     )
 
 
-def _bound_lists(schema: dict[str, Any], most: int) -> None:
-    """Describe lists of one kind, not empty and of at most `most` entries, which the types cannot."""
+def _bound_lists(schema: dict[str, Any], max_items: int) -> None:
+    """Describe lists of one kind, not empty and of at most `max_items` entries, which the types cannot."""
     text, array = schema["anyOf"]
     kinds = array["items"].get("anyOf", [array["items"]])
-    lists = [{"type": "array", "items": kind, "minItems": 1, "maxItems": most} for kind in kinds]
-    for one in lists:
-        if one["items"]["type"] == "array":
-            one["items"] = one["items"] | {"minItems": 1}
-        elif one["items"]["type"] == "integer":
-            del one["maxItems"]  # the ids of a single text
+    lists = [{"type": "array", "items": kind, "minItems": 1, "maxItems": max_items} for kind in kinds]
+    for choice in lists:
+        if choice["items"]["type"] == "array":
+            choice["items"] = choice["items"] | {"minItems": 1}
+        elif choice["items"]["type"] == "integer":
+            del choice["maxItems"]  # the ids of a single text
     schema["anyOf"] = [text, *lists]
 
 

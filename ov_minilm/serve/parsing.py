@@ -87,13 +87,14 @@ def _description(kind: Any, names: list[str]) -> str:
     for name in names:
         hint = get_type_hints(kind, include_extras=True)[name]
         words = next(meta.description or "" for meta in hint.__metadata__ if isinstance(meta, Meta))
-        kind = next((one for one in _parts(hint) if isinstance(one, type) and issubclass(one, Struct)), None)
+        structs = (part for part in _parts(hint) if isinstance(part, type) and issubclass(part, Struct))
+        kind = next(structs, None)
     return words
 
 
 def _parts(hint: Any) -> list[Any]:
     inner = getattr(hint, "__args__", ())
-    return [hint, *(part for one in inner for part in _parts(one))]
+    return [hint, *(part for argument in inner for part in _parts(argument))]
 
 
 def texts_or_ids(value: str | list[Any], max_texts: int, field: str) -> list[Any]:

@@ -181,8 +181,8 @@ class Service:
         texts, work.texts = work.texts, []
         if texts and isinstance(texts[0], list):
             texts = self._ids.read(texts, work.ids_model)
-        most = MAX_ESTIMATED_TOKENS if work.truncate == "mean" else self.spec.max_tokens
-        estimate = sum(min(len(text) // CHARACTERS_PER_TOKEN + 2, most) for text in texts)
+        max_tokens = MAX_ESTIMATED_TOKENS if work.truncate == "mean" else self.spec.max_tokens
+        estimate = sum(min(len(text) // CHARACTERS_PER_TOKEN + 2, max_tokens) for text in texts)
         with self.admission.budget(len(texts)).tokenizing(estimate):
             return work, self._tokenize(texts, work), sum(map(len, texts))
 

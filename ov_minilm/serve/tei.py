@@ -171,7 +171,7 @@ class Tei:
             "/tokenize": {"POST": self.tokenize},
             "/decode": {"POST": self.decode},
             "/info": info,
-            **{path: {"POST": partial(self.refuse, why)} for path, why in refusals.items()},
+            **{path: {"POST": partial(self.refuse, reason)} for path, reason in refusals.items()},
         }
 
     async def embed(self, request: Request) -> Response:
@@ -237,10 +237,10 @@ class Tei:
 
         def write(body: bytes | bytearray) -> bytes:
             try:
-                theirs = msgspec.json.decode(body, type=_WhichTokenize).inputs is not msgspec.UNSET
+                tei_form = msgspec.json.decode(body, type=_WhichTokenize).inputs is not msgspec.UNSET
             except msgspec.DecodeError:  # half of a surrogate pair, or invalid JSON: `read` decides
-                theirs = b'"inputs"' in body
-            if not theirs:
+                tei_form = b'"inputs"' in body
+            if not tei_form:
                 return self._openai.tokens(read(body, TokenizeInputRequest))
             request.scope["error_answer"] = error_answer
             return self._tokens(read(body, TokenizeInputsRequest))
@@ -301,9 +301,9 @@ class Tei:
         )
         return json_answer(encode_json(about))
 
-    async def refuse(self, why: str, _: Request) -> Response:
+    async def refuse(self, reason: str, _: Request) -> Response:
         """Refuse a URL that needs another kind of model. ApiError 400."""
-        raise ApiError("unsupported", why)
+        raise ApiError("unsupported", reason)
 
 
 def _headers(found: Embedded) -> Mapping[str, str]:

@@ -128,7 +128,7 @@ def _load() -> Encoding:
 
 def _foreign(ids: Ids) -> bool:
     """Return whether an id is unused in the model's vocabulary, so that it must be of another one."""
-    return any(PAD < one < 100 or 103 < one < 999 or one >= VOCABULARY for one in ids)
+    return any(PAD < token < 100 or 103 < token < 999 or token >= VOCABULARY for token in ids)
 
 
 def _is_framed(ids: Ids) -> bool:

@@ -169,19 +169,19 @@ class Supervisor:
     def _listen(self, worker: _Worker) -> None:
         """Handle a worker's message: its counts, its line when ready, or end of file when it has ended."""
         try:
-            said: Any = worker.pipe.recv()
+            message: Any = worker.pipe.recv()
         except EOFError:
             self._replace(worker)
             return
-        if isinstance(said, tuple):
-            self._totals = tuple(map(sum, zip(self._totals, said, strict=True)))  # type: ignore[assignment]
+        if isinstance(message, tuple):
+            self._totals = tuple(map(sum, zip(self._totals, message, strict=True)))  # type: ignore[assignment]
             return
         worker.ready = True
         if self._started:
             log.info("worker %d is ready again, as process %d", worker.number + 1, worker.process.pid)
         elif all(self._connections):
             self._started = True
-            log.info("%s, in each of %d workers", said, len(self._cpu_sets))
+            log.info("%s, in each of %d workers", message, len(self._cpu_sets))
 
     def _replace(self, worker: _Worker) -> None:
         """Replace a worker that ended, unless the server shuts down or workers cannot start."""
