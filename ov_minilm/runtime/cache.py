@@ -56,8 +56,7 @@ class Cache:
         config: Mapping[str, object],
         check: Callable[[ov.CompiledModel], Checked],
     ) -> Checked | None:
-        """Return `check(model)` for the stored model; None if no model is stored or if it fails the check.
-        """
+        """Return `check(model)` for the stored model; None if no model is stored or if it fails the check."""
         facts = {"grid": grid, "config": config}
         blob = self.load(grid, facts)
         if blob is None:

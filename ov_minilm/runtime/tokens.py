@@ -48,8 +48,7 @@ class Tokenized:
         return [sum(map(len, windows)) for windows in self.windows]
 
     def average_windows(self, vectors: FloatArray) -> FloatArray:  # [windows, D] -> [N, D]
-        """Return a unit vector for each text: the mean of its windows, weighted by word pieces.
-        """
+        """Return a unit vector for each text: the mean of its windows, weighted by word pieces."""
         if len(vectors) == len(self.windows):
             return vectors
         starts = np.cumsum([0] + [len(windows) for windows in self.windows])
