@@ -138,7 +138,7 @@ def test_names_of_outputs(tmp_path: Path) -> None:
     assert Output(tmp_path, "parquet", folder=True) == Output.parse(str(tmp_path))
 
 
-@pytest.mark.usefixtures("opened")
+@pytest.mark.usefixtures("shared_model")
 def test_a_list_of_bad_rows_is_found_by_no_pattern() -> None:
     """A second run with the same pattern reads what the first one read."""
     Path("x/a.jsonl").write_text(ROWS + '{"text": 3}\n')

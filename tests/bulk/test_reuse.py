@@ -10,7 +10,7 @@ from support.processes import here
 
 from ov_minilm.bulk.reuse import KeptVectors
 
-pytestmark = pytest.mark.usefixtures("opened")
+pytestmark = pytest.mark.usefixtures("shared_model")
 TEXTS = [f"text {n} of a corpus" for n in range(200)] + ["", "long " * 400, "naïve 🐈"]
 
 
