@@ -220,8 +220,8 @@ def test_an_interrupted_job_resumes(
     source = write(tmp_path / "in.parquet", TEXTS)
     reuse = ["--reuse", tmp_path / "kept"] if output == "v.jsonl" else []
     keep = [] if output == "v.npy" else ["id"]
-    for folder in ("whole", "interrupted"):
-        (tmp_path / folder).mkdir()
+    for name in ("whole", "interrupted"):
+        (tmp_path / name).mkdir()
     target = tmp_path / "interrupted" / output
     parts = target if output == "out" else target.with_name(f"{output}.parts")
     columns = ["--keep-columns", "id"] if keep else []
@@ -370,8 +370,8 @@ def test_changed_inputs_keep_their_unchanged_shards(
     run_job: RunJob,
 ) -> None:
     """A job with a bad row resumes with corrected inputs or another policy, and ends as if done at once."""
-    for folder in ("fresh", "again"):
-        (tmp_path / folder).mkdir()
+    for name in ("fresh", "again"):
+        (tmp_path / name).mkdir()
     target = tmp_path / "again" / output
     folder = target if output == "out" else target.with_name(f"{output}.parts")
     (tmp_path / "in0.jsonl").write_text("\n".join(BAD))

@@ -1,10 +1,11 @@
-"""No output is an input, whatever either is called, and whether it is there yet or not."""
+"""An output never replaces an input, and no pattern of inputs matches it, now or later."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,95 +17,78 @@ from support.processes import here
 from ov_minilm.bulk.outputs import Output, check_output
 from ov_minilm.bulk.reader import find
 from ov_minilm.bulk.refusals import REFUSALS
-from ov_minilm.bulk.sink import Form
 
 ROWS = '{"text": "a kettle", "sku": 1}\n{"text": "a parcel", "sku": 2}\n'
+FILES = """
+a.jsonl x/a.jsonl .hidden/b.jsonl v.npy.json v.npy.errors.jsonl v.npy.parts/a.jsonl old/v.jsonl
+old/vec/part-00000.jsonl foreign/part-00000.parquet f.npy.parts/mine
+""".split()
 
 
-def check(inputs: str, output: str, to: Form | None = None) -> None:
-    """Look at inputs and output as a job does before any work."""
-    target = Output.parse(output, to or ("jsonl" if output.endswith("/") else None))
+def check(inputs: str, output: str) -> None:
+    """Check inputs and output as a job does before any work."""
+    target = Output.parse(output, "jsonl" if output.endswith("/") else None)
     check_output(find(inputs.split()), target, dtype="float32", on_error="stop")
 
 
 @pytest.fixture(autouse=True)
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files, links and folders, and what jobs wrote before: alone, and with other inputs."""
+    """Make files, links, folders and a pipe, and in old/ outputs of earlier jobs."""
     monkeypatch.chdir(tmp_path)
-    for name in (
-        "a.jsonl",
-        "x/a.jsonl",
-        ".hidden/b.jsonl",
-        "v.npy.json",
-        "v.npy.errors.jsonl",
-        "v.npy.parts/a.jsonl",
-    ):
-        Path(name).parent.mkdir(exist_ok=True)
-        Path(name).write_text(ROWS)
+    for path in map(Path, FILES):
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(ROWS)
     Path("symbolic.jsonl").symlink_to("a.jsonl")
     os.link("a.jsonl", "hard.jsonl")
     Path("same").symlink_to(".")
     os.mkfifo("pipe.npy")
     Path("folder.npy").mkdir()
     Path("parts.npy.parts").touch()
-    Path("old").mkdir()
-    for name in ("old/v.jsonl", "old/vec/part-00000.jsonl"):
-        Path(name).parent.mkdir(exist_ok=True)
-        Path(name).write_text(ROWS)
     Path("old/v.jsonl.json").write_text('{"fingerprint": "f"}')
     Path("old/vec/_job.log").touch()
     table = pa.table({"text": ["a"]}).replace_schema_metadata({"ov_minilm.fingerprint": "f"})
     pq.write_table(table, "old/v.parquet")
 
 
+REPLACED = r"is an input, and the output \S+ would replace it; name another"
+MATCHED = r"the pattern \S+ would read the output \S+ too; name an output outside"
+INPUTS, OUTPUTS = (
+    "a.jsonl symbolic.jsonl hard.jsonl [a]*.jsonl",
+    "a.jsonl x/../a.jsonl same/a.jsonl symbolic.jsonl",
+)
+PATTERNS = "x/*.jsonl ./x/*.jsonl x/**/*.jsonl x/[a-p]*.jsonl same/x/*.jsonl"
+
+
 @pytest.mark.parametrize(
     ("inputs", "output", "message"),
     [
-        *(
-            (inputs, output, r"is an input, and the output \S+ would replace it; name another")
-            for inputs, output in (
-                ("a.jsonl", "a.jsonl"),
-                ("a.jsonl", "./a.jsonl"),
-                ("a.jsonl", "x/../a.jsonl"),
-                ("a.jsonl", "same/a.jsonl"),
-                ("a.jsonl", "symbolic.jsonl"),
-                ("symbolic.jsonl", "a.jsonl"),
-                ("hard.jsonl", "a.jsonl"),
-                ("[a]*.jsonl", "a.jsonl"),
-                ("v.npy.json", "v.npy"),
-                ("v.npy.errors.jsonl", "v.npy"),
-            )
-        ),
-        *(
-            (inputs, output, r"the pattern \S+ would read the output \S+ too; name an output outside")
-            for inputs, output in (
-                ("x/*.jsonl", "x/out.jsonl"),
-                ("./x/*.jsonl", "x/out.jsonl"),
-                ("x/**/*.jsonl", "x/out.jsonl"),
-                ("x/**/*.jsonl", "x/vec/"),
-                ("x/**/*", "x/vec/"),
-                ("x/[a-p]*.jsonl", "x/out.jsonl"),
-                ("same/x/*.jsonl", "x/out.jsonl"),
-                ("x/*.jsonl", "same/x/out.jsonl"),
-            )
-        ),
+        *((*names, REPLACED) for names in product(INPUTS.split(), OUTPUTS.split())),
+        ("v.npy.json", "v.npy", REPLACED),
+        ("v.npy.errors.jsonl", "v.npy", REPLACED),
+        *((*names, MATCHED) for names in product(PATTERNS.split(), ("x/out.jsonl", "same/x/out.jsonl"))),
+        ("x/**/*.jsonl", "x/vec/", MATCHED),
+        ("x/**/*", "x/vec/", MATCHED),
         ("v.npy.parts/a.jsonl", "v.npy", r"a\.jsonl is an input and lies in the output v\.npy\.parts"),
-        ("a.jsonl old/v.parquet", "out.npy", r"v\.parquet was written by this command, and a\.jsonl was not"),
-        ("a.jsonl old/v.jsonl", "out.npy", r"v\.jsonl was written by this command, and a\.jsonl was not"),
-        ("a.jsonl old/vec/part-00000.jsonl", "out.npy", "was written by this command, and a.jsonl was not"),
+        ("a.jsonl", ".", r"a\.jsonl is an input and lies in the output \.;"),
+        ("a.jsonl old/v.parquet", "o.npy", r"v\.parquet was written by this command, and a\.jsonl was not"),
+        ("a.jsonl old/v.jsonl", "o.npy", r"v\.jsonl was written by this command, and a\.jsonl was not"),
+        ("a.jsonl old/vec/part-00000.jsonl", "o.npy", "was written by this command, and a.jsonl was not"),
         ("a.jsonl", "nodir/v.parquet", "^folder nodir does not exist; mkdir -p nodir"),
         ("a.jsonl", "nodir/vec/", "^folder nodir does not exist; mkdir -p nodir"),
         ("a.jsonl", "pipe.npy", r"pipe\.npy is a pipe or a device, which a file would replace; .* -o -"),
-        ("a.jsonl", "/dev/null", r"/dev/null is a pipe or a device"),
+        ("a.jsonl", "/dev/null", "/dev/null is a pipe or a device"),
         ("a.jsonl", "folder.npy", r"folder\.npy is a folder; name a file, or folder\.npy/ to write shards"),
         ("a.jsonl", "parts.npy", r"parts\.npy\.parts is not a folder; remove it, or name another"),
+        ("a.jsonl", "foreign", "folder foreign has files that are not of an ov-minilm job"),
+        ("a.jsonl", "f.npy", r"folder f\.npy\.parts has files that are not of an ov-minilm job"),
         ("a.jsonl", "", r"-o '': the name of an output file must end in \.parquet"),
-        ("a.jsonl", ".", r"a\.jsonl is an input and lies in the output \.;"),
         ("a.jsonl", "v.csv", r"v\.csv: the name of an output file must end in \.parquet, \.npy, \.jsonl"),
     ],
 )
-def test_an_output_that_cannot_be_is_refused(tmp_path: Path, inputs: str, output: str, message: str) -> None:
-    """An input by any name, what a pattern would find later, an output of before; nothing is touched."""
+def test_an_output_that_would_lose_files_is_refused(
+    tmp_path: Path, inputs: str, output: str, message: str
+) -> None:
+    """Whatever the names of the input, or if it cannot be written; nothing is changed."""
     before = content(tmp_path)
 
     with pytest.raises((ValueError, OSError), match=message):
@@ -126,21 +110,21 @@ def test_an_output_that_cannot_be_is_refused(tmp_path: Path, inputs: str, output
         ("old/v.parquet", "out.npy"),
     ],
 )
-def test_an_output_beside_the_inputs_is_none_of_them(inputs: str, output: str) -> None:
-    """What no pattern finds is not refused, nor vectors of before where all inputs are such."""
+def test_other_outputs_are_accepted(inputs: str, output: str) -> None:
+    """No pattern matches them; all inputs may be outputs of earlier jobs."""
     check(inputs, output)
 
 
-def test_names_of_outputs(tmp_path: Path) -> None:
-    """A known ending is a file, none or a slash a folder."""
+def test_the_name_of_an_output_tells_its_format(tmp_path: Path) -> None:
+    """A known ending is a file; no ending or a slash is a folder."""
     assert Output(Path("v.npy"), "npy", folder=False) == Output.parse("v.npy")
     assert Output(Path("v"), "jsonl", folder=True) == Output.parse("v", "jsonl")
     assert Output(tmp_path, "parquet", folder=True) == Output.parse(str(tmp_path))
 
 
 @pytest.mark.usefixtures("shared_model")
-def test_a_list_of_bad_rows_is_found_by_no_pattern() -> None:
-    """A second run with the same pattern reads what the first one read."""
+def test_no_pattern_matches_a_list_of_bad_rows() -> None:
+    """A second run with the same pattern has the same inputs as the first."""
     Path("x/a.jsonl").write_text(ROWS + '{"text": 3}\n')
     command = ("encode", "x/*.jsonl", "-o", "x/v.parquet", "--on-error", "skip")
 
@@ -150,29 +134,18 @@ def test_a_list_of_bad_rows_is_found_by_no_pattern() -> None:
     assert (3, first.stderr) == (second.returncode, second.stderr)
 
 
-def test_a_command_is_refused_in_one_line() -> None:
-    """Exit code 2; the files that the shell opened as stdin and stdout are looked at like any other."""
-    expected = REFUSALS["output_is_input"].message
+def test_encode_refuses_an_output_in_one_line() -> None:
+    """The exit code is 2; files that the shell opened as stdin and stdout are checked like named files."""
     encode = f"{sys.executable} -m ov_minilm encode"
+    redirected = f"{encode} - --format jsonl -o hard.jsonl < a.jsonl; {encode} 'x/*.jsonl' >> x/a.jsonl"
 
     done = here("encode", "a.jsonl", "-o", "a.jsonl")
-    shell = subprocess.run(
-        [
-            "/bin/sh",
-            "-c",
-            f"{encode} - --format jsonl -o hard.jsonl < a.jsonl; {encode} 'x/*.jsonl' >> x/a.jsonl",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    shell = subprocess.run(["/bin/sh", "-c", redirected], capture_output=True, text=True, check=False)
 
-    assert (2, f"error: {expected.format(file='a.jsonl', output='a.jsonl')}\n") == (
-        done.returncode,
-        done.stderr.decode(),
-    )
-    pairs = ("-", "hard.jsonl"), ("x/a.jsonl", "stdout")
-    assert [
-        f"error: {expected.format(file=file, output=output)}" for file, output in pairs
-    ] == shell.stderr.splitlines()
+    expected = [
+        f"error: {REFUSALS['output_is_input'].message.format(file=file, output=output)}"
+        for file, output in (("a.jsonl", "a.jsonl"), ("-", "hard.jsonl"), ("x/a.jsonl", "stdout"))
+    ]
+    assert 2 == done.returncode
+    assert expected == (done.stderr.decode() + shell.stderr).splitlines()
     assert ROWS == Path("a.jsonl").read_text() == Path("x/a.jsonl").read_text()

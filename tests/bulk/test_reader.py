@@ -1,4 +1,4 @@
-"""What a program passes to a job means what the command's options mean, or is refused by its name."""
+"""Arguments of a program mean what the options of the command mean; the error for a wrong one names it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from ov_minilm.bulk.inputs import Dialect
 from ov_minilm.bulk.outputs import Output
 from ov_minilm.bulk.pipeline import BulkOptions
 
-find: Any = reader.find  # a program's mistakes are not stopped by types
+find: Any = reader.find  # so that mypy accepts wrong arguments
 options: Any = BulkOptions
 LOCAL = job.Local(HashEmbedder())  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One file of each kind of lines."""
+    """Make one file of each format of lines, and a folder that no job has written."""
     monkeypatch.chdir(tmp_path)
+    Path("foreign").mkdir()
+    Path("foreign/part-00000.parquet").touch()
     Path("in.csv").write_text("id,text\n1,a\n")
     Path("in.jsonl").write_text('{"id": 1, "text": "a"}\n')
     Path("in.txt").write_text("a\n")
@@ -36,14 +38,14 @@ def stream(inputs: Any, file: Any) -> job.Summary:
 
 
 def append(name: str) -> job.Summary:
-    """Write JSON lines behind the rows of the file that they are of."""
+    """Append JSON lines to their own input."""
     with Path(name).open("ab", 0) as file:
         return stream(find([name]), file)
 
 
-def run(inputs: Any, output: str, **more: Any) -> job.Summary:
+def run(inputs: Any, output: str, overwrite: bool = False, **more: Any) -> job.Summary:
     """Run a job."""
-    return job.run(inputs, Output.parse(output), BulkOptions(**more), LOCAL)
+    return job.run(inputs, Output.parse(output), BulkOptions(**more), LOCAL, overwrite=overwrite)
 
 
 @pytest.mark.parametrize(
@@ -72,13 +74,18 @@ def run(inputs: Any, output: str, **more: Any) -> job.Summary:
         (lambda: run(find(["in.csv"], keep=["id"], typed=False), "v.parquet"), ValueError, "pass typed=True"),
         (lambda: run(find(["in.csv"]), "v.npy", dtype="int8", on_error="null"), ValueError, "no value for a"),
         (lambda: stream(find(["in.csv"], keep=["id"]), io.BytesIO()), ValueError, "pass typed=False to find"),
+        (
+            lambda: run(find(["in.csv"]), "foreign", overwrite=True),
+            FileExistsError,
+            "not of an ov-minilm job",
+        ),
         (lambda: append("in.jsonl"), ValueError, "in.jsonl is an input, and the output in.jsonl would"),
     ],
 )
-def test_a_call_that_cannot_be_right_is_refused(
+def test_wrong_arguments_are_refused(
     tmp_path: Path, call: Callable[[], object], error: type[Exception], message: str
 ) -> None:
-    """Before any work: nothing is written."""
+    """The error names the argument and says what to pass; no file is written."""
     before = content(tmp_path)
 
     with pytest.raises(error, match=message):
@@ -87,8 +94,8 @@ def test_a_call_that_cannot_be_right_is_refused(
     assert before == content(tmp_path)
 
 
-def test_paths_and_any_iterable_are_names() -> None:
-    """Of inputs, columns and the output; the output has what the file had."""
+def test_names_may_be_paths_in_any_iterable() -> None:
+    """Names of inputs, of columns and of the output; the output has the values of the input."""
     inputs = find((Path(name) for name in ["in.csv"]), keep=iter(["id", "id"]), typed=False)
 
     assert 1 == job.run(inputs, Output.parse(Path("v.jsonl")), BulkOptions(), LOCAL).rows
