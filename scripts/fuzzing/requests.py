@@ -114,11 +114,11 @@ class Requests:
         if rng.random() < 0.15:
             body, right = _damage_bytes(rng, body), False
         headers = {"content-type": "application/json"}
-        chunks = None
+        sent: bytes | list[bytes] = body
         if rng.random() < 0.1:
             cuts = sorted(rng.randrange(len(body) + 1) for _ in range(3))
-            chunks = [body[start:end] for start, end in zip((0, *cuts), (*cuts, len(body)), strict=True)]
-        call = send(self._app, "POST", path, body, headers, chunks=chunks)
+            sent = [body[start:end] for start, end in zip((0, *cuts), (*cuts, len(body)), strict=True)]
+        call = send(self._app, "POST", path, sent, headers)
         answer = self._loop.run_until_complete(asyncio.wait_for(call, 60))
         if answer.status == 200:
             self._check(path, body, answer)

@@ -1,4 +1,4 @@
-"""Lines of the log: each names its request, and a failure has its traceback."""
+"""The lines of the log: each names its request, and a failure has its traceback."""
 
 from __future__ import annotations
 
@@ -8,38 +8,32 @@ import sys
 
 import pytest
 from starlette.types import ASGIApp
-from support.asgi import embed
+from support.asgi import post
 
 from ov_minilm.serve.access import JsonLines, TextLines, request_context
 
 
 def test_lines_name_their_request() -> None:
-    """As text at the end of the first line, as JSON in a field; the traceback follows, or is a field."""
+    """The request id ends the first line of text, or is a field of JSON; the traceback follows it."""
     try:
         raise RuntimeError("broken")
     except RuntimeError:
         record = logging.LogRecord("a", logging.ERROR, "", 1, "it %s", ("failed",), sys.exc_info())
     token = request_context.set(("mine", ""))
-    try:
-        first, *trace = TextLines("%(message)s").format(record).splitlines()
-        found = json.loads(JsonLines().format(record))
-    finally:
-        request_context.reset(token)
+    first, *trace = TextLines("%(message)s").format(record).splitlines()
+    found = json.loads(JsonLines().format(record))
+    request_context.reset(token)
 
+    expected = {"level": "error", "logger": "a", "message": "it failed", "request_id": "mine"}
     assert ("it failed (request mine)", "RuntimeError: broken") == (first, trace[-1])
-    assert {
-        "level": "error",
-        "logger": "a",
-        "message": "it failed",
-        "request_id": "mine",
-    }.items() <= found.items()
+    assert found == found | expected
     assert found["trace"].endswith("RuntimeError: broken")
 
 
-def test_the_plain_line_has_the_counts(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:
-    """Client, method, path, status, time, texts, tokens, and the id of the request."""
+def test_access_line(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:
+    """Client, method, path, status, time, texts, tokens, truncated texts, request id."""
     with caplog.at_level("INFO", "ov_minilm.access"):
-        answer = embed(app, {"input": ["a b", "c"]})
+        answer = post(app, "/v1/embeddings", {"input": ["a b", "c"]})
 
     start, _, end = caplog.messages[-1].partition(" ms, ")
     assert start.startswith("127.0.0.1 POST '/v1/embeddings' 200 ")

@@ -100,7 +100,7 @@ def test_kubernetes_manifests(server: Running) -> None:
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert 200 == server.get(container[probe]["httpGet"]["path"])[0]
     (metric,) = MANIFESTS["HorizontalPodAutoscaler"]["spec"]["metrics"]
-    assert 1 == len(server.figures(metric["pods"]["metric"]["name"]))
+    assert 1 == len(server.metrics(metric["pods"]["metric"]["name"]))
     budget = next(int(one["value"]) for one in container["env"] if one["name"] == "OV_MINILM_MEMORY_MB")
     limit = container["resources"]["limits"]["memory"]
     assert budget * 10**6 < 0.9 * int(limit.removesuffix("Gi")) * 2**30

@@ -1,4 +1,4 @@
-"""What says no before any work is done."""
+"""API keys and limits: requests that are refused before any work is done for them."""
 
 from __future__ import annotations
 
@@ -6,67 +6,78 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
-from support.asgi import JSON, ask, embed, post, send
+from support.asgi import JSON, ask, post, send
 
 from ov_minilm import Embedder
 from ov_minilm.serve import Settings, create_app, limits
 from ov_minilm.serve.errors import ApiError
 from ov_minilm.serve.limits import INITIAL_TOKENS_PER_S, MIN_QUEUE_TOKENS, Admission, Keys, QueueBudget
 
+V1 = "/v1/embeddings"
 BODY = b'{"input": "a"}'
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Time as the queue sees it: `now`, in seconds, moves only when a test moves it."""
+    """The time that the queue sees: `now`, in seconds, moves only when a test moves it."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(limits, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     return clock
 
 
-def test_any_of_the_keys_opens() -> None:
-    """And nothing else, unless there are none: 401, with the scheme that is wanted."""
+WRONG_HEADERS = (None, "", "Bearer", "Bearer three", "one", "Basic one", "Bearer ü")
+
+
+def test_keys() -> None:
+    """Each of the keys is accepted, all else is 401; a server without keys accepts anything."""
     keys = Keys(["one", "two"])
-    for authorization in ("Bearer one", "bearer  two ", "Bearer two"):
-        keys.check(authorization)
-    keys.check(None, "one")  # as clients of Azure send it
+    for header in ("Bearer one", "bearer  two ", "Bearer two"):
+        keys.check(header)
+    keys.check(None, "one")  # the header api-key of Azure's clients
     keys.check("Basic x", "one")
-    Keys([]).check(None)
-    Keys([]).check("Bearer anything")  # clients must send something
-    wrong = (None, "", "Bearer", "Bearer three", "one", "Basic one", "Bearer ü")
-    for given in (*((one, None) for one in wrong), (None, "three"), ("Bearer three", "one"), (None, "")):
+    wrong_keys = (None, "three"), ("Bearer three", "one"), (None, "")
+    for given in (*((header, None) for header in WRONG_HEADERS), *wrong_keys):
+        Keys([]).check(*given)
         with pytest.raises(ApiError) as refused:
             keys.check(*given)
         assert (401, "invalid_api_key") == (refused.value.status, refused.value.code)
         assert "Bearer" == refused.value.headers["www-authenticate"]
-    for key in ("", " a", "a\n", "schlüssel"):  # an empty key would open to everybody; others never match
+
+
+def test_invalid_settings() -> None:
+    """An empty key would accept everybody, others cannot be sent in a header; choices are listed."""
+    for key in ("", " a", "a\n", "schlüssel"):
         with pytest.raises(ValueError, match="API key"):
             Settings(api_keys=("fine", key))
     with pytest.raises(ValueError, match="truncate='middle'; choose one of end, error, mean"):
         Settings(truncate="middle")  # type: ignore[arg-type]
 
 
-def test_the_key_guards_what_says_something(shipped: Embedder) -> None:
-    """Texts, tokens, models and metrics need it; pages and health do not, unless health must."""
+def test_urls_that_need_a_key(shipped: Embedder) -> None:
+    """Texts, tokens, models and metrics do; pages do not, and health only with `protect_health`."""
     app = create_app(shipped, Settings(api_keys=("key",), warm_up=False))
-    guarded = create_app(shipped, Settings(api_keys=("key",), protect_health=True, warm_up=False))
-    key, azure = JSON | {"authorization": "Bearer key"}, JSON | {"api-key": "key"}
+    protected = create_app(shipped, Settings(api_keys=("key",), protect_health=True, warm_up=False))
+    key = JSON | {"authorization": "Bearer key"}
 
-    for path in ("/v1/embeddings", "/tokenize", "/v1/models", "/metrics", "/no-such-page"):
-        method = "POST" if path in ("/v1/embeddings", "/tokenize") else "GET"
-        assert 401 == ask(app, method, path, BODY).status, path
-        assert 401 != ask(app, method, path, BODY, key).status, path
-    assert (401, 200) == (
-        post(app, "/", {"inputs": "a"}).status,
-        post(app, "/", {"inputs": "a"}, azure).status,
-    )
+    for url in (
+        "POST /v1/embeddings",
+        "POST /tokenize",
+        "POST /",
+        "GET /v1/models",
+        "GET /metrics",
+        "GET /x",
+    ):
+        method, path = url.split()
+        assert 401 == ask(app, method, path, BODY).status, url
+        assert 401 != ask(app, method, path, BODY, key).status, url
+    assert 200 == post(app, "/", {"inputs": "a"}, JSON | {"api-key": "key"}).status
     for path in ("/", "/docs", "/openapi.json", "/health", "/readyz", "/livez"):
         expected = 401 if path in ("/health", "/readyz", "/livez") else 200
-        assert (200, expected) == (ask(app, "GET", path).status, ask(guarded, "GET", path).status), path
+        assert (200, expected) == (ask(app, "GET", path).status, ask(protected, "GET", path).status), path
 
 
-def test_requests_bodies_and_tokens_are_bounded() -> None:
-    """One request, byte or token over a bound is a 429, too much for ever a 400; all is given back."""
+def test_limits_of_requests_bodies_and_tokens() -> None:
+    """One request, byte or token too many now is 429, too many at any time is 400; none stays counted."""
     admission = Admission(2, 1.0, 1000)
     budget = admission.budget(1)
 
@@ -90,8 +101,8 @@ def test_requests_bodies_and_tokens_are_bounded() -> None:
     assert (0, 0, 0) == (admission.requests, admission.body_bytes, admission.tokens)
 
 
-def test_requests_of_many_texts_and_those_being_tokenized() -> None:
-    """Indexers wait in a longer queue of their own; while a request is tokenized its estimate counts."""
+def test_queue_of_long_requests() -> None:
+    """Over 32 texts wait in a longer queue of their own; a request that is tokenized counts its estimate."""
     admission = Admission(10, 1.0, 1000)
     budget = admission.budget(32)
 
@@ -101,21 +112,23 @@ def test_requests_of_many_texts_and_those_being_tokenized() -> None:
             admission.budget(33).check()
         assert 8 * INITIAL_TOKENS_PER_S == admission.tokens
     assert (429, "8") == (refused.value.status, refused.value.headers["retry-after"])
-    with budget.tokenizing(INITIAL_TOKENS_PER_S):
-        assert INITIAL_TOKENS_PER_S == budget.tokens
-        with pytest.raises(ApiError, match="try again later"), budget.tokenizing(1):
-            pass
+    with (
+        budget.tokenizing(INITIAL_TOKENS_PER_S),
+        pytest.raises(ApiError, match="later"),
+        budget.tokenizing(1),
+    ):
+        pass
     with budget.tokenizing(1), budget.queued(5):
         assert 6 == budget.tokens
     assert 0 == budget.tokens
 
 
 @pytest.mark.parametrize("tokens_per_s", [4_000, 400_000])
-def test_the_queue_is_as_long_as_the_machine_is_fast(clock: SimpleNamespace, tokens_per_s: int) -> None:
-    """After some seconds of load what may wait is a second of work, on slow machines and on fast ones."""
+def test_queue_follows_the_speed(clock: SimpleNamespace, tokens_per_s: int) -> None:
+    """After 20 s of load the queue holds a second of work, on slow and on fast machines."""
     budget = QueueBudget(1.0)
 
-    with budget.queued(MIN_QUEUE_TOKENS):  # something always waits
+    with budget.queued(MIN_QUEUE_TOKENS):  # keeps the machine under load
         for _ in range(20):
             with budget.queued(tokens_per_s):
                 clock.now += 1.0
@@ -126,10 +139,10 @@ def test_the_queue_is_as_long_as_the_machine_is_fast(clock: SimpleNamespace, tok
                 budget.check()
 
 
-def test_a_slow_moment_is_not_for_ever(clock: SimpleNamespace) -> None:
-    """After an hour in which nothing was done a few batches may wait, and soon a second of work again.
+def test_queue_recovers_from_a_stall(clock: SimpleNamespace) -> None:
+    """After an hour without progress a second of work is accepted again soon.
 
-    Requests that find no company say nothing about speed: they leave room for the burst that may come.
+    Requests that run alone are no measure of the speed: they leave room for a burst.
     """
     stalled, quiet = QueueBudget(1.0), QueueBudget(1.0)
     with stalled.queued(MIN_QUEUE_TOKENS):
@@ -141,23 +154,23 @@ def test_a_slow_moment_is_not_for_ever(clock: SimpleNamespace) -> None:
             clock.now += 1.0
 
     with stalled.queued(9 * MIN_QUEUE_TOKENS), quiet.queued(INITIAL_TOKENS_PER_S - 1):
-        stalled.check()  # with 9 of the 10 that it does in a second
+        stalled.check()  # 9 of the 10 that it embeds in a second
         quiet.check()
 
 
-def test_bodies_of_another_type_or_too_large_are_refused(shipped: Embedder) -> None:
-    """Only JSON, said to be so; at the limit a body is read, one byte over it is 413, however it comes."""
+def test_content_type_and_size_of_bodies(shipped: Embedder) -> None:
+    """Only application/json; a body at the limit is read, a larger one is 413 and is not read to its end."""
     app = create_app(shipped, Settings(payload_limit=100, warm_up=False))
     fits = BODY.ljust(100)
-    kinds = {None: 415, "text/plain": 415, "application/x-www-form-urlencoded": 415}
 
-    for kind, status in (kinds | {"Application/JSON; charset=utf-8": 200}).items():
-        answer = embed(app, fits, {"content-type": kind} if kind else {})
-        assert (status, status == 415) == (answer.status, "false" == answer.headers.get("x-should-retry"))
+    for kind in ("", "text/plain", "application/x-www-form-urlencoded", "Application/JSON; charset=utf-8"):
+        answer = post(app, V1, fits, {"content-type": kind} if kind else {})
+        expected = (200, None) if "JSON" in kind else (415, "false")
+        assert expected == (answer.status, answer.headers.get("x-should-retry"))
     assert 413 == post(app, "/api/show", fits + b" ").status
     endless = [b" " * 100] * 1000
-    for chunks in ([fits + b" "], [fits[:50], fits[50:], b" "], endless):
-        answer = asyncio.run(send(app, "POST", "/v1/embeddings", chunks=chunks))
+    for parts in ([fits + b" "], [fits[:50], fits[50:], b" "], endless):
+        answer = asyncio.run(send(app, "POST", V1, parts))
         assert (413, "request_too_large") == (answer.status, answer.json["error"]["code"])
         assert "close" == answer.headers["connection"]
-    assert len(endless) > 990  # after some times the limit it is read no further
+    assert len(endless) > 990

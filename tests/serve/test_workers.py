@@ -61,7 +61,7 @@ def test_a_worker_that_is_killed_and_a_parent_that_is(shipped: Embedder, tmp_pat
         async def load() -> list[tuple[list[object], list[Any]]]:
             ended = asyncio.Event()
             clients = [asyncio.ensure_future(keep_asking(server, text, ended, KEY)) for text in texts]
-            texts_done = partial(server.figures, "te_request_texts_count", "one")
+            texts_done = partial(server.metrics, "te_request_texts_count", "one")
             await asyncio.to_thread(until, lambda: texts_done()[0] > 50, 30)
             os.kill(first, signal.SIGKILL)
             await asyncio.to_thread(until, lambda: server.get("/readyz")[0] == 503)
@@ -77,9 +77,9 @@ def test_a_worker_that_is_killed_and_a_parent_that_is(shipped: Embedder, tmp_pat
         (fresh,) = set(_workers(server)) - {second}
         assert os.sched_getaffinity(fresh) == affinity
         answers = sum(map(len, vectors))
-        until(lambda: server.figures("te_request_texts_count", "one")[0] >= answers)
-        assert 2 == len(server.figures(r"process_resident_memory_bytes\{pid=\"\d+\"\}", "one"))
-        until(lambda: [0.0] == server.figures("te_queue_size", "one"))  # each brings it up to date by itself
+        until(lambda: server.metrics("te_request_texts_count", "one")[0] >= answers)
+        assert 2 == len(server.metrics(r"process_resident_memory_bytes\{pid=\"\d+\"\}", "one"))
+        until(lambda: [0.0] == server.metrics("te_queue_size", "one"))  # each brings it up to date by itself
         for key, status in (("one", 200), ("zero", 401)):
             assert {status} == {server.get("/v1/models", key)[0] for _ in range(8)}
         (shared,) = _shared_weights(server.process.pid)

@@ -1,11 +1,11 @@
-"""The application without a network: one request, one answer; and an embedder that waits for the test."""
+"""Requests to the application without a network, and an embedder whose vectors the test supplies."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ JSON = {"content-type": "application/json"}
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """The response to a request; status 0 if the application sent none."""
 
     status: int
     headers: dict[str, str]
@@ -31,25 +31,23 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body, parsed."""
+        """The parsed body."""
         return json.loads(self.body)
 
     @property
-    def vectors(self) -> FloatArray:
-        """The embeddings, of any of the APIs and formats."""
+    def vectors(self) -> FloatArray:  # [N, D]
+        """The embeddings, from any of the APIs and formats."""
         assert 200 == self.status, self.body
-        found = self.json
-        if isinstance(found, dict):
-            found = (
-                found["embeddings"] if "embeddings" in found else [one["embedding"] for one in found["data"]]
-            )
-        if isinstance(found[0], str):
-            return np.stack([np.frombuffer(base64.b64decode(one), "<f4") for one in found])
-        return np.array(found, np.float32)
+        rows = self.json
+        if isinstance(rows, dict):
+            rows = rows["embeddings"] if "embeddings" in rows else [row["embedding"] for row in rows["data"]]
+        if isinstance(rows[0], str):
+            return np.stack([np.frombuffer(base64.b64decode(row), "<f4") for row in rows])
+        return np.array(rows, np.float32)
 
     @property
     def message(self) -> str:
-        """The message of an error, in any of the APIs."""
+        """The message of an error, from any of the APIs."""
         error: Any = self.json["error"]
         return str(error["message"] if isinstance(error, dict) else error)
 
@@ -58,25 +56,23 @@ async def send(
     app: ASGIApp,
     method: str,
     path: str,
-    body: bytes = b"",
+    body: bytes | list[bytes] = b"",
     headers: Mapping[str, str] = JSON,
     *,
-    leave: asyncio.Event | None = None,
-    chunks: list[bytes] | None = None,
+    disconnected: asyncio.Event | None = None,
 ) -> Answer:
-    """Send one request; `leave` set means that the client hangs up.
+    """Send one request. A list is a body in parts; the parts that the application reads are removed from it.
 
-    `chunks` stand for the body in parts: those that are read are taken from it.
+    The client disconnects when the event is set.
     """
     messages: list[Message] = []
-    parts = [body] if chunks is None else chunks
-    gone = leave or asyncio.Event()
+    parts = [body] if isinstance(body, bytes) else body
 
     async def receive() -> Message:
         if parts:
             part = parts.pop(0)
             return {"type": "http.request", "body": part, "more_body": bool(parts)}
-        await gone.wait()
+        await (disconnected or asyncio.Event()).wait()
         return {"type": "http.disconnect"}
 
     async def keep(message: Message) -> None:
@@ -85,14 +81,14 @@ async def send(
     scope: dict[str, Any] = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1"}
     scope |= {"method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": ""}
     scope |= {"scheme": "http", "client": ("127.0.0.1", 50000), "server": ("127.0.0.1", 8000)}
-    given = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
-    await app(scope | {"headers": given}, receive, keep)
+    scope["headers"] = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+    await app(scope, receive, keep)
     if not messages:
         return Answer(0, {}, b"")
     start, *rest = messages
-    assert [True] * (len(rest) - 1) + [False] == [one.get("more_body", False) for one in rest]
+    assert [True] * (len(rest) - 1) + [False] == [part.get("more_body", False) for part in rest]
     names = {name.decode(): value.decode() for name, value in start["headers"]}
-    return Answer(start["status"], names, b"".join(message.get("body", b"") for message in rest))
+    return Answer(start["status"], names, b"".join(part.get("body", b"") for part in rest))
 
 
 def ask(app: ASGIApp, method: str, path: str, body: Any = b"", headers: Mapping[str, str] = JSON) -> Answer:
@@ -102,44 +98,37 @@ def ask(app: ASGIApp, method: str, path: str, body: Any = b"", headers: Mapping[
 
 
 def post(app: ASGIApp, path: str, body: Any, headers: Mapping[str, str] = JSON) -> Answer:
-    """Send a POST."""
+    """Send a POST request with a JSON body."""
     return ask(app, "POST", path, body, headers)
 
 
-def embed(app: ASGIApp, body: Any, headers: Mapping[str, str] = JSON) -> Answer:
-    """POST /v1/embeddings."""
-    return ask(app, "POST", "/v1/embeddings", body, headers)
-
-
 class Waiting(Embedder):
-    """A real embedder but for its vectors, which come when the test gives them, and its self-check."""
+    """A real embedder, but the test supplies its vectors and the cosine of its self-check."""
 
     def __init__(self, real: Embedder) -> None:
         self.__dict__.update(vars(real))
-        self.cosine = 1.0  # of the self-check
-        self.futures: list[Future[FloatArray]] = []
+        self.cosine = 1.0
+        self.futures: list[Future[FloatArray]] = []  # one for each call, without a result yet
 
     def warm_up(self) -> dict[str, float]:
-        """Do nothing: there is nothing to compile."""
+        """Compile nothing."""
         return {}
 
     def self_check(self) -> float:
-        """Give the cosine that the test wants."""
+        """Return `cosine`, or fail if it is too low."""
         if self.cosine < MIN_COSINE:
             raise SelfCheckFailed("CPU", self.cosine, MIN_COSINE)
         return self.cosine
 
-    def asubmit(
-        self, tokenized: Any, *, started: Callable[[], object] | None = None
-    ) -> asyncio.Future[FloatArray]:
-        """Return a future that the test ends; it runs at once."""
+    def asubmit(self, tokenized: Any, *, started: Any = None) -> asyncio.Future[FloatArray]:
+        """Return a future for the test to resolve; the call starts at once."""
         del tokenized
         if started is not None:
             started()
         self.futures.append(Future())
         return asyncio.wrap_future(self.futures[-1])
 
-    async def count(self, futures: int) -> None:
-        """Wait until this many requests wait."""
-        while len(self.futures) < futures:
+    async def until_called(self, times: int) -> None:
+        """Wait until `asubmit` has been called this many times."""
+        while len(self.futures) < times:
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""A real server process for tests, on a port of its own, and its bytes."""
+"""A real server process on a free port, and clients that speak to it byte by byte."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ needs_two_cpus = pytest.mark.skipif(CPUS < 2, reason="workers need Linux and two
 
 
 def request_bytes(body: bytes, *headers: str) -> bytes:
-    """Return POST /v1/embeddings as it is sent."""
+    """Return a POST request to /v1/embeddings as it is sent."""
     lines = ["POST /v1/embeddings HTTP/1.1", "host: x", "content-type: application/json", *headers]
     return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode() + body
 
@@ -39,7 +39,7 @@ class Running:
     lines: list[str] = field(default_factory=list)  # of its log so far
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """End the server by a signal and return its exit code."""
+        """Send a signal and return the exit code."""
         self.process.send_signal(number)
         return self.process.wait(60)
 
@@ -54,7 +54,7 @@ class Running:
         return socket.create_connection(self.address, timeout=50)
 
     def talk(self, *pieces: bytes) -> bytes:
-        """Send pieces one after the other; return what comes until the server closes the connection."""
+        """Send pieces one after the other; return all bytes until the server closes the connection."""
         with self.connect() as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for piece in pieces:
@@ -62,7 +62,7 @@ class Running:
             return b"".join(iter(lambda: connection.recv(65536), b""))
 
     def get(self, path: str, key: str = "", body: bytes | None = None) -> tuple[int, str]:
-        """Ask for a page, or post a body of JSON; return status and body."""
+        """GET a page, or POST a body of JSON; return the status and the body."""
         headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
         request = urllib.request.Request(self.url + path, body, headers)  # noqa: S310  # our own server
         try:
@@ -71,78 +71,72 @@ class Running:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    def figures(self, name: str, key: str = "") -> list[float]:
-        """Return the metrics whose name fits a pattern."""
-        found = re.findall(rf"^{name} (\S+)$", self.get("/metrics", key)[1], re.MULTILINE)
-        return [float(one) for one in found]
+    def metrics(self, name: str, key: str = "") -> list[float]:
+        """Return the values of the metrics whose name matches a pattern."""
+        return [*map(float, re.findall(rf"^{name} (\S+)$", self.get("/metrics", key)[1], re.MULTILINE))]
 
 
 async def keep_asking(
     server: Running, text: str, ended: asyncio.Event, *headers: str, until_refused: bool = False
 ) -> tuple[list[object], list[Any]]:
-    """Ask for the vector of a text on one connection after another; return what went wrong, and the vectors.
+    """Ask for the vector of a text on one connection after another; return the failures and the vectors.
 
-    Ends with `ended`, or with `until_refused` when no connection can be had after it.
+    Stops at the event `ended`; with `until_refused`, only when the server refuses connections after it.
     """
-    wrong: list[object] = []
+    failures: list[object] = []
     vectors: list[Any] = []
     body = request_bytes(json.dumps({"input": text}).encode(), *headers)
     while until_refused or not ended.is_set():
         try:
             reader, writer = await asyncio.open_connection(*server.address)
         except OSError as error:
-            return ([*wrong, *([] if ended.is_set() else [error])]), vectors
+            return failures if ended.is_set() else [*failures, error], vectors
         head = b""
         try:
             while b"connection: close" not in head and (until_refused or not ended.is_set()):
                 writer.write(body)
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
-                found = json.loads(await reader.readexactly(length))
+                answer = json.loads(await reader.readexactly(length))
                 if head.startswith(b"HTTP/1.1 200"):
-                    vectors.append(found["data"][0]["embedding"])
+                    vectors.append(answer["data"][0]["embedding"])
                 else:
-                    wrong.append(found)
+                    failures.append(answer)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
-            wrong.append(error)
+            failures.append(error)
         finally:
             writer.close()
-    return wrong, vectors
+    return failures, vectors
 
 
 @contextmanager
 def running(*options: str, **environment: str) -> Iterator[Running]:
-    """Start `ov-minilm serve` and wait for the line that says it is ready."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ov_minilm", "serve", "--port", "0", "--no-warm-up", *options],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    server = Running(process)
+    """Start `ov-minilm serve` and wait until its log says that it is ready."""
+    command = [sys.executable, "-m", "ov_minilm", "serve", "--port", "0", "--no-warm-up", *options]
     ready = threading.Event()
 
-    def listen() -> None:
-        assert process.stderr is not None
-        with process.stderr:
-            for line in process.stderr:
-                server.lines.append(line)
-                if found := re.search(r"ready: (http://\S+)/v1 ", line):
-                    server.url = found[1]
-                    ready.set()
+    def read_log() -> None:
+        for line in process.stderr or ():
+            server.lines.append(line)
+            if found := re.search(r"ready: (http://\S+)/v1 ", line):
+                server.url = found[1]
+                ready.set()
         ready.set()
 
-    reader = threading.Thread(target=listen)
-    reader.start()
-    try:
-        assert ready.wait(120), "the server says nothing"
-        assert server.url, "".join(server.lines)
-        yield server
-    finally:
-        process.terminate()  # if it runs
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+    ) as process:
+        server = Running(process)
+        reader = threading.Thread(target=read_log)
+        reader.start()
         try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(60)
-        reader.join(60)
+            assert ready.wait(120), "the server logs nothing"
+            assert server.url, "".join(server.lines)
+            yield server
+        finally:
+            process.terminate()  # if it still runs
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            reader.join(60)
