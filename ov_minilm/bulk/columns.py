@@ -3,8 +3,8 @@
 JSON lines keep every value unchanged. For Parquet, a column that has different types in several files gets a
 type that holds all of them without loss. JSON has no types: if the first values of a field are all 64-bit
 integers, numbers, booleans or strings, or lists of one of these, the column gets that type. Other fields
-(objects, mixtures, only nulls) become JSON text in a column of strings. A later value that does not fit makes
-its row bad.
+(objects, values of several types, only nulls) become JSON text in a column of strings. If a later value does
+not fit the type of its column, its row is bad.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ov_minilm.bulk.refusals import bad_row, refusal
 from ov_minilm.bulk.rows import Kept
 from ov_minilm.runtime.texts import has_surrogates, mend_surrogates
 
-# exceptions of pa.array for a value that does not fit
-MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)
-EXACT_INTEGERS = 1 << 53  # up to here a double holds every integer exactly
+# what Arrow and Python raise for a value that does not fit a type
+CONVERSION_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError)
+EXACT_INTEGERS = 1 << 53  # a double holds every integer up to this one exactly
 
 T = TypeVar("T")
 # a file and the column's type in it; None: JSON values of several types
@@ -37,7 +37,7 @@ def json_field(name: str) -> pa.Field:
 
 
 def json_type(values: Iterable[Any]) -> pa.DataType | None:
-    """Return the common type of the first values of a JSON field; None if they have none."""
+    """Return the common type of the first values of a JSON field; None if there is no common type."""
     present = [value for value in values if value is not None]
     kinds = {type(value) for value in present}
     if kinds == {list}:
@@ -55,8 +55,7 @@ def json_type(values: Iterable[Any]) -> pa.DataType | None:
 def common_field(name: str, found: Sequence[Found], of_json: bool) -> pa.Field:
     """Return a column type that holds the values of all files without loss.
 
-    Raises:
-        ValueError: there is none; the message names the first two files that disagree.
+    Raises: ValueError: there is none; the message names the first two files that disagree.
     """
     if all(kind is None or pa.types.is_null(kind) for _, kind in found):
         return json_field(name) if of_json else pa.field(name, pa.null())
@@ -97,9 +96,10 @@ def _common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
 
 
 def build(values: Sequence[Sequence[Any]], schema: pa.Schema, bad: dict[int, str]) -> pa.RecordBatch:
-    """Convert rows of values to columns; rows that could not be read have no values and become null.
+    """Convert rows of values to columns. Rows that could not be read have no values; their columns are null.
 
-    A value that does not fit the type of its column becomes null, and row and reason are added to `bad`.
+    A value that does not fit the type of its column becomes null, and its row and the reason are added to
+    `bad`.
     """
     arrays = []
     for number, field in enumerate(schema):
@@ -120,13 +120,13 @@ def _array(column: list[Any], kind: pa.DataType) -> pa.Array | None:
     try:
         array = pa.array(column, kind)
         same = pa.types.is_string(kind) or (array.to_pylist() == column and _finite(column))
-    except MISFITS:
+    except CONVERSION_ERRORS:
         return None
     return array if same else None
 
 
 def _finite(column: list[Any]) -> bool:
-    """Return whether all numbers in a JSON value fit a double; 1e400 does not."""
+    """Return whether all numbers in a JSON value fit a double (1e400 does not fit)."""
     return not any(isinstance(value, float) and math.isinf(value) for value in column)
 
 
@@ -154,17 +154,17 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema, bad: dict[int, str]) -> pa
 def _convert(
     array: pa.Array, convert: Callable[[pa.Array], T], failed: Callable[[int, Exception], T]
 ) -> list[T]:
-    """Convert all rows at once; if that fails, one by one, so that only values that do not fit are lost."""
+    """Convert all rows at once; if that fails, row by row, so that only values that do not fit are lost."""
 
     def one(row: int) -> T:
         try:
             return convert(array.slice(row, 1))
-        except MISFITS as error:
+        except CONVERSION_ERRORS as error:
             return failed(row, error)
 
     try:
         return [convert(array)]
-    except MISFITS:
+    except CONVERSION_ERRORS:
         return [one(row) for row in range(len(array))]
 
 
@@ -173,7 +173,7 @@ def _misfit(field: pa.Field, value: pa.Scalar, error: Exception) -> str:
         return bad_row("broken", column=field.name)
     try:
         shown = str(value)
-    except MISFITS:  # a date outside of Python's range
+    except CONVERSION_ERRORS:  # a date outside of Python's range
         shown = f"a {value.type}"
     return bad_row("misfit", column=field.name, value=shown, kind=field.type)
 
@@ -191,7 +191,7 @@ def render(batch: pa.RecordBatch, bad: dict[int, str]) -> list[str]:
     return members(batch.schema.names, list(zip(*columns, strict=True)))
 
 
-def lost(names: Sequence[str], schema: pa.Schema | None, rows: int) -> Kept:
+def null_columns(names: Sequence[str], schema: pa.Schema | None, rows: int) -> Kept:
     """Return nulls for rows that cannot be read."""
     if schema is None:
         return members(names, [()] * rows)

@@ -1,8 +1,8 @@
 """Gives each process on a shared machine its own CPUs, by means of lock files.
 
 With fewer threads than CPUs, OpenVINO always uses the lowest-numbered CPUs, in every process and regardless
-of ENABLE_CPU_PINNING, so several processes would compete for them. It respects an affinity mask that is set
-before its first Core.
+of ENABLE_CPU_PINNING, so several processes would compete for them. OpenVINO respects an affinity mask that is
+set before the first `ov.Core()` of the process.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from pathlib import Path
 
 
 def claim_cpus(count: int, folder: Path | None = None) -> set[int]:
-    """Restrict this thread, and threads it starts, to CPUs that no other process claims; return the mask.
+    """Restrict this thread, and threads that it starts, to CPUs that no other process claims.
+
+    Return these CPUs.
 
     If there are too few CPUs, or if the system has no affinity masks, nothing is changed. A claim ends with
     its process. `folder` contains the lock files; None is a private folder of this user in the system's
@@ -45,7 +47,9 @@ def claim_cpus(count: int, folder: Path | None = None) -> set[int]:
 
 
 def _own_folder() -> Path:
-    """Return a folder that only this user can write to: others could replace locks with links.
+    """Return a folder that only this user can write to.
+
+    In any other folder, users could replace locks by links.
 
     Raises:
         PermissionError: the folder belongs to another user, or others may write to it.

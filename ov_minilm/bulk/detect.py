@@ -1,4 +1,4 @@
-"""Tells text from the lines of a structured file: these must not be encoded as they are, unless asked for."""
+"""Tells plain text from JSON, tables and documents, whose lines must not be encoded as texts by mistake."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ _decoder = json.JSONDecoder()
 
 
 def structure(lines: Sequence[str], column: str) -> tuple[str, str] | None:
-    """Return what the first lines of a file begin, and what to do; None if they are text.
+    """Return the format that the first lines of a file belong to, and what to do.
+
+    Return None if they are plain text.
 
     Args:
-        lines: the first lines, without their ends.
+        lines: the first lines, without line ends.
         column: the name that a table would have for its column of texts.
     """
     filled = [line.strip(" \r") for line in lines if line.strip()]
@@ -32,7 +34,7 @@ def structure(lines: Sequence[str], column: str) -> tuple[str, str] | None:
 
 
 def _is_json(lines: Sequence[str]) -> bool:
-    """Return whether all lines are objects, also of an array, or begin one that takes several lines."""
+    """Return whether all lines are JSON objects or elements of an array, or begin a long object."""
     if len(lines) > 1 and lines[0] in ("{", "[", "[{") and lines[1][0] in '"{':
         return True
     inner = [line for line in lines if line not in ("[", "]")]
@@ -49,7 +51,7 @@ def _begins_with_object(line: str) -> bool:
 
 
 def _is_table(lines: Sequence[str], delimiter: str, column: str) -> bool:
-    """Return whether the first line is a header with this column, and the others have as many fields."""
+    """Return whether the first line is a header with this column, and the other lines have as many fields."""
     header = [name.strip(' "') for name in lines[0].split(delimiter)]
     if len(lines) == 1 and delimiter != "\t":  # a text may have a comma
         return False

@@ -33,7 +33,7 @@ KINDS: dict[str, Kind] = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-OTHERS = {  # ending -> format, and what to do instead
+UNSUPPORTED_ENDINGS = {  # ending -> format, and what to do instead
     **dict.fromkeys((".arrow", ".feather", ".ipc"), ("an Arrow file", "write it as .parquet with pyarrow")),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), ("a spreadsheet", "save it as CSV, UTF-8")),
     **dict.fromkeys((".orc", ".avro"), ("this format", "write it as .parquet")),
@@ -44,7 +44,7 @@ OTHERS = {  # ending -> format, and what to do instead
 MAGIC = {  # first bytes -> format, and what to do instead
     b"\x1f\x8b": ("gzip", "let its name end in .gz"),
     b"\x28\xb5\x2f\xfd": ("zstd", "let its name end in .zst"),
-    **{  # for each compression level, with data or empty
+    **{  # each compression level, for a file with data and for an empty one
         b"BZh%d%b" % (level, block): ("bzip2", "let its name end in .bz2")
         for level in range(1, 10)
         for block in (b"1AY&SY", b"\x17rE8P\x90")
@@ -59,9 +59,9 @@ MAGIC = {  # first bytes -> format, and what to do instead
     b"\xff\xfe": ("UTF-16", "pass --encoding utf-16"),
     b"\xfe\xff": ("UTF-16", "pass --encoding utf-16"),
 }
-# Codecs of Python that are not encodings of text.
-NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape")
-EFFECT: dict[str, tuple[Kind, ...]] = {  # field of Dialect -> the formats that it applies to
+# Python's codecs that are not encodings of text files.
+NON_TEXT_CODECS = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape")
+OPTION_FORMATS: dict[str, tuple[Kind, ...]] = {  # field of Dialect -> the formats that it applies to
     "delimiter": ("csv", "tsv"),
     "quote": ("csv", "tsv"),
     "escape": ("csv", "tsv"),
@@ -73,9 +73,9 @@ EFFECT: dict[str, tuple[Kind, ...]] = {  # field of Dialect -> the formats that 
 class Dialect:
     """How fields of CSV are separated and quoted, and the encoding of files of lines."""
 
-    delimiter: str | None = None  # None: a tab in .tsv, a comma in others
+    delimiter: str | None = None  # None: a tab in .tsv, a comma in other files
     quote: str = '"'  # empty: none
-    escape: str = ""  # empty: none, quotes within quotes are doubled
+    escape: str = ""  # empty: no escape character; a quote within quotes is doubled
     encoding: str = "utf-8"
 
     def __post_init__(self) -> None:
@@ -93,7 +93,7 @@ class Dialect:
             raise refusal("one_character", option="--delimiter", value=self.delimiter, rule=rule)
         try:
             found = codecs.lookup(self.encoding)
-            if not found._is_text_encoding or found.name.replace("_", "-") in NOT_OF_FILES:
+            if not found._is_text_encoding or found.name.replace("_", "-") in NON_TEXT_CODECS:
                 raise LookupError
         except LookupError:
             raise refusal("no_encoding", encoding=self.encoding) from None
@@ -105,9 +105,9 @@ class Dialect:
 
 
 class Pipe(io.RawIOBase):
-    """A stream that can be read only once; bytes that were read before `rewind` are read again after it.
+    """A stream that can be read only once. `rewind` makes the bytes that were already read readable again.
 
-    Closing it leaves the underlying stream open, so that another reader can follow and the writer gets no
+    Closing a Pipe leaves the underlying stream open, so that it can be read again and its writer gets no
     EPIPE.
     """
 
@@ -149,11 +149,11 @@ class Inputs:
     files: tuple[str, ...]
     column: str = "text"
     keep: tuple[str, ...] = ()
-    kind: Kind | None = None  # None: by each file's name
+    kind: Kind | None = None  # format of all files; None: by each file's name
     dialect: Dialect = Dialect()
-    # Arrow types of the columns to keep; None: they are kept as JSON, or there are none
+    # Arrow types of the columns to keep; None if they are kept as JSON, or if no columns are kept
     schema: pa.Schema | None = None
-    # As the user wrote them; `files` is what they match.
+    # Names and patterns as the user wrote them; `files` are the files that they match.
     patterns: tuple[str, ...] = field(default=(), compare=False)
     # The files that can be read only once.
     pipes: Mapping[str, Pipe] = field(default_factory=dict, compare=False)
@@ -169,8 +169,8 @@ class Inputs:
         kind = self.kind
         if kind is None:
             ending = Path(path.stem).suffix if packed else path.suffix
-            if ending in OTHERS:
-                what, instead = OTHERS[ending]
+            if ending in UNSUPPORTED_ENDINGS:
+                what, instead = UNSUPPORTED_ENDINGS[ending]
                 raise refusal("not_read", file=file, what=f"{what} ({ending})", instead=instead)
             kind = "text" if file == STDIN else KINDS.get(ending)
         if kind is None:
@@ -199,8 +199,7 @@ class Inputs:
 def name_list(option: str, values: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
     """Return names as a tuple.
 
-    Raises:
-        TypeError: it is a single name, whose letters would be taken for names; or one of them is no name.
+    Raises: TypeError: it is a single name, whose letters would be taken for names; or one of them is no name.
     """
     if isinstance(values, str | bytes | os.PathLike):
         raise refusal("not_a_list", option=option, value=os.fspath(values))
@@ -230,7 +229,7 @@ def expand(patterns: Sequence[str]) -> Iterator[str]:
 
 
 def _is_error_list(path: Path) -> bool:
-    """Return whether a file lists the bad rows of an output in the same folder; patterns ignore it."""
+    """Return whether a file lists the bad rows of an output in its folder; patterns ignore such a file."""
     output = path.with_name(path.name.removesuffix(ERRORS))
     return output != path and (output.exists() or output.with_name(f"{output.name}.parts").exists())
 
@@ -256,7 +255,7 @@ def check_options(inputs: Inputs) -> None:
         ValueError: an option has no effect; the message has the option and the formats.
     """
     kinds = sorted({inputs.kind_of(file) for file in inputs.files})
-    for name, formats in EFFECT.items():
+    for name, formats in OPTION_FORMATS.items():
         changed = getattr(inputs.dialect, name) != getattr(Dialect(), name)
         if changed and not set(kinds) & set(formats):
             where = f"on {', '.join(kinds)}; it is for --format {', '.join(formats)}"

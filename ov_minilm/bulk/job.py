@@ -33,7 +33,7 @@ from ov_minilm.bulk.pipeline import (
 from ov_minilm.bulk.sink import Form, Sink, json_lines
 from ov_minilm.files import atomic_write
 
-UNFINISHED = (".part-*", "._errors-*")  # unfinished files of a killed process
+UNFINISHED = (".part-*", "._errors-*")  # files that a killed process did not finish
 WRITTEN = (*UNFINISHED, "part-*", "_errors-*.log")
 
 
@@ -58,25 +58,25 @@ class Local:
         return make_sink(self.embedder, inputs, options, form)
 
     def work(self, job: Job, journal: Journal, meter: Meter) -> None:
-        """Compute shards in order; while one is written, the engine encodes texts of the next."""
+        """Compute shards in order; while a shard is written, the engine encodes texts of the next shard."""
         with (
             closing(pending_rows(job.inputs, job.options.rows_per_shard, journal.done)) as rows,
             closing(encode(rows, self.embedder, job.options)) as portions,
         ):
             for first in portions:
-                of_shard = _of_shard(first, portions, job.options.rows_per_shard)
-                done = write_shard(job, first.rows.shard, of_shard, partial(update_meter, meter))
+                blocks = _blocks_of_shard(first, portions, job.options.rows_per_shard)
+                done = write_shard(job, first.rows.shard, blocks, partial(update_meter, meter))
                 journal.add(done)
                 meter.keep(done.rows)
 
 
-def _of_shard(first: EncodedRows, portions: Iterator[EncodedRows], rows: int) -> Iterator[EncodedRows]:
-    """Yield the blocks of one shard, without reading ahead into the next one."""
+def _blocks_of_shard(first: EncodedRows, portions: Iterator[EncodedRows], rows: int) -> Iterator[EncodedRows]:
+    """Yield the blocks of one shard, without reading the next shard."""
     yield first
-    left = rows - len(first.rows.texts)
-    while left and (portion := next(portions, None)):
+    rows_left = rows - len(first.rows.texts)
+    while rows_left and (portion := next(portions, None)):
         yield portion
-        left -= len(portion.rows.texts)
+        rows_left -= len(portion.rows.texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +86,9 @@ class Summary:
     output: Path
     rows: int
     dimensions: int
-    truncated: int = 0  # texts that were cut
+    truncated: int = 0  # number of texts that were cut
     bad: int = 0
-    nulls: int = 0  # rows whose vector is null
+    nulls: int = 0  # number of rows whose vector is null
     errors: Path | None = None  # lists the bad rows
 
 
@@ -104,7 +104,7 @@ def run(
 ) -> Summary:
     """Encode files into files; resume if an earlier run of the same job was interrupted.
 
-    `engine` may be a function that opens it; it is called when the output has been checked.
+    `engine` may be a function that opens the backend; it is called after the output was checked.
 
     Raises:
         JobRefused: the output belongs to another job.
@@ -166,7 +166,7 @@ def _write_all(file: IO[bytes], content: bytes) -> None:
 
 
 def identify(job: Job) -> Header:
-    """Return what identifies a job: everything that decides the bytes of the output."""
+    """Return what identifies a job: everything that determines the bytes of the output."""
     inputs = job.inputs
     facts: dict[str, Any] = {"format": 2, "form": job.sink.form, **job.sink.metadata, **asdict(job.options)}
     on_error = facts.pop("on_error")
@@ -177,7 +177,7 @@ def identify(job: Job) -> Header:
         **asdict(inputs.dialect),
     }
     if job.sink.form == "parquet":
-        facts["pyarrow"] = arrow("Parquet").__version__  # it writes its version into the files
+        facts["pyarrow"] = arrow("Parquet").__version__  # pyarrow writes its version into the files
         facts["columns"] = [f"{field.name}: {field.type}" for field in inputs.schema or ()]
     stamps = [[_name(file, inputs), _stamp(file, inputs)] for file in inputs.files]
     return Header(json.loads(json.dumps(facts)), stamps, on_error)
@@ -214,21 +214,24 @@ def begin(job: Job, *, overwrite: bool, say: Callable[[str], None]) -> Iterator[
 
 
 def _resume(job: Job, journal: Journal, *, overwrite: bool, say: Callable[[str], None]) -> None:
-    """Find the unfinished shards, and remove all files that do not belong to a finished shard."""
+    """Compare the journal with the job and the files.
+
+    Remove all files that do not belong to a finished shard.
+    """
     now, before = identify(job), journal.read()
     if before and not overwrite:
         compare(job.folder, before, now)
-    if before is None or overwrite or not job.inputs.resumable:  # data of a pipe cannot be read again
+    if before is None or overwrite or not job.inputs.resumable:  # the data of a pipe cannot be read again
         journal.write(now, {})
     elif before != now:
-        done = {shard: finished for shard, finished in journal.done.items() if _is_whole(job, finished)}
+        done = {shard: finished for shard, finished in journal.done.items() if _is_complete(job, finished)}
         if before.on_error != now.on_error:
             done = {shard: finished for shard, finished in done.items() if not finished.bad}
         if before.inputs != now.inputs:
             say(f"{job.folder}: inputs have changed; comparing {len(done)} finished shards with them")
             done = unchanged(job, done)
         journal.write(now, done)
-    journal.forget(lambda done: not _is_whole(job, done))
+    journal.forget(lambda done: not _is_complete(job, done))
     finished = {path for shard in journal.done for path in (job.part(shard), job.errors(shard))}
     for pattern in WRITTEN:
         for path in job.folder.glob(pattern):
@@ -238,7 +241,7 @@ def _resume(job: Job, journal: Journal, *, overwrite: bool, say: Callable[[str],
         say(f"{job.folder}: {len(journal.done)} shards are done")
 
 
-def _is_whole(job: Job, done: Done) -> bool:
+def _is_complete(job: Job, done: Done) -> bool:
     """Return whether the file of a finished shard exists and still has its size."""
     part = job.part(done.shard)
     return part.is_file() and done.size in (None, part.stat().st_size)
@@ -254,7 +257,7 @@ def _discard(folder: Path) -> None:
 
 
 def update_meter(meter: Meter, portion: EncodedRows) -> None:
-    """Count some encoded rows."""
+    """Add encoded rows to the progress."""
     meter.advance(len(portion.block.texts), portion.tokens, portion.rows.done)
 
 
@@ -266,7 +269,7 @@ def finish(job: Job, output: Output, journal: Journal) -> Summary:
     if not output.folder:
         _join_errors(job, errors, bad)
         if job.sink.form != "parquet":
-            with atomic_write(output.beside("json"), locked=True) as file:
+            with atomic_write(output.sibling("json"), locked=True) as file:
                 file.write(json.dumps(dict(job.sink.metadata), indent=1).encode() + b"\n")
         with atomic_write(output.path, locked=True) as file:
             job.sink.join(file, [job.part(finished.shard) for finished in done])

@@ -18,7 +18,7 @@ from typing import IO, Any
 from ov_minilm.bulk.rows import Position
 from ov_minilm.errors import JobRefused
 
-NAME = "_job.log"  # programs that read folders of Parquet ignore names that begin with _
+NAME = "_job.log"  # begins with _, so programs that read a folder of Parquet files ignore it
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class Header:
     def parse(cls, line: str) -> Header:
         """Return the header in the first line of a journal."""
         raw = json.loads(line)
-        if raw.keys() != {"facts", "inputs", "on_error"}:  # written by an earlier version of this package
+        # the header of an earlier version of this package has fewer fields
+        if raw.keys() != {"facts", "inputs", "on_error"}:
             return cls({"format": raw.get("format")}, [], "")
         return cls(**raw)
 
@@ -50,10 +51,10 @@ class Done:
     end: Position  # where the next shard starts
     rows: int  # written
     tokens: int
-    truncated: int  # texts that lost their ends
-    bad: int  # rows without a text; they are listed in a file in the same folder
+    truncated: int  # number of texts that were cut at their end
+    bad: int  # number of rows without a text, which are listed in a file in the same folder
     digest: str  # digest of the rows of the shard
-    size: int | None = None  # size of its file; None in journals of earlier versions
+    size: int | None = None  # size of the shard's file; None in journals of earlier versions
 
     @classmethod
     def parse(cls, line: str) -> Done:
@@ -98,7 +99,8 @@ class Journal:
             header = Header.parse(first)
             if header.inputs:
                 self.done = {done.shard: done for done in map(Done.parse, others)}
-        except (ValueError, TypeError, KeyError, AttributeError):  # something else has changed it
+        # the journal was changed by another program
+        except (ValueError, TypeError, KeyError, AttributeError):
             self.done = {}
             return Header({"format": "unreadable"}, [], "")
         return header
@@ -110,7 +112,7 @@ class Journal:
         self.done = dict(done)
 
     def forget(self, lost: Callable[[Done], bool]) -> None:
-        """Remove shards whose files are lost from `done`, so that they are computed again."""
+        """Remove shards without a file from `done`, so that they are computed again."""
         self.done = {shard: done for shard, done in self.done.items() if not lost(done)}
 
     def add(self, done: Done) -> None:
@@ -159,7 +161,7 @@ def compare(folder: Path, before: Header, now: Header) -> None:
         if old.get(name) != new.get(name)
     ]
     names = (name for name, _ in now.inputs)
-    # `in` continues after the last name that it found
+    # searching with `in` on an iterator continues after the last name that was found
     missing = [name for name, _ in before.inputs if name not in names]
     differences += [f"input {name} is missing, or in another place" for name in missing]
     if differences:

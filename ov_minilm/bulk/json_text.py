@@ -15,7 +15,7 @@ def json_text(value: Any) -> str:
     """Return a value as valid JSON: NaN and infinities as null, bytes as base64, dates as strings."""
     if isinstance(value, float | bytes | dict | list | tuple):
         value = _plain(value)
-    # not valid in UTF-8; JSON has escapes for them
+    # unpaired surrogates are invalid in UTF-8; JSON has escapes for them
     ascii_only = isinstance(value, str) and has_surrogates(value)
     return json.dumps(value, ensure_ascii=ascii_only, default=str)
 

@@ -1,6 +1,6 @@
 """Reads files of lines: text, JSON lines and CSV, plain or compressed, in any encoding.
 
-Each line is parsed separately, so a broken line loses only its own row, and the message has its number.
+Each line is parsed separately, so a broken line makes only its own row bad, and the message has its number.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ from ov_minilm.bulk.refusals import bad_row, refusal
 from ov_minilm.bulk.rows import Kept, Position, Rows, rows_together
 from ov_minilm.runtime.texts import has_surrogates
 
-MAX_BYTES = 1 << 24  # of a line, or of a field of CSV; this bounds memory
+MAX_BYTES = 1 << 24  # longest line, or field of CSV; the limit bounds memory
 BYTE_ORDER_MARK = "\ufeff"
-JSON_SPACE = " \t\r"  # a line of only these bytes is blank
-TEXT_SAMPLE = 16  # lines that show whether a file of text is one
-SEPARATOR = re.compile('"?sep=(.)"?\r?\n?', re.I)  # the first line of CSV for Excel may name its delimiter
+JSON_SPACE = " \t\r"  # a line that has only these bytes is blank
+TEXT_SAMPLE = 16  # the first lines of a text file, which are searched for signs of another format
+# first line of a CSV file for Excel, which names the delimiter
+SEPARATOR = re.compile('"?sep=(.)"?\r?\n?', re.I)
 
 
 class Record(NamedTuple):
     """One row of a file of lines."""
 
     end: int  # byte at which the next record starts, after decompression
-    number: int  # number of its line, or of the CSV record, from 1
+    number: int  # number of the line, or of the CSV record, from 1
     text: str | None
-    reason: str  # why there is no text
+    reason: str  # reason, if the row has no text
     kept: Sequence[Any]  # values of the columns to keep; empty if there are none or the row cannot be read
 
 
@@ -74,7 +75,7 @@ class Lines:
         except OSError as error:
             if not found:
                 raise
-            self._damage = error  # return the rows before the damage; the next call raises
+            self._damage = error  # return the rows before the damage; the next call raises the error
         bad = {row: record.reason for row, record in enumerate(found) if record.text is None}
         kept = self._kept([record.kept for record in found], bad)
         texts = [None if row in bad else record.text for row, record in enumerate(found)]
@@ -123,7 +124,8 @@ class Lines:
 
     def _looks_like(self, what: str, instead: str) -> Exception:
         name = display_name(self._name)
-        if self._name in self._inputs.pipes and "its name" in instead:  # a pipe has no meaningful name
+        # the name of a pipe says nothing about its format
+        if self._name in self._inputs.pipes and "its name" in instead:
             instead = f"unpack it on the way: {what} -dc < FILE | ov-minilm encode"
         return refusal("looks_like", file=name, what=what, kind=self._kind, instead=instead)
 
@@ -191,10 +193,7 @@ def _buffered(stream: BinaryIO | io.RawIOBase) -> io.BufferedReader:
 
 
 def _forward(stream: BinaryIO, at: int, byte: int) -> None:
-    """Skip to a byte.
-
-    A compressed stream is read line by line, so that damage is always found at the same line.
-    """
+    """Skip to a byte; a compressed stream is read by lines, so that damage is found at the same line."""
     if at < byte and stream.seekable():
         stream.seek(byte)
     else:
@@ -203,7 +202,7 @@ def _forward(stream: BinaryIO, at: int, byte: int) -> None:
 
 
 def _split(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Yield each line, cut at MAX_BYTES, and the length of the whole line in bytes."""
+    """Yield each line, cut at MAX_BYTES, and its full length in bytes."""
     while line := stream.readline(MAX_BYTES):
         part, size = line, len(line)
         while len(part) == MAX_BYTES and not part.endswith(b"\n"):
@@ -213,7 +212,7 @@ def _split(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def _text_lines(stream: BinaryIO, at: Position, inputs: Inputs) -> Iterator[tuple[int, int, str | None, str]]:
-    """Yield a record for each line, with its text, or with the reason why it has none."""
+    """Yield a record for each line, with its text, or with the reason why the line has no text."""
     byte, encoding = at.byte, inputs.dialect.encoding
     _forward(stream, 0, byte)
     for number, (raw, size) in enumerate(_split(stream), at.row + 1):
@@ -260,7 +259,7 @@ def _parse(line: str) -> dict[str, Any] | str:
     except RecursionError:
         return bad_row("not_json", error="nested too deep")
     except ValueError as error:
-        if not isinstance(error, json.JSONDecodeError):  # the limit of Python's int
+        if not isinstance(error, json.JSONDecodeError):  # a number has more digits than Python's int accepts
             return bad_row("digits", most=sys.get_int_max_str_digits())
         return bad_row("not_json", error=error)
     return found if isinstance(found, dict) else bad_row("not_json", error=f"it is {_json_name(found)}")
@@ -328,7 +327,7 @@ def _fields(values: Sequence[str], inputs: Inputs) -> Sequence[str]:
 
 
 class _CsvLines:
-    """Supplies csv.reader with lines, and counts their bytes."""
+    """Supplies csv.reader with lines, and counts the bytes of these lines."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._lines = _split(stream)
@@ -341,7 +340,7 @@ class _CsvLines:
         raw, size = next(self._lines)
         first, self.byte = not self.byte, self.byte + size
         if size > MAX_BYTES:
-            raise csv.Error(bad_row("long", most=MAX_BYTES))  # csv.reader skips this record only
+            raise csv.Error(bad_row("long", most=MAX_BYTES))  # csv.reader then skips only this record
         line = raw.decode("utf-8", "surrogateescape")  # broken bytes are detected when the row is complete
         return line.removeprefix(BYTE_ORDER_MARK) if first else line
 
@@ -359,7 +358,8 @@ def _csv(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterator[
         usual = named[1] if named else "\t" if inputs.kind_of(name) == "tsv" else ","
         delimiter = inputs.dialect.delimiter or usual
         hint = f"; if it is not {delimiter!r} that separates them, pass --delimiter"
-        dialect = replace(inputs.dialect, delimiter=delimiter)  # refuses a quote of the same character
+        # csv.reader refuses a quote that equals the delimiter
+        dialect = replace(inputs.dialect, delimiter=delimiter)
         reader = csv.reader(
             lines if named else chain([first], lines),
             delimiter=delimiter,

@@ -9,8 +9,8 @@ import time
 from types import TracebackType
 
 BAR_CELLS = 24
-INTERVALS_S = (0.2, 10.0)  # time between two updates, on a terminal and elsewhere
-BAR_DELAY_S = 0.5  # time until a bar appears, unless show is True
+INTERVALS_S = (0.2, 10.0)  # seconds between two updates: on a terminal, and elsewhere
+BAR_DELAY_S = 0.5  # a bar appears after this time, unless show is True
 
 
 class Meter:
@@ -28,7 +28,8 @@ class Meter:
         self._delay = 0.0 if show else BAR_DELAY_S
         self._ended = threading.Event()
         self._started = time.monotonic()
-        self._first: tuple[float, int] | None = None  # time when the first rows were done, and their bytes
+        # time at which the first rows were done, and the bytes of these rows
+        self._first: tuple[float, int] | None = None
         self._bytes = self._texts = self._tokens = self._kept = 0
 
     def advance(self, texts: int, tokens: int, done: int) -> None:
@@ -55,7 +56,8 @@ class Meter:
         share = min(1.0, self._bytes / self._total)
         cells = round(share * BAR_CELLS)
         bar = f"[{'#' * cells}{'-' * (BAR_CELLS - cells)}] {share:4.0%}, "
-        since, before = self._first or (now, 0)  # excludes compilation and shards of an earlier run
+        # the rate leaves out compilation and the shards of an earlier run
+        since, before = self._first or (now, 0)
         if self._bytes > before:
             left = round((self._total - self._bytes) / (self._bytes - before) * (now - since))
             bar += f"ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}, "

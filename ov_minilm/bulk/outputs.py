@@ -1,8 +1,7 @@
 """The output of a job, and the check that it is not an input.
 
-A job that replaced its input would lose it, and a job that read its own shards would encode its own output.
-Both are refused before any work, also if links hide that two names are the same file, or if a pattern would
-match the output later.
+A job must not replace its input, and must not read its own shards. Both are refused before any work, also if
+links hide that two names are the same file, or if a pattern would match the output later.
 """
 
 from __future__ import annotations
@@ -58,10 +57,10 @@ class Output:
     @property
     def parts(self) -> Path:
         """The folder of shards: the output itself, or a temporary folder beside the output file."""
-        return self.path if self.folder else self.beside("parts")
+        return self.path if self.folder else self.sibling("parts")
 
-    def beside(self, ending: str) -> Path:
-        """Return the path of a file that belongs to the output."""
+    def sibling(self, ending: str) -> Path:
+        """Return the path of a file beside the output: its name and another ending."""
         return self.path.with_name(f"{self.path.name}.{ending}")
 
     @property
@@ -71,9 +70,9 @@ class Output:
 
     @property
     def files(self) -> list[Path]:
-        """Files that a job writes and that a pattern could match; only the first of its shards."""
+        """Files that a job writes and that a pattern could match; of the shards, only the first one."""
         shards = [self.parts / name for name in (NAME, f"part-00000.{self.form}", "_errors-00000.log")]
-        beside = [] if self.form == "parquet" else [self.beside("json")]
+        beside = [] if self.form == "parquet" else [self.sibling("json")]
         return shards if self.folder else [self.path, *beside, *shards]
 
 
@@ -131,7 +130,7 @@ def check_stream(inputs: Inputs, stream: IO[Any], name: str) -> None:
 
 
 def _check_columns(inputs: Inputs, form: Form) -> None:
-    """Refuse columns to keep that this form cannot have."""
+    """Refuse columns to keep that a file of this format cannot have."""
     if form == "npy" and inputs.keep:
         raise refusal("npy_columns")
     if VECTOR in inputs.keep:
@@ -142,7 +141,10 @@ def _check_columns(inputs: Inputs, form: Form) -> None:
 
 
 def _check_inputs(inputs: Inputs, output: Output) -> None:
-    """Refuse inputs that are the output, lie in it, were written by this command, or would match it."""
+    """Refuse inputs that are or lie in the output, and outputs of this command.
+
+    Refuse patterns that would match the output.
+    """
     identities = {_identity(file): file for file in inputs.files}
     there = [path for path in (*output.files, output.errors, *output.parts.glob("part-*")) if path.is_file()]
     for path in there:
@@ -167,7 +169,7 @@ def _identity(file: str | IO[Any]) -> tuple[int, int] | None:
     try:
         stream = sys.stdin if file == STDIN else file
         found = Path(stream).stat() if isinstance(stream, str) else os.fstat(stream.fileno())
-    except (OSError, ValueError):  # closed, or in memory
+    except (OSError, ValueError):  # the stream is closed, or is in memory
         return None
     return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 

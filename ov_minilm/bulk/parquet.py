@@ -26,11 +26,11 @@ TEXTUAL = tuple(
     getattr(pa.types, f"is_{kind}")
     for kind in ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
 )
-BUFFER = 1 << 16  # bytes read at a time; a whole column of a row group may be gigabytes
+BUFFER = 1 << 16  # bytes read at a time, because a column of a row group may have gigabytes
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class UnreadableRows:
     """Rows that cannot be read."""
 
     rows: int
@@ -39,11 +39,11 @@ class Lost:
     def __len__(self) -> int:
         return self.rows
 
-    def __getitem__(self, which: slice) -> Lost:
+    def __getitem__(self, which: slice) -> UnreadableRows:
         return replace(self, rows=len(range(self.rows)[which]))
 
 
-Piece: TypeAlias = "pa.RecordBatch | Lost"
+Piece: TypeAlias = "pa.RecordBatch | UnreadableRows"
 
 
 class Parquet:
@@ -81,7 +81,7 @@ class Parquet:
         now, self._piece = self._piece[:max_rows], self._piece[max_rows:]
         bad: dict[int, str] = {}
         texts: list[str | None] = [None] * len(now)
-        if isinstance(now, Lost):
+        if isinstance(now, UnreadableRows):
             bad = dict.fromkeys(range(len(now)), now.reason)
         else:
             texts = _texts(now.column(self._column), bad)
@@ -97,8 +97,8 @@ class Parquet:
         keep, schema = list(self._inputs.keep), self._inputs.schema
         if not keep:
             return None
-        if isinstance(piece, Lost):
-            return columns.lost(keep, schema, len(piece))
+        if isinstance(piece, UnreadableRows):
+            return columns.null_columns(keep, schema, len(piece))
         if schema is None:
             return columns.render(piece.select(keep), bad)
         return columns.conform(piece, schema, bad)
@@ -111,7 +111,7 @@ class Parquet:
                 skip -= rows
                 continue
             if self._too_long[group]:
-                yield Lost(rows, bad_row("long", most=MAX_BYTES))
+                yield UnreadableRows(rows, bad_row("long", most=MAX_BYTES))
                 continue
             left = rows
             try:
@@ -124,7 +124,7 @@ class Parquet:
             except (OSError, ValueError) as error:
                 if not damaged(error):
                     raise
-                yield Lost(left, bad_row("group", group=group, error=error))[skip:]
+                yield UnreadableRows(left, bad_row("group", group=group, error=error))[skip:]
                 skip = 0
 
     def bytes_read(self) -> int:
@@ -137,7 +137,7 @@ class Parquet:
 
 
 def _holds_one_long_text(group: Any, column: str) -> bool:
-    """Return whether, by its metadata, a row group is a single row with a text that is too long.
+    """Return whether a row group is a single row with a text that is too long, according to its metadata.
 
     Reading such a text would take three times its size in memory. Page headers may repeat a value up to three
     times, as statistics.
@@ -230,7 +230,7 @@ def _without_long(array: pa.Array, bad: dict[int, str]) -> pa.Array:
 
 
 def write(schema: pa.Schema, file: IO[bytes], blocks: Iterable[Block]) -> int:
-    """Write one file in full row groups, whatever the size of the blocks; return the number of rows."""
+    """Write one file in full row groups, independent of the size of the blocks; return the number of rows."""
     rows = 0
     with _writer(file, schema) as writer:
         waiting = pa.Table.from_batches([], schema)
@@ -246,7 +246,7 @@ def write(schema: pa.Schema, file: IO[bytes], blocks: Iterable[Block]) -> int:
 
 
 def _full_group(table: pa.Table) -> int:
-    """Return how many rows fill the next row group; 0 if there are too few."""
+    """Return how many rows fill the next row group; 0 if there are too few rows for a full group."""
     size = np.zeros(table.num_rows, np.int64)
     for column in table.columns:
         if any(is_a(column.type) for is_a in TEXTUAL[:2]):
@@ -265,7 +265,7 @@ def join(schema: pa.Schema, file: IO[bytes], parts: Sequence[Path]) -> None:
 
 
 def _writer(file: IO[bytes], schema: pa.Schema) -> Any:
-    """Return a writer that compresses only the kept columns: vectors hardly get smaller."""
+    """Return a writer that compresses only the kept columns: vectors hardly become smaller."""
     kept = [name for name in schema.names if name != VECTOR]
     leaves = {f"{VECTOR}.list.element": "none"}
     return pq.ParquetWriter(
@@ -288,7 +288,7 @@ def output_schema(kept: pa.Schema | None, empty: NDArray[Any], metadata: Mapping
 
 def _table(block: Block, schema: pa.Schema) -> pa.Table:
     if block.columns is None:
-        kept = [pa.array([_mended(text) for text in block.texts], pa.string())]
+        kept = [pa.array([_without_surrogates(text) for text in block.texts], pa.string())]
     else:
         kept = cast("pa.RecordBatch", block.columns).columns
     is_null = [text is None for text in block.texts]
@@ -300,5 +300,5 @@ def _table(block: Block, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays([*kept, vectors], schema=schema)
 
 
-def _mended(text: str | None) -> str | None:
+def _without_surrogates(text: str | None) -> str | None:
     return mend_surrogates(text) if text is not None and has_surrogates(text) else text

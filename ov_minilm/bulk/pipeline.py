@@ -37,10 +37,12 @@ from ov_minilm.spec import FloatArray
 Encoder = Embedder | ReusingEmbedder
 
 SHARD_ROWS = 65_536
-# Work that is submitted before its vectors are awaited. More packs better, but a kill loses more.
+# Work in the engine's queue: this many seconds of it, within these bounds in tokens. More rows pack better,
+# but a kill loses more of them.
 AHEAD_S = 2.0
-AHEAD_TOKENS = 1 << 14, 1 << 16  # minimum and maximum
-CHARS_A_TOKEN = 256  # a longer text counts by its length, because the part that is cut off takes memory too
+AHEAD_TOKENS = 1 << 14, 1 << 16  # lower and upper bound
+# a long text counts by its length in characters, because the part that is cut off takes memory too
+CHARS_A_TOKEN = 256
 
 # The fields of Embedder.info that determine the vectors.
 MODEL_FACTS = (
@@ -89,7 +91,7 @@ class Job:
         return self.folder / f"part-{shard:05}.{self.sink.form}"
 
     def errors(self, shard: int) -> Path:
-        """Return the path of a shard's list of bad rows (JSON lines), which exists if there are any."""
+        """Return the path of the list of a shard's bad rows (JSON lines), which exists if a row is bad."""
         return self.folder / f"_errors-{shard:05}.log"
 
 
@@ -119,9 +121,9 @@ class EncodedRows:
 
 
 def _shards(inputs: Inputs, done: Mapping[int, Done]) -> Generator[tuple[int, Reader], None, None]:
-    """Yield every unfinished shard, and a reader at its first row; the caller reads or skips its rows.
+    """Yield every unfinished shard and a reader at its first row. The caller reads or skips these rows.
 
-    The last shard that is yielded may have no rows.
+    The last shard may have no rows.
     """
     shard, at = 0, Position()
     while True:
@@ -222,7 +224,7 @@ def encode(
         BadRow: with on_error="stop".
     """
     waiting: deque[_Submitted] = deque()
-    submitted = ahead = 0  # weights: of all so far, and of those in `waiting`
+    submitted = ahead = 0  # tokens: of all blocks so far, and of the blocks in `waiting`
     started = time.monotonic()
     min_tokens, max_tokens = AHEAD_TOKENS
     stop: BadRow | None = None
@@ -231,7 +233,7 @@ def encode(
             checked, tokenized = _tokenize(read, embedder, options.truncate)
             try:
                 kept = apply_error_policy(checked, options.on_error)
-            except BadRow as error:  # raised after the rows before it are written
+            except BadRow as error:  # raised later, after the rows before the bad one were written
                 stop = error
                 break
             waiting.append(_Submitted(checked, kept, tokenized, embedder.submit(tokenized)))  # type: ignore[arg-type]  # its own
@@ -247,29 +249,29 @@ def encode(
         if stop:
             raise stop
     finally:
-        for one in waiting:
-            one.future.cancel()  # otherwise closing the embedder would compute them
+        for block in waiting:
+            block.future.cancel()  # otherwise closing the embedder would first compute these texts
 
 
 @dataclass(frozen=True)
 class _Submitted:
     """A block of rows that waits for its vectors."""
 
-    rows: Rows  # as they were read
-    kept: Rows  # those of them that are written
+    rows: Rows  # all rows, as they were read
+    kept: Rows  # the rows that are written
     tokenized: Tokenized | Texts
     future: Future[FloatArray] | Pending
 
     @cached_property
     def weight(self) -> int:
-        """How much it counts towards AHEAD_TOKENS."""
+        """The tokens with which this block counts towards AHEAD_TOKENS."""
         chars = sum(len(text) for text in self.kept.texts if text is not None)
         return max(sum(self.tokenized.tokens), chars // CHARS_A_TOKEN)
 
     def result(self, options: BulkOptions) -> EncodedRows:
         """Wait for the vectors."""
         vectors = convert_vectors(self.future.result(), options.dimensions, options.dtype)
-        block = Block(self.kept.texts, self.kept.columns, _spread(vectors, self.kept.texts))
+        block = Block(self.kept.texts, self.kept.columns, _with_zero_vectors(vectors, self.kept.texts))
         return EncodedRows(self.rows, block, sum(self.tokenized.tokens), len(self.tokenized.truncated))
 
 
@@ -289,7 +291,7 @@ def _tokenize(rows: Rows, embedder: Encoder, truncate: Truncate) -> tuple[Rows, 
     return _tokenize(replace(rows, texts=kept, bad=bad), embedder, truncate)
 
 
-def _spread(vectors: Vectors, texts: list[str | None]) -> Vectors:
+def _with_zero_vectors(vectors: Vectors, texts: list[str | None]) -> Vectors:
     """Insert zero vectors for rows without a text, so that vector n belongs to row n."""
     if len(vectors) == len(texts):
         return vectors

@@ -79,10 +79,10 @@ class EmbedderOptions:
         context = _context()
         threads = self.threads or (context and max(1, int(context.get_assigned_resources().get("CPU", 1))))
         if threads is not None:
-            # the process of a task, unlike that of an actor, runs other tasks afterwards
+            # only for actors: a process that runs a task runs other tasks afterwards
             if context and context.get_actor_id():
                 claim_cpus(threads)
-            # for the tokenizer, which reads it at its first use
+            # the tokenizer reads this variable at its first use
             os.environ["RAYON_NUM_THREADS"] = str(threads)
         if isinstance(self.model, Shipped):
             with self.model.unpacked() as folder:
@@ -112,7 +112,7 @@ class RayEmbedder:
 
         data.map_batches(RayEmbedder, concurrency=4, num_cpus=2)
 
-    Pass options in `fn_constructor_kwargs`. Pickles contain only these options; the model is opened again
+    Pass options in `fn_constructor_kwargs`. A pickle contains only these options; the model is opened again
     after unpickling.
 
     Args:
@@ -176,7 +176,7 @@ class RayEmbedder:
 
 
 def _call(call: Callable[[], Any]) -> bytes:
-    """Call a function; return its pickled result, or its error if a user can fix that."""
+    """Call a function; return its pickled result, or the error if it is one that a user can fix."""
     try:
         return pickle.dumps(call())
     except ANSWERS as error:
@@ -205,7 +205,7 @@ class _Worker:
     def __init__(self, job: Job, opening: EmbedderOptions, folder: str) -> None:
         self._job = job
         self._opening = opening
-        os.chdir(folder)  # so that relative names mean the same on all machines
+        os.chdir(folder)  # relative names then mean the same files on all machines
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, list[bytes]]:
         return {"answer": [_call(partial(self._write, _unwrap(batch["task"][0])))]}
@@ -232,7 +232,7 @@ class _Worker:
 
 
 def _counted(portions: Iterator[Rows], task: Task) -> Iterator[Rows]:
-    """Refuse a shard that has not the planned number of rows: this machine reads different files."""
+    """Refuse a shard without the planned number of rows: this machine reads different files."""
     found = 0
     for rows in portions:
         found += len(rows.texts)
@@ -245,7 +245,7 @@ def _counted(portions: Iterator[Rows], task: Task) -> Iterator[Rows]:
 
 
 @dataclass(frozen=True, slots=True)
-class OnRay:
+class RayBackend:
     """Computes shards in a pool of actors; each has as many CPUs as its Embedder has threads."""
 
     opening: EmbedderOptions
@@ -287,7 +287,7 @@ class OnRay:
         )
         total = job.inputs.size() or 0
         try:
-            # In the order of completion: a finished shard that had to wait would be lost by a kill.
+            # In the order of completion: if a finished shard waited for others, a kill would lose it.
             batches = answers.iter_batches(batch_size=None, prefetch_batches=0)
             for number, answer in enumerate(chain.from_iterable(batch["answer"] for batch in batches), 1):
                 done = _unwrap(answer)
@@ -299,12 +299,15 @@ class OnRay:
 
 
 @contextmanager
-def on_ray(opening: EmbedderOptions, *, cpus: int = 1, actors: int | None = None) -> Iterator[OnRay]:
+def on_ray(
+    embedder_options: EmbedderOptions, *, cpus: int = 1, actors: int | None = None
+) -> Iterator[RayBackend]:
     """Connect to the cluster of RAY_ADDRESS or of this process; without one, start a local one."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # the import reads it
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads this variable when it is imported
     import ray
 
-    # configures Ray's log, which is then silenced: errors are raised, and the rest is in log files
+    # This import configures Ray's log. The log is silenced afterwards: errors are raised, and all else is in
+    # log files.
     import ray.data
 
     started_here = not ray.is_initialized()
@@ -312,7 +315,7 @@ def on_ray(opening: EmbedderOptions, *, cpus: int = 1, actors: int | None = None
         ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
-        yield OnRay(opening, cpus, actors)
+        yield RayBackend(embedder_options, cpus, actors)
     finally:
         if started_here:
             ray.shutdown()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from ov_minilm.bulk.parquet import Parquet
 
-SAMPLE = 1000  # first rows of each JSON lines file that determine the types of the columns to keep
+SAMPLE = 1000  # number of first rows of each JSON lines file that determine the types of the columns to keep
 
 
 def find(
@@ -48,8 +48,8 @@ def find(
     """Expand patterns and check every file: its format, its columns and their types.
 
     Args:
-        typed: give types to the columns to keep, for Parquet; otherwise they are kept as JSON.
-        on_error: with "stop" damaged files are refused; otherwise each is one bad row.
+        typed: give the columns to keep Arrow types, as Parquet needs them; otherwise they are kept as JSON.
+        on_error: with "stop" a damaged file is refused; otherwise it is one bad row.
 
     Raises:
         OSError: a file does not exist, or a pattern matches none.
@@ -69,14 +69,14 @@ def find(
     inputs = Inputs(files, column, keep, kind, dialect, None, patterns, pipes)
     check_options(inputs)
     found: dict[str, list[tuple[str, pa.DataType | None]]] = {name: [] for name in keep}
-    looks = [_look(inputs, file, typed=typed, on_error=on_error) for file in files]
-    for file, look in zip(files, looks, strict=True):
+    found_columns = [_inspect(inputs, file, typed=typed, on_error=on_error) for file in files]
+    for file, look in zip(files, found_columns, strict=True):
         for name, data_type in look.types.items():
             found[name].append((file, data_type))
     for pipe in pipes.values():
         pipe.rewind()
     for name in keep:
-        if looks and all(name in look.nulls for look in looks):
+        if found_columns and all(name in look.nulls for look in found_columns):
             warnings.warn(WARNINGS["no_value"].format(column=name, rows=SAMPLE), stacklevel=2)
     if not keep or not typed:
         return inputs
@@ -91,15 +91,16 @@ def find(
     return replace(inputs, schema=schema)
 
 
-class Look(NamedTuple):
+class FoundColumns(NamedTuple):
     """The columns to keep, as found at the start of a file."""
 
-    types: Mapping[str, pa.DataType | None] = {}  # empty if types do not matter, or the file is damaged
+    # empty if the output needs no types, or if the file is damaged
+    types: Mapping[str, pa.DataType | None] = {}
     nulls: Collection[str] = ()  # columns without a value in the first rows
 
 
-def _look(inputs: Inputs, file: str, *, typed: bool, on_error: OnError) -> Look:
-    """Check a file; a damaged one is accepted unless bad rows stop the job."""
+def _inspect(inputs: Inputs, file: str, *, typed: bool, on_error: OnError) -> FoundColumns:
+    """Check a file. A damaged file is accepted, unless bad rows stop the job."""
     try:
         return _columns(inputs, file, typed=typed)
     except (OSError, ValueError) as error:
@@ -107,21 +108,24 @@ def _look(inputs: Inputs, file: str, *, typed: bool, on_error: OnError) -> Look:
             raise
         if on_error == "stop":
             raise BadRow(display_name(file), "row", 1, bad_row("damaged", error=error)) from error
-        return Look()
+        return FoundColumns()
 
 
-def _columns(inputs: Inputs, file: str, *, typed: bool) -> Look:
-    """Return the columns to keep: Parquet has types, text and CSV have strings, JSON rows are read."""
+def _columns(inputs: Inputs, file: str, *, typed: bool) -> FoundColumns:
+    """Return the columns to keep.
+
+    Parquet files name their types, text and CSV have strings; for JSON, rows are read.
+    """
     kind = inputs.kind_of(file)
     if kind == "parquet":
         arrow("Parquet")
         from ov_minilm.bulk.parquet import kept_types
 
-        return Look(kept_types(inputs, file))
+        return FoundColumns(kept_types(inputs, file))
     others = [name for name in inputs.keep if name != inputs.column]
     if kind == "text" and others:
         raise refusal("text_columns", file=display_name(file), column=others[0])
-    # If types do not matter, only one row of a pipe is awaited: its writer may be slow.
+    # If the output needs no types, only one row of a pipe is awaited, because its writer may be slow.
     sample = kind == "jsonl" and bool(inputs.keep) and (typed or file not in inputs.pipes)
     lines = Lines(inputs, file, Position())
     try:
@@ -129,15 +133,19 @@ def _columns(inputs: Inputs, file: str, *, typed: bool) -> Look:
     finally:
         lines.close()
     if kind != "jsonl":
-        return Look(dict.fromkeys(inputs.keep, arrow("Parquet").string()) if typed and inputs.keep else {})
+        return FoundColumns(
+            dict.fromkeys(inputs.keep, arrow("Parquet").string()) if typed and inputs.keep else {}
+        )
     columns = dict(zip(inputs.keep, zip(*rows, strict=True), strict=True)) if rows and sample else {}
     nulls = [name for name, values in columns.items() if set(values) <= {"null"}]
     if not typed or not inputs.keep:
-        return Look({}, nulls)
+        return FoundColumns({}, nulls)
     arrow("Parquet")
     from ov_minilm.bulk.columns import json_type
 
-    return Look({name: json_type(map(json.loads, columns.get(name, ()))) for name in inputs.keep}, nulls)
+    return FoundColumns(
+        {name: json_type(map(json.loads, columns.get(name, ()))) for name in inputs.keep}, nulls
+    )
 
 
 class Reader:
@@ -152,7 +160,7 @@ class Reader:
     def take(self, max_rows: int) -> Rows | None:
         """Return the next rows, at least one and at most `max_rows`; None at the end.
 
-        For a damaged file it returns the rows that can be read, and then one bad row.
+        For a damaged file, return the rows that can be read, and then one bad row.
         """
         while self.at.file < len(self._inputs.files):
             rows = self._read(self._inputs.files[self.at.file], min(max_rows, MAX_ROWS))
@@ -163,18 +171,22 @@ class Reader:
 
     def skip(self, max_rows: int) -> int:
         """Skip up to `max_rows` rows, in Parquet without reading them; return how many were skipped."""
-        left = max_rows
-        while left and self.at.file < len(self._inputs.files):
+        rows_left = max_rows
+        while rows_left and self.at.file < len(self._inputs.files):
             name = self._inputs.files[self.at.file]
             if self._inputs.kind_of(name) == "parquet":
                 rows = self._count(name) - self.at.row
-                passed = min(left, rows)
-                self.at = self.at._replace(row=self.at.row + passed) if passed < rows else _after(self.at)
+                skipped = min(rows_left, rows)
+                self.at = (
+                    self.at._replace(row=self.at.row + skipped)
+                    if skipped < rows
+                    else _start_of_next_file(self.at)
+                )
             else:
-                read = self._read(name, min(left, MAX_ROWS))
-                passed, self.at = len(read.texts), read.end
-            left -= passed
-        return max_rows - left
+                read = self._read(name, min(rows_left, MAX_ROWS))
+                skipped, self.at = len(read.texts), read.end
+            rows_left -= skipped
+        return max_rows - rows_left
 
     def _count(self, name: str) -> int:
         """Return the number of rows of a Parquet file; a damaged file counts as one bad row."""
@@ -207,14 +219,14 @@ class Reader:
         except (OSError, ValueError) as error:
             if not damaged(error):
                 raise
-            rows = self._lost(name, bad_row("damaged", error=error))
+            rows = self._bad_rest(name, bad_row("damaged", error=error))
         else:
             if rows.texts:
                 return rows
         self._close()
         if name not in self._inputs.pipes:
             self._before += Path(name).stat().st_size
-        return replace(rows, end=_after(self.at))
+        return replace(rows, end=_start_of_next_file(self.at))
 
     def _open(self, name: str) -> Lines | Parquet:
         if self._inputs.kind_of(name) != "parquet":
@@ -223,15 +235,15 @@ class Reader:
 
         return Parquet(self._inputs, name, self.at)
 
-    def _lost(self, name: str, reason: str) -> Rows:
-        """Return one bad row that stands for the rest of a damaged file."""
+    def _bad_rest(self, name: str, reason: str) -> Rows:
+        """Return one bad row for the unreadable rest of a damaged file."""
         columns = None
         if self._inputs.keep:
-            from ov_minilm.bulk.columns import lost
+            from ov_minilm.bulk.columns import null_columns
 
-            columns = lost(self._inputs.keep, self._inputs.schema, 1)
+            columns = null_columns(self._inputs.keep, self._inputs.schema, 1)
         return Rows(display_name(name), "row", [self.at.row + 1], [None], columns, {0: reason}, self.at)
 
 
-def _after(at: Position) -> Position:
+def _start_of_next_file(at: Position) -> Position:
     return Position(at.file + 1)

@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 
 
 class Refusal(NamedTuple):
-    """One condition that is checked before the work."""
+    """A condition under which a job is refused before it starts."""
 
     when: str
-    message: str  # names the file or option, what was found, and what to type
+    message: str  # names the file or option, says what was found, and what to type
     error: type[Exception] = ValueError
 
 
 REFUSALS: dict[str, Refusal] = {
-    # Which files there are, and in which format.
+    # Conditions about which files exist, and in which format.
     "no_match": Refusal("a pattern matches nothing", "{name} matches no file", FileNotFoundError),
     "not_there": Refusal("an input is missing", "{name} does not exist", FileNotFoundError),
     "is_folder": Refusal(
@@ -197,5 +197,5 @@ def refusal(condition: str, /, **facts: Any) -> Exception:
 
 
 def bad_row(condition: str, /, **facts: Any) -> str:
-    """Return the reason for a condition of BAD_ROWS, with these facts in it."""
+    """Return the reason for a condition of BAD_ROWS, with these facts in its text."""
     return BAD_ROWS[condition].format(**facts)

@@ -63,10 +63,13 @@ class KeptVectors:
         lengths = [len(segment) for segment in self._segments]
         self._segment = np.repeat(np.arange(len(lengths)), lengths)[order].astype(np.int32)
         self._row = np.concatenate([np.arange(n) for n in [0, *lengths]])[order].astype(np.int32)
-        self._new: dict[bytes, NDArray[Any]] = {}  # records of texts that are not written yet
+        self._new: dict[bytes, NDArray[Any]] = {}  # records of texts that are in no segment yet
 
     def find(self, texts: Sequence[str]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
-        """Return which texts are kept [N], and records [N], which are zero for those that are not."""
+        """Return whether each text is kept [N], and records [N].
+
+        The record of a text that is not kept is zero.
+        """
         keys = [_hash(text) for text in texts]
         hashes = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
         kept, records = np.zeros(len(texts), bool), np.zeros(len(texts), self._record)
@@ -97,7 +100,7 @@ class KeptVectors:
         with atomic_write(_records(path)) as file:
             _save(file, np.array(list(self._new.values()), self._record))
         try:
-            with atomic_write(path) as file:  # now the segment exists
+            with atomic_write(path) as file:  # from here on the segment exists
                 _save(file, np.frombuffer(b"".join(self._new), np.uint64).reshape(-1, 2))
         except BaseException:  # records without hashes are useless
             _records(path).unlink()
@@ -121,19 +124,19 @@ def _hash(text: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Texts with their known vectors, and the token ids of the others."""
+    """Texts of which some have a kept vector; the others have token ids."""
 
     texts: Sequence[str]
     kept: NDArray[np.bool_]  # [N]
-    records: NDArray[Any]  # [N] of those that are kept
-    tokenized: Tokenized  # of the others
+    records: NDArray[Any]  # [N] whether each text has a kept vector
+    tokenized: Tokenized  # token ids of the texts without a kept vector
     tokens: list[int]
     truncated: list[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A future of the vectors of texts, known and new ones."""
+    """A future of the vectors of texts, of which some are kept and some are computed."""
 
     texts: Texts
     future: Future[FloatArray]
@@ -160,7 +163,7 @@ class ReusingEmbedder:
         """Use a folder; `facts` are the fields of `embedder.info` that determine the vectors."""
         self._embedder = embedder
         decides = {name: getattr(embedder.info, name) for name in facts}
-        # with "error", texts that are too long are bad rows
+        # with truncate="error", texts that are too long become bad rows, so nothing is cut
         windows = "mean" if truncate == "mean" else "end"
         self._vectors = KeptVectors(folder, decides | {"truncate": windows}, embedder.spec.dim)
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # Limits of the rows that are read and encoded at once.
-MAX_ROWS, FULL_BYTES = 512, 1 << 15  # the limit that is reached first
-# at least this many long rows, unless they are larger than this
+MAX_ROWS, FULL_BYTES = 512, 1 << 15  # of the following limits, the one that is reached first counts
+# at least MIN_ROWS rows, unless these have more than MAX_BYTES_OF_MIN_ROWS
 MIN_ROWS, MAX_BYTES_OF_MIN_ROWS = 64, 1 << 20
 
 VECTOR = "embedding"  # name of the column in the output
@@ -40,8 +40,8 @@ class Position(NamedTuple):
     """The start of a row, at which reading can continue."""
 
     file: int = 0  # index into the inputs
-    row: int = 0  # rows before it in that file (lines, in text and JSON)
-    byte: int = 0  # its first byte in a file of lines, after decompression; 0 in Parquet
+    row: int = 0  # number of rows before this one in the file (of lines, in text and JSON)
+    byte: int = 0  # the row's first byte in a file of lines, after decompression; 0 in Parquet
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ class Rows:
     file: str
     unit: str  # "line" or "row", for messages
     numbers: Sequence[int]  # [N] number of each row in its file, from 1
-    texts: list[str | None]  # [N]; None where the row is bad
+    texts: list[str | None]  # [N]; None if the row is bad
     columns: Kept
     bad: Mapping[int, str]  # index into texts -> reason
-    end: Position  # start of the row after the last one
+    end: Position  # start of the row after these rows
     done: int = 0  # bytes of all inputs that were read before `end`
     shard: int = 0
     digest: str = ""  # digest of the shard's rows up to `end`
@@ -77,7 +77,7 @@ class Block:
 
 
 def apply_error_policy(rows: Rows, on_error: OnError) -> Rows:
-    """Drop bad rows if `on_error` is "skip"; keep them, without a text, if it is "null".
+    """Drop bad rows if `on_error` is "skip"; keep them without a text if `on_error` is "null".
 
     Raises:
         BadRow: the first bad row, if `on_error` is "stop".

@@ -58,14 +58,14 @@ class Sink:
 
 
 def json_lines(block: Block) -> Iterator[str]:
-    """Yield a JSON object for each row; numbers are as short as possible without losing bits."""
+    """Yield a JSON object for each row; numbers have as few digits as possible without losing bits."""
     for text, head, vector in zip(block.texts, _row_prefixes(block), block.vectors, strict=True):
         numbers = "null" if text is None else f"[{', '.join(map(str, vector))}]"
         yield f'{{{head}, "{VECTOR}": {numbers}}}\n'
 
 
 def _row_prefixes(block: Block) -> Iterator[str]:
-    """Yield the JSON members before the vector: the kept columns, or the text if there are none."""
+    """Yield the JSON members before the vector: the kept columns, or the text if no columns are kept."""
     if isinstance(block.columns, list):
         yield from block.columns
         return
@@ -115,7 +115,7 @@ def _header(file: IO[bytes], empty: NDArray[Any], rows: int) -> int:
 
 
 def _close_header(file: IO[bytes], empty: NDArray[Any], rows: int, start: int) -> None:
-    """Write the header again with the number of rows; numpy pads it, so its length stays the same."""
+    """Write the header again with the number of rows. numpy pads headers, so the length stays the same."""
     file.seek(0)
     if _header(file, empty, rows) != start:
         raise RuntimeError(f"the .npy header of {rows} rows is longer than that of 0 rows")

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from fuzzing.stub import HashEmbedder, vector
 from ov_minilm.bulk import job
-from ov_minilm.bulk.inputs import EFFECT, Dialect
+from ov_minilm.bulk.inputs import OPTION_FORMATS, Dialect
 from ov_minilm.bulk.outputs import Output
 from ov_minilm.bulk.pipeline import BulkOptions
 from ov_minilm.bulk.reader import find
@@ -154,7 +154,7 @@ def run_case(seed: int, folder: Path) -> str:
         kinds = kinds[:1] * len(kinds)
     if "text" in kinds:
         column, keep = "text", rng.choice(([], ["text"]))
-    with_effect = [name for name, formats in EFFECT.items() if set(kinds) & set(formats)]
+    with_effect = [name for name, formats in OPTION_FORMATS.items() if set(kinds) & set(formats)]
     dialect = Dialect(**{name: getattr(dialect, name) for name in with_effect})
     files = [_make(rng, kind, number, column, keep, dialect) for number, kind in enumerate(kinds)]
     forced = kinds[0] if len(set(kinds)) == 1 and rng.random() < 0.2 else None
