@@ -109,7 +109,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 CORE = "packing texts tokens plan devices lowering weights grids engine scheduler embedder".split()
-MAX_CORE_LINES = 1295  # of code: 1,618 before the second design; the aim is 1,000
+MAX_CORE_LINES = 1292  # of code: 1,618 before the second design; the aim is 1,000
 
 
 def code_lines(path: Path) -> int:

@@ -48,8 +48,8 @@ class Batch:
     grid: Grid
     inputs: IntArray  # [3, R, W] token ids; positions, counted from each text's own start; segments, 0..S
     texts: list[Text]  # N
-    rows: IntArray  # [N] row of each text
-    slots: IntArray  # [N] slot of each text in its row
+    rows: list[int]  # N, row of each text
+    slots: list[int]  # N, slot of each text in its row
 
 
 @dataclass(eq=False, slots=True)
@@ -74,22 +74,19 @@ def aligned(tokens: int, align: int) -> int:
 
 def fill(grid: Grid, rows: Sequence[Sequence[Text]], align: int = 1) -> Batch:
     """Return the batch that holds these rows of texts."""
-    places = []  # row, slot and first cell of each text
+    batch = Batch(grid, np.zeros((3, grid.rows, grid.width), np.int32), [], [], [])
+    ids, positions, segments = batch.inputs
     for r, row in enumerate(rows):
-        start = r * grid.width
+        start = 0
         for slot, text in enumerate(row):
-            places.append((r, slot, start))
-            start += aligned(len(text.ids), align)
-    texts = [text for row in rows for text in row]
-    at_row, slots, starts = np.array(places).T
-    lengths = np.array([len(text.ids) for text in texts])
-    positions = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    cells = np.repeat(starts, lengths) + positions
-    inputs = np.zeros((3, grid.cells), np.int32)
-    inputs[0, cells] = np.concatenate([text.ids for text in texts])
-    inputs[1, cells] = positions
-    inputs[2, cells] = np.repeat(slots + 1, lengths)
-    return Batch(grid, inputs.reshape(3, grid.rows, grid.width), texts, at_row, slots)
+            tokens = len(text.ids)
+            cells = r, slice(start, start + tokens)
+            ids[cells], positions[cells], segments[cells] = text.ids, np.arange(tokens), slot + 1
+            batch.texts.append(text)
+            batch.rows.append(r)
+            batch.slots.append(slot)
+            start += aligned(tokens, align)
+    return batch
 
 
 class Pool:

@@ -37,7 +37,7 @@ class FakeEngine:
         if self.breaks:
             raise RuntimeError("the engine broke")
         ids, _, segments = batch.inputs
-        mine = segments[batch.rows] == (batch.slots + 1)[:, None]
+        mine = segments[batch.rows] == (np.array(batch.slots) + 1)[:, None]
         self.ran.append(batch)
         sums: FloatArray = (mine * ids[batch.rows]).sum(1, keepdims=True).astype(np.float32)
         return sums
