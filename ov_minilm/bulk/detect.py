@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-DOCUMENTS = ("{\\rtf", "%pdf-", "<?xml", "<!doctype")
-TABLES = {"\t": "--format tsv", ",": "--format csv", ";": "--format csv --delimiter ';'"}
+DOCUMENTS = ("{\\rtf", "%pdf-", "<?xml", "<!doctype", "<html", "<!--")
+TABLES = {
+    "\t": "--format tsv",
+    ",": "--format csv",
+    ";": "--format csv --delimiter ';'",
+    "|": "--format csv --delimiter '|'",
+}
 
 _decoder = json.JSONDecoder()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
 from ov_minilm.bulk.refusals import refusal
+from ov_minilm.runtime.texts import iterate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,6 +23,11 @@ Kind = Literal["text", "jsonl", "csv", "tsv", "parquet"]
 STDIN = "-"
 ERRORS = ".errors.jsonl"  # suffix to the name of an output: the list of its bad rows
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+PACKED = {  # codec -> first bytes; a frame of zstd may be one to skip
+    "gzip": (b"\x1f\x8b",),
+    "zstd": (b"\x28\xb5\x2f\xfd", *(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))),
+    "bz2": (b"BZh",),
+}
 KINDS: dict[str, Kind] = {
     ".txt": "text",
     ".text": "text",
@@ -53,6 +59,8 @@ MAGIC = {  # first bytes -> format, and what to do instead
     b"PK\x03\x04": ("a .zip or .xlsx file", "unpack it, or save it as CSV"),
     b"PAR1\x15": ("Parquet", "pass --format parquet"),
     b"ARROW1\0\0": ("an Arrow file", "write it as .parquet with pyarrow"),
+    b"\xff\xff\xff\xff": ("an Arrow stream", "write it as .parquet with pyarrow"),
+    b"version https:/": ("a Git LFS pointer", "fetch the file with git lfs pull"),
     # UTF-32 comes first, because its byte order mark starts with that of UTF-16.
     b"\xff\xfe\0\0": ("UTF-32", "pass --encoding utf-32"),
     b"\0\0\xfe\xff": ("UTF-32", "pass --encoding utf-32"),
@@ -80,15 +88,24 @@ class Dialect:
 
     def __post_init__(self) -> None:
         """Raise ValueError for characters and encodings that the csv module does not accept."""
-        for option, value in (
-            ("--delimiter", "," if self.delimiter is None else self.delimiter),
-            ("--quote", self.quote or "_"),
-            ("--escape", self.escape or "_"),
-        ):
+        used = {
+            option: value
+            for option, value in (
+                ("--delimiter", self.delimiter),
+                ("--quote", self.quote or None),
+                ("--escape", self.escape or None),
+            )
+            if value is not None
+        }
+        for option, value in used.items():
             if len(value) != 1 or value in "\r\n\0\ufeff":
-                raise refusal("one_character", option=option, value=value, rule="must be one character")
-        used = [character for character in (self.delimiter, self.quote, self.escape) if character]
-        if len(set(used)) < len(used) or self.delimiter == " ":
+                raise refusal(
+                    "one_character", option=option, value=value, rule="must be one character; a tab is '\\t'"
+                )
+        if self.escape and self.escape == self.quote:
+            rule = "is the quote too; leave it out, because quotes within quotes are doubled without it"
+            raise refusal("one_character", option="--escape", value=self.escape, rule=rule)
+        if len(set(used.values())) < len(used) or self.delimiter == " ":
             rule = "must differ from the other two, and from a space"
             raise refusal("one_character", option="--delimiter", value=self.delimiter, rule=rule)
         try:
@@ -199,15 +216,19 @@ class Inputs:
 def name_list(option: str, values: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
     """Return names as a tuple.
 
-    Raises: TypeError: it is a single name, whose letters would be taken for names; or one of them is no name.
+    Raises:
+        TypeError: it is a single name, whose letters would be taken for names; a set or mapping; or one of
+            them is no name.
     """
     if isinstance(values, str | bytes | os.PathLike):
         raise refusal("not_a_list", option=option, value=os.fspath(values))
-    return tuple(os.fspath(value) for value in values)
+    return tuple(map(os.fsdecode, iterate(values)))
 
 
 def expand(patterns: Sequence[str]) -> Iterator[str]:
     """Yield file names: existing names unchanged, others as glob patterns, whose matches are sorted.
+
+    A pattern yields each file of a folder once, even if links lead to the folder again.
 
     Raises:
         OSError: a name does not exist or is a folder, or a pattern matches no file.
@@ -222,10 +243,13 @@ def expand(patterns: Sequence[str]) -> Iterator[str]:
         if path.is_dir():
             raise refusal("is_folder", name=pattern, example=path / "*.parquet")
         names = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207  # with a root too
-        found = [str(name) for name in names if not name.is_dir() and not _is_error_list(name)]
+        found = [name for name in names if not name.is_dir() and not _is_error_list(name)]
         if not found:
-            raise refusal("no_match" if glob.has_magic(pattern) else "not_there", name=pattern)
-        yield from sorted(found)
+            missing = "no_match" if glob.has_magic(pattern) else "not_there"
+            raise refusal("is_url" if "://" in pattern else missing, name=pattern)
+        found.sort(key=lambda name: len(name.parts), reverse=True)  # the shortest name of a file wins
+        folders = {name.parent: name.parent.resolve() for name in found}
+        yield from sorted({(folders[name.parent], name.name): str(name) for name in found}.values())
 
 
 def _is_error_list(path: Path) -> bool:
@@ -265,9 +289,32 @@ def check_options(inputs: Inputs) -> None:
         raise refusal("text_columns", file=display_name(inputs.files[0]), column=named[0])
 
 
+def check_start(inputs: Inputs, file: str, start: bytes) -> None:
+    """Refuse a file whose first bytes, after decompression, belong to another format.
+
+    Raises:
+        ValueError: it has another format; the message says what to do.
+    """
+    kind, name, utf8 = inputs.kind_of(file), display_name(file), inputs.dialect.is_utf8
+    for magic, (what, instead) in MAGIC.items():
+        if start.startswith(magic) and what.lower() != kind and (utf8 or not what.startswith("UTF-")):
+            if file in inputs.pipes and "its name" in instead:  # a pipe has no meaningful name
+                instead = f"unpack it on the way: {what} -dc < FILE | ov-minilm encode"
+            raise refusal("looks_like", file=name, what=what, kind=kind, instead=instead)
+    if utf8 and kind != "parquet" and b"\0" in start[:2]:
+        instead = "pass --encoding utf-16-le or utf-16-be"
+        raise refusal("looks_like", file=name, what="UTF-16", kind=kind, instead=instead)
+
+
 def display_name(name: str) -> str:
     """Return the name of a file for messages."""
     return "stdin" if name == STDIN else name
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Return the first names of columns for messages; a binary file or one long text may look like many."""
+    shown = [f"{name:.60}..." if len(name) > 60 else name for name in names[:8]]
+    return ", ".join(map(repr, shown)) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "none"
 
 
 def index(names: Sequence[str], name: str, file: str, hint: str = "") -> int:
@@ -278,8 +325,7 @@ def index(names: Sequence[str], name: str, file: str, hint: str = "") -> int:
     """
     places = [place for place, other in enumerate(names) if other == name]
     if not places:
-        found = ", ".join(map(repr, names)) or "none"
-        raise refusal("no_column", file=display_name(file), column=name, names=found, hint=hint)
+        raise refusal("no_column", file=display_name(file), column=name, names=first_names(names), hint=hint)
     if len(places) > 1:
         raise refusal("column_twice", file=display_name(file), column=name, count=len(places))
     return places[0]

@@ -7,6 +7,7 @@ joined from the shards at the end.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -30,6 +31,7 @@ from ov_minilm.bulk.pipeline import (
     unchanged,
     write_shard,
 )
+from ov_minilm.bulk.refusals import refusal
 from ov_minilm.bulk.sink import Form, Sink, json_lines
 from ov_minilm.files import atomic_write
 
@@ -136,8 +138,11 @@ def stream(
     `file` must be unbuffered, so that a failing write raises here and not when the process exits.
 
     Raises:
+        TypeError: the stream takes str, as sys.stdout does.
         ValueError: the file is an input, or the columns cannot be written.
     """
+    if isinstance(file, io.TextIOBase):
+        raise refusal("text_stream")
     check_stream(inputs, file, str(getattr(file, "name", "the stream")))
     rows = truncated = bad = 0
     with (

@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from ov_minilm.bulk.detect import structure
-from ov_minilm.bulk.inputs import COMPRESSED, MAGIC, Inputs, arrow, display_name, index
+from ov_minilm.bulk.inputs import (
+    COMPRESSED,
+    PACKED,
+    Inputs,
+    arrow,
+    check_start,
+    display_name,
+    first_names,
+    index,
+)
 from ov_minilm.bulk.json_text import json_text, members
 from ov_minilm.bulk.refusals import bad_row, refusal
 from ov_minilm.bulk.rows import Kept, Position, Rows, rows_together
@@ -101,13 +110,7 @@ class Lines:
         Raises:
             ValueError: the file has another format, or lacks a header or a column.
         """
-        start = self._bytes.peek(16)
-        utf8 = self._inputs.dialect.is_utf8
-        for magic, (what, instead) in MAGIC.items():
-            if start.startswith(magic) and (utf8 or not what.startswith("UTF-")):
-                raise self._looks_like(what, instead)
-        if utf8 and b"\0" in start[:2]:
-            raise self._looks_like("UTF-16", "pass --encoding utf-16-le or utf-16-be")
+        check_start(self._inputs, self._name, self._bytes.peek(16))
         if self._kind == "text" and self._name not in self._inputs.pipes:
             rows = TEXT_SAMPLE
         records = []
@@ -119,15 +122,10 @@ class Lines:
             texts = [record.text for record in records if record.text is not None]
             if found := structure(texts, self._inputs.column):
                 what, instead = found
-                raise self._looks_like(what, f"{instead}, or --format text to encode lines as they are")
+                instead += ", or --format text to encode lines as they are"
+                name = display_name(self._name)
+                raise refusal("looks_like", file=name, what=what, kind="text", instead=instead)
         return [record.kept for record in records if record.kept]
-
-    def _looks_like(self, what: str, instead: str) -> Exception:
-        name = display_name(self._name)
-        # the name of a pipe says nothing about its format
-        if self._name in self._inputs.pipes and "its name" in instead:
-            instead = f"unpack it on the way: {what} -dc < FILE | ov-minilm encode"
-        return refusal("looks_like", file=name, what=what, kind=self._kind, instead=instead)
 
     def bytes_read(self) -> int:
         """Return how many bytes of the file on the disk were read; 0 for a pipe."""
@@ -139,8 +137,15 @@ class Lines:
 
 
 def _decompressed(raw: BinaryIO, name: str) -> BinaryIO:
-    codec = COMPRESSED.get(Path(name.lower()).suffix)
-    return raw if codec is None else arrow(f"reading {name}").CompressedInputStream(raw, codec)
+    suffix = Path(name.lower()).suffix
+    codec = COMPRESSED.get(suffix)
+    if codec is None:
+        return raw
+    start = raw.peek(4) if isinstance(raw, io.BufferedReader) else b""
+    if start and not start.startswith(PACKED[codec]):
+        raw.close()
+        raise OSError(f"it does not begin like {codec}; if it is plain, take {suffix} off its name")
+    return cast("BinaryIO", arrow(f"reading {name}").CompressedInputStream(raw, codec))
 
 
 class _Utf8(io.RawIOBase):
@@ -269,8 +274,8 @@ def _record(line: str, record: dict[str, Any] | str, end: int, number: int, inpu
     if isinstance(record, str):
         return Record(end, number, None, record, ())
     if inputs.column not in record:
-        names = ", ".join(map(repr, list(record)[:8])) or "none"
-        return Record(end, number, None, bad_row("no_field", column=inputs.column, names=names), ())
+        reason = bad_row("no_field", column=inputs.column, names=first_names(list(record)))
+        return Record(end, number, None, reason, ())
     text = record[inputs.column]
     kept = _members(line, record, inputs) if inputs.keep else ()
     if isinstance(text, str):

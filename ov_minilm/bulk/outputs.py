@@ -43,7 +43,9 @@ class Output:
         """
         if form is not None:
             check_choice("form", form, FORMS)
-        name = os.fspath(name)
+        name = os.fsdecode(name)
+        if name == STDIN:
+            raise refusal("output_is_stdout")
         path = Path(name)
         ending = path.suffix.removeprefix(".")
         if name and (name.endswith(("/", os.sep)) or not ending or (path.is_dir() and ending not in FORMS)):

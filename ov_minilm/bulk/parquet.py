@@ -190,13 +190,13 @@ def check_schema(schema: pa.Schema) -> None:
     Raises:
         ValueError: a type cannot be written; the message has the column and its type.
     """
-    for field in schema:
-        empty = pa.schema([field]).empty_table()
-        try:
+    try:
+        for field in schema:
+            empty = pa.schema([field]).empty_table()
             with _writer(pa.BufferOutputStream(), empty.schema) as writer:
                 writer.write_table(empty)
-        except (pa.ArrowException, OSError) as error:
-            raise refusal("not_written", column=field.name, found=field.type, error=error) from error
+    except (pa.ArrowException, NotImplementedError, OSError) as error:
+        raise refusal("not_written", column=field.name, found=field.type, error=error) from error
 
 
 def _texts(array: pa.Array, bad: dict[int, str]) -> list[str | None]:

@@ -77,7 +77,9 @@ class EmbedderOptions:
     def open(self) -> Embedder:
         """Open an Embedder in this process."""
         context = _context()
-        threads = self.threads or (context and max(1, int(context.get_assigned_resources().get("CPU", 1))))
+        threads = self.threads
+        if threads is None and context:
+            threads = max(1, int(context.get_assigned_resources().get("CPU", 1)))
         if threads is not None:
             # only for actors: a process that runs a task runs other tasks afterwards
             if context and context.get_actor_id():
@@ -156,9 +158,12 @@ class RayEmbedder:
         """Return the batch with its vectors.
 
         Raises:
+            TypeError: it is an Arrow table.
             ValueError: it lacks the column of texts, or has one of the output's name.
         """
         options = self._options
+        if not hasattr(batch, "keys"):
+            raise refusal("not_a_batch", kind=type(batch).__name__)
         index(list(batch), options["column"], "the batch")
         if options["output"] in batch:
             raise refusal("output_there", column=options["output"])

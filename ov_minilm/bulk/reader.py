@@ -17,6 +17,7 @@ from ov_minilm.bulk.inputs import (
     Kind,
     arrow,
     check_options,
+    check_start,
     display_name,
     expand,
     name_list,
@@ -62,6 +63,7 @@ def find(
     if kind is not None:
         check_choice("kind", kind, get_args(Kind))
     patterns, keep = name_list("patterns", patterns), tuple(dict.fromkeys(name_list("keep", keep)))
+    (column,) = name_list("column", [column])
     files = tuple(expand(patterns))
     if not files:
         raise refusal("no_files")
@@ -121,6 +123,8 @@ def _columns(inputs: Inputs, file: str, *, typed: bool) -> FoundColumns:
         arrow("Parquet")
         from ov_minilm.bulk.parquet import kept_types
 
+        with Path(file).open("rb") as stream:
+            check_start(inputs, file, stream.read(16))
         return FoundColumns(kept_types(inputs, file))
     others = [name for name in inputs.keep if name != inputs.column]
     if kind == "text" and others:

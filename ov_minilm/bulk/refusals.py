@@ -26,6 +26,7 @@ REFUSALS: dict[str, Refusal] = {
     # Conditions about which files exist, and in which format.
     "no_match": Refusal("a pattern matches nothing", "{name} matches no file", FileNotFoundError),
     "not_there": Refusal("an input is missing", "{name} does not exist", FileNotFoundError),
+    "is_url": Refusal("an input is a URL", "{name} is a URL; only files are read: download it first"),
     "is_folder": Refusal(
         "an input is a folder", "{name} is a folder; name its files: '{example}'", IsADirectoryError
     ),
@@ -83,9 +84,7 @@ REFUSALS: dict[str, Refusal] = {
     # Options.
     "no_names": Refusal("an option without any name in it", "{option} {value!r} names no column"),
     "no_effect": Refusal("an option without effect", "{option} has no effect {where}"),
-    "one_character": Refusal(
-        "an invalid delimiter, quote or escape", "{option} {value!r}: {rule}; a tab is '\\t'"
-    ),
+    "one_character": Refusal("an invalid delimiter, quote or escape", "{option} {value!r} {rule}"),
     "no_encoding": Refusal("an unknown encoding", "--encoding {encoding!r} is not known; try utf-16, cp1252"),
     "null_integer": Refusal(
         "--on-error null, .npy and integers",
@@ -107,6 +106,11 @@ REFUSALS: dict[str, Refusal] = {
         "RayEmbedder's output is a column of the batch",
         "the batch has a column {column!r} already; pass another name as output=",
     ),
+    "not_a_batch": Refusal(
+        "RayEmbedder gets an Arrow table or a list",
+        "the batch is {kind}, expected a dict of columns; pass batch_format='numpy' to map_batches",
+        TypeError,
+    ),
     "ray_stdin": Refusal(
         "--engine ray and a pipe", "other machines cannot read {file}; write it to a file on a shared disk"
     ),
@@ -115,6 +119,14 @@ REFUSALS: dict[str, Refusal] = {
         "--engine ray writes to a disk that all machines share; name a file or folder there: -o NAME",
     ),
     # The output.
+    "output_is_stdout": Refusal(
+        "Output.parse of -", "- is stdout; call job.stream with sys.stdout.buffer, or name a file or folder"
+    ),
+    "text_stream": Refusal(
+        "job.stream and a stream of text",
+        "the stream takes str; pass its .buffer, or a file that is opened in mode 'wb'",
+        TypeError,
+    ),
     "output_ending": Refusal(
         "an output of unknown kind",
         "{name}: the name of an output file must end in {endings}; that of a folder in /",

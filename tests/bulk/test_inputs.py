@@ -17,6 +17,7 @@ def test_patterns_are_sorted_and_names_stay_in_order(tmp_path: Path, monkeypatch
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "deep/loop").symlink_to(".")
 
     assert ["a.csv", "b.csv", "odd[1].csv"] == list(expand(["*.csv"]))
     assert ["deep/down/c.csv", "b.csv", "-"] == list(expand(["deep/**/*.csv", "b.csv", "-"]))
@@ -43,6 +44,7 @@ def test_the_name_says_the_kind() -> None:
         ("a.parquet.gz", "is read from its end, so it cannot be compressed as a whole"),
         ("*.parquet", r"^\*\.parquet matches no file$"),
         ("none.txt", "^none.txt does not exist$"),
+        ("s3://none/*.csv", "is a URL; only files are read: download it first"),
         (".", r"^\. is a folder; name its files: '\*\.parquet'$"),
         ("- -", "stdin is named twice, but can be read only once"),
         ("/dev/null /dev/null", "is named twice, but can be read only once"),
@@ -66,12 +68,12 @@ def test_files_that_cannot_be_read_are_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"delimiter": ",,"}, "--delimiter ',,': must be one character"),
-        ({"delimiter": ""}, "--delimiter '': must be one character"),
+        ({"delimiter": ",,"}, "--delimiter ',,' must be one character"),
+        ({"delimiter": ""}, "--delimiter '' must be one character"),
         ({"delimiter": "\n"}, "must be one character"),
         ({"delimiter": '"'}, "must differ from the other two"),
-        ({"escape": '"'}, "must differ from the other two"),
-        ({"quote": "''"}, "--quote \"''\": must be one character"),
+        ({"escape": '"'}, "--escape '\"' is the quote too; leave it out"),
+        ({"quote": "''"}, "--quote \"''\" must be one character"),
         ({"encoding": "utf-9"}, "--encoding 'utf-9' is not known"),
         ({"encoding": "base64"}, "--encoding 'base64' is not known"),
         ({"encoding": "punycode"}, "--encoding 'punycode' is not known"),

@@ -198,6 +198,9 @@ def test_csv_of_other_dialects(
         ("a.csv", b"id;text\n1;a\n", "no column 'text'; it has 'id;text'; .* pass --delimiter"),
         ("a.csv", b"id, text\n1, a\n", "it has 'id', ' text'"),
         ("a.csv", b"text,id,text\n", "column 'text' occurs 2 times"),
+        ("a.csv", b"x" * 99 + b",b" * 9, f"no column 'text'; it has '{'x' * 60}...', 'b',.* 'b' and 2 more;"),
+        ("a.txt", b"\xff\xff\xff\xff\0", "an Arrow stream, not like text; write it as .parquet"),
+        ("a.csv", b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer, .* with git lfs pull"),
         ("a.csv", b"caf\xe9,text\n", "no CSV header: not UTF-8; pass --encoding"),
         (
             "a.csv",
@@ -205,7 +208,7 @@ def test_csv_of_other_dialects(
             "no CSV header: a line ends in a carriage return without a newline; .*: tr",
         ),
         ("a.csv", b'"text', "no CSV header: unexpected end of data"),
-        ("a.csv", b'sep="\ntext\n', "--delimiter '\"': must differ from the other two"),
+        ("a.csv", b'sep="\ntext\n', "--delimiter '\"' must differ from the other two"),
         (
             "a.txt",
             b'{"text": "a"}',

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from support.corpora import content, sentences, shards, write
 from support.processes import run, until
@@ -164,6 +165,8 @@ def test_it_pickles_by_its_options(shipped: Embedder) -> None:
         copy({"text": batch["body"], "v": batch["n"]})
     with pytest.raises(ValueError, match="the batch has a column 'v' already; pass another name as output="):
         copy({**batch, "v": batch["n"]})
+    with pytest.raises(TypeError, match=r"the batch is Table, .*; pass batch_format='numpy' to map_batches"):
+        copy(pa.table(batch))
 
 
 @pytest.mark.parametrize("every", [1, 37, 140, 1000])

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fuzzing.stub import HashEmbedder
 from support.corpora import content
@@ -15,6 +18,7 @@ from ov_minilm.bulk import job, reader
 from ov_minilm.bulk.inputs import Dialect
 from ov_minilm.bulk.outputs import Output
 from ov_minilm.bulk.pipeline import BulkOptions
+from ov_minilm.errors import BadRow
 
 find: Any = reader.find  # so that mypy accepts wrong arguments
 options: Any = BulkOptions
@@ -30,6 +34,10 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("in.csv").write_text("id,text\n1,a\n")
     Path("in.jsonl").write_text('{"id": 1, "text": "a"}\n')
     Path("in.txt").write_text("a\n")
+    Path("plain.csv.gz").write_text("text\na\n")
+    Path("lfs.parquet").write_text("version https://git-lfs.github.com/spec/v1\n")
+    tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((1, 2)))
+    pq.write_table(pa.table({"text": ["a"], "x": tensor}), "tensor.parquet")
 
 
 def stream(inputs: Any, file: Any) -> job.Summary:
@@ -55,6 +63,8 @@ def run(inputs: Any, output: str, overwrite: bool = False, **more: Any) -> job.S
         (lambda: find(Path("in.csv")), TypeError, "patterns is 'in.csv', one name"),
         (lambda: find(["in.csv"], keep="id"), TypeError, "keep is 'id', one name"),
         (lambda: find([3]), TypeError, "expected str, bytes or os.PathLike object, not int"),
+        (lambda: find({"in.csv"}), TypeError, "not set, which has no order"),
+        (lambda: find(["in.csv"], column=["text"]), TypeError, "expected str, .* not list"),
         (lambda: find([]), ValueError, "no input files; pass at least one name"),
         (lambda: find(["in.csv"], kind="CSV"), ValueError, "kind='CSV'; choose one of text, jsonl, csv"),
         (lambda: find(["in.csv"], on_error="ignore"), ValueError, "on_error='ignore'; choose one of stop"),
@@ -79,6 +89,19 @@ def run(inputs: Any, output: str, overwrite: bool = False, **more: Any) -> job.S
             FileExistsError,
             "not of an ov-minilm job",
         ),
+        (
+            lambda: stream(find(["in.csv"]), io.StringIO()),
+            TypeError,
+            "the stream takes str; pass its .buffer",
+        ),
+        (lambda: run(find(["in.csv"]), "-"), ValueError, "- is stdout; call job.stream"),
+        (lambda: find(["lfs.parquet"]), ValueError, "a Git LFS pointer, not like parquet; fetch the file"),
+        (
+            lambda: find(["plain.csv.gz"]),
+            BadRow,
+            "not begin like gzip; if it is plain, take .gz off its name",
+        ),
+        (lambda: find(["tensor.parquet"], keep=["x"]), ValueError, "tensor.*, which Parquet cannot hold"),
         (lambda: append("in.jsonl"), ValueError, "in.jsonl is an input, and the output in.jsonl would"),
     ],
 )
