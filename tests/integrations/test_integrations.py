@@ -1,4 +1,4 @@
-"""What all adapters share: exact vectors, one Embedder, errors when made, and what an import costs."""
+"""What all adapters promise: exact vectors, one Embedder, errors in the constructor, and lazy imports."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ov_minilm import Embedder, ManifestInvalid
 from ov_minilm.artefact.manifest import SHIPPED, Manifest, fingerprint
 from ov_minilm.integrations import Adapter
 
-LIBRARIES = {  # a module of ours -> the library that it may load
+LIBRARIES = {  # file of an adapter -> the library that it imports
     "chroma": "chromadb",
     "fastembed": "",
     "haystack": "haystack",
@@ -38,9 +38,10 @@ LIBRARIES = {  # a module of ours -> the library that it may load
     "sentence_transformers_module": "sentence_transformers",
     "sklearn": "sklearn",
 }
+ROOT = Path(__file__).parents[2]
 FOLDER = Path(integrations.__file__).parent
-FILES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
 NAME = "all-MiniLM-L6-v2"
+OFFICIAL = f"sentence-transformers/{NAME}"
 TEXTS = ["A cat sleeps on the sofa.", "Interest rates stay where they are.", ""]
 PROMPTS = {"query": "query: ", "passage": "passage: "}  # those of e5
 
@@ -48,33 +49,38 @@ Call = Callable[[list[str]], Any]
 
 
 def each(call: Callable[[str], Any]) -> Call:
-    """Let a call that takes one text take many."""
+    """Return a function of many texts from a function of one text."""
     return lambda texts: [call(text) for text in texts]
 
 
 def awaited(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a coroutine function be called as others are."""
-    return lambda given: asyncio.run(call(given))
+    """Return a function that runs a coroutine function to its end."""
+    return lambda argument: asyncio.run(call(argument))
+
+
+def embedding_of(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of a text from the run method of a Haystack component."""
+    return lambda text: run(text)["embedding"]
 
 
 def documents(run: Callable[..., Any]) -> Call:
-    """Let a component of Haystack take texts; what it is given stays as it was."""
+    """Return a function of texts from the run method of a Haystack component, which must copy documents."""
 
     def call(texts: list[str]) -> list[Any]:
-        given = [import_module("haystack").Document(content=text) for text in texts]
-        found = [document.embedding for document in run(given)["documents"]]
-        assert not any(document.embedding for document in given)
+        originals = [import_module("haystack").Document(content=text) for text in texts]
+        found = [document.embedding for document in run(originals)["documents"]]
+        assert not any(document.embedding for document in originals)
         return found
 
     return call
 
 
 def in_library(module: Any) -> Any:
-    """Return the library's own class around our module."""
+    """Return a SentenceTransformer of the library with our module."""
     return import_module("sentence_transformers").SentenceTransformer(modules=[module])
 
 
-# A class -> the calls of one of its objects that take texts as queries, as passages, or as they are.
+# A class -> the methods that take texts as queries, as passages, or without a prompt.
 CALLS: dict[str, Callable[[Any], dict[str, list[Call]]]] = {
     "chroma.MiniLMEmbeddingFunction": lambda it: {"query": [it.embed_query], "passage": [it]},
     "fastembed.TextEmbedding": lambda it: {
@@ -83,10 +89,7 @@ CALLS: dict[str, Callable[[Any], dict[str, list[Call]]]] = {
         "": [it.embed, each(lambda text: next(it.embed(text)))],
     },
     "haystack.MiniLMTextEmbedder": lambda it: {
-        "query": [
-            each(lambda text: it.run(text)["embedding"]),
-            each(lambda text: awaited(it.run_async)(text)["embedding"]),
-        ]
+        "query": [each(embedding_of(it.run)), each(embedding_of(awaited(it.run_async)))]
     },
     "haystack.MiniLMDocumentEmbedder": lambda it: {
         "passage": [documents(run) for run in (it.run, awaited(it.run_async))]
@@ -104,16 +107,12 @@ CALLS: dict[str, Callable[[Any], dict[str, list[Call]]]] = {
     },
     "sentence_transformers.SentenceTransformer": lambda it: {
         "query": [it.encode_query, partial(it.encode, prompt_name="query"), each(it.encode_query)],
-        "passage": [
-            partial(it.encode, prompt_name="passage") if it.embedder.spec.prompts else it.encode_document
-        ],
+        "passage": [partial(it.encode, prompt_name="passage") if it.prompts["query"] else it.encode_document],
         "": [it.encode, lambda texts: it.encode((text for text in texts), batch_size=2)],
     },
     "sentence_transformers_module.MiniLMModule": lambda it: {
         "query": [in_library(it).encode_query, each(in_library(it).encode_query)],
-        "passage": [
-            partial(in_library(it).encode, prompt_name="passage" if it.embedder.spec.prompts else None)
-        ],
+        "passage": [partial(in_library(it).encode, prompt_name="passage" if it.prompts["query"] else None)],
         "": [in_library(it).encode, partial(in_library(it).encode, convert_to_tensor=True, batch_size=2)],
     },
     "sklearn.MiniLMVectorizer": lambda it: {
@@ -123,7 +122,7 @@ CALLS: dict[str, Callable[[Any], dict[str, list[Call]]]] = {
 
 
 def adapter(path: str) -> Any:
-    """Return the class of an adapter by "module.Class"; skip without its library."""
+    """Return the class of an adapter by "file.Class"; skip the test if its library is missing."""
     name, _, kind = path.partition(".")
     pytest.importorskip(LIBRARIES[name] or "ov_minilm", reason="pip install -e '.[integrations]'")
     return getattr(import_module(f"ov_minilm.integrations.{name}"), kind)
@@ -131,7 +130,7 @@ def adapter(path: str) -> Any:
 
 @pytest.fixture(scope="module")
 def prompted(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The artefact in the package, as if it had been trained with prompts."""
+    """The folder of the artefact in the package, with prompts in its manifest."""
     folder = tmp_path_factory.mktemp("prompted") / "model"
     shutil.copytree(SHIPPED, folder)
     manifest = Manifest.read(folder)
@@ -142,7 +141,7 @@ def prompted(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("path", CALLS)
 def test_vectors_are_those_of_the_embedder(path: str, prompted: str, shipped: Embedder) -> None:
-    """Every call, awaited ones too, gives the exact vectors of texts after their prompt; none for none."""
+    """Every method, also if awaited, returns the exact vectors of prompt + text; no vector for no text."""
     for model, prompts in ((None, {}), (prompted, PROMPTS)):
         made = adapter(path)(model=model)
         for kind, calls in CALLS[path](made).items():
@@ -152,22 +151,23 @@ def test_vectors_are_those_of_the_embedder(path: str, prompted: str, shipped: Em
                 assert path.startswith("chroma") or [] == list(call([]))  # Chroma itself refuses no texts
 
 
-def test_an_adapter_is_small_and_names_its_own_library_only() -> None:
-    """In 70 lines, each file imports Python, numpy, this package and one library; all are tested here."""
+def test_an_adapter_is_short_and_imports_one_library() -> None:
+    """In 70 lines or fewer, it imports Python, numpy, this package and its library; all are tested here."""
+    also = {"sentence_transformers_module": "torch", "__init__": "typing_extensions"}
     for path in FOLDER.glob("*.py"):
-        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-        found = {one.name for node in nodes if isinstance(node, ast.Import) for one in node.names}
+        source = path.read_text(encoding="utf-8")
+        nodes = list(ast.walk(ast.parse(source)))
+        found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
         found |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
-        own = {LIBRARIES.get(path.stem, ""), "numpy", "ov_minilm"}
-        own |= {"torch"} if path.stem == "sentence_transformers_module" else set()
-        own |= {"typing_extensions"} if path.stem == "__init__" else set()
-        assert {name.split(".")[0] for name in found} - sys.stdlib_module_names <= own, path
-        assert path.stem == "__init__" or len(path.read_text(encoding="utf-8").splitlines()) <= 70, path
-    assert sorted(LIBRARIES) == sorted(FILES) == sorted({path.partition(".")[0] for path in CALLS})
+        allowed = {LIBRARIES.get(path.stem, ""), "numpy", "ov_minilm", also.get(path.stem, "")}
+        assert {name.split(".")[0] for name in found} - sys.stdlib_module_names <= allowed, path
+        assert path.stem == "__init__" or len(source.splitlines()) <= 70, path
+    files = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+    assert sorted(LIBRARIES) == files == sorted({path.partition(".")[0] for path in CALLS})
 
 
-def test_a_missing_library_names_its_extra() -> None:
-    """The ImportError says what to install, by the name of an extra that exists."""
+def test_a_missing_library_is_an_error_with_its_extra() -> None:
+    """The ImportError says what to install; an extra with this name exists."""
     foreign = {name: library for name, library in LIBRARIES.items() if library}
     done = python(
         f"import sys; sys.modules |= dict.fromkeys({list(foreign.values())})\n"
@@ -176,7 +176,7 @@ def test_a_missing_library_names_its_extra() -> None:
         "    except ImportError as error: print(error)"
     )
 
-    project = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert 0 == done.returncode, done.stderr
     for (name, library), message in zip(foreign.items(), done.stdout.splitlines(), strict=True):
         (extra,) = re.findall(r"Extra: ([\w-]+)\.", (FOLDER / f"{name}.py").read_text(encoding="utf-8"))
@@ -185,16 +185,14 @@ def test_a_missing_library_names_its_extra() -> None:
         assert message.endswith(f"pip install 'ov-minilm[{extra}]'")
 
 
-def test_adapters_share_one_embedder_and_travel() -> None:
-    """Equal artefact, device and threads run the same compiled models, in copies and pickles too."""
-    made = Adapter(threads=1, truncate="mean")
+@pytest.mark.parametrize("path", CALLS)
+def test_copies_and_pickles_share_the_embedder(path: str) -> None:
+    """Equal artefact, device and threads mean the same compiled models; the other options are kept."""
+    made = adapter(path)(threads=1, truncate="mean")
 
-    assert Adapter().embedder is Adapter(truncate="mean").embedder is not made.embedder
+    assert Adapter(threads=1).embedder is made.embedder is not Adapter().embedder
     for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):  # noqa: S301
         assert (made.embedder, "mean") == (other.embedder, other.truncate)
-
-
-OFFICIAL = f"sentence-transformers/{NAME}"
 
 
 @pytest.mark.parametrize(
@@ -209,8 +207,8 @@ OFFICIAL = f"sentence-transformers/{NAME}"
         ("sentence_transformers.SentenceTransformer", {"model_name_or_path": NAME, "device": "cpu"}),
     ],
 )
-def test_names_are_those_of_other_libraries(path: str, options: dict[str, Any]) -> None:
-    """The model in the package has its usual names, devices are written in any case: one Embedder for all."""
+def test_names_of_other_libraries_are_accepted(path: str, options: dict[str, Any]) -> None:
+    """Usual names of the model in the package, and devices in lower case, all open the same Embedder."""
     assert adapter(path)(**options).embedder is Adapter().embedder
     if "model" in options and path.startswith(("fastembed", "sentence_transformers.")):
         assert adapter(path)(options["model"]).embedder is Adapter().embedder
@@ -240,17 +238,15 @@ def test_names_are_those_of_other_libraries(path: str, options: dict[str, Any]) 
         ("llama_index.MiniLMEmbedding", {"model_name": "BAAI/bge"}, "'BAAI/bge', but this model is sente"),
     ],
 )
-def test_wrong_arguments_are_refused_when_an_adapter_is_made(
-    path: str, options: dict[str, Any], message: str
-) -> None:
-    """One line: what the class takes and what to write instead; no value is left for the first text."""
+def test_the_constructor_refuses_wrong_arguments(path: str, options: dict[str, Any], message: str) -> None:
+    """In one line: what the class takes and what to write instead; no error waits for the first text."""
     with pytest.raises((TypeError, ManifestInvalid, ValueError), match=message) as caught:
         adapter(path)(**options)
 
     assert isinstance(caught.value, TypeError) == ("; not " in str(caught.value))
 
 
-TAKE_TEXTS = {  # a class -> those of its methods that take a list of texts
+METHODS = {  # a class -> its methods that take a list of texts
     "chroma.MiniLMEmbeddingFunction": ("__call__", "embed_query"),
     "fastembed.TextEmbedding": ("embed", "passage_embed", "query_embed"),
     "langchain.MiniLMEmbeddings": ("embed_documents",),
@@ -259,46 +255,48 @@ TAKE_TEXTS = {  # a class -> those of its methods that take a list of texts
     "sklearn.MiniLMVectorizer": ("fit", "transform", "fit_transform"),
 }
 FRAME = pd.DataFrame({"text": ["a kettle", "a lamp"]})
-NO_TEXTS: list[Any] = [FRAME, {"k": "a kettle"}, {"a kettle"}, FRAME.to_numpy(), b"a", "a"]
+NO_LISTS_OF_TEXTS: list[Any] = [FRAME, {"k": "a kettle"}, {"a kettle"}, FRAME.to_numpy(), b"a", "a"]
 
 
-@pytest.mark.parametrize(("path", "method"), [(p, name) for p, names in TAKE_TEXTS.items() for name in names])
-def test_what_holds_no_texts_is_refused_everywhere(path: str, method: str) -> None:
-    """Frames, mappings, sets, 2-D arrays and bytes, and a str where a list is due, are a TypeError."""
-    one_str = path.startswith(("fastembed", "sentence_transformers"))  # take one, as these libraries do
-    for texts in NO_TEXTS[: -1 if one_str else None]:
+@pytest.mark.parametrize(("path", "method"), [(path, name) for path in METHODS for name in METHODS[path]])
+def test_other_values_than_lists_of_texts_are_refused(path: str, method: str) -> None:
+    """Frames, mappings, sets, 2-D arrays, bytes, and a str where a list is expected, raise TypeError."""
+    takes_str = path.startswith(("fastembed", "sentence_transformers"))  # as these libraries do
+    for value in NO_LISTS_OF_TEXTS[: -1 if takes_str else None]:
         with pytest.raises(TypeError, match=r"^expected an iterable of str, not .* (pass|decode) "):
-            getattr(adapter(path)(), method)(texts)
+            getattr(adapter(path)(), method)(value)
 
 
 @pytest.mark.parametrize("method", ["embed", "query_embed", "passage_embed", "encode"])
-def test_calls_written_for_the_libraries_still_fit(method: str) -> None:
-    """Each argument that concerns one process has the place, name and default of the library's method."""
+def test_signatures_are_those_of_the_libraries(method: str) -> None:
+    """Each argument that concerns one process has the position, name and default of the library's method."""
     path = "sentence_transformers.SentenceTransformer" if method == "encode" else "fastembed.TextEmbedding"
-    library = pytest.importorskip(path.partition(".")[0], reason="pip install -e '.[guests]'")
+    name, _, kind = path.partition(".")
+    library = getattr(pytest.importorskip(name, reason="pip install -e '.[guests]'"), kind)
     theirs, ours = (
         [
-            (one.name, one.default)
-            for one in inspect.signature(getattr(kind, method)).parameters.values()
-            if one.kind is not one.VAR_KEYWORD and one.name not in ("self", "inputs", "sentences")
+            (argument.name, argument.default)
+            for argument in inspect.signature(getattr(cls, method)).parameters.values()
+            if argument.kind is not argument.VAR_KEYWORD
+            and argument.name not in ("self", "inputs", "sentences")
         ]
-        for kind in (getattr(library, path.partition(".")[2]), adapter(path))
+        for cls in (library, adapter(path))
     )
 
     assert theirs[: len(ours)] == ours
-    assert method != "encode" or ours[-1][0] == "truncate_dim"  # what follows there is for several processes
+    assert method != "encode" or ours[-1][0] == "truncate_dim"  # the rest is for several processes
     assert method == "encode" or len(theirs) == len(ours)
 
 
-def test_fastembed_yields_vectors_while_texts_are_read() -> None:
-    """The first vectors of an endless stream are there at once."""
+def test_fastembed_yields_vectors_while_it_reads() -> None:
+    """The first vector of an endless stream comes at once."""
     model = adapter("fastembed.TextEmbedding")()
 
     assert 384 == model.embedding_size == len(next(iter(model.embed(f"text {n}" for n in count()))))
 
 
-def test_llama_index_stores_its_values() -> None:
-    """An embedding comes back from the library's dictionary with its model and its options."""
+def test_llama_index_stores_options() -> None:
+    """The library's dictionary of an embedding restores its options, and its Embedder."""
     kind = adapter("llama_index.MiniLMEmbedding")
 
     made = kind.from_dict(kind(threads=1, truncate="mean").to_dict())
@@ -306,20 +304,73 @@ def test_llama_index_stores_its_values() -> None:
     assert (1, "mean", 1) == (made.threads, made.truncate, made.embedder.info.threads)
 
 
-def test_haystack_embeds_meta_and_stores_pipelines(shipped: Embedder) -> None:
-    """Named fields come first, a line each; a pipeline goes through YAML, if told to trust the adapter."""
+def test_haystack_embeds_meta_fields_and_stores_pipelines(shipped: Embedder) -> None:
+    """Fields come first, each on a line; YAML restores a pipeline if its reader trusts the adapter."""
     haystack = pytest.importorskip("haystack", reason="pip install -e '.[haystack]'")
     embedder = adapter("haystack.MiniLMDocumentEmbedder")(meta_fields_to_embed=("title", "year"))
-    given = [
-        haystack.Document(content="Body.", meta={"title": "Head", "no": "x"}),
-        haystack.Document(meta={"year": 1}),
-    ]
+    first = haystack.Document(content="Body.", meta={"title": "Head", "no": "x"})
     pipeline = haystack.Pipeline()
     pipeline.add_component("embedder", adapter("haystack.MiniLMTextEmbedder")(threads=1))
 
-    vectors = [document.embedding for document in embedder.run(given)["documents"]]
-    again = haystack.Pipeline.loads(pipeline.dumps(), allowed_modules=["ov_minilm.integrations.haystack"])
+    embedded = embedder.run([first, haystack.Document(meta={"year": 1})])["documents"]
+    restored = haystack.Pipeline.loads(pipeline.dumps(), allowed_modules=["ov_minilm.integrations.haystack"])
 
-    assert np.array_equal(shipped.encode(["Head\nBody.", "1\n"]), np.array(vectors, np.float32))
-    assert 1 == again.to_dict()["components"]["embedder"]["init_parameters"]["threads"]
-    assert shipped.encode("a").tolist() == again.run({"embedder": {"text": "a"}})["embedder"]["embedding"]
+    vectors = np.array([document.embedding for document in embedded], np.float32)
+    assert np.array_equal(shipped.encode(["Head\nBody.", "1\n"]), vectors)
+    assert 1 == restored.to_dict()["components"]["embedder"]["init_parameters"]["threads"]
+    assert shipped.encode("a").tolist() == restored.run({"embedder": {"text": "a"}})["embedder"]["embedding"]
+
+
+TABLE = (ROOT / "docs/migrating.md").read_text(encoding="utf-8").partition("| from | install | write |\n")[2]
+ROWS = {  # of the table: the library -> the lines to write
+    cells[1].strip(): "\n".join(line.strip("` ") for line in cells[3].split("<br>"))
+    for cells in (line.split("|") for line in TABLE.partition("\n\n")[0].splitlines()[1:])
+}
+SEARCHES = {  # a library -> a search with it
+    "Haystack": """
+from haystack import Document
+from haystack.components.retrievers import InMemoryEmbeddingRetriever as Retriever
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+from ov_minilm.integrations.haystack import MiniLMDocumentEmbedder
+store = InMemoryDocumentStore()
+store.write_documents(MiniLMDocumentEmbedder().run([Document(content=t) for t in TEXTS])["documents"])
+pipeline = Pipeline()
+pipeline.add_component("embedder", MiniLMTextEmbedder())
+pipeline.add_component("retriever", Retriever(store, top_k=1))
+pipeline.connect("embedder.embedding", "retriever.query_embedding")
+found = pipeline.run({"embedder": {"text": QUESTION}})["retriever"]["documents"][0].content""",
+    "LangChain": """
+store = InMemoryVectorStore.from_texts(TEXTS, MiniLMEmbeddings())
+found = store.similarity_search(QUESTION, k=1)[0].page_content""",
+    "LlamaIndex": """
+from llama_index.core import Document, VectorStoreIndex
+index = VectorStoreIndex.from_documents([Document(text=text) for text in TEXTS])
+found = index.as_retriever(similarity_top_k=1).retrieve(QUESTION)[0].get_content()""",
+    "Chroma": """
+collection = chromadb.Client().get_collection("texts")
+collection.add(ids=["0", "1"], documents=TEXTS)
+found = collection.query(query_texts=[QUESTION], n_results=1)["documents"][0][0]""",
+}
+PRINT_CONNECTIONS = """
+import sys, warnings; warnings.simplefilter("ignore")
+def hook(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
+        print(event, arguments, flush=True)
+sys.addaudithook(hook)
+"""
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries; the tests of each adapter see them
+def test_the_lines_in_the_migration_table_run(tmp_path: Path) -> None:
+    """docs/migrating.md has a row for each adapter; searches find the right text and connect to nothing."""
+    assert set(LIBRARIES) == set(re.findall(r"ov_minilm\.integrations\.(\w+)", "\n".join(ROWS.values())))
+    for name in filter(None, LIBRARIES.values()):
+        pytest.importorskip(name, reason="pip install -e '.[integrations]'")
+    for row in ROWS.keys() - SEARCHES.keys():
+        exec(ROWS[row], {})  # noqa: S102  # lines of our page
+
+    start = f'{PRINT_CONNECTIONS}TEXTS = {TEXTS[:2]}; QUESTION = "a pet indoors"\n'
+    searches = (f"{ROWS[row]}{search}\nassert found == TEXTS[0], found\n" for row, search in SEARCHES.items())
+    done = python(start + "".join(searches), HOME=str(tmp_path))
+
+    assert (0, "") == (done.returncode, done.stdout), done.stderr

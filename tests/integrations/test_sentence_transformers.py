@@ -1,7 +1,8 @@
-"""The torch-free stand-in: called as the real library is, beside the real library on the same vectors."""
+"""The class without torch and the module in the real library: equal calls give equal vectors."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,29 @@ from support.processes import python
 
 from ov_minilm.integrations.sentence_transformers import SentenceTransformer
 
-TEXTS = ["A cat sleeps on the sofa.", "Interest rates stay where they are.", ""]
+ANIMALS = ["a cat sleeps on the sofa", "the dog barks at a cat", "two horses graze", "a horse and a dog run"]
+MONEY = [
+    "banks raise interest rates",
+    "the stock market fell",
+    "a bank lends money",
+    "stock and money markets",
+]
+TEXTS = [*ANIMALS, *MONEY, ""]
 
 
 @pytest.fixture(scope="module")
-def real() -> Any:
-    """The library's own class around the same Embedder."""
+def library_model() -> Any:
+    """A SentenceTransformer of the real library, with our module."""
     library = pytest.importorskip("sentence_transformers", reason="pip install -e '.[sentence-transformers]'")
     from ov_minilm.integrations.sentence_transformers_module import MiniLMModule
 
-    return library.SentenceTransformer(modules=[MiniLMModule()])
+    return library.SentenceTransformer(modules=[MiniLMModule(threads=1, truncate="mean")])
+
+
+@pytest.fixture(scope="module")
+def torch_free() -> SentenceTransformer:
+    """Our class with the same options."""
+    return SentenceTransformer(threads=1, truncate="mean")
 
 
 @pytest.mark.parametrize(
@@ -35,28 +49,34 @@ def real() -> Any:
     ],
     ids=repr,
 )
-def test_arguments_mean_what_they_mean_there(options: dict[str, Any], real: Any) -> None:
-    """The same call gives the same type, shape and values, of one text and of several."""
+def test_arguments_mean_the_same_in_both_classes(
+    options: dict[str, Any], library_model: Any, torch_free: SentenceTransformer
+) -> None:
+    """An equal call returns the same type, shape and values, for one text and for several."""
     for texts in (TEXTS[0], TEXTS):
-        found, expected = SentenceTransformer().encode(texts, **options), real.encode(texts, **options)
+        found, expected = torch_free.encode(texts, **options), library_model.encode(texts, **options)
         assert (type(expected), expected.dtype, expected.shape) == (type(found), found.dtype, found.shape)
         np.testing.assert_allclose(np.asarray(expected), np.asarray(found), atol=1e-7)
 
 
-def test_similarities_and_sizes_are_the_librarys(real: Any) -> None:
-    """Cosines of all pairs, as numpy, and how many components a vector has: all, or those that are kept."""
-    ours, shorter, vectors = SentenceTransformer(), SentenceTransformer(truncate_dim=64), real.encode(TEXTS)
-    sizes = (ours.get_sentence_embedding_dimension(), ours.max_seq_length)
+def test_sizes_and_similarities_are_the_same_in_both_classes(
+    library_model: Any, torch_free: SentenceTransformer, tmp_path: Path
+) -> None:
+    """The library saves and loads the module with its options."""
+    short, vectors = SentenceTransformer(truncate_dim=64), library_model.encode(TEXTS)
+    library_model.save_pretrained(str(tmp_path))
+    loaded = type(library_model)(str(tmp_path), trust_remote_code=True)[0]
 
-    np.testing.assert_allclose(
-        real.similarity(vectors, vectors), ours.similarity(vectors, vectors), atol=1e-6
-    )
-    assert (real.get_embedding_dimension(), real.max_seq_length) == sizes
-    assert (64, (64,)) == (shorter.get_sentence_embedding_dimension(), shorter.encode("a").shape)
+    assert (384, 256) == (torch_free.get_sentence_embedding_dimension(), torch_free.max_seq_length)
+    assert (384, 256) == (library_model.get_embedding_dimension(), library_model.max_seq_length)
+    assert (64, (64,)) == (short.get_sentence_embedding_dimension(), short.encode("a").shape)
+    assert (1, "mean") == (loaded.threads, loaded.truncate)
+    similarities = library_model.similarity(vectors, vectors)
+    np.testing.assert_allclose(similarities, torch_free.similarity(vectors, vectors), atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("options", "message"),
     [
         ({"output_value": "token_embeddings"}, "vectors of texts, not of tokens"),
         ({"output_value": None}, "vectors of texts, not of tokens"),
@@ -66,13 +86,18 @@ def test_similarities_and_sizes_are_the_librarys(real: Any) -> None:
         ({"truncate_dim": 385}, "1 to 384"),
     ],
 )
-def test_what_it_cannot_do_is_refused(options: dict[str, Any], reason: str) -> None:
-    """Vectors of tokens, another device, an unknown prompt and an unknown precision each say why."""
-    with pytest.raises(ValueError, match=reason):
-        SentenceTransformer().encode("a", **options)
+def test_unsupported_arguments_are_refused(
+    options: dict[str, Any], message: str, library_model: Any, torch_free: SentenceTransformer
+) -> None:
+    """Vectors of tokens, another device, an unknown prompt, precision or size: the error says why."""
+    with pytest.raises(ValueError, match=message):
+        torch_free.encode("a", **options)
+    if "token_embeddings" in options.values():
+        with pytest.raises(ValueError, match=message):
+            library_model.encode("a", **options)
 
 
-def test_torch_is_not_needed() -> None:
+def test_the_class_needs_no_torch() -> None:
     """Without torch and the library, everything but tensors works."""
     done = python(
         "import sys; sys.modules |= {'torch': None, 'sentence_transformers': None}\n"
@@ -82,3 +107,62 @@ def test_torch_is_not_needed() -> None:
     )
 
     assert (0, "int8 (2, 2)\n") == (done.returncode, done.stdout), done.stderr
+
+
+def test_keybert_accepts_the_module(library_model: Any) -> None:
+    """KeyBERT, which checks isinstance, finds the keywords of a text."""
+    keybert = pytest.importorskip("keybert", reason="pip install keybert")
+
+    words = keybert.KeyBERT(library_model).extract_keywords(" ".join(MONEY), top_n=3)
+
+    assert {"bank", "banks", "money", "stock", "interest"} & {word for word, _ in words}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # it imports by a name that the library deprecates
+def test_bertopic_accepts_the_module(library_model: Any) -> None:
+    """BERTopic, which checks isinstance, separates texts about animals from those about money."""
+    bertopic = pytest.importorskip("bertopic", reason="pip install bertopic")
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
+
+    clusters = KMeans(2, random_state=0, n_init=10)
+    topics = bertopic.BERTopic(embedding_model=library_model, umap_model=PCA(2), hdbscan_model=clusters)
+
+    found, _ = topics.fit_transform(ANIMALS + MONEY)
+
+    assert 1 == len(set(found[:4])) == len(set(found[4:]))
+    assert found[0] != found[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # imports of dozens of libraries
+def test_mteb_evaluates_the_module(library_model: Any) -> None:
+    """MTEB, which checks isinstance, gives it the score 1 in a task whose pairs it ranks correctly."""
+    mteb = pytest.importorskip("mteb", reason="pip install mteb")
+    from datasets import Dataset
+    from mteb.abstasks import AbsTaskSTS
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+    class Pairs(AbsTaskSTS):  # type: ignore[misc]  # untyped where it is not installed
+        metadata = TaskMetadata(
+            name="Pairs",
+            description="Four pairs made by hand.",
+            dataset={"path": "none", "revision": "none"},
+            type="STS",
+            eval_langs=["eng-Latn"],
+            main_score="cosine_spearman",
+        )
+
+        def load_data(self, num_proc: object = None, **_options: object) -> None:  # noqa: ARG002
+            rows = {
+                "sentence1": ["a cat sleeps"] * 4,
+                "sentence2": ["a cat is sleeping", "a dog sleeps", "a bird flies", "banks lend money"],
+                "score": [5.0, 3.0, 1.0, 0.0],
+            }
+            self.dataset = {"test": Dataset.from_dict(rows)}
+            self.data_loaded = True
+
+    result = mteb.evaluate(library_model, Pairs(), cache=None)
+
+    assert 1.0 == pytest.approx(result.task_results[0].get_score())
