@@ -1,4 +1,4 @@
-"""Clients as people use them, unmodified, against a real server: each gets the vectors of `encode`."""
+"""Real clients, unmodified, against a real server: each gets the vectors of `encode`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")
 # LlamaIndex strips texts, and others refuse or skip empty ones.
 TEXTS = ["hello world", "naïve café 😉", "The cat sat on the mat; nobody minded.", "word " * 299 + "word"]
 
-# Each client: its module, and in its last line what it finds; where it is refused, words of its error.
+# Of each client: the module to import and a note, and code whose last line is the vectors, or fails as noted.
 CLIENTS = """
 openai, which asks for base64 unless told otherwise
     client = openai.OpenAI()
@@ -31,14 +31,14 @@ openai, which asks for base64 unless told otherwise
     assert "all-MiniLM-L6-v2" == found.model == next(iter(client.models.list())).id
     assert found.usage.prompt_tokens == found.usage.total_tokens > 256
     rows(found)
-openai, told to ask for numbers
+openai, asking for numbers
     rows(openai.OpenAI().embeddings.create(model="any", input=texts, encoding_format="float"))
 openai AsyncOpenAI, many calls at once
     client = openai.AsyncOpenAI()
-    async def every():
+    async def embed_all():
         calls = (client.embeddings.create(model="any", input=text) for text in texts * 8)
-        return await asyncio.gather(*calls)
-    found = [rows(one)[0] for one in asyncio.run(every())]
+        return [rows(answer)[0] for answer in await asyncio.gather(*calls)]
+    found = asyncio.run(embed_all())
     assert found == found[: len(texts)] * 8
     found[: len(texts)]
 openai AzureOpenAI
@@ -120,13 +120,12 @@ litellm
     assert found[0] == found[1] == found[2]
     found[0]
 """
-NAMES = re.findall(r"^\w.*", CLIENTS, re.MULTILINE)
 PROGRAM = """
 import asyncio, importlib, json, os, re, sys, textwrap
 KEY, URL = os.environ["OPENAI_API_KEY"], os.environ["OPENAI_BASE_URL"].removesuffix("/v1")
 bearer, texts = {"authorization": f"Bearer {KEY}"}, json.loads(os.environ["TEXTS"])
 def rows(found):
-    return [one.embedding for one in found.data]
+    return [item.embedding for item in found.data]
 for client in re.split(r"\\n(?=\\w)", sys.stdin.read().strip()):
     name, body = client.split("\\n", 1)
     *lines, last = textwrap.dedent(body).splitlines()
@@ -142,47 +141,47 @@ for client in re.split(r"\\n(?=\\w)", sys.stdin.read().strip()):
 
 
 def ask(keyed: Running, *command: str, text: str = "", cwd: Path | None = None) -> list[Any]:
-    """Run clients in a process of its own; each line that it prints is JSON."""
+    """Run clients in a process; return [name, vectors or error] of each, which it prints as lines of JSON."""
     environment = {"OPENAI_BASE_URL": f"{keyed.url}/v1", "OPENAI_API_KEY": KEY, "OLLAMA_API_KEY": KEY}
     environment |= {"TEXTS": json.dumps(TEXTS), "TIKTOKEN_CACHE_DIR": str(ranks())}
-    environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # or it asks a web site at import
+    environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # or it downloads prices at import
     options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 200}
     done = subprocess.run(command, input=text, cwd=cwd, env=os.environ | environment, check=False, **options)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
 
 
-@pytest.fixture(scope="module")
-def answers(keyed: Running) -> dict[str, Any]:
-    """What each client got, all in one process: most of their time is imports."""
-    return dict(ask(keyed, sys.executable, "-c", PROGRAM, text=CLIENTS))
-
-
-def check(found: Any, shipped: Embedder, client: str) -> None:
-    """Compare what a client got with `encode`; skip a client that is not installed."""
-    _, _, refused = client.partition(", refused: ")
+def check(shipped: Embedder, client: str, found: Any) -> None:
+    """Compare the vectors of a client with `encode`, or its error; skip a client that is not installed."""
+    _, _, error = client.partition(", refused: ")
     if "ModuleNotFoundError" in found:
         pytest.skip(found)
 
-    if refused:
-        assert refused in found
+    if error:
+        assert error in found
     else:
         assert isinstance(found, list), found
-        assert np.array_equal(shipped.encode(TEXTS), np.array(found, np.float32))
+        assert np.array_equal(shipped.encode(TEXTS), np.array(found, np.float32)), client
 
 
-@pytest.mark.parametrize("client", NAMES)
-def test_clients_of_python(answers: dict[str, Any], shipped: Embedder, client: str) -> None:
-    """Each gets the vectors of `encode`, bit for bit, or raises its own error with the server's words."""
-    check(answers[client], shipped, client)
+@pytest.fixture(scope="module")
+def answers(keyed: Running) -> dict[str, Any]:
+    """The vectors or the error of each Python client, from one process: most of its time is imports."""
+    return dict(ask(keyed, sys.executable, "-c", PROGRAM, text=CLIENTS))
+
+
+@pytest.mark.parametrize("client", re.findall(r"^\w.*", CLIENTS, re.MULTILINE))
+def test_python_clients(answers: dict[str, Any], shipped: Embedder, client: str) -> None:
+    """Each gets the vectors of `encode`, bit for bit, or raises its own error with the server's message."""
+    check(shipped, client, answers[client])
 
 
 @pytest.mark.slow  # a quarter of a minute to import
 def test_litellm(keyed: Running, shipped: Embedder) -> None:
-    """The gateway's own client, with and without encoding_format."""
+    """LiteLLM gets the same vectors with and without encoding_format."""
     ((client, found),) = ask(keyed, sys.executable, "-c", PROGRAM, text=LITELLM)
 
-    check(found, shipped, client)
+    check(shipped, client, found)
 
 
 NODE = """
@@ -193,10 +192,10 @@ import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 const input = JSON.parse(process.env.TEXTS);
 const [baseURL, apiKey] = [process.env.OPENAI_BASE_URL, process.env.OPENAI_API_KEY];
-const show = (name, found) => console.log(JSON.stringify([name, found]));
+const show = (name, vectors) => console.log(JSON.stringify([name, vectors]));
 for (const encoding_format of [undefined, "float"]) {
-  const found = await new OpenAI().embeddings.create({model: "any", input, encoding_format});
-  show("openai", found.data.map((one) => one.embedding));
+  const answer = await new OpenAI().embeddings.create({model: "any", input, encoding_format});
+  show("openai", answer.data.map((item) => item.embedding));
 }
 const headers = {authorization: `Bearer ${apiKey}`};
 const ollama = new Ollama({host: baseURL.replace("/v1", ""), headers});
@@ -207,20 +206,19 @@ for (const sdk of [createOpenAI({baseURL, apiKey}), createOpenAICompatible({name
   show("ai", [(await embed({model, value: input[0]})).embedding, ...others]);
 }
 """
+PACKAGES = ["ollama@0.6", "openai@6", "ai@6", "@ai-sdk/openai@3", "@ai-sdk/openai-compatible@2"]
 
 
-def test_clients_of_node(keyed: Running, shipped: Embedder, tmp_path: Path) -> None:
-    """The packages of OpenAI and Ollama, and the AI SDK through its OpenAI provider and compatible one."""
-    if not shutil.which("node") or not shutil.which("npm"):
-        pytest.skip("node and npm are not installed")
-    names = ["ollama@0.6", "openai@6", "ai@6", "@ai-sdk/openai@3", "@ai-sdk/openai-compatible@2"]
-    command = ["npm", "install", "--no-audit", "--no-fund", "--silent", *names]
+@pytest.mark.skipif(not shutil.which("node") or not shutil.which("npm"), reason="needs node and npm")
+def test_node_clients(keyed: Running, shipped: Embedder, tmp_path: Path) -> None:
+    """The packages openai and ollama, and the AI SDK with two of its providers, get the same vectors."""
+    command = ["npm", "install", "--no-audit", "--no-fund", "--silent", *PACKAGES]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode:
-        pytest.skip(f"npm cannot install {' '.join(names)}: {done.stderr[-200:]}")
+        pytest.skip(f"npm cannot install {' '.join(PACKAGES)}: {done.stderr[-200:]}")
 
-    found = ask(keyed, "node", "--input-type=module", "--eval", NODE, cwd=tmp_path)
+    answers = ask(keyed, "node", "--input-type=module", "--eval", NODE, cwd=tmp_path)
 
-    assert ["openai", "openai", "ollama", "ai", "ai"] == [name for name, _ in found]
-    for name, vectors in found:
-        assert np.array_equal(shipped.encode(TEXTS), np.array(vectors, np.float32)), name
+    assert ["openai", "openai", "ollama", "ai", "ai"] == [name for name, _ in answers]
+    for name, vectors in answers:
+        check(shipped, name, vectors)

@@ -1,8 +1,7 @@
-"""Small BERT checkpoints with random weights, laid out as the published sentence encoders are.
+"""Small BERT checkpoints with random weights, in the layout of published sentence encoders.
 
-Run in a process of its own, `python checkpoints.py OUT KIND…` writes for each kind its checkpoint, the
-converted artefacts, and all that torch and the libraries on top of it make of the checkpoint: they take
-long to import, and are not for the tests' process.
+`python checkpoints.py OUT KIND…` writes, for each kind, its checkpoint, the converted artefacts, and the
+vectors and graphs that torch and its libraries make of it. They import slowly: tests run it as a process.
 """
 
 from __future__ import annotations
@@ -25,20 +24,14 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,?!-'"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = tuple(dict.fromkeys((*SPECIAL, *LETTERS, *("##" + c for c in LETTERS), *TEXT[:-1].lower().split())))
 MODULES = ("Transformer", "Pooling", "Normalize")
-TEXTS = [
-    "",
-    "a",
-    "One text.",
-    "Ünïcode ΣΟΦΟΣ — dashes",
-    "xxxxx",
-    *("word " * n for n in (3, 15, 40, 110, 300)),
-]
+TEXTS = ["", "a", "One text.", "Ünïcode ΣΟΦΟΣ — dashes", "xxxxx"]
+TEXTS += ["word " * words for words in (3, 15, 40, 110, 300)]
 CALIBRATION = [f"{'some words of text, ' * (n % 9)}number {n}" for n in range(100)]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What the published encoders differ in."""
+    """The properties in which published encoders differ."""
 
     layers: int = 2
     width: int = 48
@@ -48,13 +41,14 @@ class Kind:
     modules: tuple[str, ...] = MODULES
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of the weights in their file
     vocabulary: bool = False  # vocab.txt alone, without tokenizer.json
-    lower: bool = False  # sentence-transformers sees to it that texts are lowered
+    lower: bool = False  # sentence-transformers lowercases the texts
     cased: bool = False  # the tokenizer keeps capitals
-    onnx: bool = False  # as Transformers.js has it: the graph, and nothing of sentence-transformers
+    onnx: bool = False  # a Transformers.js folder: a graph, and no files of sentence-transformers
     arguments: dict[str, bool] = field(default_factory=dict)  # for the model's class
     prompts: dict[str, str] = field(default_factory=dict)
 
 
+NO_POOLER = {"add_pooling_layer": False}
 KINDS = {
     "all-MiniLM-L12": Kind(layers=3),
     "multi-qa-MiniLM": Kind(max_tokens=512),
@@ -63,59 +57,34 @@ KINDS = {
     "e5": Kind(width=64, heads=2, max_tokens=512, dtype="float16"),
     "gte": Kind(layers=1, max_tokens=512),
     "Xenova": Kind(pooling="cls", max_tokens=512, onnx=True),
-    "arctic": Kind(
-        pooling="cls",
-        max_tokens=100,
-        arguments={"add_pooling_layer": False},
-        prompts={"query": "find this: "},
-    ),
+    "arctic": Kind(pooling="cls", max_tokens=100, arguments=NO_POOLER, prompts={"query": "find this: "}),
 }
-
-SOON = ("paraphrase-MiniLM", "Xenova", "arctic")  # poolings, 100 to 512 tokens, prompts, ONNX, BF16: not slow
+SOON = ("paraphrase-MiniLM", "Xenova", "arctic")  # tested without -m slow: they differ most
 
 
 def write(kind: Kind, folder: Path) -> None:
-    """Write the checkpoint of a kind in the layout of sentence-transformers 2, as most are published."""
+    """Write a checkpoint in the layout of sentence-transformers 2, as most are published."""
     from tokenizers import BertWordPieceTokenizer
 
-    config = {
-        "architectures": ["BertModel"],
-        "model_type": "bert",
-        "vocab_size": len(WORDS),
-        "hidden_size": kind.width,
-        "num_hidden_layers": kind.layers,
-        "num_attention_heads": kind.heads,
-        "intermediate_size": 3 * kind.width,
-        "hidden_act": "gelu",
-        "max_position_embeddings": 512,
-        "type_vocab_size": 2,
-        "torch_dtype": kind.dtype,
-    }
-    steps = [
-        {
-            "idx": i,
-            "name": str(i),
-            "path": f"{i}_{name}" if i else "",
-            "type": f"sentence_transformers.models.{name}",
-        }
-        for i, name in enumerate(kind.modules)
-    ]
-    pooling = {
-        "word_embedding_dimension": kind.width,
-        "pooling_mode_cls_token": kind.pooling == "cls",
-        "pooling_mode_mean_tokens": kind.pooling == "mean",
-        "pooling_mode_max_tokens": kind.pooling == "max",
-        "pooling_mode_mean_sqrt_len_tokens": False,
-    }
-    facts = {"max_seq_length": kind.max_tokens, "do_lower_case": kind.lower, "model_args": kind.arguments}
+    config = {"architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu"}
+    sizes = {"hidden_size": kind.width, "intermediate_size": 3 * kind.width, "vocab_size": len(WORDS)}
+    sizes |= {"num_hidden_layers": kind.layers, "num_attention_heads": kind.heads}
+    sizes |= {"max_position_embeddings": 512, "type_vocab_size": 2}
+    pooling = {f"pooling_mode_{mode}_tokens": kind.pooling == mode for mode in ("mean", "max")}
+    pooling |= {"pooling_mode_cls_token": kind.pooling == "cls", "pooling_mode_mean_sqrt_len_tokens": False}
+    lengths = {"max_seq_length": kind.max_tokens, "do_lower_case": kind.lower}
+    folders = [f"{index}_{name}" if index else "" for index, name in enumerate(kind.modules)]
     for name in ("1_Pooling", "2_Normalize"):
         (folder / name).mkdir(parents=True)
     for name, values in {
-        "config.json": config,
+        "config.json": config | sizes | {"torch_dtype": kind.dtype},
         "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "model_max_length": 512},
-        "modules.json": steps,
-        "sentence_bert_config.json": facts,
-        "1_Pooling/config.json": pooling,
+        "modules.json": [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{name}"}
+            for i, (path, name) in enumerate(zip(folders, kind.modules, strict=True))
+        ],
+        "sentence_bert_config.json": lengths | {"model_args": kind.arguments},
+        "1_Pooling/config.json": {"word_embedding_dimension": kind.width} | pooling,
         "config_sentence_transformers.json": {"prompts": kind.prompts, "default_prompt_name": None},
     }.items():
         (folder / name).write_text(json.dumps(values, indent=1), encoding="utf-8")
@@ -127,23 +96,15 @@ def write(kind: Kind, folder: Path) -> None:
 
 
 def save(tensors: Mapping[str, FloatArray], path: Path, dtype: str = "float32") -> None:
-    """Write a file of safetensors; numpy has no BF16, which is the upper half of FP32."""
-    names = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    data = b""
-    for name, tensor in tensors.items():
-        upper = (tensor.view(np.uint32) >> 16).astype(np.uint16)
-        stored = (upper if dtype == "bfloat16" else tensor.astype(dtype)).tobytes()
-        offsets = [len(data), len(data) + len(stored)]
-        header[name] = {"dtype": names[dtype], "shape": tensor.shape, "data_offsets": offsets}
-        data += stored
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    """Write tensors as a safetensors file."""
+    import ml_dtypes  # noqa: F401  # makes numpy know bfloat16
+    from safetensors.numpy import save_file
+
+    save_file({name: tensor.astype(dtype) for name, tensor in tensors.items()}, path, {"format": "pt"})
 
 
 def draw(kind: Kind) -> dict[str, FloatArray]:
-    """Draw every tensor, wide enough for attention and biases to matter, and for INT8 to be near FP32."""
+    """Draw all weights, wide enough for attention and biases to matter, and for INT8 to be near FP32."""
     rng, width, inner = np.random.default_rng(0), kind.width, 3 * kind.width
     drawn = {
         f"embeddings.{name}_embeddings.weight": rng.normal(0, 0.3, (rows, width))
@@ -159,11 +120,11 @@ def draw(kind: Kind) -> dict[str, FloatArray]:
     return {name: tensor.astype(np.float32) for name, tensor in drawn.items()}
 
 
-def original(kind: Kind, folder: Path, saved: Path) -> dict[str, FloatArray]:
-    """Encode with sentence-transformers: plainly, and with each prompt; save the checkpoint as it does."""
+def encode_with_sentence_transformers(kind: Kind, checkpoint: Path, saved: Path) -> dict[str, FloatArray]:
+    """Return the vectors [N, D] of TEXTS, "plain" and by prompt name; save the checkpoint again."""
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "float32"})
+    model = SentenceTransformer(str(checkpoint), device="cpu", model_kwargs={"dtype": "float32"})
     model.save(str(saved))
     return {
         name or "plain": model.encode(TEXTS, prompt_name=name, normalize_embeddings=True)
@@ -172,16 +133,15 @@ def original(kind: Kind, folder: Path, saved: Path) -> dict[str, FloatArray]:
 
 
 def export(checkpoint: Path, path: Path, *, fold: bool = True) -> None:
-    """Export to ONNX with torch's first exporter, as published files are; without `fold`, transposes stay."""
+    """Export to ONNX with torch's older exporter, as published files are; without `fold`, transposes stay."""
     import torch
     from transformers import BertModel
 
     class Encoder(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model = BertModel.from_pretrained(
-                checkpoint, add_pooling_layer=False, attn_implementation="eager", dtype="float32"
-            )
+            options = {"add_pooling_layer": False, "attn_implementation": "eager", "dtype": "float32"}
+            self.model = BertModel.from_pretrained(checkpoint, **options)
 
         def forward(self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
             bias = (1.0 - mask[:, None, None, :]) * -1e9  # tracing cannot follow how transformers makes it
@@ -190,21 +150,15 @@ def export(checkpoint: Path, path: Path, *, fold: bool = True) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     ones = torch.ones((2, 8), dtype=torch.long)
-    names = ["input_ids", "attention_mask", "token_type_ids"]
-    torch.onnx.export(
-        Encoder().eval(),
-        (ones, ones, 0 * ones),
-        str(path),
-        input_names=names,
-        output_names=["last_hidden_state"],
-        dynamic_axes={name: {0: "batch", 1: "tokens"} for name in (*names, "last_hidden_state")},
-        do_constant_folding=fold,
-        dynamo=False,
-    )
+    inputs, outputs = ["input_ids", "attention_mask", "token_type_ids"], ["last_hidden_state"]
+    axes = {name: {0: "batch", 1: "tokens"} for name in (*inputs, *outputs)}
+    options: dict[str, Any] = {"input_names": inputs, "output_names": outputs, "dynamic_axes": axes}
+    options |= {"do_constant_folding": fold, "dynamo": False}
+    torch.onnx.export(Encoder().eval(), (ones, ones, 0 * ones), str(path), **options)
 
 
 def as_transformers_js(checkpoint: Path, folder: Path) -> Path:
-    """Lay a checkpoint out as Transformers.js has it; return the graph."""
+    """Write a checkpoint as a Transformers.js folder; return the path of the graph."""
     export(checkpoint, folder / "onnx/model.onnx")
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(checkpoint / name, folder / name)
@@ -222,10 +176,10 @@ def export_by_optimum(checkpoint: Path, path: Path) -> None:
 
 
 def main(out: Path, names: list[str]) -> None:
-    """Write OUT/KIND with all that tests compare.
+    """Write OUT/KIND for each kind.
 
-    checkpoint/, fp32/ and int8/; the original vectors: plain.npy, and a file for each prompt; saved/, the
-    checkpoint as sentence-transformers saves it; optimum.xml; for ONNX, onnx-checkpoint/ and unfolded.onnx.
+    It has checkpoint/; saved/, as sentence-transformers saves it; fp32/ and int8/; optimum.xml; the vectors,
+    plain.npy and a file for each prompt; for ONNX, onnx-checkpoint/ and unfolded.onnx.
     """
     from ov_minilm.artefact.drift_record import Gate
     from ov_minilm.artefact.manifest import file_facts
@@ -236,24 +190,22 @@ def main(out: Path, names: list[str]) -> None:
     calibration, texts = out / "calibration.txt", out / "texts.txt"
     calibration.write_text("\n".join(CALIBRATION) + "\n", encoding="utf-8")
     texts.write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+    evaluation = find([], [texts])  # too few texts to check INT8 of random weights against a limit
     for name in names:
         kind, folder = KINDS[name], out / name / "checkpoint"
         write(kind, folder)
-        for prompt, vectors in original(kind, folder, out / name / "saved").items():
+        for prompt, vectors in encode_with_sentence_transformers(kind, folder, out / name / "saved").items():
             np.save(out / name / f"{prompt}.npy", vectors)
-        weights = folder / source.WEIGHTS
-        pooling: Pooling | None = None
+        weights, pooling = folder / source.WEIGHTS, None
         if kind.onnx:
             export(folder, out / name / "unfolded.onnx", fold=False)
             folder = out / name / "onnx-checkpoint"
             weights = as_transformers_js(out / name / "checkpoint", folder)
             pooling = cast("Pooling", kind.pooling)
         checkpoint = source.find(str(folder), None, file_facts(weights).sha256, pooling)
-        evaluation = find([], [texts])  # few texts: INT8 of random weights passes no gate
-        build(
-            checkpoint, out / name, calibration=calibration, evaluation=evaluation, limits=Gate(), say=print
-        )
-    for name in names:  # last, for the first build is compared with one in a process of its own
+        options: dict[str, Any] = {"calibration": calibration, "evaluation": evaluation}
+        build(checkpoint, out / name, limits=Gate(), say=print, **options)
+    for name in names:  # last: a test compares the first build with one in a process of its own
         export_by_optimum(out / name / "checkpoint", out / name / "optimum.xml")
 
 
