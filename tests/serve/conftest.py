@@ -1,4 +1,4 @@
-"""An application and two servers that most of these tests ask."""
+"""An application and two servers for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from starlette.types import ASGIApp
-from support.clients import KEY, ranks
-from support.serving import Running, running
+from support.serving import KEY, Running, cl100k_folder, running
 
 from ov_minilm import Embedder
 from ov_minilm.serve import Settings, create_app
@@ -15,19 +14,19 @@ from ov_minilm.serve import Settings, create_app
 
 @pytest.fixture(scope="session")
 def app(shipped: Embedder) -> ASGIApp:
-    """An application with default settings, which compiles nothing before it needs it."""
+    """An application with default settings, which compiles the model when it is needed."""
     return create_app(shipped, Settings(warm_up=False))
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Running]:
-    """A server without a key and with a small body limit."""
+    """A server without a key, with a small body limit and a log in JSON."""
     with running("--payload-limit", "100000", "--access-log", "json") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def keyed() -> Iterator[Running]:
-    """A server that wants a key and reads token ids of cl100k."""
-    with running("--api-key", KEY, TIKTOKEN_CACHE_DIR=str(ranks())) as server:
+    """A server that needs the key KEY and reads token ids of cl100k."""
+    with running("--api-key", KEY, TIKTOKEN_CACHE_DIR=str(cl100k_folder())) as server:
         yield server

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.clients import KEY, ranks
-from support.serving import Running
+from support.serving import KEY, Running, cl100k_folder
 
 from ov_minilm import Embedder
 
@@ -143,7 +142,7 @@ for client in re.split(r"\\n(?=\\w)", sys.stdin.read().strip()):
 def ask(keyed: Running, *command: str, text: str = "", cwd: Path | None = None) -> list[Any]:
     """Run clients in a process; return [name, vectors or error] of each, which it prints as lines of JSON."""
     environment = {"OPENAI_BASE_URL": f"{keyed.url}/v1", "OPENAI_API_KEY": KEY, "OLLAMA_API_KEY": KEY}
-    environment |= {"TEXTS": json.dumps(TEXTS), "TIKTOKEN_CACHE_DIR": str(ranks())}
+    environment |= {"TEXTS": json.dumps(TEXTS), "TIKTOKEN_CACHE_DIR": str(cl100k_folder())}
     environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # or it downloads prices at import
     options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 200}
     done = subprocess.run(command, input=text, cwd=cwd, env=os.environ | environment, check=False, **options)

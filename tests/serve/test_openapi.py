@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp
 from support.asgi import ask, post
-from support.clients import ranks
-from support.serving import running
+from support.serving import cl100k_folder, running
 
 from ov_minilm import Embedder
 from ov_minilm.serve import Settings, create_app, ollama, openai, tei
@@ -107,7 +106,7 @@ def test_schemathesis(tmp_path: Path) -> None:
         "[checks.negative_data_rejection]\nexpected-statuses = [400, 401, 404, 405, 413, 415, 422, 429]\n"
     )
     options = ("--access-log", "off", "--token-ids", "cl100k", *LARGE)
-    with running(*options, TIKTOKEN_CACHE_DIR=str(ranks())) as server:
+    with running(*options, TIKTOKEN_CACHE_DIR=str(cl100k_folder())) as server:
         command = [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"),
             *("--checks", "all", "--max-examples", "300", "--seed", "1", "--no-color"),

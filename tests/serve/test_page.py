@@ -1,4 +1,4 @@
-"""The playground in a real browser: what people see and type. tests/system has its accessibility."""
+"""The playground in a real browser; tests/system has its accessibility."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.clients import KEY
-from support.serving import Running
+from support.serving import KEY, Running
 
 from ov_minilm import Embedder
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SHOTS = "OV_MINILM_SHOTS"  # a folder that keeps the pictures, to look at
+SHOTS = "OV_MINILM_SHOTS"  # a folder that keeps screenshots
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium, as the machine has it."""
+    """Headless Chromium of this machine."""
     playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -35,11 +33,11 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, server: Running, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page after its first answer; it asked nobody but its own server, and no script failed."""
+    """The page after its first answer; it sends requests to its own server only, and no script fails."""
     page = browser.new_page(viewport={"width": getattr(request, "param", 1100), "height": 900})
-    asked: list[str] = []
+    requested: list[str] = []
     failed: list[str] = []
-    page.on("request", lambda one: asked.append(one.url))
+    page.on("request", lambda sent: requested.append(sent.url))
     page.on("pageerror", lambda error: failed.append(str(error)))
     page.on("console", lambda line: failed.append(line.text) if "Content Security" in line.text else None)
     page.goto(server.url)
@@ -49,29 +47,26 @@ def page(browser: Any, server: Running, request: pytest.FixtureRequest) -> Itera
         page.screenshot(path=Path(os.environ[SHOTS], f"{request.node.name}.png"), full_page=True)
     page.close()
     assert [] == failed
-    assert {server.url} == {"/".join(url.split("/")[:3]) for url in asked if not url.startswith("data:")}
+    assert {server.url} == {"/".join(url.split("/")[:3]) for url in requested if not url.startswith("data:")}
 
 
 @pytest.mark.parametrize("page", [390], indirect=True)
-def test_similarities_are_those_of_the_vectors(page: Any, shipped: Embedder) -> None:
-    """Each cell shows the cosine of its two texts, the line below counts; a phone shows it all."""
+def test_similarities(page: Any, shipped: Embedder) -> None:
+    """Each cell is the cosine of two texts, the line below has the counts, and all of it fits a phone."""
     texts = page.input_value("#texts").split("\n")
     vectors = shipped.encode(texts)
     cells = [float(cell) for cell in page.locator("tbody td").all_inner_texts()]
 
     assert np.allclose(shipped.similarity(vectors, vectors).ravel(), cells, atol=0.00501)
-    said = page.inner_text("#said")
-    assert said.startswith(f"6 texts, {sum(shipped.count_tokens(texts))} tokens, 0 truncated, ")
-    assert "ms on the server" in said
+    status = page.inner_text("#said")
+    assert status.startswith(f"6 texts, {sum(shipped.count_tokens(texts))} tokens, 0 truncated, ")
+    assert "ms on the server" in status
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert page.evaluate("parseFloat(getComputedStyle(document.body).fontSize)") >= 16
 
 
-def test_the_keyboard_is_enough(page: Any) -> None:
-    """Tab to the texts, type, Ctrl+Enter; a long text is counted as cut; Tab reaches every control.
-
-    An empty field, and a text that is refused, are told in words that a screen reader reads.
-    """
+def test_keyboard_and_messages(page: Any) -> None:
+    """Tab, typing and Ctrl+Enter are enough; truncated, refused and missing texts are described."""
     page.focus("#texts")
     page.keyboard.press("Control+A")
     page.keyboard.insert_text("short\n" + "word " * 300)
@@ -92,29 +87,29 @@ def test_the_keyboard_is_enough(page: Any) -> None:
     page.fill("#texts", " \n")
     page.click("#go")
     assert "Enter at least one text." == page.inner_text("#said")
-    assert "polite" == page.get_attribute("#said", "aria-live")
+    assert "polite" == page.get_attribute("#said", "aria-live")  # screen readers read it out
 
 
-def test_snippets_are_what_was_typed(page: Any, server: Running) -> None:
-    """In each language and API, with this server's address and quotes kept; those of curl give vectors."""
+def test_code_snippets(page: Any, server: Running) -> None:
+    """Each has the server's address and the typed text with its quotes; those of curl give vectors."""
     page.fill("#texts", 'it\'s "quoted" <b>&</b>')
     quoted = r"""it's \"quoted\" <b>&</b>"""
 
-    paths = {"curl": "/v1", "curl, TEI": "/embed", "curl, Ollama": "/api/embed"}
-    for language, path in (paths | {"Python": "/v1", "JavaScript": "/v1"}).items():
+    curl = {"curl": "/v1", "curl, TEI": "/embed", "curl, Ollama": "/api/embed"}
+    for language, path in (curl | {"Python": "/v1", "JavaScript": "/v1"}).items():
         button = page.get_by_role("button", name=language, exact=True)
         button.click()
         snippet = page.inner_text("#snippet")
         assert f"{server.url}{path}" in snippet
-        assert (quoted.replace("'", r"'\''") if "curl" in language else quoted) in snippet
+        assert (quoted.replace("'", r"'\''") if language in curl else quoted) in snippet
         assert "true" == button.get_attribute("aria-pressed")
-        if "curl" in language:
+        if language in curl:
             command = ["sh", "-c", snippet.replace("curl ", "curl --silent --fail ", 1)]
             assert json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
-def test_a_key_is_asked_for_when_it_is_needed(browser: Any, keyed: Running) -> None:
-    """With --api-key the page says so, and works when the key is typed; /docs needs none."""
+def test_a_server_with_a_key(browser: Any, keyed: Running) -> None:
+    """The page asks for the key and works with it; /docs needs no key."""
     page = browser.new_page()
     page.goto(keyed.url)
     page.wait_for_selector("#key-row:not([hidden])")
@@ -131,7 +126,7 @@ def test_a_key_is_asked_for_when_it_is_needed(browser: Any, keyed: Running) -> N
 
     for word in (
         "POST /v1/embeddings",
-        "GET /v1/models/{model}",
+        "/v1/models/{model}",
         "encoding_format?",
         "Retry-After",
         "x-truncate",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.clients import ranks
+from support.serving import cl100k_folder
 
 from ov_minilm import Embedder
 from ov_minilm.serve.errors import ApiError
@@ -24,7 +24,7 @@ Lists = list[list[int]]
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take cl100k's ranks from where they are."""
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(ranks()))
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(cl100k_folder()))
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""What several test files need: stand-ins, small checkpoints and corpora, servers, and new processes."""
+"""Shared by test files: fakes, small checkpoints and corpora, servers, and new processes."""

@@ -70,8 +70,8 @@ def write(kind: Kind, folder: Path) -> None:
     sizes = {"hidden_size": kind.width, "intermediate_size": 3 * kind.width, "vocab_size": len(WORDS)}
     sizes |= {"num_hidden_layers": kind.layers, "num_attention_heads": kind.heads}
     sizes |= {"max_position_embeddings": 512, "type_vocab_size": 2}
-    pooling = {f"pooling_mode_{mode}_tokens": kind.pooling == mode for mode in ("mean", "max")}
-    pooling |= {"pooling_mode_cls_token": kind.pooling == "cls", "pooling_mode_mean_sqrt_len_tokens": False}
+    modes = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max", "mean_sqrt_len_tokens": "sqrt"}
+    pooling = {f"pooling_mode_{name}": kind.pooling == mode for name, mode in modes.items()}
     lengths = {"max_seq_length": kind.max_tokens, "do_lower_case": kind.lower}
     folders = [f"{index}_{name}" if index else "" for index, name in enumerate(kind.modules)]
     for name in ("1_Pooling", "2_Normalize"):

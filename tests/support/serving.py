@@ -16,10 +16,13 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+KEY = "a-key"  # of the server that needs one
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
 needs_two_cpus = pytest.mark.skipif(CPUS < 2, reason="workers need Linux and two CPUs")
 
@@ -28,6 +31,14 @@ def request_bytes(body: bytes, *headers: str) -> bytes:
     """Return a POST request to /v1/embeddings as it is sent."""
     lines = ["POST /v1/embeddings HTTP/1.1", "host: x", "content-type: application/json", *headers]
     return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode() + body
+
+
+def cl100k_folder() -> Path:
+    """Return the folder with OpenAI's vocabulary cl100k, as tiktoken keeps it; litellm brings it."""
+    litellm = find_spec("litellm")
+    if litellm is None or litellm.origin is None:
+        pytest.skip("litellm is not installed: pip install -e '.[clients]'")
+    return Path(litellm.origin).parent / "litellm_core_utils/tokenizers"
 
 
 @dataclass
