@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from tokenizers import BertWordPieceTokenizer, Tokenizer
 from tokenizers.models import WordPiece
 
+from ov_minilm.artefact.location import NAMES
 from ov_minilm.artefact.manifest import TOKENIZER, Source, file_facts
 from ov_minilm.convert import onnx, quiet, tensors
 from ov_minilm.errors import SourceRefused
@@ -21,7 +22,8 @@ from ov_minilm.spec import MINILM, FloatArray, ModelSpec, Pooling
 
 WEIGHTS = "model.safetensors"
 SHARDS, INDEX = "model-*-of-*.safetensors", "model.safetensors.index.json"
-PICKLE = "pytorch_model.bin"
+PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+LFS_POINTER = b"version https://git-lfs"  # first bytes of a file that Git LFS has not fetched
 ONNX = ("onnx/model.onnx", "model.onnx")  # where Transformers.js and optimum put it
 HUB_ID = MINILM.name
 REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
@@ -38,6 +40,8 @@ ARCHITECTURE = {  # settings that the packed graph implements; numbers of layers
 
 # Up to this many terms OpenVINO's brgemm_avx2_f32 adds in one block; more are split depending on the rows.
 MAX_HIDDEN_SIZE = 512
+
+MIN_TOKENS = 3  # [CLS], one token of the text and [SEP]
 
 SHAPE = (
     "hidden_size",
@@ -98,7 +102,7 @@ def find(
         SourceRefused: the source was not found or not downloaded, has another hash, or is a model that the
             packed graph cannot reproduce exactly.
     """
-    source = source or HUB_ID
+    source = HUB_ID if not source or source.lower() in map(str.lower, NAMES) else source
     if Path(source).is_dir() or source == PACKAGE:
         if revision is not None:
             raise SourceRefused(f"{source} has no revisions; omit --revision, or name a hub id")
@@ -106,10 +110,16 @@ def find(
         folder = Path(source) if local else _package()
         name, commit = (folder.resolve().name, "local") if local else (PACKAGE, _package_version())
     elif "/" in source and not source.startswith((".", "/", "~")):
+        if "://" in source:
+            raise SourceRefused(f"{source} is a URL; pass a hub id, as {HUB_ID}, or a folder")
         folder, name, commit = _hub(source, revision), source, revision or REVISION
+    elif Path(source).is_file():
+        raise SourceRefused(f"{source} is a file; pass its folder, {Path(source).parent}")
     else:
         raise SourceRefused(f"{source}: no such folder, and neither a hub id nor {PACKAGE}")
+    _refuse_pointers(path for pattern in FILES for path in sorted(folder.glob(pattern)))
     weights = _weights(folder)
+    _refuse_pointers(weights)
     found = _verify(weights, sha256 or SHA256)
     tokenizer = read_tokenizer(folder)
     graph = weights[0] if weights[0].suffix == ".onnx" else None
@@ -152,6 +162,12 @@ def read_spec(folder: Path, name: str, *, pooling: Pooling, words: int) -> Model
     missing = [key for key in SHAPE if key not in config]
     if missing:
         raise SourceRefused(f"{path}: no {', '.join(missing)}")
+    wrong = [f"{key} is {config[key]!r}" for key in SHAPE if type(config[key]) is not int or config[key] < 1]
+    if wrong:
+        raise SourceRefused(f"{path}: {', '.join(wrong)}; expected integers from 1")
+    epsilon = config.get("layer_norm_eps", 1e-12)
+    if not isinstance(epsilon, float | int) or not 0 < epsilon < 1:
+        raise SourceRefused(f"{path}: layer_norm_eps is {epsilon!r}, expected a number between 0 and 1")
     if "auto_map" in config:
         raise SourceRefused(f"{path}: auto_map: the model needs its own Python code, which is not run")
     if config["hidden_size"] > MAX_HIDDEN_SIZE:
@@ -193,24 +209,27 @@ def read_tokenizer(folder: Path) -> str:
     path, words = folder / TOKENIZER, folder / "vocab.txt"
     settings = _optional(folder / "tokenizer_config.json")
     _require(folder / "tokenizer_config.json", settings, {"truncation_side": "right"})
-    if path.is_file():
-        content = path.read_bytes().decode()
-    elif words.is_file():
-        content = BertWordPieceTokenizer(
-            WordPiece.read_file(str(words)),
-            lowercase=settings.get("do_lower_case", True),
-            strip_accents=settings.get("strip_accents"),
-            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-        ).to_str(pretty=True)
-    else:
+    if not path.is_file() and not words.is_file():
         raise SourceRefused(
             f"{path}: no such file, and no {words.name} to create it from; copy it from the base "
             f"model of this model"
         )
     try:
+        if path.is_file():
+            content = path.read_bytes().decode()
+        else:
+            content = BertWordPieceTokenizer(
+                WordPiece.read_file(str(words)),
+                lowercase=settings.get("do_lower_case", True),
+                strip_accents=settings.get("strip_accents"),
+                handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+            ).to_str(pretty=True)
         tokenizer = Tokenizer.from_str(content)
     except Exception as error:  # it raises no more specific exception
-        raise SourceRefused(f"{path}: {error}") from error
+        raise SourceRefused(f"{path if path.is_file() else words}: {error}") from error
+    words_used, last = tokenizer.get_vocab_size(), max(tokenizer.get_vocab().values(), default=-1)
+    if last != words_used - 1:
+        raise SourceRefused(f"{path}: {words_used} tokens have ids up to {last}; ids must have no gaps")
     if not tokenizer.num_special_tokens_to_add(False):
         raise SourceRefused(f"{path}: adds no tokens such as [CLS], so an empty text would have no tokens")
     normalizer = tokenizer.normalizer
@@ -263,7 +282,10 @@ def _pooling(path: Path, modules: Mapping[str, str], asked: Pooling | None) -> P
 
 def _prompts(path: Path) -> dict[str, str]:
     config = _optional(path)
-    prompts = {name: text for name, text in (config.get("prompts") or {}).items() if text}
+    prompts = config.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+        raise SourceRefused(f"{path}: prompts is {prompts!r:.60}, expected an object of strings")
+    prompts = {name: text for name, text in prompts.items() if text}
     if config.get("default_prompt_name") in prompts:
         raise SourceRefused(
             f"{path}: default_prompt_name is {config['default_prompt_name']!r}, which would go before every "
@@ -274,9 +296,16 @@ def _prompts(path: Path) -> dict[str, str]:
 
 def _max_tokens(folder: Path, positions: int) -> int:
     """Read the maximum number of tokens; sentence-transformers 6 moved it to the tokenizer."""
-    bert = _optional(folder / "sentence_bert_config.json")
-    length = bert.get("max_seq_length") or _optional(folder / "tokenizer_config.json").get("model_max_length")
-    return int(min(length or positions, positions))
+    for name, key in (
+        ("sentence_bert_config.json", "max_seq_length"),
+        ("tokenizer_config.json", "model_max_length"),
+    ):
+        if (length := _optional(folder / name).get(key)) is None:
+            continue
+        if not isinstance(length, int | float) or length < MIN_TOKENS:
+            raise SourceRefused(f"{folder / name}: {key} is {length!r}, expected {MIN_TOKENS} or more tokens")
+        return int(min(length, positions))
+    return positions
 
 
 def _require(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -293,13 +322,7 @@ def _require(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) 
 def _weights(folder: Path) -> tuple[Path, ...]:
     """Return the files of weights: safetensors (one or several), otherwise ONNX, otherwise a pickle."""
     if (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file():
-        names = sorted(set(_json(folder / INDEX).get("weight_map", {}).values()))
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing or not names:
-            raise SourceRefused(
-                f"{folder / INDEX}: {', '.join(missing) or 'no file'} of its files is missing here"
-            )
-        return tuple(folder / name for name in names)
+        return _shards(folder / INDEX)
     for name in (WEIGHTS, *ONNX, PICKLE):
         if (folder / name).is_file():
             weight_files = [path.name for path in (folder / name).parent.glob(f"{Path(name).name}[._]?*")]
@@ -309,10 +332,32 @@ def _weights(folder: Path) -> tuple[Path, ...]:
                     f"model into one file"
                 )
             return (folder / name,)
+    if (folder / PICKLE_INDEX).is_file():
+        return _shards(folder / PICKLE_INDEX)
     raise SourceRefused(
         f"{folder / WEIGHTS}: no such file, nor {INDEX}, {' or '.join((*ONNX, PICKLE))}; a source holds one "
         f"of these, {PARTS}"
     )
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    """Return the files of weights that an index lists."""
+    listed = _json(index).get("weight_map")
+    names = sorted(set(map(str, listed.values()))) if isinstance(listed, dict) else []
+    if not names:
+        raise SourceRefused(f"{index}: weight_map lists no files")
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise SourceRefused(f"{index}: {', '.join(missing)} of its files is missing here")
+    return tuple(index.parent / name for name in names)
+
+
+def _refuse_pointers(paths: Iterable[Path]) -> None:
+    """Refuse files that Git LFS has not fetched: they hold the hash of the content instead of it."""
+    for path in filter(Path.is_file, paths):
+        with path.open("rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise SourceRefused(f"{path}: a Git LFS pointer, not the file; fetch it with git lfs pull")
 
 
 def _verify(paths: Sequence[Path], expected: str) -> str:
@@ -371,7 +416,7 @@ def _hub(name: str, revision: str | None) -> Path:
         revision = REVISION
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
-        for patterns in (ONNX, (PICKLE,)):
+        for patterns in (ONNX, (PICKLE, PICKLE_INDEX, "pytorch_model-*.bin")):
             if not any((folder / name).is_file() for name in (WEIGHTS, INDEX, *ONNX)):
                 snapshot_download(name, revision=revision, allow_patterns=list(patterns))
         return folder

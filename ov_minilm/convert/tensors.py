@@ -25,6 +25,7 @@ RENAMED = {  # renamed by transformers when it reads a checkpoint
     "LayerNorm.gamma": "LayerNorm.weight",
     "LayerNorm.beta": "LayerNorm.bias",
 }
+PARTS = (".weight", ".bias")
 FLOATS = {"F32": "<f4", "F16": "<f2"}  # keys are safetensors' names of types
 
 
@@ -56,12 +57,14 @@ def read(paths: Sequence[Path]) -> dict[str, FloatArray]:
             new = name
             for old_name, new_name in RENAMED.items():
                 new = new.replace(old_name, new_name)
+            if new in found:
+                raise SourceRefused(f"{path}: {name} occurs twice in the checkpoint")
             found[new] = tensor
     return found
 
 
 def check(path: Path, found: Mapping[str, FloatArray], spec: ModelSpec) -> None:
-    """Raise SourceRefused if a tensor is missing, or has another shape than config.json says."""
+    """Raise SourceRefused if a tensor is missing, not finite, or has another shape than config.json says."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name in linear(spec.layers):
         outputs = spec.intermediate if name.endswith("intermediate.dense") else spec.dim
@@ -86,6 +89,9 @@ def check(path: Path, found: Mapping[str, FloatArray], spec: ModelSpec) -> None:
     for name, shape in shapes.items():
         if found[name].shape != shape:
             raise SourceRefused(f"{path}: {name} is {found[name].shape}; config.json says {shape}")
+    for name in (*(f"{table}.weight" for table in rows), *shapes):
+        if not np.isfinite(found[name]).all():
+            raise SourceRefused(f"{path}: {name} has NaN or infinite values")
 
 
 def _stored(path: Path) -> Iterator[tuple[str, FloatArray]]:
@@ -101,10 +107,10 @@ def _stored(path: Path) -> Iterator[tuple[str, FloatArray]]:
             values = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
         elif kind in FLOATS:
             values = np.frombuffer(data, FLOATS[kind]).astype(np.float32, copy=False)
-        elif kind.startswith(("I", "U", "BOOL")):  # position_ids of old checkpoints
+        elif not name.endswith(PARTS):  # position_ids of old checkpoints
             continue
         else:
-            raise SourceRefused(f"{path}: {name} is {kind}; only FP32, FP16 and BF16 weights are converted")
+            raise _unsupported(path, name, kind)
         yield name, values.reshape(item["shape"])
 
 
@@ -117,10 +123,16 @@ def _pickled(path: Path) -> Iterator[tuple[str, FloatArray]]:
     try:
         items = torch.load(path, map_location="cpu", weights_only=True)
         for name, tensor in items.items():
-            if tensor.is_floating_point():
-                yield name, tensor.float().numpy()
+            if tensor.dtype in (torch.float32, torch.float16, torch.bfloat16):
+                yield name, tensor.detach().float().numpy()
+            elif name.endswith(PARTS):
+                raise _unsupported(path, name, str(tensor.dtype))
     except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise SourceRefused(
             f"{path}: not a plain file of tensors ({reason}); save it as safetensors"
         ) from error
+
+
+def _unsupported(path: Path, name: str, kind: str) -> SourceRefused:
+    return SourceRefused(f"{path}: {name} is {kind}; only FP32, FP16 and BF16 weights are converted")

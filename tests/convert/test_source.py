@@ -73,6 +73,7 @@ def test_layers_width_length_pooling_and_prompts_are_the_checkpoints(tmp_path: P
 
 CONFIG, POOLING, PROMPTS = "config.json", "1_Pooling/config.json", "config_sentence_transformers.json"
 WEIGHTS, TOKENIZER, SIZES = "model.safetensors", "tokenizer.json", "tokenizer_config.json"
+INDEX, LFS = "pytorch_model.bin.index.json", "version https://git-lfs.github.com/spec/v1\n"
 ELSEWHERE = json.dumps([{"path": f"{i}_{name}", "type": f"x.{name}"} for i, name in enumerate(MODULES)])
 
 
@@ -114,6 +115,17 @@ ELSEWHERE = json.dumps([{"path": f"{i}_{name}", "type": f"x.{name}"} for i, name
         ({TOKENIZER: '{"version": "1.0"'}, "tokenizer.json: "),
         ({TOKENIZER: '{"model": {"type": "WordPiece"'}, "tokenizer.json: "),
         ({"sentence_bert_config.json": "nothing"}, "sentence_bert_config.json: Expecting value"),
+        ({"sentence_bert_config.json": {"max_seq_length": 0}}, "max_seq_length is 0, expected 3 or more"),
+        ({CONFIG: {"num_hidden_layers": 0}}, "num_hidden_layers is 0; expected integers from 1"),
+        ({CONFIG: {"num_attention_heads": "4"}}, "num_attention_heads is '4'; expected integers from 1"),
+        ({CONFIG: {"layer_norm_eps": None}}, "layer_norm_eps is None, expected a number"),
+        ({PROMPTS: {"prompts": ["a"]}}, r"prompts is \['a'\], expected an object of strings"),
+        ({TOKENIZER: None, "vocab.txt": "a\nb\n"}, "vocab.txt: sep_token not found in the vocabulary"),
+        ({TOKENIZER: None, "vocab.txt": "\n".join((*WORDS, "a"))}, "ids up to .*; ids must have no gaps"),
+        ({WEIGHTS: LFS}, "a Git LFS pointer, not the file; fetch it with git lfs pull"),
+        ({POOLING: LFS}, "1_Pooling/config.json: a Git LFS pointer, not the file"),
+        ({WEIGHTS: None, INDEX: '{"weight_map": {}}'}, "index.json: weight_map lists no files"),
+        ({WEIGHTS: None, INDEX: '{"weight_map": {"a": "b"}}'}, "index.json: b of its files is missing here"),
         # Without the files: the first that is missing is named, and what a source must hold.
         ({WEIGHTS: None}, r"no such file, nor model\.safetensors\.index\.json, .*; a source holds one of"),
         ({CONFIG: None}, r"config\.json: no such file; a source holds config\.json, "),
@@ -189,6 +201,8 @@ def test_the_length_is_at_most_the_position_table(tmp_path: Path) -> None:
         ("no-such-folder", None, "no such folder, and neither a hub id nor"),
         ("./no/such", None, "no such folder"),
         ("someone/model", None, "pass --revision"),
+        ("https://hub/someone/model", "main", "is a URL; pass a hub id"),
+        (__file__, None, "is a file; pass its folder"),
         (PACKAGE, "main", "has no revisions"),
     ],
 )

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.checkpoints import Kind, draw, save
+from support.checkpoints import WORDS, Kind, draw, save
 from support.processes import python
 
 from ov_minilm import SourceRefused
-from ov_minilm.convert.tensors import read
+from ov_minilm.convert.tensors import check, read
+from ov_minilm.spec import ModelSpec
 
 pytest.importorskip("safetensors", reason="the convert extra is not installed")
 pytest.importorskip("torch", reason="the convert extra is not installed")
 pytestmark = pytest.mark.convert
 
-FP8 = b'{"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}'
+FP8 = b'{"a.weight": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}'
 TENSORS = draw(Kind(layers=1))
 
 
@@ -73,7 +74,10 @@ def test_a_pickle_is_read_as_tensors_only(tmp_path: Path) -> None:
     [
         (b"", "model.safetensors: "),
         (b"{}", "model.safetensors: "),
-        (len(FP8).to_bytes(8, "little") + FP8 + b"ab", "a is F8_E4M3; only FP32, FP16 and BF16 weights"),
+        (
+            len(FP8).to_bytes(8, "little") + FP8 + b"ab",
+            "a.weight is F8_E4M3; only FP32, FP16 and BF16 weights",
+        ),
     ],
     ids=["empty", "torn", "FP8"],
 )
@@ -83,3 +87,17 @@ def test_what_is_no_file_of_floats_is_refused(tmp_path: Path, content: bytes, me
 
     with pytest.raises(SourceRefused, match=message):
         read([tmp_path / "model.safetensors"])
+
+
+def test_values_that_cannot_be_weights_are_refused(tmp_path: Path) -> None:
+    """NaN in a tensor, and a tensor in two files, of which one would be lost."""
+    file = tmp_path / "model.safetensors"
+    name = "encoder.layer.0.output.dense.bias"
+    spec = ModelSpec("small", 48, 128, len(WORDS), 1, 4, 144, "mean", {})
+    check(file, TENSORS, spec)
+
+    with pytest.raises(SourceRefused, match=f"{name} has NaN or infinite values"):
+        check(file, TENSORS | {name: TENSORS[name] * np.float32("nan")}, spec)
+    save(TENSORS, file)
+    with pytest.raises(SourceRefused, match="occurs twice in the checkpoint"):
+        read([file, file])
