@@ -1,4 +1,4 @@
-"""The log: a line for each request, all lines as text or as JSON; without texts, keys and query strings."""
+"""The log: one line for each request, as text or as JSON. It never contains texts, keys or query strings."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 @dataclass(slots=True)
 class Outcome:
-    """The counts and times of a request, filled in while it is answered."""
+    """The counts and times of a request, filled in while the request is answered."""
 
     texts: int = 0
     tokens: int = 0
     truncated: int = 0
-    refused: int = 0  # the status of its error in OpenAI's API; 0: no error
-    phases: dict[str, tuple[float, float]] = field(default_factory=dict)  # begin and end, perf_counter
+    refused: int = 0  # status of the error in OpenAI's API; 0: no error
+    # phase -> its begin and end, in seconds of perf_counter
+    phases: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class AccessLog:
@@ -80,7 +81,7 @@ class JsonLines(logging.Formatter):
     """Writes every record as one line of JSON: time, level, logger, message, request id and traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line. The access log's lines have the request's fields instead of a message."""
+        """Return the line. Lines of the access log have the fields of the request instead of a message."""
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, object] = {
             "time": f"{seconds}.{int(record.msecs):03d}Z",

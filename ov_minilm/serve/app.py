@@ -29,7 +29,7 @@ from ov_minilm.serve.settings import Settings
 if TYPE_CHECKING:
     from ov_minilm.serve.tracing import Tracing
 
-# Need no key: they reveal nothing about texts or traffic.
+# URLs that need no key, because they reveal nothing about texts or traffic.
 PUBLIC_PATHS = {"/": "GET", "/docs": "GET", "/openapi.json": "GET"}
 METERED_PATHS = {
     *("/v1/embeddings", "/tokenize"),
@@ -37,7 +37,7 @@ METERED_PATHS = {
     *("/api/embed", "/api/embeddings"),
 }
 HEALTH_PATHS = {"/health", "/livez", "/readyz", "/ping"}
-PAGE_HEADERS = {  # our pages load nothing from other sites, and no other site may frame them
+PAGE_HEADERS = {  # the pages of this server load nothing from other sites, and no other site may frame them
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 }
@@ -71,9 +71,9 @@ class Application:
         self._routes = {**openais.routes(), **teis, **ollamas, **pages}
         self._routes["/"] = {"GET": self._page, **teis["/"]}
         self._model: Handlers = {"GET": openais.model}
-        self._tei_paths = teis.keys() - {"/tokenize"}  # the body decides which API's form it has
+        self._tei_paths = teis.keys() - {"/tokenize"}  # the fields of the body show which API it belongs to
         self._access = AccessLog(service.settings.access_log)
-        self._run = uuid4().hex  # prefix of request ids, before a number
+        self._run = uuid4().hex  # request ids are this prefix and a number
         self._numbers = count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -128,7 +128,7 @@ class Application:
             await response(scope, receive, send_with_id)
         except ClientDisconnect:
             pass
-        except asyncio.CancelledError:  # the shutdown has timed out
+        except asyncio.CancelledError:  # the shutdown timed out and cancelled this request
             if not self._service.draining:
                 raise
             late = ApiError("draining", "the server shut down before the answer was ready; try again")
@@ -152,7 +152,7 @@ class Application:
             refused = error
         else:
             log.error("a request failed", exc_info=error)
-            self._service.ready = False  # until a check gives the right vector again
+            self._service.ready = False  # not ready until a check gives the right vector again
             refused = ApiError("failed", "internal error; the server's log has the details")
         scope["outcome"].refused = refused.status
         await _refuse(refused, scope)(scope, receive, send)
@@ -175,7 +175,7 @@ class Application:
         return handlers[method]
 
     def _advice(self, path: str, scope: Scope) -> str:
-        """Return the message for a URL that does not exist, with the one that was probably meant."""
+        """Return the message for a URL that does not exist; it names the URL that was probably meant."""
         host = dict(scope["headers"]).get(b"host", b"HOST:PORT").decode("latin-1")
         base = f"{scope.get('scheme', 'http')}://{host}{scope.get('root_path', '')}"
         problem = f"{scope['path']!r:.200} does not exist on this server"
@@ -262,14 +262,14 @@ def application(service: Service) -> ASGIApp:
             allow_origins=service.settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            allow_private_network=True,  # allowed origins may be public sites
+            allow_private_network=True,  # browsers ask before a public site may reach a private address
             expose_headers=["x-request-id", "x-truncated", "x-model-fingerprint", "server-timing"],
         )
     return app
 
 
 def canonical_path(path: str) -> str:
-    """Return the path without doubled slashes, a doubled or missing /v1, and Azure's prefixes."""
+    """Return the path without Azure's prefixes and doubled slashes, with one /v1 if its route has it."""
     names = [name for name in path.split("/") if name]
     if names[:2] == ["openai", "deployments"]:  # /openai/deployments/{name}/embeddings
         names = ["v1", *names[3:]]

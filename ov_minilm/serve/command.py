@@ -25,9 +25,10 @@ from ov_minilm.serve.settings import AccessLog, Settings, TokenIds, Truncate
 from ov_minilm.serve.workers import Link, Supervisor, check_system, share_weights, split_cpus, summing_metrics
 
 PREFIX = "OV_MINILM_"  # prefix of the environment variables, one for each option
-OF_OTHER_COMMANDS = ["OV_MINILM_STSB"]  # variables that are not options of serve
+OTHER_COMMANDS_VARIABLES = ["OV_MINILM_STSB"]  # variables that other commands read
 DEFAULT = Settings()
-LOOPBACK = ("localhost", "::1")  # and 127.*: not reachable from other machines
+# hosts that other machines cannot reach; addresses that begin with 127. are checked separately
+LOOPBACK = ("localhost", "::1")
 LogFormat = Literal["text", "json"]
 
 
@@ -295,7 +296,7 @@ def command(
 
         as_json = "json" in (log_format, chosen.access_log)
         configure_logging(log_level.upper(), as_json=as_json, stream=sys.stderr)
-        warnings.simplefilter("ignore", TruncationWarning)  # answers and metrics have the count
+        warnings.simplefilter("ignore", TruncationWarning)  # answers and metrics have the number of cut texts
         _warn_of_unknown_variables(context)
         if not chosen.api_keys and host not in LOOPBACK and not host.startswith("127."):
             log.warning("no API key is set: everybody who can reach %s can use this server", host)
@@ -311,7 +312,8 @@ def command(
                 own = f"--memory-mb {memory_mb}, of which each server process needs {SERVER_MB}; the rest: "
                 raise click.UsageError(own + str(error)) from error
             with embedder:
-                embedder.self_check()  # fails with a clear message here, with a traceback inside the server
+                # a wrong endpoint gives a clear message here, and a traceback inside the server
+                embedder.self_check()
                 service = Service(embedder, chosen, link.all_ready if link else lambda: True)
                 config = configuration(application(service), drain_seconds)
                 options = ServerOptions(config, service, listeners, reload_keys)
@@ -330,7 +332,7 @@ def command(
                 sys.exit(2)
 
         def take_keys() -> bool:
-            """Check the file before the workers read it; workers that start later get these keys."""
+            """Check the file before the workers read it. Workers that start later get these keys."""
             nonlocal chosen
             try:
                 chosen = replace(chosen, api_keys=_keys(api_key, api_key_file))
@@ -350,9 +352,9 @@ def _warn_of_unknown_variables(context: click.Context) -> None:
     """Warn of environment variables OV_MINILM_* that are not options."""
     known = [str(option.envvar) for option in context.command.get_params(context) if option.envvar]
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known + OF_OTHER_COMMANDS:
-            near = difflib.get_close_matches(name, known, 1)
-            meant = f"; did you mean {near[0]}?" if near else "; --help lists the valid ones"
+        if name.startswith(PREFIX) and name not in known + OTHER_COMMANDS_VARIABLES:
+            similar = difflib.get_close_matches(name, known, 1)
+            meant = f"; did you mean {similar[0]}?" if similar else "; --help lists the valid ones"
             log.warning("the environment variable %s has no effect%s", name, meant)
 
 

@@ -1,7 +1,7 @@
-"""All errors that the server answers with: one table of conditions, with the status that each API gives them.
+"""All errors that the server sends: a table of conditions, with the status of each in each API.
 
-The statuses are those of OpenAI's API, of Text Embeddings Inference (with its error type), and of Ollama.
-Messages are the same in all three.
+The statuses are those of OpenAI's API, of Text Embeddings Inference (with its error type), and of Ollama. The
+message of an error is the same in all three APIs.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CONDITIONS = {
 
 
 class ApiError(Exception):
-    """A request that is refused or has failed; `condition` is a key of CONDITIONS."""
+    """The error of a request that is refused or has failed; `condition` is a key of CONDITIONS."""
 
     def __init__(
         self,

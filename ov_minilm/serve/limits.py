@@ -1,4 +1,4 @@
-"""API keys and limits: everything that refuses a request before work is done for it."""
+"""API keys and limits: all checks that refuse a request before it is tokenized and embedded."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from starlette.requests import ClientDisconnect, Request
 from ov_minilm.runtime.scheduler import SHORT_CALL_TEXTS
 from ov_minilm.serve.errors import ApiError
 
-MAX_REQUEST_TOKENS = 2048 * 256  # 2,048 texts, OpenAI's limit, each of the model's 256 tokens
-LONG_QUEUE_FACTOR = 8  # the queue of requests with many texts: this many times the seconds of work
-INITIAL_TOKENS_PER_S = 65_536  # the estimate at the start: a fast machine with two cores
-MIN_QUEUE_TOKENS = 2048  # always accepted: four batches, enough to measure the speed
-DECAY_S = 2.0  # time constant of the exponential moving average
-# up to this many times the limit, a larger body is read anyway, so that clients read the error
+MAX_REQUEST_TOKENS = 2048 * 256  # 2,048 texts (OpenAI's limit) of 256 tokens (the model's limit)
+LONG_QUEUE_FACTOR = 8  # the queue of requests with many texts holds this many times the seconds of work
+INITIAL_TOKENS_PER_S = 65_536  # estimate before the first measurement: a fast machine with two cores
+MIN_QUEUE_TOKENS = 2048  # tokens that are always accepted: four batches, enough to measure the speed
+DECAY_S = 2.0  # time constant of the exponential moving average, in seconds
+# A body over the limit is read to its end, and discarded, up to this many times the limit: many clients read
+# the answer only after they have sent everything.
 DRAIN_FACTOR = 4
-TOTAL_BODY_FACTOR = 8  # the limit of all bodies in memory together: this many times the limit of one
+TOTAL_BODY_FACTOR = 8  # all bodies in memory together may have this many times the bytes of the largest one
 
 
 class Keys:
@@ -34,11 +35,11 @@ class Keys:
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
 
     def check(self, authorization: str | None, api_key: str | None = None) -> None:
-        """Raise ApiError 401 if there are keys and the request has none of them.
+        """Raise ApiError 401 if keys are set and the request has no valid one.
 
         Args:
             authorization: the header of that name, `Bearer KEY`.
-            api_key: the header `api-key`, which Azure's clients send instead.
+            api_key: the header `api-key`, which Azure's clients send instead of `authorization`.
         """
         if not self._digests:
             return
@@ -46,7 +47,8 @@ class Keys:
         if scheme.lower() != "bearer":
             key = api_key or ""
         given = hashlib.sha256(key.strip().encode()).digest()
-        matches = [hmac.compare_digest(given, digest) for digest in self._digests]  # all: constant time
+        # compares with every key, so that the time does not depend on the result
+        matches = [hmac.compare_digest(given, digest) for digest in self._digests]
         if not any(matches):
             problem = "the API key is wrong" if authorization or api_key else "no API key was sent"
             raise ApiError(
@@ -61,7 +63,8 @@ class ThroughputEstimate:
 
     def __init__(self) -> None:
         self.tokens_per_s: float = INITIAL_TOKENS_PER_S
-        self._since: float | None = None  # perf_counter of the latest measurement under load
+        # time of the latest measurement under load, in seconds of perf_counter
+        self._since: float | None = None
 
     def measure(self, waiting: int, done: int = 0) -> None:
         """Update the estimate: `done` tokens were just finished, `waiting` tokens are queued now."""
@@ -84,7 +87,8 @@ class QueueBudget:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._throughput = ThroughputEstimate()
-        self._lock = threading.Lock()  # large requests are tokenized in threads
+        # several threads change the counts, because large requests are tokenized in threads
+        self._lock = threading.Lock()
         self._queued = 0
         self._being_tokenized = 0  # estimated tokens
 
@@ -225,7 +229,7 @@ async def read_body(request: Request, limit: int, budget: BodyBudget, *, any_typ
     encodings = _encodings(request.headers.get("content-encoding", ""))
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limit and "expect" in request.headers:
-        raise _too_large(limit)  # before the client sends it
+        raise _too_large(limit)  # refused before the client sends the body
     body = bytearray()
     size = 0
     while True:
@@ -246,7 +250,7 @@ async def read_body(request: Request, limit: int, budget: BodyBudget, *, any_typ
                 raise _too_large(limit)
     for encoding in reversed(encodings):
         body = _decompress(body, encoding, limit, budget)
-    if body.startswith(codecs.BOM_UTF8):  # which RFC 8259 lets a reader ignore
+    if body.startswith(codecs.BOM_UTF8):  # a byte order mark, which RFC 8259 allows a reader to ignore
         del body[: len(codecs.BOM_UTF8)]
     return body
 
@@ -276,7 +280,8 @@ def _encodings(header: str) -> list[str]:
 def _decompress(body: bytearray, encoding: str, limit: int, budget: BodyBudget) -> bytearray:
     """Return the decompressed bytes, at most `limit`. ApiError 400, 413."""
     raw_deflate = encoding == "deflate" and not (len(body) > 1 and int.from_bytes(body[:2], "big") % 31 == 0)
-    stream = zlib.decompressobj(-zlib.MAX_WBITS if raw_deflate else zlib.MAX_WBITS | 32)  # 32: gzip or zlib
+    # 32: accept gzip and zlib headers
+    stream = zlib.decompressobj(-zlib.MAX_WBITS if raw_deflate else zlib.MAX_WBITS | 32)
     try:
         found = bytearray(stream.decompress(body, limit + 1))
     except zlib.error as error:

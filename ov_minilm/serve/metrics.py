@@ -1,6 +1,6 @@
 """The metrics of /metrics, named as in text-embeddings-inference, so that its dashboards work.
 
-Counters end in _total, as Prometheus' own client writes them.
+Names of counters end in _total, as Prometheus' client writes them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 TOKENS = tuple(2**power for power in range(2, 18, 2))
 TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
-REASONS = {  # of a failed request, by its status in OpenAI's API
+REASONS = {  # label of a failed request, by its status in OpenAI's API
     400: "validation",
     401: "authentication",
     404: "not_found",
@@ -49,7 +49,7 @@ class Metrics:
     """
 
     def __init__(self, admission: Admission, embedder: Embedder) -> None:
-        self.texts = self.tokens = 0  # embedded since the start
+        self.texts = self.tokens = 0  # texts embedded since the start
         self._admission = admission
         self._embedder = embedder
         registry = self._registry = CollectorRegistry()
@@ -75,11 +75,13 @@ class Metrics:
         self._stats = {
             "cached": counter("te_cache_hits", "Texts whose vectors came from the cache"),
             "batches": counter("te_batch_count", "Batches that ran"),
-            "texts": counter("te_batch_texts", "Texts in these batches"),
-            "tokens": counter("te_batch_tokens", "Tokens in these batches"),
-            "cells": counter("te_batch_cells", "Tokens that fit these batches: tokens / cells is the fill"),
+            "texts": counter("te_batch_texts", "Texts in the batches that ran"),
+            "tokens": counter("te_batch_tokens", "Tokens in the batches that ran"),
+            "cells": counter(
+                "te_batch_cells", "Tokens that fit into these batches; tokens / cells is how full they are"
+            ),
         }
-        self._counted = dict.fromkeys(self._stats, 0)  # at the latest update
+        self._counted = dict.fromkeys(self._stats, 0)  # values at the latest update
         self._count = counter("te_request_count", "Requests for embeddings or tokens, by URL", "method")
         self._success = counter("te_request_success", "Requests answered with 200, by URL", "method")
         self._failure = counter("te_request_failure", "Requests refused, failed or dropped, by reason", "err")
@@ -90,7 +92,10 @@ class Metrics:
         self._phases = {
             "tokenize": histogram("te_embed_tokenization_duration", "Seconds to read and tokenize a request"),
             "queue": histogram("te_embed_queue_duration", "Seconds until a request's first text runs"),
-            "inference": histogram("te_embed_inference_duration", "Seconds from then to its last vector"),
+            "inference": histogram(
+                "te_embed_inference_duration",
+                "Seconds from a request's first running text to its last vector",
+            ),
         }
 
     def count(self, path: str, status: int, seconds: float, refused: int = 0) -> None:
@@ -113,7 +118,7 @@ class Metrics:
             self._phases[name].observe(ended - begun)
 
     def update(self) -> None:
-        """Copy the counts of the queue and the embedder."""
+        """Update the metrics with the counts of the queue and the embedder."""
         stats = self._embedder.stats
         self._gauges["requests"].set(self._admission.requests)
         self._gauges["tokens"].set(self._admission.tokens)

@@ -16,15 +16,15 @@ from ov_minilm._version import __version__
 from ov_minilm.serve.errors import ApiError, encode_json
 from ov_minilm.serve.limits import read_body
 from ov_minilm.serve.parsing import check_count, read
-from ov_minilm.serve.service import Embedded, Handlers, Service, Work, json_answer, write_rows
+from ov_minilm.serve.service import Embedded, Handlers, ParsedBody, Service, json_answer, write_rows
 from ov_minilm.spec import MINILM
 
-# Ollama's names of all-MiniLM-L6-v2. Not all-minilm:33m, a model with 12 layers.
+# Ollama's names of all-MiniLM-L6-v2. The tag 33m is missing, because it is another model, with 12 layers.
 MINILM_NAME = re.compile(
     r"(?:[\w./-]+/)?all-minilm(?:(?::(?:latest|22m|l6-v2)[\w.-]*)|(?:-l6-v2[\w.-]*(?::[\w.-]+)?))?"
 )
 MINILM_TAGS = ("all-minilm:latest", "all-minilm:l6-v2", "all-minilm:22m")
-NEVER = "0001-01-01T00:00:00Z"  # the model is not unloaded
+NEVER = "0001-01-01T00:00:00Z"  # a date far in the future: the model is never unloaded
 
 ModelName = Annotated[str | None, Meta(description="a name from /api/tags")]
 Ignored = Annotated[Any, Meta(description="anything; it is ignored: the model is always loaded")]
@@ -208,7 +208,7 @@ class Ollama:
         """POST /api/embed."""
         return await self._service.embed(request, self._read_embed, any_type=True)
 
-    def _read_embed(self, body: bytes | bytearray) -> Work:
+    def _read_embed(self, body: bytes | bytearray) -> ParsedBody:
         asked = read(body, OllamaEmbedRequest)
         name = self._check_model(asked.model)
         texts = [asked.input] if isinstance(asked.input, str) and asked.input else list(asked.input or ())
@@ -223,7 +223,7 @@ class Ollama:
                 end % (int(1e9 * found.seconds), found.tokens),
             )
 
-        return Work(
+        return ParsedBody(
             texts,
             "error" if asked.truncate is False else "end",
             write,
@@ -234,17 +234,20 @@ class Ollama:
         """POST /api/embeddings."""
         return await self._service.embed(request, self._read_embeddings, any_type=True)
 
-    def _read_embeddings(self, body: bytes | bytearray) -> Work:
+    def _read_embeddings(self, body: bytes | bytearray) -> ParsedBody:
         asked = read(body, OllamaEmbeddingsRequest)
         self._check_model(asked.model)
 
         def write(found: Embedded) -> bytes:
             return encode_json(OllamaEmbeddingsResponse([x for row in found.vectors for x in row.tolist()]))
 
-        return Work([asked.prompt] if asked.prompt else [], "end", write)
+        return ParsedBody([asked.prompt] if asked.prompt else [], "end", write)
 
     def _check_model(self, name: str | None) -> str:
-        """Return the name if it is one of this server's. ApiError 400 without a name, 404 for another."""
+        """Return the name if this server has a model of this name.
+
+        ApiError 400 without a name, 404 for another.
+        """
         if not name:
             raise ApiError("bad_field", "model is missing; send a name from /api/tags", param="model")
         known = {own.lower().removesuffix(":latest") for own in self._service.names}

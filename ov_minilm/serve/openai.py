@@ -12,11 +12,11 @@ from starlette.responses import Response
 
 from ov_minilm.serve.errors import ApiError, encode_json
 from ov_minilm.serve.parsing import read, texts_or_ids
-from ov_minilm.serve.service import Embedded, Handlers, Service, Work, json_answer, write_rows
+from ov_minilm.serve.service import Embedded, Handlers, ParsedBody, Service, json_answer, write_rows
 from ov_minilm.serve.settings import Truncate
 from ov_minilm.spec import FloatArray
 
-MAX_ID = 100_255  # the last text token of cl100k; the model's own vocabulary is smaller
+MAX_ID = 100_255  # the last text token of cl100k, the larger one of the two vocabularies that are accepted
 
 TokenId = Annotated[int, Meta(ge=0, le=MAX_ID)]
 
@@ -24,7 +24,8 @@ TokenId = Annotated[int, Meta(ge=0, le=MAX_ID)]
 class EmbeddingRequest(Struct):
     """The body of POST /v1/embeddings."""
 
-    input: Annotated[  # texts_or_ids() refuses lists that mix kinds, which no type here can
+    # texts_or_ids() refuses lists that mix texts and ids; types of msgspec cannot express this
+    input: Annotated[
         str | list[str | TokenId | list[TokenId]],
         Meta(
             description="a text, a list of texts, a list of token ids (integers from 0 to "
@@ -67,7 +68,7 @@ class Embedding(Struct, tag_field="object", tag="embedding"):
 
 
 class Usage(Struct):
-    """Tokens that were embedded, [CLS] and [SEP] included, without those that were cut off."""
+    """Number of embedded tokens, with [CLS] and [SEP] and without tokens that were cut off."""
 
     prompt_tokens: int
     total_tokens: int
@@ -156,7 +157,7 @@ class OpenAI:
         header = request.headers.get("x-truncate")
         return await self._service.embed(request, lambda body: self._read(body, header))
 
-    def _read(self, body: bytes | bytearray, header: str | None) -> Work:
+    def _read(self, body: bytes | bytearray, header: str | None) -> ParsedBody:
         asked = read(body, EmbeddingRequest)
         model = self._model_name(asked.model)
         self._service.check_dimensions(asked.dimensions)
@@ -168,7 +169,7 @@ class OpenAI:
         def write(found: Embedded) -> bytearray:
             return embedding_answer(found.shortened(dimensions), form, model, found.tokens)
 
-        return Work(
+        return ParsedBody(
             texts_or_ids(asked.input, self._service.settings.max_client_batch_size, "input"),
             asked.truncate or cast("Truncate | None", header) or self._service.settings.truncate,
             write,
@@ -221,7 +222,7 @@ class OpenAI:
 
 
 def embedding_answer(vectors: FloatArray, form: str | None, model: str, tokens: int) -> bytearray:
-    """Return the JSON for vectors [N, D] float32: as numbers, or as base64, a third of the size."""
+    """Return the JSON for vectors [N, D] float32: numbers, or base64, which has a third of the size."""
     rows: Iterable[Any] = (
         Embedding(i, to_base64(vector) if form == "base64" else vector.tolist())
         for i, vector in enumerate(vectors)

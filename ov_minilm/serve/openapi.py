@@ -29,7 +29,7 @@ TAGS = {
     "OpenAI": "OpenAI's API for embeddings.",
     "TEI": "The API of Text Embeddings Inference.",
     "Ollama": "Ollama's API for embeddings.",
-    "OpenAI or TEI": "With `inputs` in the form of Text Embeddings Inference, with `input` in our own.",
+    "OpenAI or TEI": "`inputs`: the form of Text Embeddings Inference; `input`: that of ov_minilm.",
     "Server": "The state of the server.",
 }
 ERRORS = {  # tag -> schema of its errors, and the statuses that a request with a body may get
@@ -171,7 +171,7 @@ def document(max_texts: int, dim: int, vocabulary: int) -> bytes:
 
 
 def _bound_lists(schema: dict[str, Any], max_items: int) -> None:
-    """Describe lists of one kind, not empty and of at most `max_items` entries, which the types cannot."""
+    """Add what types cannot express: a list has entries of one kind, at least 1 and at most `max_items`."""
     text, array = schema["anyOf"]
     kinds = array["items"].get("anyOf", [array["items"]])
     lists = [{"type": "array", "items": kind, "minItems": 1, "maxItems": max_items} for kind in kinds]
@@ -179,7 +179,7 @@ def _bound_lists(schema: dict[str, Any], max_items: int) -> None:
         if choice["items"]["type"] == "array":
             choice["items"] = choice["items"] | {"minItems": 1}
         elif choice["items"]["type"] == "integer":
-            del choice["maxItems"]  # the ids of a single text
+            del choice["maxItems"]  # a list of integers is one text, so its length has no limit
     schema["anyOf"] = [text, *lists]
 
 

@@ -1,6 +1,6 @@
 """Reading JSON bodies: known fields are checked, unknown ones ignored, and null means absent.
 
-Errors have the place, the value found, and what is expected: the field's description in openapi.json.
+An error names the field, the value found, and what is expected: the field's description in openapi.json.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from ov_minilm.serve.errors import ApiError
 from ov_minilm.serve.limits import check_tokens
 
 S = TypeVar("S", bound=Struct)
-SHOWN_CHARACTERS = 60  # of a wrong value, in the message
+SHOWN_CHARACTERS = 60  # most characters of a wrong value in a message
 
-_PLACE = re.compile(r"- at `\$\.?(.*?)`$")  # in a message of msgspec
+_PLACE = re.compile(r"- at `\$\.?(.*?)`$")  # the field that a message of msgspec names
 _MISSING = re.compile(r"required field `(\w+)`")
 _decoder = cache(msgspec.json.Decoder)
 
@@ -46,8 +46,8 @@ def _not_json(error: Exception) -> ApiError:
 def _read_surrogates(body: bytes | bytearray) -> Any:
     """Parse with Python's parser a body that msgspec refuses.
 
-    Clients that cut texts in the middle of an emoji send half of a surrogate pair, escaped. It is not valid
-    Unicode, but Python's parser accepts it, and the tokenizer turns it into U+FFFD.
+    Clients that cut texts in the middle of an emoji send half of a surrogate pair, as an escape sequence.
+    This is not valid Unicode, but Python's parser accepts it, and the tokenizer replaces it by U+FFFD.
     """
 
     def refuse(name: str) -> Any:
@@ -60,7 +60,8 @@ def _in_words(body: bytes | bytearray, kind: type[Struct], message: str) -> ApiE
     """Return the error for a body that is JSON but does not fit the type."""
     try:
         value: Any = json.loads(body)
-    except (ValueError, RecursionError) as error:  # after the place where msgspec stopped
+    # the invalid part lies after the place where msgspec stopped
+    except (ValueError, RecursionError) as error:
         return _not_json(error)
     missing, found = _MISSING.search(message), _PLACE.search(message)
     place = ".".join(filter(None, (found[1] if found else "", missing[1] if missing else "")))

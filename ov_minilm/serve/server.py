@@ -28,22 +28,25 @@ from ov_minilm.serve.openai import error_answer
 from ov_minilm.serve.service import Service
 from ov_minilm.serve.workers import STOPPED, STOPPING
 
-HEAD_TIMEOUT_S = 10.0  # for a request's first line and headers to arrive
-BODY_TIMEOUT_S = 30.0  # for its body to arrive
-MAX_HEAD_BYTES = 65_536  # first line and headers together
-WRITE_TIMEOUT_S = 60.0  # for a client to read its answer; then it is disconnected
-KEEP_ALIVE_S = 75  # longer than client pools keep a connection, so that the client closes it first
-SWITCH_INTERVAL_S = 0.0003  # after which a Python thread must yield, so that batches start without delay
-GC_THRESHOLD = 20_000  # live objects between two searches for cycles: requests leave no cycles
-IDLE_AFTER_S = 0.5  # at shutdown: open connections are closed after this time without requests
+HEAD_TIMEOUT_S = 10.0  # first line and headers of a request must arrive within this time
+BODY_TIMEOUT_S = 30.0  # the body of a request must arrive within this time
+MAX_HEAD_BYTES = 65_536  # limit of first line and headers together
+WRITE_TIMEOUT_S = 60.0  # a client that does not read its answer for this time is disconnected
+KEEP_ALIVE_S = 75  # longer than clients keep unused connections, so that the client closes them first
+SWITCH_INTERVAL_S = 0.0003  # a Python thread must yield after this time, so that batches start without delay
+# new objects between two garbage collections; few are needed, because requests leave no reference cycles
+GC_THRESHOLD = 20_000
+IDLE_AFTER_S = 0.5  # at shutdown, an open connection is closed after this time without a request
 STATUS_LINES = {
     400: "Bad Request",
     405: "Method Not Allowed",
     408: "Request Timeout",
     505: "HTTP Version Not Supported",
 }
-OFFER_HEADERS = {b"upgrade", b"http2-settings"}  # of a request that offers an upgrade; ignored
-OFFER_TOKENS = {b"upgrade", b"http2-settings"}  # of the header Connection
+# headers of a request that offers an upgrade; they are ignored
+UPGRADE_HEADERS = {b"upgrade", b"http2-settings"}
+# values of the header Connection that are ignored
+CONNECTION_UPGRADE_TOKENS = {b"upgrade", b"http2-settings"}
 
 ReloadKeys = Callable[[], tuple[str, ...]]
 
@@ -53,25 +56,25 @@ log = logging.getLogger("ov_minilm.serve")
 class Protocol(HttpToolsProtocol):
     """Uvicorn's HTTP/1.1 protocol with limits.
 
-    It ignores offers to upgrade, as a server may (RFC 9110, 7.8); limits the time and size of a request's
-    head and the time of its body; and answers malformed requests after the requests before them.
+    Offers to upgrade are ignored, as RFC 9110, 7.8 allows. The time and size of a request's head and the time
+    of its body are limited. A malformed request is answered after the requests that came before it.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._read_timer: asyncio.TimerHandle | None = None  # for a request that is not complete
-        self._write_timer: asyncio.TimerHandle | None = None  # for a client that does not read
+        self._read_timer: asyncio.TimerHandle | None = None  # ends a request that does not become complete
+        self._write_timer: asyncio.TimerHandle | None = None  # disconnects a client that does not read
         self._head_bytes = 0
         self._begun = False  # the first byte of a request has arrived
         self._in_body = False
         self._ended = False  # a request was completed by the latest bytes
-        self._refusal: ApiError | None = None  # of a request whose head is invalid
-        self._last_answer = b""  # an error, sent after the answers before it; then the connection closes
+        self._refusal: ApiError | None = None  # the error of a request whose head is invalid
+        self._last_answer = b""  # an error that is sent after the earlier answers; then the connection closes
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timeout for the first request."""
         super().connection_made(transport)
-        self._expect(HEAD_TIMEOUT_S)
+        self._start_timer(HEAD_TIMEOUT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the timers."""
@@ -89,7 +92,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing() or self._last_answer:
             return
         if self._in_body and self._read_timer is None:
-            self._expect(BODY_TIMEOUT_S)
+            self._start_timer(BODY_TIMEOUT_S)
         answered = self.cycle is None or self.cycle.response_complete
         if self._in_body or self._ended or not answered:
             return
@@ -98,7 +101,7 @@ class Protocol(HttpToolsProtocol):
         if self._head_bytes > MAX_HEAD_BYTES:
             self._end(ApiError("bad_http", f"the head of the request is over {MAX_HEAD_BYTES} bytes"))
         elif self._read_timer is None:
-            self._expect(HEAD_TIMEOUT_S)
+            self._start_timer(HEAD_TIMEOUT_S)
 
     def _feed(self, data: bytes) -> None:
         """Parse bytes. A request that offers an upgrade is parsed again, without the offer."""
@@ -124,9 +127,11 @@ class Protocol(HttpToolsProtocol):
         for name, value in self.headers:
             if name == b"connection":
                 value = b", ".join(
-                    one for token in value.split(b",") if (one := token.strip()).lower() not in OFFER_TOKENS
+                    one
+                    for token in value.split(b",")
+                    if (one := token.strip()).lower() not in CONNECTION_UPGRADE_TOKENS
                 )
-            if name not in OFFER_HEADERS and (name, value) != (b"connection", b""):
+            if name not in UPGRADE_HEADERS and (name, value) != (b"connection", b""):
                 lines.append(name + b": " + value)
         return b"\r\n".join([*lines, b"", b""])
 
@@ -141,7 +146,8 @@ class Protocol(HttpToolsProtocol):
             self.expect_100_continue = False
         elif sum(name == b"host" for name, _ in self.headers) != 1:
             self._refuse(ApiError("bad_http", "the request must have exactly one Host header"))
-        if self.url == b"*" and method == b"OPTIONS":  # asks about the whole server, not about a resource
+        # a request about the whole server, not about a resource
+        if self.url == b"*" and method == b"OPTIONS":
             self.url = b"/"
         if not self.url.startswith((b"/", b"http://", b"https://")):
             self._refuse(ApiError("bad_http", "the target of the request must begin with /"))
@@ -178,7 +184,7 @@ class Protocol(HttpToolsProtocol):
             + body
         )
         self._cancel_read_timer()
-        if self._in_body and not self.cycle.response_complete:  # the invalid request has begun
+        if self._in_body and not self.cycle.response_complete:  # the invalid request is being answered
             if self.pipeline and self.pipeline[0][0] is self.cycle:
                 self.pipeline.popleft()
             elif self.cycle.response_started:
@@ -213,10 +219,10 @@ class Protocol(HttpToolsProtocol):
         super().resume_writing()
         self._cancel_write_timer()
 
-    def _expect(self, seconds: float) -> None:
-        self._read_timer = self.loop.call_later(seconds, self._too_slow, seconds)
+    def _start_timer(self, seconds: float) -> None:
+        self._read_timer = self.loop.call_later(seconds, self._close_slow_client, seconds)
 
-    def _too_slow(self, seconds: float) -> None:
+    def _close_slow_client(self, seconds: float) -> None:
         """Close a connection without a request; answer 408 to a request that is not complete."""
         if self._begun or self._in_body:
             part = "body" if self._in_body else "head"
@@ -325,15 +331,15 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no new connections, answer requests on the open ones until they are idle, and stop.
 
-        From here on every answer closes its connection, so that clients reconnect elsewhere, and no request
-        on an open connection is lost.
+        Every answer now closes its connection, so that clients reconnect elsewhere, and no request on an open
+        connection is lost.
         """
-        await asyncio.sleep(0)  # first accept the connections in the kernel's backlog
+        await asyncio.sleep(0)  # first accept the connections that wait in the kernel's backlog
         for server in self.servers:
             server.close()
         for listener in sockets or ():
             listener.close()
-        # closed only now, so that a client that reconnects does not reach this server again
+        # closed only at the end, so that a client that reconnects does not reach this server again
         self._service.draining = True
         deadline = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
         quiet = time.monotonic()
@@ -359,7 +365,7 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if os.name == "posix":  # on Windows it would allow a second server on a port that is in use
+        if os.name == "posix":  # on Windows this option would allow a second server on a port that is in use
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
     except OSError as error:
@@ -404,7 +410,9 @@ def configuration(app: ASGIApp, drain_seconds: int) -> uvicorn.Config:
 def serve(server: Server) -> bool:
     """Serve until a signal. Return False if the server could not start; the log says why."""
     gc.collect()
-    gc.freeze()  # modules stay loaded: scanning them took 8 % of the event loop's time
+    # the garbage collector need not scan modules, which stay loaded; scanning took 8 % of the event loop's
+    # time
+    gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     server.run(sockets=server.listeners)

@@ -33,19 +33,23 @@ from ov_minilm.spec import FloatArray, IntArray
 T = TypeVar("T")
 Handlers = Mapping[str, Callable[[Request], Awaitable[Response]]]  # by method
 
-# Up to these sizes the event loop does the work itself, in at most a millisecond; above, threads do.
-INLINE_BODY_BYTES = 4096  # to parse and tokenize
-INLINE_VECTORS = 32  # to write as JSON
-LARGE_BODY_BYTES = 262_144  # such bodies are parsed by only LARGE_BODY_THREADS, to bound memory
+# Up to these sizes the event loop does the work itself, in at most a millisecond; larger work runs in
+# threads.
+INLINE_BODY_BYTES = 4096  # largest body that the event loop parses and tokenizes
+INLINE_VECTORS = 32  # most vectors that the event loop writes as JSON
+LARGE_BODY_BYTES = 262_144  # larger bodies are parsed by only LARGE_BODY_THREADS threads, to bound memory
 LARGE_BODY_THREADS = 2
-CHUNK_CHARACTERS = 65_536  # tokenized at once: the tokenizer needs over 200 bytes a token
+# characters that are tokenized at once: the tokenizer needs over 200 bytes for each token
+CHUNK_CHARACTERS = 65_536
 CHUNK_TEXTS = 512
-MAX_ESTIMATED_TOKENS = 1_000_000  # of one text with truncate="mean"
-CHARACTERS_PER_TOKEN = 4  # of English text; for an estimate
-MAX_TOKENIZE_CHARACTERS = 100_000  # of a request to /tokenize: a token is 100 bytes of JSON
-SLICE_BYTES = 262_144  # of a large answer, written to the socket at once
-TRIM_AFTER_S = 0.2  # after a large request: by then its answer is sent, unless the client reads slowly
-WATCH_DISCONNECT_AFTER_S = 0.25  # of waiting: then the server starts to watch for a disconnect
+MAX_ESTIMATED_TOKENS = 1_000_000  # limit of the estimate for one text with truncate="mean"
+CHARACTERS_PER_TOKEN = 4  # typical of English text; for the estimate
+# limit of a request to /tokenize, whose answer has 100 bytes of JSON for each token
+MAX_TOKENIZE_CHARACTERS = 100_000
+SLICE_BYTES = 262_144  # bytes of a large answer that are written to the socket at once
+# time from a large request until its memory is returned; its answer is then sent, unless the client is slow
+TRIM_AFTER_S = 0.2
+WATCH_DISCONNECT_AFTER_S = 0.25  # a request that waits longer is watched for a disconnect of its client
 
 log = logging.getLogger("ov_minilm.serve")
 
@@ -71,7 +75,7 @@ def no_headers(_: Embedded) -> Mapping[str, str]:
 
 
 @dataclass(slots=True)
-class Work:
+class ParsedBody:
     """A parsed body, and how its API writes the answer."""
 
     texts: list[Any]  # str, or lists of token ids
@@ -80,7 +84,7 @@ class Work:
     field: str = "input"  # the name of `texts` in the body
     cut_advice: str = 'send "truncate": true to cut it'  # the end of the error for a text that is too long
     ids_model: str | None = None  # the model named in a request with token ids
-    keep_end: bool = False  # keep the last tokens of a text that is cut, not the first
+    keep_end: bool = False  # keep the last tokens of a text that is cut, instead of the first
     headers: Callable[[Embedded], Mapping[str, str]] = no_headers
 
 
@@ -100,8 +104,8 @@ class Service:
         self.metrics = Metrics(self.admission, embedder)
         self.keys = Keys(settings.api_keys)
         self.ready = False  # the latest check gave the right vector
-        self.prepared = False  # warm-up is done, running, or not wanted
-        self.draining = False  # shutting down: answers the requests already received
+        self.prepared = False  # the warm-up is done, running, or switched off
+        self.draining = False  # the server shuts down: it answers only requests that it has received
         self.started = int(time.time())
         self.info = embedder.info
         self.names = settings.served_model_names or (self.info.model.rpartition("/")[2], self.info.model)
@@ -113,7 +117,7 @@ class Service:
     async def embed(
         self,
         request: Request,
-        parse: Callable[[bytes | bytearray], Work],
+        parse: Callable[[bytes | bytearray], ParsedBody],
         *,
         any_type: bool = False,
     ) -> Response:
@@ -129,11 +133,11 @@ class Service:
             received = [await read_body(request, self.settings.payload_limit, room, any_type=any_type)]
             size = len(received[0])
             received_at = time.perf_counter()
-            work, tokenized, characters = await self._offload(size, partial(self._prepare, parse, received))
+            parsed, tokenized, characters = await self._offload(size, partial(self._prepare, parse, received))
             outcome.texts, outcome.truncated = len(tokenized.windows), len(tokenized.truncated)
             outcome.tokens = tokens = sum(tokenized.tokens)
             queued_at = time.perf_counter()
-            await asyncio.sleep(0)  # requests that arrived together are submitted together
+            await asyncio.sleep(0)  # requests that arrive together are then submitted together
             with self.admission.budget(sum(map(len, tokenized.windows))).queued(tokens):
                 began: list[float] = []
                 vectors = await _or_client_disconnect(
@@ -148,8 +152,8 @@ class Service:
             }
             found = Embedded(vectors, tokens, characters, outcome, embedded_at - received_at)
             del tokenized, vectors
-            write = partial(work.write, found)
-            answer = await (asyncio.to_thread(write) if outcome.texts > INLINE_VECTORS else _now(write))
+            write = partial(parsed.write, found)
+            answer = await (asyncio.to_thread(write) if outcome.texts > INLINE_VECTORS else _run_here(write))
         self.metrics.embedded(outcome)
         headers = {
             "x-truncated": str(outcome.truncated),
@@ -158,7 +162,7 @@ class Service:
                 f"{name};dur={1000 * (ended - begun):.2f}" for name, (begun, ended) in outcome.phases.items()
             ),
         }
-        return json_answer(answer, headers | dict(work.headers(found)))
+        return json_answer(answer, headers | dict(parsed.headers(found)))
 
     async def offload_body(self, request: Request, write: Callable[[bytes | bytearray], bytes]) -> Response:
         """Answer a request about tokens: `write` turns its body into the answer."""
@@ -174,26 +178,26 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
 
     def _prepare(
-        self, parse: Callable[[bytes | bytearray], Work], received: list[bytearray]
-    ) -> tuple[Work, Tokenized, int]:
+        self, parse: Callable[[bytes | bytearray], ParsedBody], received: list[bytearray]
+    ) -> tuple[ParsedBody, Tokenized, int]:
         """Parse a body and tokenize its texts, freeing both early. ApiError 429 if the queue is full."""
-        work = parse(received.pop())
-        texts, work.texts = work.texts, []
+        parsed = parse(received.pop())
+        texts, parsed.texts = parsed.texts, []
         if texts and isinstance(texts[0], list):
-            texts = self._ids.read(texts, work.ids_model)
-        max_tokens = MAX_ESTIMATED_TOKENS if work.truncate == "mean" else self.spec.max_tokens
+            texts = self._ids.read(texts, parsed.ids_model)
+        max_tokens = MAX_ESTIMATED_TOKENS if parsed.truncate == "mean" else self.spec.max_tokens
         estimate = sum(min(len(text) // CHARACTERS_PER_TOKEN + 2, max_tokens) for text in texts)
         with self.admission.budget(len(texts)).tokenizing(estimate):
-            return work, self._tokenize(texts, work), sum(map(len, texts))
+            return parsed, self._tokenize(texts, parsed), sum(map(len, texts))
 
-    def _tokenize(self, texts: Sequence[Any], work: Work) -> Tokenized:
-        """Tokenize chunk by chunk: the tokenizer's own objects are large."""
-        keep_end = work.keep_end and work.truncate == "end"
+    def _tokenize(self, texts: Sequence[Any], parsed: ParsedBody) -> Tokenized:
+        """Tokenize chunk by chunk, because the tokenizer's objects are large."""
+        keep_end = parsed.keep_end and parsed.truncate == "end"
         windows: list[list[IntArray]] = []
         cut: dict[int, int] = {}
         tokens = 0
         for start, chunk in _chunks(texts):
-            part = self._tokenize_chunk(chunk, start, "mean" if keep_end else work.truncate, work)
+            part = self._tokenize_chunk(chunk, start, "mean" if keep_end else parsed.truncate, parsed)
             if keep_end:
                 part = self._keep_ends(part)
             cut |= {start + index: count for index, count in part.cut.items()}
@@ -202,17 +206,19 @@ class Service:
             check_tokens(tokens)
         return Tokenized(windows, cut)
 
-    def _tokenize_chunk(self, texts: Sequence[Any], start: int, truncate: Truncate, work: Work) -> Tokenized:
+    def _tokenize_chunk(
+        self, texts: Sequence[Any], start: int, truncate: Truncate, parsed: ParsedBody
+    ) -> Tokenized:
         try:
             return self.embedder.tokenize(texts, truncate=truncate)
-        except ValueError as error:  # an id outside the vocabulary; ids are one chunk
-            raise ApiError("bad_token_ids", str(error), param=work.field) from error
+        except ValueError as error:  # an id outside the vocabulary; all ids of a request are one chunk
+            raise ApiError("bad_token_ids", str(error), param=parsed.field) from error
         except TextTooLong as error:
             raise ApiError(
                 "text_too_long",
-                f"{work.field}[{start + error.index}] has {error.tokens} tokens, the model reads "
-                f"{error.limit}; shorten it, or {work.cut_advice}",
-                param=work.field,
+                f"{parsed.field}[{start + error.index}] has {error.tokens} tokens, the model reads "
+                f"{error.limit}; shorten it, or {parsed.cut_advice}",
+                param=parsed.field,
             ) from error
 
     def _keep_ends(self, tokenized: Tokenized) -> Tokenized:
@@ -270,7 +276,7 @@ class Service:
 
     @contextmanager
     def _giving_memory_back(self, room: BodyBudget) -> Iterator[None]:
-        """Return the memory of a large request to the operating system; malloc would keep it."""
+        """Return the memory of a large request to the operating system; malloc alone would keep it."""
         try:
             yield
         finally:
@@ -289,7 +295,7 @@ def _trim() -> None:
 
 
 def _chunks(texts: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
-    """Yield (start, part) for the parts of a list of texts. Lists of token ids are one part."""
+    """Yield (start, part) for the parts of a list of texts. Lists of token ids are yielded as one part."""
     if texts and isinstance(texts[0], list):
         yield 0, texts
         return
@@ -329,7 +335,10 @@ def json_answer(content: bytes | bytearray, headers: Mapping[str, str] | None = 
 
 
 def write_rows(begin: bytes, rows: Iterable[object], end: bytes) -> bytearray:
-    """Return `begin`, a JSON list of the rows, and `end`. Encoded row by row: a Python float has 24 bytes."""
+    """Return `begin`, a JSON list of the rows, and `end`.
+
+    Rows are encoded one by one to save memory: a Python float has 24 bytes.
+    """
     answer = bytearray(begin + b"[")
     for number, row in enumerate(rows):
         answer += b"," if number else b""
@@ -338,7 +347,7 @@ def write_rows(begin: bytes, rows: Iterable[object], end: bytes) -> bytearray:
     return answer
 
 
-async def _now(work: Callable[[], T]) -> T:
+async def _run_here(work: Callable[[], T]) -> T:
     return work()
 
 

@@ -18,7 +18,7 @@ from ov_minilm.serve.errors import ApiError, encode_json
 from ov_minilm.serve.openai import OpenAI, TokenId
 from ov_minilm.serve.openai import TokenizeRequest as TokenizeInputRequest
 from ov_minilm.serve.parsing import check_count, read, texts_or_ids
-from ov_minilm.serve.service import Embedded, Handlers, Service, Work, json_answer, write_rows
+from ov_minilm.serve.service import Embedded, Handlers, ParsedBody, Service, json_answer, write_rows
 from ov_minilm.serve.settings import Truncate
 
 TEXTS_OR_IDS = "a text, a list of texts, a list of token ids, or a list of such lists"
@@ -136,7 +136,7 @@ class TeiErrorResponse(Struct):
 
 
 class _WhichTokenize(Struct):
-    """The field of a body of POST /tokenize that tells the two forms apart."""
+    """The field that shows which of the two forms a body of POST /tokenize has."""
 
     inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
@@ -178,7 +178,7 @@ class Tei:
         """POST /embed, POST / and POST /invocations."""
         return await self._service.embed(request, self._read_embed)
 
-    def _read_embed(self, body: bytes | bytearray) -> Work:
+    def _read_embed(self, body: bytes | bytearray) -> ParsedBody:
         asked = read(body, EmbedRequest)
         self._service.check_dimensions(asked.dimensions)
 
@@ -187,13 +187,15 @@ class Tei:
 
         asked_dimensions = asked.dimensions
         texts = texts_or_ids(asked.inputs, self._service.settings.max_client_batch_size, "inputs")
-        return self._work(texts, asked, write)
+        return self._parsed_body(texts, asked, write)
 
-    def _work(self, texts: list[Any], asked: EmbedRequest | SimilarityParameters, write: Any) -> Work:
+    def _parsed_body(
+        self, texts: list[Any], asked: EmbedRequest | SimilarityParameters, write: Any
+    ) -> ParsedBody:
         truncate: Truncate = self._service.settings.truncate
         if asked.truncate is not None:
             truncate = "end" if asked.truncate else "error"
-        return Work(
+        return ParsedBody(
             self._prompted(texts, asked.prompt_name),
             truncate,
             write,
@@ -219,7 +221,7 @@ class Tei:
         """POST /similarity: the cosines of one text with several others."""
         return await self._service.embed(request, self._read_similarity)
 
-    def _read_similarity(self, body: bytes | bytearray) -> Work:
+    def _read_similarity(self, body: bytes | bytearray) -> ParsedBody:
         asked = read(body, SimilarityRequest)
         if not asked.inputs.sentences:
             message = "inputs.sentences is an empty list; send at least one text"
@@ -230,15 +232,15 @@ class Tei:
         def write(found: Embedded) -> bytes:
             return encode_json((found.vectors[1:] @ found.vectors[0]).tolist())
 
-        return self._work(texts, asked.parameters or SimilarityParameters(), write)
+        return self._parsed_body(texts, asked.parameters or SimilarityParameters(), write)
 
     async def tokenize(self, request: Request) -> Response:
-        """POST /tokenize: a body with `inputs` in TEI's form, one with `input` in our own."""
+        """POST /tokenize: a body with `inputs` has TEI's form, a body with `input` the form of ov_minilm."""
 
         def write(body: bytes | bytearray) -> bytes:
             try:
                 tei_form = msgspec.json.decode(body, type=_WhichTokenize).inputs is not msgspec.UNSET
-            except msgspec.DecodeError:  # half of a surrogate pair, or invalid JSON: `read` decides
+            except msgspec.DecodeError:  # `read` handles half of a surrogate pair, and refuses invalid JSON
                 tei_form = b'"inputs"' in body
             if not tei_form:
                 return self._openai.tokens(read(body, TokenizeInputRequest))

@@ -6,9 +6,10 @@ for all lists of a request together:
 
 - An id over 30,521, or one of the ids that the model's vocabulary leaves unused (1..99 and 104..998, where
   cl100k has punctuation and the most frequent words): cl100k.
-- Lists that begin with 101 [CLS] and end with 102 [SEP], as the model's tokenizer makes them: native. In
-  cl100k, 101 is a byte with which no UTF-8 text begins.
-- A request that names an OpenAI model whose vocabulary is cl100k: cl100k. LangChain names one by default.
+- Lists that begin with 101 [CLS] and end with 102 [SEP], as the model's tokenizer makes them: native. No text
+in cl100k begins with 101, which is a byte with which no UTF-8 text begins.
+- A request that names an OpenAI model whose vocabulary is cl100k: cl100k. LangChain names such a model by
+default.
 
 The rules hold for BERT's uncased vocabulary, which MiniLM and most related models have. If no rule applies,
 as for the ids of "hello world" under another model's name, the request is refused.
@@ -51,7 +52,7 @@ class TokenIdReader:
         """Make a reader.
 
         Args:
-            policy: of `--token-ids`.
+            policy: the value of `--token-ids`.
             hello_world: the model's ids of "hello world", which show whether it has BERT's vocabulary.
         """
         self._policy = policy
@@ -111,7 +112,10 @@ class TokenIdReader:
 
 
 def ranks_path() -> Path:
-    """Return the file in which tiktoken caches cl100k. It is checked so that no request downloads it."""
+    """Return the file in which tiktoken caches cl100k.
+
+    Its existence is checked so that no request downloads it.
+    """
     folder = (
         os.environ.get("TIKTOKEN_CACHE_DIR")
         or os.environ.get("DATA_GYM_CACHE_DIR")
@@ -127,7 +131,7 @@ def _load() -> Encoding:
 
 
 def _foreign(ids: Ids) -> bool:
-    """Return whether an id is unused in the model's vocabulary, so that it must be of another one."""
+    """Return whether an id is unused in the model's vocabulary, and so must belong to another one."""
     return any(PAD < token < 100 or 103 < token < 999 or token >= VOCABULARY for token in ids)
 
 

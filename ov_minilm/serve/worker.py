@@ -9,8 +9,9 @@ import socket
 from ov_minilm.serve.server import Server, ServerOptions
 from ov_minilm.serve.workers import Link
 
-UPDATE_TICKS = 10  # ticks of uvicorn, 0.1 s each, between two updates of the metrics
-YIELD_S = 0.005  # time in which a worker with fewer connections may accept the next one
+UPDATE_TICKS = 10  # the metrics are updated after this many ticks of uvicorn, 0.1 s each
+# a worker with more connections waits this time, so that another one can accept the next connection
+YIELD_S = 0.005
 
 log = logging.getLogger("ov_minilm.serve")
 
@@ -29,7 +30,7 @@ class WorkerServer(Server):
         await super().startup([])
 
     def report_ready(self) -> None:
-        """Accept connections, and tell the parent, which logs it when all workers are ready."""
+        """Accept connections, and tell the parent; when all workers are ready, it logs this."""
         for listener in self.listeners:
             listener.setblocking(False)
             listener.listen(self.config.backlog)
@@ -43,8 +44,11 @@ class WorkerServer(Server):
             asyncio.get_running_loop().add_reader(listener, self._accept_or_yield, listener)
 
     def _accept_or_yield(self, listener: socket.socket) -> None:
-        """Accept a connection; if another worker has fewer, wait YIELD_S so that it can."""
-        if not self._link.has_most_connections():
+        """Accept a connection.
+
+        If another worker has fewer connections, first wait YIELD_S so that it can accept.
+        """
+        if not self._link.has_more_than_another():
             self._accept(listener)
             return
         loop = asyncio.get_running_loop()
@@ -56,7 +60,8 @@ class WorkerServer(Server):
         """Accept a connection; return False if none is left."""
         try:
             connection, _ = listener.accept()
-        except OSError:  # another worker was faster, the client disconnected, or the listener is closed
+        # another worker accepted it first, the client disconnected, or the listener is closed
+        except OSError:
             return False
         connection.setblocking(False)
         loop = asyncio.get_running_loop()

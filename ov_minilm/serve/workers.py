@@ -1,9 +1,9 @@
 """Several server processes that share sockets: forked, supervised, restarted, and stopped together.
 
-The parent imports what the workers need, copies the weights and forks, so all of that is in memory once. It
-never uses OpenVINO itself, which does not work in the fork of a process that used it. uvicorn's own
-supervisor is not used: it starts new interpreters, which share no memory, and it supports neither our Server
-nor a second signal.
+The parent imports what the workers need, copies the weights, and forks; modules and weights are in memory
+once. The parent never uses OpenVINO itself, because OpenVINO does not work in the fork of a process that used
+it. uvicorn's own supervisor is not used: it starts new interpreters, which share no memory, and it supports
+neither our Server nor a second signal.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from ov_minilm.artefact.manifest import WEIGHTS
 if TYPE_CHECKING:
     from multiprocessing.context import ForkProcess
 
-RESTART_DELAY_S = 1.0  # after a worker that died before it was ready
+RESTART_DELAY_S = 1.0  # delay before a worker is started again that died before it was ready
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # folder in memory for the counts of each process
+# variable that names a folder in memory, where each process writes its counts
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 STOPPING = "signal %d: answering the requests already received, then stopping"
 STOPPED = "stopped after %d s: %d requests, %d texts and %d tokens embedded"
@@ -45,7 +46,7 @@ log = logging.getLogger("ov_minilm.serve")
 class Link:
     """A worker's connection to its parent and to the other workers."""
 
-    number: int  # of the worker, from 0
+    number: int  # number of the worker, from 0
     cpus: frozenset[int]  # the CPUs of the worker
     parent: int  # a file descriptor that reaches end of file when the parent has ended
     _connections: memoryview  # for each worker: 0 until it is ready, then 1 + its open connections
@@ -55,16 +56,16 @@ class Link:
         """Tell the other workers that this one is ready and how many connections it has."""
         self._connections[self.number] = count + 1
 
-    def has_most_connections(self) -> bool:
+    def has_more_than_another(self) -> bool:
         """Return whether another ready worker has fewer connections than this one."""
         return any(0 < count < self._connections[self.number] for count in self._connections)
 
     def report_ready(self, line: str) -> None:
-        """Send the parent this worker's line for the log: it is ready."""
+        """Tell the parent that this worker is ready; `line` is for the log."""
         self._pipe.send(line)
 
     def report_work(self, requests: int, texts: int, tokens: int) -> None:
-        """Send the parent the counts for its last line of the log."""
+        """Send the parent the counts for the last line of its log."""
         self._pipe.send((requests, texts, tokens))
 
     def all_ready(self) -> bool:
@@ -90,7 +91,7 @@ class Supervisor:
         listeners: list[socket.socket],
         on_hangup: Callable[[], bool] | None,
     ) -> None:
-        """Prepare; `run` forks.
+        """Store the arguments; `run` forks the workers.
 
         Args:
             cpu_sets: the CPUs of each worker.
@@ -115,15 +116,15 @@ class Supervisor:
         """Run until a signal. Return 0, or the exit code of a worker that could not start."""
         began = time.monotonic()
         gc.collect()
-        gc.freeze()  # a collection would write to pages that the workers share
-        with self._noting_signals() as woken:
+        gc.freeze()  # a garbage collection would write to pages that the workers share
+        with self._signal_socket() as woken:
             for number in range(len(self._cpu_sets)):
                 self._start(number)
             while self._workers:
                 for found in wait([woken, *self._workers]):
                     if found is woken:
                         for number in woken.recv(4096):
-                            self._pass_on(number)
+                            self._handle_signal(number)
                     else:
                         self._listen(self._workers[found])  # type: ignore[index]  # a Connection
         if self._started:
@@ -131,7 +132,7 @@ class Supervisor:
         return self._failed
 
     @contextmanager
-    def _noting_signals(self) -> Iterator[socket.socket]:
+    def _signal_socket(self) -> Iterator[socket.socket]:
         """Yield a socket that delivers the numbers of the signals received."""
         woken, wake = socket.socketpair()
         with woken, wake:
@@ -152,7 +153,7 @@ class Supervisor:
             process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        sender.close()  # so that the pipe ends with the worker
+        sender.close()  # only the worker keeps its end of the pipe open, so the pipe ends with the worker
         self._workers[receiver] = _Worker(number, process, receiver)
 
     def _run_worker(self, link: Link) -> None:
@@ -191,7 +192,7 @@ class Supervisor:
         worker.pipe.close()
         worker.process.join()
         self._connections[worker.number] = 0
-        # Removes its gauges; its counters stay.
+        # Removes the gauges of the worker that ended; its counters stay.
         mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]
         if self._ending:
             return
@@ -203,24 +204,24 @@ class Supervisor:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         log.error("worker %d (process %d) %s; starting another", worker.number + 1, worker.process.pid, how)
         if not worker.ready:
-            time.sleep(RESTART_DELAY_S)  # avoids a busy loop; signals are handled after it
+            time.sleep(RESTART_DELAY_S)  # avoids a busy loop; signals are handled after the delay
         self._start(worker.number)
 
-    def _pass_on(self, number: int) -> None:
+    def _handle_signal(self, number: int) -> None:
         if number != signal.SIGHUP:
             log.info(STOPPING, number)
             self._end()
         elif self._on_hangup is not None and self._on_hangup():
-            self._send(signal.SIGHUP)
+            self._signal_workers(signal.SIGHUP)
 
     def _end(self) -> None:
-        """Send the workers SIGTERM: the first shuts them down, the second without waiting."""
+        """Send the workers SIGTERM. The first one shuts them down, the second one without waiting."""
         self._ending = True
         for listener in self._listeners:
             listener.close()
-        self._send(signal.SIGTERM)
+        self._signal_workers(signal.SIGTERM)
 
-    def _send(self, number: int) -> None:
+    def _signal_workers(self, number: int) -> None:
         for worker in self._workers.values():
             if worker.process.pid is not None and worker.process.is_alive():
                 os.kill(worker.process.pid, number)
@@ -265,7 +266,7 @@ def summing_metrics() -> Iterator[None]:
         prefix="ov_minilm-", dir=memory if os.access(memory, os.W_OK) else None
     ) as folder:
         os.environ[METRICS_FOLDER] = folder
-        # Otherwise prometheus_client keeps what it chose when it was imported.
+        # prometheus_client chooses at its import how it stores values; this makes it choose again.
         values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
         yield
 
