@@ -27,8 +27,8 @@ from ov_minilm.measure.contender import WORKER, Contender
 PEERS = Path(__file__).parent / "peers"
 CACHE = PEERS / ".peers"
 NPM_OPTIONS = ("--loglevel=error", "--no-audit", "--no-fund")
-PROVIDED = ("checkpoint", "texts")  # files that no peer has to make
-FACTS = ("VARIANTS", "MAKES", "NEEDS", "SERVES")  # constants of a peer's file; the last one is optional
+ALWAYS_AVAILABLE = ("checkpoint", "texts")  # files that exist without a peer
+FACTS = ("VARIANTS", "PROVIDES", "REQUIRES", "SERVES")  # constants of a peer's file; the last one is optional
 
 # A peer neither downloads nor sends telemetry while it prepares or runs.
 SILENCE = {
@@ -54,8 +54,8 @@ class Peer:
     name: str
     file: Path
     variants: dict[str, str]  # ways to run the model, each with its title
-    makes: tuple[str, ...]  # model files, by name, each in a folder
-    needs: tuple[str, ...]  # names that other peers make, or PROVIDED
+    provides: tuple[str, ...]  # names of the model files that this peer makes, each a folder
+    requires: tuple[str, ...]  # names of files that other peers provide, or of ALWAYS_AVAILABLE
     serves: bool  # whether it is a server
 
     @classmethod
@@ -79,13 +79,13 @@ class Peer:
 def discover(folder: Path = PEERS) -> list[Peer]:
     """Read every peer in a folder, by name.
 
-    ValueError: a file lacks a constant, or needs files that no peer makes; the message names it.
+    ValueError: a file lacks a constant, or needs files that no peer provides; the message names it.
     """
     peers = [Peer.read(path) for path in sorted(folder.iterdir()) if path.suffix in (".py", ".mjs")]
-    made = {*PROVIDED, *(name for peer in peers for name in peer.makes)}
+    made = {*ALWAYS_AVAILABLE, *(name for peer in peers for name in peer.provides)}
     for peer in peers:
-        for name in set(peer.needs) - made:
-            raise ValueError(f"{peer.file}: no peer makes {name!r}")
+        for name in set(peer.requires) - made:
+            raise ValueError(f"{peer.file}: no peer provides {name!r}")
     return peers
 
 
@@ -96,7 +96,7 @@ class Environments:
         self, peers: Sequence[Peer], say: Callable[[str], None], *, cache: Path = CACHE, checkpoint: str = ""
     ) -> None:
         """Take all peers, including those that make files for others; `checkpoint` is a SOURCE of convert."""
-        self._makers = {name: peer for peer in peers for name in peer.makes}
+        self._makers = {name: peer for peer in peers for name in peer.provides}
         self._cache = cache.resolve()
         self._checkpoint = checkpoint or source.PACKAGE
         self._say = say
@@ -113,8 +113,8 @@ class Environments:
         """
         command = self.command(peer)
         if peer.serves:
-            command = (*command, "PORT", "THREADS", variant, *peer.needs)  # which servers.py replaces
-        models = {name: str(self.model(name)) for name in (*peer.needs, *peer.makes)}
+            command = (*command, "PORT", "THREADS", variant, *peer.requires)  # which servers.py replaces
+        models = {name: str(self.model(name)) for name in (*peer.requires, *peer.provides)}
         title = peer.variants[variant]
         return Contender(f"{peer.name} {variant}", title, command, variant, models, self.environment)
 
@@ -149,15 +149,15 @@ class Environments:
         if name == "checkpoint":
             return source.find(self._checkpoint, None, None).folder.resolve()
         peer = self._makers[name]
-        needs = {need: str(self.model(need)) for need in peer.needs}
+        required = {need: str(self.model(need)) for need in peer.requires}
         folder = self._cache / "models" / f"{peer.name}-{_key(peer.file.read_text(encoding='utf-8'))}"
         if not folder.exists():
-            self._say(f"making {', '.join(peer.makes)} by {peer.name}")
+            self._say(f"making {', '.join(peer.provides)} by {peer.name}")
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
                 making = Path(temporary) / "models"
-                models = needs | {made: str(making / made) for made in peer.makes}
-                for made in peer.makes:
+                models = required | {made: str(making / made) for made in peer.provides}
+                for made in peer.provides:
                     (making / made).mkdir(parents=True)
                 request = json.dumps({"do": "prepare", "models": models}) + "\n"
                 answer = self._run(peer, self.command(peer), request)

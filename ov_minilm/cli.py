@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
-EXTRAS = {  # extra -> modules that it installs; any other missing module belongs to `convert`
+# extra -> modules that it installs; a missing module that is not listed belongs to the extra `convert`
+EXTRAS = {
     "bench": ("cpuinfo", "jinja2", "rich"),
     "bulk": ("pyarrow",),
     "fp32": ("safetensors",),
@@ -52,8 +53,9 @@ EXTRAS = {  # extra -> modules that it installs; any other missing module belong
 def main() -> None:
     """Run the command line and exit with its code."""
     warnings.showwarning = lambda message, *_args, **_options: click.echo(f"warning: {message}", err=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files are removed
-    # accepted anywhere in the line
+    # SIGTERM raises SystemExit, so that unfinished files are removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # --debug is accepted anywhere in the line
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
@@ -66,14 +68,14 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output closed it, as `head` does
+    except BrokenPipeError:  # the reader of stdout closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except (OvMiniLMError, ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if debug:
             raise
         click.echo(f"error: {_explain(error)}", err=True)
-        failed = isinstance(error, DriftTooLarge | RuntimeError)  # RuntimeError: a check inside the build
+        failed = isinstance(error, DriftTooLarge | RuntimeError)  # RuntimeError: a check of `convert` failed
         sys.exit(1 if failed else 2)
 
 
@@ -266,7 +268,8 @@ def encode(
     Exit codes: 0 every row has its vector; 2 refused, or stopped at a bad row; 3 done, but some rows were
     bad; 130 or 143 interrupted; 141 the reader of stdout closed it.
     """
-    # Arrow's own allocator keeps over 100 MB of freed memory. pyarrow reads the variable when imported.
+    # Arrow's own allocator keeps over 100 MB of freed memory. pyarrow reads this variable when it is
+    # imported.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from ov_minilm.artefact.manifest import SHIPPED
     from ov_minilm.bulk import inputs as bulk_inputs
@@ -350,7 +353,7 @@ def encode(
 
 @contextmanager
 def _leave_at_once() -> Iterator[None]:
-    """Exit at once after an interruption: the job's files are complete by then.
+    """Exit at once after an interruption, when the files of the job are complete.
 
     Closing the embedder would wait seconds for running batches and compilations.
     """
@@ -557,7 +560,8 @@ def drift(
     from ov_minilm.runtime.embedder import Embedder
 
     quiet.no_telemetry()
-    warnings.simplefilter("ignore", TruncationWarning)  # both models read the same truncated texts
+    # the warning is of no use here: both models read the same truncated texts
+    warnings.simplefilter("ignore", TruncationWarning)
     reference = reference or _default_reference()
     if reference is None:
         raise click.UsageError(
@@ -769,7 +773,7 @@ def _manifest_lines(manifest: Manifest, info: Info) -> Iterator[str]:
 
 def _speed_lines(embedder: Embedder, text: str) -> Iterator[str]:
     """Measure the speed of one text and of a list, for about a second."""
-    # different, because equal texts would be computed only once
+    # the texts differ, because equal texts would be computed only once
     texts = [f"{text} {number}" for number in range(256)]
     text = texts[0]
     tokens, info = embedder.count_tokens(text), embedder.info
@@ -794,7 +798,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 def _peak_mb() -> float:
     if sys.platform == "win32":
-        return float("nan")  # the standard library cannot read peak memory there
+        return float("nan")  # on Windows the standard library cannot read peak memory
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024
@@ -802,7 +806,7 @@ def _peak_mb() -> float:
 
 
 def _verdict_lines(found: Sequence[Drift], gate: Gate) -> Iterator[str]:
-    """Yield lines that say that the drift is within the limits, and what it means for a search."""
+    """Yield lines that say that the drift is within the limits, and what the drift means for a search."""
     from ov_minilm.artefact.drift_record import summarize
 
     figures = summarize(found)

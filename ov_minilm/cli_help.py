@@ -29,7 +29,7 @@ class HelpfulCommand(click.Command):
         Args:
             args: of click.Command.
             examples: command lines, shown unchanged.
-            groups: title of a group -> names of its options. Other options come last.
+            groups: title of a group -> names of its options. Options without a group come last.
             options: of click.Command.
         """
         super().__init__(*args, **options)

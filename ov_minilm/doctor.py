@@ -1,7 +1,7 @@
 """Checks a machine: speed, memory and correct vectors; says how to fix problems.
 
-OpenVINO runs in a child process. If it crashes while it compiles, the crash becomes a finding, and the report
-goes on. The child prints each finding at once, as a line of JSON.
+OpenVINO runs in a child process. If OpenVINO crashes while it compiles, the crash becomes a finding, and the
+report goes on. The child prints each finding at once, as a line of JSON.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from ov_minilm.runtime.embedder import Embedder
     from ov_minilm.runtime.plan import Kernels
 
-CHILD_TIMEOUT_S = 300  # because some kernels hang
-TEXTS_PER_ROUND, ROUNDS, SINGLE_CALLS = 128, 5, 40  # time of the speed test, for each configuration
-SERVER_MB = 65  # memory of `serve` under load, in addition to its Embedder
-LIMIT_SHARE = 0.9  # maximum share of a container's memory for a process
-UNLIMITED_BYTES = 1 << 60  # cgroup v1 has a number of this size or more for "no limit"
-MIN_SPEED_RATIO = 0.9  # speed of the configuration in use, relative to the fastest; below it there is a note
+CHILD_TIMEOUT_S = 300  # a child process that takes longer is killed, because some kernels hang
+TEXTS_PER_ROUND, ROUNDS, SINGLE_CALLS = 128, 5, 40  # amount of work in the speed test of each configuration
+SERVER_MB = 65  # memory that `serve` needs under load in addition to its Embedder
+LIMIT_SHARE = 0.9  # share of a container's memory that a process may use
+UNLIMITED_BYTES = 1 << 60  # in cgroup v1, this number or a larger one means "no limit"
+MIN_SPEED_RATIO = 0.9  # doctor notes if the configuration in use is slower than this share of the fastest
 
-KERNELS = {  # part of the name of an INT8 kernel -> instruction set; the first match counts
+KERNELS = {  # part of a kernel's name -> instruction set; the first entry that matches counts
     "amx": "AMX",
     "brgemm_avx512": "AVX-512 VNNI",
     "brgemm_avx2": "AVX-VNNI",
@@ -168,7 +168,7 @@ def _death(code: int, err: str, found: Sequence[Finding]) -> Finding:
 def probe(arguments: str) -> None:
     """Print the findings of `examine` that need OpenVINO, as lines of JSON. Runs in a child process."""
     given = json.loads(arguments)
-    warnings.simplefilter("ignore", CacheWarning)  # reported by the check of the cache
+    warnings.simplefilter("ignore", CacheWarning)  # the check of the cache reports this
     for finding in _probe(given["options"], given["reference"]):
         print(json.dumps(asdict(finding)), flush=True)  # noqa: T201  # read by the parent
 
@@ -176,7 +176,9 @@ def probe(arguments: str) -> None:
 def _probe(options: dict[str, Any], reference: str | None) -> Iterator[Finding]:
     from ov_minilm.artefact.location import find_model
     from ov_minilm.artefact.manifest import Manifest
-    from ov_minilm.runtime.embedder import Embedder  # not at the top: importing OpenVINO may crash
+
+    # imported here and not at the top, because importing OpenVINO may crash
+    from ov_minilm.runtime.embedder import Embedder
     from ov_minilm.runtime.engine import survey
 
     if options["cache_dir"] is not None:
@@ -264,7 +266,7 @@ def _golden(embedder: Embedder) -> Finding:
 
 
 def _speed(ways: Mapping[str, Embedder], text: str) -> Finding:
-    """Compare the speed of configurations, which take turns; the first one is the one in use."""
+    """Compare the speed of configurations, which take turns. The first configuration is the one in use."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
     times: dict[str, list[float]] = {name: [] for name in ways}
     for round_ in range(ROUNDS + 1):
@@ -316,7 +318,8 @@ def _memory(options: dict[str, Any], limit: int | None) -> Finding:
     from ov_minilm.runtime.embedder import Embedder
     from ov_minilm.runtime.plan import memory
 
-    short = [f"sentence {number} of a list" for number in range(512)]  # equal texts would be computed once
+    # numbered, because equal texts would be computed once
+    short = [f"sentence {number} of a list" for number in range(512)]
     long = [f"{number}: " + "word " * length for number in range(8) for length in range(0, 250, 5)]
     peaks: dict[str, int] = {}
     manifest = Manifest.read(find_model(options["model"]))

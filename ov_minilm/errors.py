@@ -39,7 +39,7 @@ class OvMiniLMError(Exception):
 
 
 class ArtefactError(OvMiniLMError):
-    """The model folder cannot be used as it is."""
+    """The model folder is incomplete, damaged or not an artefact."""
 
 
 class ManifestInvalid(ArtefactError):
@@ -77,7 +77,7 @@ class DeviceUnavailable(OvMiniLMError):
 
 
 class PrecisionUnavailable(OvMiniLMError):
-    """The device cannot run the float layers in this precision, or not reproducibly."""
+    """The device cannot run the float layers in this precision with reproducible results."""
 
     def __init__(self, asked: str, device: str, reason: str) -> None:
         self.asked = asked
@@ -87,7 +87,7 @@ class PrecisionUnavailable(OvMiniLMError):
 
 
 class SelfCheckFailed(OvMiniLMError):
-    """A compiled model gives a wrong vector for a text whose vector is known."""
+    """A compiled model gives a wrong vector for the golden text, whose vector is known."""
 
     def __init__(self, where: str, cosine: float, minimum: float) -> None:
         self.where = where
@@ -135,7 +135,7 @@ class BadRow(OvMiniLMError):
 
     def __init__(self, file: str, unit: str, row: int, reason: str) -> None:
         self.file = file
-        self.unit = unit  # "line" or "row"
+        self.unit = unit  # "line" or "row": the kind of place in the file
         self.row = row  # from 1
         self.reason = reason
         self.message = f"{file}, {unit} {row}: {reason}"
@@ -166,7 +166,10 @@ class TruncationWarning(UserWarning):
 
 
 class CacheWarning(UserWarning):
-    """The cache of compiled models is unusable, or a file in it; this only makes the start slower."""
+    """The cache of compiled models, or a file in it, is unusable.
+
+    The model is compiled instead, which is slower.
+    """
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:

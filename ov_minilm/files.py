@@ -21,18 +21,18 @@ def check_writable(path: Path) -> None:
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:  # the same error, with the name of the folder
+    except OSError as error:  # the error names the folder instead of a temporary file
         raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 @contextmanager
 def atomic_write(path: Path, *, locked: bool = False) -> Iterator[IO[bytes]]:
-    """Open a temporary file in the same folder; rename it to `path` when everything is written.
+    """Open a temporary file in the folder of `path`; rename it to `path` when everything is written.
 
     A killed process leaves the temporary file behind. With `locked`, for callers that hold a lock, the file
     always has the same name, so that the next run replaces it.
     """
-    path = path.resolve()  # through a link, the file it points to is replaced, not the link
+    path = path.resolve()  # if `path` is a link, the file that it points to is replaced, not the link
     if locked:
         temporary = path.with_name(f".{path.name}.unfinished")
         temporary.unlink(missing_ok=True)
@@ -45,12 +45,13 @@ def atomic_write(path: Path, *, locked: bool = False) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only the user can read
         temporary.replace(path)
         _sync(path.parent)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)  # an interrupt may arrive after the rename
-        if isinstance(error, OSError) and error.errno in NO_ROOM:  # errors of file objects have no file name
+        temporary.unlink(missing_ok=True)  # after an interrupt the rename may have happened already
+        # errors of file objects do not name the file
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             error.filename = error.filename or str(path)
         raise
 

@@ -1,4 +1,4 @@
-"""Check that version and changelog say the same, and print what the changelog says of this version.
+"""Check that the version and the changelog agree, and print the changelog's section of this version.
 
 python scripts/changelog.py                a dry run: the version may be called unreleased
 python scripts/changelog.py --tag v0.1.0   a release: the tag is this version, and the changelog has its date

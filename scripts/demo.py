@@ -1,4 +1,4 @@
-"""What the package does, in a few seconds: similarities, speed, latency, and what it runs on."""
+"""Shows in a few seconds what the package does: similarities, speed, latency, and the kernels it uses."""
 
 import time
 
@@ -15,7 +15,7 @@ SENTENCES = [
     "How do I water tomatoes in a hot summer?",
     "Tomato plants need deep watering early in the morning.",
 ]
-ROUNDS = 300  # copies of the six sentences, numbered so that all differ
+ROUNDS = 300  # copies of the six sentences; numbers make all copies different
 
 
 def main() -> None:

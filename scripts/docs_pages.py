@@ -27,7 +27,7 @@ COG = re.compile(r"<!-- \[\[\[cog.*?\]\]\] -->|<!-- \[\[\[end\]\]\] -->", re.DOT
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages, and the pictures that they show."""
+    """Add the generated pages, and the pictures that they show."""
     for source, name in PAGES.items():
         text, pictures = page(source)
         files.append(File.generated(config, name, content=text))

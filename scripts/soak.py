@@ -1,7 +1,7 @@
-"""Hours of use in minutes: threads, coroutines and streams of random texts, opening and closing meanwhile.
+"""Endurance test: threads, coroutines and streams of random texts, while other Embedders open and close.
 
-Every vector is compared bit by bit with the one its text has alone. Fails, with exit code 1, on a wrong
-vector, an error, or more than 5 MB of growth after the warm-up.
+Every vector is compared, bit by bit, with the vector of its text alone. The exit code is 1 after a wrong
+vector, an error, or a growth of over 5 MB after the warm-up.
 
     python scripts/soak.py --minutes 2
 """
@@ -25,35 +25,37 @@ from ov_minilm.measure import machine
 from ov_minilm.measure.texts import Texts
 from ov_minilm.spec import FloatArray
 
-POOL, CALLERS = 2000, 4
-WARM_UP = 0.2  # of the whole time: each grid and arena has had its largest use by then
-GROWTH_MB = 5.0
+TEXT_COUNT, CALLERS = 2000, 4
+# share of the run; after it, each grid and each arena of malloc has reached its largest size
+WARM_UP_SHARE = 0.2
+MAX_GROWTH_MB = 5.0
 REOPEN_S = 20.0
 
 
 class Soak:
-    """What all threads share: the texts, their vectors, and what was seen so far."""
+    """The state that all threads share: texts, their vectors, and the counts so far."""
 
     def __init__(self, embedder: Embedder) -> None:
         """Encode each text alone."""
         self.embedder = embedder
-        self.texts = Texts(embedder.count_tokens).make("mix", POOL)
+        self.texts = Texts(embedder.count_tokens).make("mix", TEXT_COUNT)
         self.vectors: FloatArray = np.stack([embedder.encode(text) for text in self.texts])
         self.stop = threading.Event()
         self.lock = threading.Lock()
-        self.only_one = threading.Lock()  # held while another Embedder is open: its memory is no growth
+        # held while another Embedder is open, whose memory must not count as growth
+        self.only_one = threading.Lock()
         self.encoded = self.wrong = 0
         self.errors: list[str] = []
 
-    def work(self, seed: int, call: Callable[[list[str]], FloatArray]) -> None:
-        """Encode random picks until the end; a thread has one way of calling."""
+    def work(self, seed: int, encode: Callable[[list[str]], FloatArray]) -> None:
+        """Encode random texts with `encode` until the run ends, and compare the vectors."""
         rng = random.Random(seed)  # noqa: S311
         while not self.stop.is_set():
             count = rng.choice((1, 1, 1, rng.randrange(1, 33), rng.randrange(1, 600)))
-            picks = [rng.randrange(POOL) for _ in range(count)]
+            picks = [rng.randrange(TEXT_COUNT) for _ in range(count)]
             try:
-                vectors = call([self.texts[i] for i in picks])
-            except Exception as error:  # anything at all ends the soak with exit code 1
+                vectors = encode([self.texts[i] for i in picks])
+            except Exception as error:  # any exception ends the run with exit code 1
                 self.errors.append(f"{type(error).__name__}: {error}")
                 self.stop.set()
                 return
@@ -63,64 +65,68 @@ class Soak:
                 self.wrong += int(np.count_nonzero(~same))
 
     def reopen(self) -> None:
-        """Open another Embedder now and then, use it, and close it."""
+        """Every REOPEN_S seconds, open another Embedder, use it, and close it."""
         while not self.stop.wait(REOPEN_S):
             with self.only_one, Embedder.open(threads=1) as other:
                 self.wrong += int((other.encode(self.texts[:20]) != self.vectors[:20]).any(1).sum())
 
     def iterate(self, texts: list[str]) -> FloatArray:
-        """Encode through encode_iter."""
+        """Encode with `encode_iter`."""
         return np.concatenate(list(self.embedder.encode_iter(iter(texts))))
 
     def coroutines(self, texts: list[str]) -> FloatArray:
-        """Encode each text in a coroutine of its own, one of which is cancelled."""
+        """Encode each text in its own coroutine; cancel one further coroutine."""
 
-        async def all_of_them() -> list[FloatArray]:
-            lost = asyncio.ensure_future(self.embedder.aencode(["given up"] * 50))
+        async def encode_all() -> list[FloatArray]:
+            cancelled = asyncio.ensure_future(self.embedder.aencode(["given up"] * 50))
             tasks = [self.embedder.aencode([text]) for text in texts[:64]]
             await asyncio.sleep(0)
-            lost.cancel()
+            cancelled.cancel()
             found = list(await asyncio.gather(*tasks))
             return [*found, self.embedder.encode(texts[64:])] if texts[64:] else found
 
-        return np.concatenate(asyncio.run(all_of_them()))
+        return np.concatenate(asyncio.run(encode_all()))
 
 
 @click.command(help=__doc__)
 @click.option("--minutes", default=30.0, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def main(minutes: float, seed: int) -> None:
-    """Use an Embedder until the time is over, and say what was seen."""
+    """Use an Embedder until the time is over, and print what was found."""
     warnings.simplefilter("ignore", TruncationWarning)
     seconds = 60 * minutes
     with Embedder.open() as embedder:
         soak = Soak(embedder)
-        ways = (embedder.encode, soak.iterate, soak.coroutines)
-        works = [(seed + i + 1, ways[i % len(ways)]) for i in range(CALLERS)]
-        threads = [threading.Thread(target=soak.work, args=work) for work in works]
+        encoders = (embedder.encode, soak.iterate, soak.coroutines)
+        worker_arguments = [(seed + i + 1, encoders[i % len(encoders)]) for i in range(CALLERS)]
+        threads = [threading.Thread(target=soak.work, args=arguments) for arguments in worker_arguments]
         threads.append(threading.Thread(target=soak.reopen))
         for thread in threads:
             thread.start()
-        started, rss = time.monotonic(), []
+        started, memory_samples = time.monotonic(), []
         while not soak.stop.wait(min(10.0, seconds / 30)) and time.monotonic() - started < seconds:
             with soak.only_one:
-                now = machine.memory_mb("VmRSS")
-            passed = time.monotonic() - started
-            click.echo(f"{passed:.0f} s: {soak.encoded:,} texts, {now:.1f} MB", err=True)
-            rss += [now] if passed > WARM_UP * seconds else []
+                memory_mb = machine.memory_mb("VmRSS")
+            elapsed = time.monotonic() - started
+            click.echo(f"{elapsed:.0f} s: {soak.encoded:,} texts, {memory_mb:.1f} MB", err=True)
+            memory_samples += [memory_mb] if elapsed > WARM_UP_SHARE * seconds else []
         soak.stop.set()
         for thread in threads:
             thread.join()
-    growth = growth_mb(rss)
+    growth = growth_mb(memory_samples)
     errors = "; ".join(soak.errors) or "none"
     click.echo(f"{soak.encoded:,} texts, {soak.wrong} wrong, errors: {errors}, growth {growth} MB")
-    sys.exit(bool(soak.wrong or soak.errors or growth > GROWTH_MB or not rss))
+    sys.exit(bool(soak.wrong or soak.errors or growth > MAX_GROWTH_MB or not memory_samples))
 
 
-def growth_mb(rss: list[float]) -> float:
-    """Difference of the medians of the last and the first fifth: one sample may catch a large call."""
-    fifth = max(1, len(rss) // 5)
-    return round(statistics.median(rss[-fifth:]) - statistics.median(rss[:fifth]), 1) if rss else 0.0
+def growth_mb(memory_samples: list[float]) -> float:
+    """Return the median of the last fifth minus that of the first: one sample may lie in a large call."""
+    size = max(1, len(memory_samples) // 5)
+    return (
+        round(statistics.median(memory_samples[-size:]) - statistics.median(memory_samples[:size]), 1)
+        if memory_samples
+        else 0.0
+    )
 
 
 if __name__ == "__main__":

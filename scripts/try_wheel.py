@@ -1,8 +1,8 @@
-"""Use an installed package as its users would, offline.
+"""Use an installed package as its users would, without a network.
 
-`python -I try_wheel.py encode` needs nothing but the package; `serve` instead needs its extra too.
-Connections that leave this machine are refused inside Python, whether or not the caller cut the network off
-as well (scripts/smoke-wheel does where it can).
+`python -I try_wheel.py encode` needs only the package; `python -I try_wheel.py serve` also needs the extra
+`serve`. Python refuses connections to other machines. scripts/smoke-wheel also cuts off the network where
+that is possible.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import urllib.request
 
-START_S = 120.0  # for the server to compile everything on a slow machine
+START_S = 120.0  # limit for the server's start, which compiles everything, on a slow machine
 STOP_S = 30.0
 TEXTS = ["a man plays the guitar", "someone is playing guitar", "the stock market fell"]
 OFFLINE = """
@@ -33,8 +33,8 @@ main()
 
 
 def encode() -> None:
-    """Encode three texts; two that mean the same are close, the third is not."""
-    exec(OFFLINE)  # noqa: S102  # the lines above, which a new process runs too
+    """Encode three texts, and check that the two with the same meaning are the closest."""
+    exec(OFFLINE)  # noqa: S102  # the lines of OFFLINE, which the process of the server runs too
     from ov_minilm import __version__, encode
 
     check([[float(x) for x in row] for row in encode(TEXTS)])
@@ -42,7 +42,7 @@ def encode() -> None:
 
 
 def serve() -> None:
-    """Start the server, ask it for the same vectors over HTTP, and end it by a signal."""
+    """Start the server, request the vectors over HTTP, and stop the server with a signal."""
     raise_loopback()
     with subprocess.Popen(
         [sys.executable, "-I", "-c", SERVE], stderr=subprocess.PIPE, text=True, encoding="utf-8"
@@ -53,12 +53,12 @@ def serve() -> None:
                 raise RuntimeError(f"the server did not start: exit code {server.wait(STOP_S)}")
             url = next(word for word in line.split() if word.startswith("http://"))
             body = json.dumps({"model": "all-MiniLM-L6-v2", "input": TEXTS}).encode()
-            request = urllib.request.Request(  # noqa: S310  # an address of this machine
+            request = urllib.request.Request(  # noqa: S310  # the URL is on this machine
                 f"{url.removesuffix('/')}/embeddings", body, {"content-type": "application/json"}
             )
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             with opener.open(request, timeout=START_S) as answer:
-                check([one["embedding"] for one in json.load(answer)["data"]])
+                check([item["embedding"] for item in json.load(answer)["data"]])
         finally:
             server.terminate()
             server.communicate(timeout=STOP_S)
@@ -66,7 +66,7 @@ def serve() -> None:
 
 
 def check(vectors: list[list[float]]) -> None:
-    """Refuse vectors of another shape, or whose neighbours are others."""
+    """Raise RuntimeError for vectors of another shape or with other neighbours."""
     first, near, far = vectors
     cosines = [sum(a * b for a, b in zip(first, other, strict=True)) for other in (near, far)]
     if len(first) != 384 or not cosines[0] > 0.7 > 0.3 > cosines[1]:
@@ -74,17 +74,17 @@ def check(vectors: list[list[float]]) -> None:
 
 
 def raise_loopback() -> None:
-    """Bring the loopback device up: in a new network namespace it is down, and nothing can listen."""
+    """Bring the loopback device up; in a new network namespace it is down, and no server can listen."""
     if sys.platform != "linux":
         return
     import fcntl
 
-    get, put, up = 0x8913, 0x8914, 1  # SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP
+    get, put, up = 0x8913, 0x8914, 1  # SIOCGIFFLAGS, SIOCSIFFLAGS and IFF_UP of Linux
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         flags = fcntl.ioctl(any_socket, get, struct.pack("16sh22x", b"lo", 0))
-        now = struct.unpack("16sh22x", flags)[1]
-        if not now & up:
-            fcntl.ioctl(any_socket, put, struct.pack("16sh22x", b"lo", now | up))
+        current = struct.unpack("16sh22x", flags)[1]
+        if not current & up:
+            fcntl.ioctl(any_socket, put, struct.pack("16sh22x", b"lo", current | up))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 VARIANTS = {"f32": "chromadb's default embedding function, FP32"}
-MAKES = ()
-NEEDS = ("onnx",)
+PROVIDES = ()
+REQUIRES = ("onnx",)
 BATCHES = ()  # always 32
 SORTED = False  # all texts are padded to one length, so sorting gains nothing
 

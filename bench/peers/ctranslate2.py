@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 VARIANTS = {"int8": "CTranslate2, INT8", "float32": "CTranslate2, FP32"}
-MAKES = ("ctranslate2",)
-NEEDS = ("checkpoint",)
+PROVIDES = ("ctranslate2",)
+REQUIRES = ("checkpoint",)
 BATCHES = (4, 8, 16, 32, 64)
 CONCURRENT = True  # batches of several callers run at the same time, one per thread
 SORTED = False  # `load` sorts, because it needs all batches to run several at once

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 VARIANTS = {"candle": "embed_anything on Candle, FP32", "onnx": "embed_anything on ONNX Runtime, FP32"}
-MAKES = ("hub-cache",)
-NEEDS = ("checkpoint", "onnx")
+PROVIDES = ("hub-cache",)
+REQUIRES = ("checkpoint", "onnx")
 BATCHES = (1, 4, 16, 32)
 SORTED = True
 

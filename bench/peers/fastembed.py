@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 VARIANTS = {"f32": "fastembed on ONNX Runtime, FP32"}
-MAKES = ()
-NEEDS = ("onnx",)
+PROVIDES = ()
+REQUIRES = ("onnx",)
 BATCHES = (2, 4, 8, 16, 32, 64)
 SORTED = True
 

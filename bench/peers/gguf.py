@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 VARIANTS = {}
-MAKES = ("gguf",)
-NEEDS = ("checkpoint",)
+PROVIDES = ("gguf",)
+REQUIRES = ("checkpoint",)
 
 FILES = {"Q8_0": "MOSTLY_Q8_0", "F16": "MOSTLY_F16"}
 

@@ -17,8 +17,8 @@ import os
 import sys
 
 VARIANTS = {"torch": "infinity on PyTorch, FP32", "optimum": "infinity on ONNX Runtime, dynamic INT8"}
-MAKES = ()
-NEEDS = ("checkpoint", "onnx-int8")
+PROVIDES = ()
+REQUIRES = ("checkpoint", "onnx-int8")
 SERVES = True
 
 

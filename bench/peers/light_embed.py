@@ -13,8 +13,8 @@ from importlib.metadata import version
 from typing import Any
 
 VARIANTS = {"f32": "light-embed on ONNX Runtime, FP32", "int8": "light-embed on ONNX Runtime, dynamic INT8"}
-MAKES = ()
-NEEDS = ("onnx", "onnx-int8")
+PROVIDES = ()
+REQUIRES = ("onnx", "onnx-int8")
 BATCHES = (4, 8, 16, 32, 64)
 SORTED = False  # encode sorts by length itself
 

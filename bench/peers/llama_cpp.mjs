@@ -1,8 +1,8 @@
 // node-llama-cpp, which includes a compiled llama.cpp.
 // npm: node-llama-cpp@3.22.1
 // VARIANTS = {"Q8_0": "llama.cpp, Q8_0", "F16": "llama.cpp, F16"}
-// MAKES = ()
-// NEEDS = ("gguf",)
+// PROVIDES = ()
+// REQUIRES = ("gguf",)
 
 import { require, serve, version } from "./lib/worker.mjs";
 

@@ -14,8 +14,8 @@ from importlib.metadata import version
 from typing import Any
 
 VARIANTS = {"static": "model2vec: a vector a token, no transformer"}
-MAKES = ("model2vec",)
-NEEDS = ("checkpoint",)
+PROVIDES = ("model2vec",)
+REQUIRES = ("checkpoint",)
 BATCHES = (256, 1024, 4096)
 SORTED = False  # nothing is padded, so sorting gains nothing
 

@@ -23,8 +23,8 @@ VARIANTS = {
     "f32": "FP32",
     "fused": "FP32, fused",
 }
-MAKES = ("onnx-int8", "onnx-static")
-NEEDS = ("onnx", "onnx-fused", "texts")
+PROVIDES = ("onnx-int8", "onnx-static")
+REQUIRES = ("onnx", "onnx-fused", "texts")
 BATCHES = (2, 4, 8, 16, 32, 64)
 CONCURRENT = True  # several threads may run one session at the same time
 SORTED = True

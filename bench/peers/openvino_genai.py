@@ -13,8 +13,8 @@ from importlib.metadata import version
 from typing import Any
 
 VARIANTS = {"pipeline": "openvino-genai's TextEmbeddingPipeline, as it comes"}
-MAKES = ()
-NEEDS = ("openvino",)
+PROVIDES = ()
+REQUIRES = ("openvino",)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 SORTED = True
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 VARIANTS = {"f32": "optimum-intel on OpenVINO, FP32 pinned, dynamic shapes"}
-MAKES = ("openvino",)
-NEEDS = ("checkpoint",)
+PROVIDES = ("openvino",)
+REQUIRES = ("checkpoint",)
 BATCHES = (4, 8, 16, 32, 64)
 SORTED = True
 

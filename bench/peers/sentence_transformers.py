@@ -19,8 +19,8 @@ from importlib.metadata import version
 from typing import Any
 
 VARIANTS = {"torch": "sentence-transformers on PyTorch", "compile": "the same, torch.compile"}
-MAKES = ()
-NEEDS = ("checkpoint",)
+PROVIDES = ()
+REQUIRES = ("checkpoint",)
 BATCHES = (8, 16, 32, 64, 128)
 SORTED = False  # encode sorts by length itself
 

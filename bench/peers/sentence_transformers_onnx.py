@@ -18,8 +18,8 @@ from importlib.metadata import version
 from typing import Any
 
 VARIANTS = {"int8": "sentence-transformers on ONNX Runtime, its own dynamic INT8"}
-MAKES = ("onnx", "onnx-fused", "sentence-transformers-onnx")
-NEEDS = ("checkpoint",)
+PROVIDES = ("onnx", "onnx-fused", "sentence-transformers-onnx")
+REQUIRES = ("checkpoint",)
 BATCHES = (4, 8, 16, 32, 64)
 SORTED = False  # encode sorts by length itself
 

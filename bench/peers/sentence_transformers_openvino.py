@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 VARIANTS = {"openvino": "as it comes, FP32 or BF16", "int8": "its own static INT8"}
-MAKES = ("sentence-transformers-openvino",)
-NEEDS = ("checkpoint", "texts")
+PROVIDES = ("sentence-transformers-openvino",)
+REQUIRES = ("checkpoint", "texts")
 BATCHES = (4, 8, 16, 32, 64)
 SORTED = False  # encode sorts by length itself
 

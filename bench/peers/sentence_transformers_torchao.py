@@ -15,8 +15,8 @@ from importlib.metadata import version
 from typing import Any
 
 VARIANTS = {"int8": "sentence-transformers, torchao INT8, torch.compile"}
-MAKES = ()
-NEEDS = ("checkpoint",)
+PROVIDES = ()
+REQUIRES = ("checkpoint",)
 BATCHES = (8, 16, 32, 64, 128)
 SORTED = False  # encode sorts by length itself
 

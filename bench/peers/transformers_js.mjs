@@ -1,8 +1,8 @@
 // Transformers.js on Node.
 // npm: @huggingface/transformers@4.3.2 onnxruntime-node@1.30.0
 // VARIANTS = {"q8": "Transformers.js on Node, q8", "fp32": "Transformers.js on Node, FP32"}
-// MAKES = ()
-// NEEDS = ("onnx", "onnx-int8")
+// PROVIDES = ()
+// REQUIRES = ("onnx", "onnx-int8")
 
 import { basename, dirname } from "node:path";
 import { require, serve, version } from "./lib/worker.mjs";

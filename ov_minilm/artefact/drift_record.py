@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 NEIGHBOURS = 10  # k of overlap@k and nDCG@k
-MIN_TEXTS_TO_GATE = 30  # a mean over fewer texts has no limit; overlap needs more texts than this
+# a mean over fewer texts is not compared with its limit; overlap needs more texts than this
+MIN_TEXTS_TO_GATE = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class Sts:
     spearman: float
     pearson_reference: float
     pearson: float
-    delta_low: float  # `delta` is between these two in 95 % of bootstrap resamples of the pairs
+    # in 95 % of bootstrap resamples of the pairs, `delta` is between delta_low and delta_high
+    delta_low: float
     delta_high: float
 
     @property
@@ -59,22 +61,23 @@ class Drift:
     precision: str
     lowering: str
     cosine: dict[str, Cosine]  # range of token counts, such as "1-64" -> cosine
-    overlap: dict[str, float]  # collection -> share of the ten nearest neighbours in FP32 that are kept
+    # collection -> share of a text's ten nearest neighbours in FP32 that are also nearest in INT8
+    overlap: dict[str, float]
     sts: dict[str, Sts]  # by file
     ndcg: dict[str, Ndcg] = field(default_factory=dict)  # folder -> nDCG; has no limit
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The limits of drift that a build must keep. `few`: means over fewer texts are not limited."""
+    """The limits of drift that a build must keep. A mean over fewer than `few` texts is not limited."""
 
     cosine_mean: float = 0.9975
     overlap: float = 0.95
-    spearman: float = 0.1  # points, up or down
+    spearman: float = 0.1  # largest change in points, up or down
     few: int = field(default=MIN_TEXTS_TO_GATE, repr=False)
 
     def broken(self, drift: Drift) -> list[str]:
-        """Return a message with both numbers for every broken limit; an empty list means none."""
+        """Return a message for every limit that `drift` breaks, with the value and the limit."""
         where = f"{drift.lowering}/{drift.precision}"
         found = [
             f"{where}: mean cosine of texts of {name} tokens {cosine.mean:.5f} < {self.cosine_mean}"
@@ -95,7 +98,7 @@ class Gate:
 
 
 def gate(drifts: Sequence[Drift], limits: Gate) -> list[str]:
-    """Return a message for every broken limit of several measurements; an empty list means none."""
+    """Return a message for every limit that one of these measurements breaks."""
     return [line for drift in drifts for line in limits.broken(drift)]
 
 

@@ -1,4 +1,4 @@
-"""The golden text and its known vector: every compiled grid is checked with it before its first use.
+"""The golden text, whose vector is known: a compiled grid must reproduce this vector before it is used.
 
 Broken drivers and stale caches can produce plausible-looking but wrong vectors.
 """
@@ -48,7 +48,8 @@ class Golden:
     def min_cosine(self, vectors: FloatArray) -> float:  # [N, D]
         """Return the lowest cosine of the vectors with the golden one; NaN if any of them has a NaN.
 
-        Computed as 1 - distance² / 2, so that a vector of another length than 1 gets a lower value.
+        The cosine is computed as 1 - distance² / 2, so that a vector whose length is not 1 gets a lower
+        value.
         """
         distances = np.square(vectors.astype(np.float64) - self.array()).sum(-1)
         return 1 - float(distances.max()) / 2

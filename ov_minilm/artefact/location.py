@@ -9,7 +9,8 @@ from ov_minilm.artefact.manifest import NAME, SHIPPED
 from ov_minilm.errors import ManifestInvalid
 from ov_minilm.spec import MINILM
 
-NAMES = (MINILM.name, MINILM.name.partition("/")[2])  # of the model in the package, in upper or lower case
+# names of the model in the package, accepted in upper and lower case
+NAMES = (MINILM.name, MINILM.name.partition("/")[2])
 
 
 def find_model(model: str | os.PathLike[str] | None) -> Path:

@@ -1,8 +1,8 @@
 """manifest.json: the model, origin, recipe, drift and file hashes of an artefact, as frozen dataclasses.
 
 Unknown and missing keys are errors, and every file must match its hash. Only fields of the spec with a
-default may be missing, because they were added after the first artefacts were written. The manifest is
-written last, so a folder without one is incomplete.
+default may be missing: artefacts of earlier versions do not have them. The manifest is written last, so a
+folder without one is incomplete.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ov_minilm.spec import SLOTS, Grid, ModelSpec
 NAME = "manifest.json"
 GRAPH, WEIGHTS, TOKENIZER = "model.xml", "model.bin", "tokenizer.json"
 FORMAT = 1
-SHIPPED = Path(__file__).parent.parent / "model"  # the artefact in the package
+SHIPPED = Path(__file__).parent.parent / "model"  # folder of the artefact in the package
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class Recipe:
     """How FP32 became INT8."""
 
     smooth_quant_alpha: float
-    activation_range: str  # statistic over the calibration texts
+    activation_range: str  # how the range of an activation is computed over the calibration texts
     float_channels: int  # GELU channels of all feed-forward layers that stay in float
-    pair_limit: int  # upper bound of |w[2k]| + |w[2k + 1]| for two weights of one sign
+    pair_limit: int  # upper bound of |w[2k]| + |w[2k + 1]| if both weights have the same sign
     calibration: str
     calibration_sha256: str
     calibration_texts: int
@@ -168,7 +168,7 @@ def check_file(path: Path, facts: FileFacts) -> None:
 
 
 def fingerprint(spec: ModelSpec, files: Mapping[str, FileFacts]) -> str:
-    """Return 16 hex digits of the hash of all that determines the vectors: spec, graph, weights, tokenizer.
+    """Return 16 hexadecimal digits of a hash of spec, graph, weights and tokenizer.
 
     Fields of the spec with their default value are not hashed, so that an artefact that is older than such
     a field keeps its fingerprint.
@@ -187,7 +187,7 @@ def _defaults(kind: type[Any]) -> dict[str, Any]:
 
 
 def _parse(kind: Any, raw: Any, where: str) -> Any:
-    """Turn JSON values into a value of type `kind`. ValueError for other keys and types."""
+    """Turn JSON values into a value of type `kind`; raise ValueError for other keys and types."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return None if raw is None else _parse(next(a for a in args if a is not type(None)), raw, where)

@@ -1,4 +1,4 @@
-"""The steps from checkpoint to artefact, in order. The destination is written only if all succeed."""
+"""The steps from checkpoint to artefact, in order. The destination is written only if all steps succeed."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def build_fp32(checkpoint: Checkpoint, out: Path, *, say: Say) -> Manifest:
             Embedder.open(fp32, precision="f32") as embedder,
         ):
             vector = known.golden.array()[None]
-            vector /= np.linalg.norm(vector)  # it is stored in float16
+            vector /= np.linalg.norm(vector)  # the golden vector is stored in float16
             found = embedder.encode([known.golden.text], progress=False)
             note(_cosine(check.require_equal("sentence-transformers", vector, found)))
         _sync(fp32)
@@ -117,7 +117,8 @@ def build(
             "the same directions"
         )
     with _staging(out) as staging, warnings.catch_warnings():
-        warnings.simplefilter("ignore", TruncationWarning)  # all models of a comparison truncate alike
+        # all models of a comparison must cut texts at the same length
+        warnings.simplefilter("ignore", TruncationWarning)
         fp32, int8 = staging / "fp32", staging / "int8"
         int8.mkdir()
         (int8 / TOKENIZER).write_bytes(checkpoint.tokenizer.encode())
@@ -178,7 +179,7 @@ def _write_fp32(checkpoint: Checkpoint, folder: Path, golden: Golden) -> Manifes
 
 
 def _golden_text(tokens: Tokens) -> str:
-    """Return as many words of the golden text as fit the narrowest grid with this tokenizer."""
+    """Return the first words of the golden text that fit into the narrowest grid with this tokenizer."""
     words, narrowest = TEXT.split(), min(grid.width for grid in GRIDS)
     texts = (" ".join(words[:count]) for count in range(len(words), -1, -1))
     return next(text for text in texts if len(tokens.windows([text])[0][0]) <= narrowest)
@@ -187,7 +188,7 @@ def _golden_text(tokens: Tokens) -> str:
 def _drifts(
     reference: Embedder, int8: Path, evaluation: Evaluation, max_tokens: int, step: _Steps
 ) -> Iterator[Drift]:
-    """Yield the drift of each precision and lowering that this CPU supports."""
+    """Yield the drift with each precision and lowering that this CPU supports."""
     expected = memoize(partial(reference.encode, progress=False))
     precisions = ["f32", "bf16"] if Kernels.probe(ov.Core()).native_bf16 else ["f32"]
     for precision in precisions:
@@ -236,7 +237,7 @@ def _manifest(
 
 
 class _Steps:
-    """Prints one line for each finished step: its name, seconds, and a remark."""
+    """Prints a line for each finished step: name, seconds, and remarks."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
@@ -280,7 +281,7 @@ def _staging(out: Path) -> Iterator[Path]:
 
 def _alive(pid: int) -> bool:
     if sys.platform == "win32":
-        return True  # on Windows os.kill(pid, 0) would send Ctrl-C; a stale folder stays
+        return True  # on Windows os.kill(pid, 0) would send Ctrl-C, so stale folders are not removed there
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

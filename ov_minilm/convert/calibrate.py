@@ -2,7 +2,7 @@
 
 Each activation gets one static range (u8), and weights one scale for each output channel (i8). SmoothQuant
 (Xiao et al., 2022) first shifts range from activations to weights. Attention, pooling and L2 normalization
-stay in float: ranges measured on short calibration texts would clip long texts.
+stay in float, because ranges that are measured on short calibration texts would clip long texts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ov_minilm.runtime.tokens import Tokens
 from ov_minilm.spec import IntArray
 
 CALIBRATION = Path(__file__).with_name("calibration.txt")
-MIN_TEXTS = 100  # for calibration; fewer texts do not contain the extremes of the activations
+MIN_TEXTS = 100  # fewest texts for calibration; fewer do not contain the extremes of the activations
 
 SMOOTH_QUANT_ALPHA = 0.8
 FLOAT_TYPES = ("ScaledDotProductAttention", "NormalizeL2")

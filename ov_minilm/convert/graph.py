@@ -2,9 +2,9 @@
 
 input_ids, position_ids, segment_ids (int32, [R, W]) -> unit vectors [R, S, D].
 
-Texts that share a row are separated by the mask (segment == segment); each starts at position 0.
-Pooling is a sum over the tokens of a text. After L2 normalization it equals mean pooling, because the
-number of tokens cancels; for "cls" pooling the sum has only the first token.
+Texts that share a row are separated by the mask (segment == segment); each starts at position 0. Pooling is a
+sum over the tokens of a text. After L2 normalization the sum equals mean pooling, because the number of
+tokens cancels. For "cls" pooling the sum has only the first token.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 from ov_minilm.runtime.backend import ops, ov
 from ov_minilm.spec import SLOTS, FloatArray, ModelSpec
 
-MASK_BIAS = -1e4  # finite, because INT8 calibration must not see -inf; exp() still underflows to 0 in float32
+# a finite number, because calibration must not see -inf; its exp() still underflows to 0 in float32
+MASK_BIAS = -1e4
 EPSILON = 1e-12  # as in torch.nn.functional.normalize, which uses max(norm, epsilon)
 
 _AUTOMATIC_NAME = re.compile(r"^[A-Za-z0-9]+_\d+(?:_\d+)*(?=$|/)")  # Gelu_104901, Gelu_104901_0_0/nncf_…
@@ -31,7 +32,7 @@ def pack(weights: Mapping[str, FloatArray], spec: ModelSpec, epsilon: float) -> 
     Args:
         weights: the tensors of a checkpoint, in FP32, with the names of transformers.
         spec: numbers of layers and heads, and the pooling.
-        epsilon: of the LayerNorms.
+        epsilon: the epsilon of the LayerNorms.
     """
     ids, positions, segments = map(_input, ("input_ids", "position_ids", "segment_ids"))
     encoder = _Encoder(weights, spec, epsilon)
@@ -86,7 +87,8 @@ class _Encoder:
         self._weights = weights
         self._spec = spec
         self._epsilon = epsilon
-        # One node for all layers: with one node in each, OpenVINO 2026.4 rounds BF16 attention differently.
+        # One node for all layers: with a node in each layer, OpenVINO 2026.4 rounds BF16 attention
+        # differently.
         self._scale = ops.constant(np.float32((spec.dim // spec.heads) ** -0.5))
 
     def embed(self, ids: ov.Node, positions: ov.Node) -> ov.Node:  # [R, W] -> [R, W, D]

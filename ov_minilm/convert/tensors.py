@@ -20,13 +20,13 @@ LINEAR = (
     "intermediate.dense",
     "output.dense",
 )
-RENAMED = {  # renamed by transformers when it reads a checkpoint
+RENAMED = {  # names in old checkpoints -> names in transformers
     "bert.": "",
     "LayerNorm.gamma": "LayerNorm.weight",
     "LayerNorm.beta": "LayerNorm.bias",
 }
 PARTS = (".weight", ".bias")
-FLOATS = {"F32": "<f4", "F16": "<f2"}  # keys are safetensors' names of types
+FLOATS = {"F32": "<f4", "F16": "<f2"}  # safetensors' name of a type -> numpy type
 
 
 def tables() -> list[str]:
@@ -103,11 +103,11 @@ def _stored(path: Path) -> Iterator[tuple[str, FloatArray]]:
         raise SourceRefused(f"{path}: {error}") from error
     for name, item in items:
         kind, data = item["dtype"], item["data"]
-        if kind == "BF16":  # the upper half of FP32
+        if kind == "BF16":  # a BF16 number is the upper half of an FP32 number
             values = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
         elif kind in FLOATS:
             values = np.frombuffer(data, FLOATS[kind]).astype(np.float32, copy=False)
-        elif not name.endswith(PARTS):  # position_ids of old checkpoints
+        elif not name.endswith(PARTS):  # old checkpoints store position_ids, which are no weights
             continue
         else:
             raise _unsupported(path, name, kind)

@@ -1,1 +1,1 @@
-"""Drift is the distance of quantized vectors from FP32: evaluation texts, metrics, and the comparison."""
+"""Measures drift, the distance of quantized vectors from FP32 vectors: texts, metrics, comparison."""

@@ -1,4 +1,4 @@
-"""Measure the drift of an artefact on this machine, for each way to run its linear layers (lowering)."""
+"""Measure the drift of an artefact on this machine for each lowering (way to run the linear layers)."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Published:
     file: str = f"test{COMPRESSED}"
 
 
-# Our name -> the file. The revisions are those that the mteb benchmark pins.
+# Name of a data set in this package -> its file. The revisions are those that the mteb benchmark pins.
 HUB = {
     "stsb_dev": Published(
         "mteb/stsbenchmark-sts", "b0fddb56ed78048fa8b90373c8a3cfc37b684831", f"validation{COMPRESSED}"
@@ -65,8 +65,9 @@ class Retrieval:
     """A search task: documents, queries, and people's judgements of which documents are relevant."""
 
     documents: dict[str, str]  # by id
-    queries: dict[str, str]  # by id, those with judgements
-    judgements: dict[str, dict[str, int]]  # query id -> document id -> gain; no gain: not judged
+    queries: dict[str, str]  # id -> query; only queries with judgements
+    # query id -> document id -> gain; a document that was not judged has no entry
+    judgements: dict[str, dict[str, int]]
 
     @property
     def texts(self) -> list[str]:
@@ -200,7 +201,8 @@ def download(name: str) -> Path:
         return Path(
             hf_hub_download(source.repository, source.file, revision=source.revision, repo_type="dataset")
         )
-    except (ImportError, OSError) as error:  # OSError: the root of the hub's own errors, offline included
+    # OSError is the base class of the hub's errors, also of the one for missing network
+    except (ImportError, OSError) as error:
         missing = isinstance(error, ImportError)
         reason = 'that needs pip install "ov-minilm[convert]"' if missing else type(error).__name__
         raise OSError(

@@ -19,7 +19,8 @@ from ov_minilm.drift.evaluation import Evaluation, Retrieval
 from ov_minilm.spec import MINILM, FloatArray
 
 LENGTH_BINS = ((1, 64), (65, 128), (129, 256), (257, 512))  # tokens, inclusive
-RESAMPLES, COVERAGE, SEED = 1000, 0.95, 0  # of the bootstrap; a fixed seed makes results reproducible
+# number of bootstrap resamples, share of them in the interval, and seed (fixed, for reproducible results)
+RESAMPLES, COVERAGE, SEED = 1000, 0.95, 0
 
 Encode = Callable[[Sequence[str]], FloatArray]
 Column = NDArray[np.floating[Any]]  # [N]
@@ -49,7 +50,7 @@ def measure(
 ) -> Drift:
     """Encode every text of the evaluation with both models, and compare.
 
-    Texts of more than `max_tokens` count as `max_tokens`, because the model does not read the rest.
+    Longer texts count as having `max_tokens` tokens, because the model does not read the rest.
     """
     collections = {name: pairs.texts for name, pairs in evaluation.pairs.items()} | evaluation.collections
     searched = (retrieval.texts for retrieval in evaluation.retrieval.values())
@@ -103,7 +104,7 @@ def neighbour_overlap(expected: FloatArray, found: FloatArray, k: int = NEIGHBOU
     if len(expected) <= k:
         raise ValueError(f"{len(expected)} vectors; overlap@{k} needs more than {k}")
     kept = 0
-    for start in range(0, len(expected), 1024):  # bounded memory: 1024 rows of the N x N matrix at a time
+    for start in range(0, len(expected), 1024):  # 1024 rows of the N x N matrix at a time, to bound memory
         block = slice(start, start + 1024)
         kept += sum(
             len(set(old) & set(new))
@@ -148,7 +149,7 @@ def delta_interval(reference: Column, candidate: Column, scores: Column) -> tupl
     chapter 13): both columns see the same resampled pairs, so pairs that are hard for both cancel out. A
     resample in which a column is constant has no correlation and is left out; NaN if that leaves none.
     """
-    pairs, block = len(scores), 100  # bounded memory: 100 resamples at a time
+    pairs, block = len(scores), 100  # 100 resamples at a time, to bound memory
     rng = np.random.default_rng(SEED)
     deltas = []
     for _ in range(RESAMPLES // block):
@@ -191,10 +192,10 @@ def ndcg(
 ) -> NDArray[np.float64]:
     """Return the nDCG@k [Q] of ranking documents [N, D] by cosine for queries [Q, D], rows as in `retrieval`.
 
-    The same as ndcg_cut of trec_eval, which pytrec_eval and BEIR use. The gain is the judgement, discounted
-    by log2(1 + rank). A missing or negative judgement counts as 0. If cosines are equal, the larger id comes
-    first. The ideal ranking has all judged documents. A query without a relevant document gets 0. As in BEIR,
-    a document with the same id as the query is not ranked.
+    The result equals that of ndcg_cut of trec_eval, which pytrec_eval and BEIR use. The gain is the
+    judgement, discounted by log2(1 + rank). A missing or negative judgement counts as 0. If cosines are
+    equal, the larger id comes first. The ideal ranking has all judged documents. A query without a relevant
+    document gets 0. As in BEIR, a document with the same id as the query is not ranked.
     """
     ids = list(retrieval.documents)
     # so that a stable sort breaks ties by id

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 QUERY = ("query",)
 DOCUMENT = ("document", "passage", "corpus")
 
-ARGUMENT_HINTS = {  # keyword arguments of the other libraries -> what to write instead
+ARGUMENT_HINTS = {  # keyword argument of another library -> what to write instead
     **dict.fromkeys(("model_name", "model_name_or_path", "model_path", "model_id"), "write model="),
     **dict.fromkeys(
         ("model_kwargs", "providers", "cuda", "device_ids", "preferred_providers"), "write device="
@@ -97,12 +97,15 @@ class Adapter:
     def embedder(self) -> Embedder:
         """The process's Embedder for these values, kept until the process ends."""
         with _opening:
-            device = str(self.device or "CPU").upper()  # str() because torch has its own device type
+            device = str(self.device or "CPU").upper()  # str(), because a torch.device is accepted too
             return _open(find_model(self.model), device=device, threads=self.threads)
 
     @property
     def prompts(self) -> dict[str, str]:
-        """The artefact's prompts, by kind of text: strings to put before texts. MiniLM has none."""
+        """The artefact's prompts, by kind of text. A prompt is put before a text.
+
+        All-MiniLM-L6-v2 has no prompts.
+        """
         return {"query": "", "document": ""} | self.embedder.spec.prompts
 
     def _prompted(self, texts: Iterable[str], names: Sequence[str]) -> Iterable[str]:
@@ -119,6 +122,6 @@ class Adapter:
         return cast("list[list[float]]", self._vectors(texts, names).tolist())
 
     async def _alists(self, texts: Iterable[str], names: Sequence[str]) -> list[list[float]]:
-        """Return the same without blocking the event loop; texts of concurrent calls share batches."""
+        """Do the same as `_lists` without blocking the event loop; concurrent calls share batches."""
         vectors = await self.embedder.aencode(self._prompted(texts, names), truncate=self.truncate)
         return cast("list[list[float]]", vectors.tolist())

@@ -32,7 +32,7 @@ class MiniLMTextEmbedder(Adapter):
 @component
 @dataclass(eq=False)
 class MiniLMDocumentEmbedder(Adapter):
-    """Embeds documents: the named fields of their meta, one on each line, then the text."""
+    """Embeds documents: first the named fields of a document's meta, one on each line, then its text."""
 
     meta_fields_to_embed: Sequence[str] = ()
 

@@ -1,4 +1,7 @@
-"""sentence-transformers: a class with the library's methods, without torch; isinstance checks of it fail."""
+"""sentence-transformers: a class with the library's methods, without torch.
+
+It is no subclass, so isinstance checks fail.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
     model = SentenceTransformer(modules=[MiniLMModule()])
 
-for BERTopic, KeyBERT, MTEB and the library's evaluators, which check isinstance. It can be saved and loaded.
+for BERTopic, KeyBERT, MTEB and the library's evaluators, which check isinstance. The model can be saved and
+loaded.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class MiniLMModule(Adapter, InputModule):  # type: ignore[misc]  # mypy does not
         return _Features(features, sentence_embedding=torch.from_numpy(vectors))
 
     def on_model_ready(self, model: SentenceTransformer) -> None:
-        """Set the model's maximum length, and the artefact's prompts where the model has none."""
+        """Set the model's maximum length, and the artefact's prompts unless the model has its own."""
         model.prompts |= {name: text for name, text in self.embedder.spec.prompts.items() if text}
         self.max_seq_length = self.embedder.spec.max_tokens
 

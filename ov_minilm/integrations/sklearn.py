@@ -24,7 +24,7 @@ class MiniLMVectorizer(
     """Turns texts into unit vectors. There is nothing to fit."""
 
     def __post_init__(self) -> None:
-        """Do not open the model yet: scikit-learn clones and sends estimators that it never runs."""
+        """Do not open the model yet, because scikit-learn copies estimators that it never runs."""
 
     def fit(self, X: Iterable[str], y: object = None) -> MiniLMVectorizer:
         """Return self: there is nothing to fit. TypeError as in `transform`."""

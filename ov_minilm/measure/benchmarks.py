@@ -12,13 +12,13 @@ from ov_minilm.measure.race import Race, Values
 from ov_minilm.measure.row import Row
 
 Benchmark = Callable[[Race[Process]], Iterator[Row]]
-CALLERS = 32  # threads of one process, each with one text per call
-NEW_PROCESSES = 3  # new processes of each contender
-TUNE_TEXTS = 32  # first texts of a list, on which batch sizes are tried
+CALLERS = 32  # number of threads that encode at the same time in one process, one text per call
+NEW_PROCESSES = 3  # number of processes that are started for each contender
+TUNE_TEXTS = 32  # batch sizes are tried on this many texts of a list
 
 
 def latency(answer: dict[str, Any]) -> Values:
-    """Return the median and 99th percentile of a turn's calls, in ms."""
+    """Return the median and the 99th percentile of the calls' times, in ms."""
     return {f"p{at}_ms": 1000 * float(np.percentile(answer["seconds"], at)) for at in (50, 99)}
 
 
@@ -36,7 +36,7 @@ def query(race: Race[Process]) -> Iterator[Row]:
 
 
 def query_after_list(race: Race[Process]) -> Iterator[Row]:
-    """Encode the same queries, one per call, each time after a list."""
+    """Encode the queries of `query`, one per call, after a list in each round."""
     path, chunks = race.file("query"), tuned(race, "chunks")
 
     def turn(process: Process) -> Values:
@@ -47,11 +47,11 @@ def query_after_list(race: Race[Process]) -> Iterator[Row]:
 
 
 def query_beside_list(race: Race[Process]) -> Iterator[Row]:
-    """Encode the same queries, one per call, while another thread of the process encodes chunks."""
+    """Encode the queries of `query`, one per call, while another thread of the process encodes chunks."""
     path, chunks = race.file("query"), tuned(race, "chunks")
 
     def turn(process: Process) -> Values:
-        answer = process.ask("beside", texts=path, list=chunks)
+        answer = process.ask("during_list", texts=path, list=chunks)
         return latency(answer) | {"texts_per_s": answer["texts_per_s"]}
 
     return race.rows("query beside a list", turn)
@@ -69,7 +69,7 @@ def callers(race: Race[Process]) -> Iterator[Row]:
 
 
 def a_list(name: str) -> Benchmark:
-    """Return the benchmark of a list in one call."""
+    """Return a benchmark that encodes the list of a workload in one call."""
 
     def benchmark(race: Race[Process]) -> Iterator[Row]:
         path = tuned(race, name)
@@ -84,7 +84,7 @@ def a_list(name: str) -> Benchmark:
 
 
 def new_process(race: Race[Process]) -> Iterator[Row]:
-    """Time a new process to its first vector; take its peak memory after lists of every length."""
+    """Measure a new process: time to its first vector, and peak memory after lists of every length."""
     paths = [race.file(name) for name in ("sentences", "chunks", "mix")]
 
     def turn(process: Process) -> Values:

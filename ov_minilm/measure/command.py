@@ -26,12 +26,13 @@ TABLES = {  # title -> workloads, with their quantities
         "new process": ["first_vector_s", "peak_mb"],
     },
 }
-WORKLOADS = ("query", "query after a list", "sentences", "chunks", "new process")  # in the order of a run
+# in the order in which they run
+WORKLOADS = ("query", "query after a list", "sentences", "chunks", "new process")
 NOISY = "This machine is noisy: the times of a fixed piece of work vary widely. Repeat when it is quiet."
-TIME_SHARE = 1 / 15  # share of `--seconds` for one contender in one workload
+TIME_SHARE = 1 / 15  # one contender in one workload gets this share of `--seconds`
 HOUR_S = 3600
-SLOWER_AFTER_LIST = 1.5  # if latency after a list is this many times higher, a sentence says so
-AS_FAST = 1.05  # below this ratio of speeds, two lowerings count as equally fast
+SLOWER_AFTER_LIST = 1.5  # the report mentions a latency after a list that is this many times higher
+AS_FAST = 1.05  # two lowerings whose ratio of speeds is below this count as equally fast
 
 
 @dataclass(slots=True)
@@ -46,14 +47,16 @@ class Result:
 
     @property
     def figures(self) -> Figures:
-        """The rows, indexed."""
+        """The rows, indexed by workload, contender and quantity."""
         return Figures(self.rows, self.info.fingerprint)
 
 
 def run(
     model: Path | None, reference: Path | None, *, threads: int | None, seconds: float, say: Say
 ) -> Result:
-    """Measure an artefact in both lowerings, and its FP32 reference; Ctrl-C keeps what was measured.
+    """Measure an artefact in both lowerings, and its FP32 reference.
+
+    Ctrl-C ends the run and keeps its figures.
 
     Raises:
         ArtefactError: a folder is not a complete, unchanged artefact.
@@ -61,11 +64,11 @@ def run(
     """
     warnings.simplefilter("ignore", TruncationWarning)
     if reference:
-        Manifest.read(reference)  # refuse a wrong reference now, before processes are started
+        Manifest.read(reference)  # refuse a wrong reference before processes are started
     with Embedder.open(model, threads=cpus.threads(threads)) as embedder:
         result = Result(embedder.info)
         texts = Texts(embedder.count_tokens)
-        texts.make("query")  # reads the words, which needs the tokenizer
+        texts.make("query")  # reads the words now, because counting their tokens needs this embedder
     contenders = worth_racing(ours(model, reference), result.info)
     facts: dict[str, Any] = {"threads": result.info.threads, "artefact": result.info.fingerprint}
     try:
@@ -80,7 +83,7 @@ def run(
 
 
 def worth_racing(contenders: Sequence[Contender], info: Info) -> list[Contender]:
-    """Leave out the lowering that is the default here, and both if the artefact has only one."""
+    """Leave out contenders that would run like the default: its lowering, or both if there is only one."""
     chosen = info.lowering if info.weights == "int8" and info.device == "CPU" else None
     skipped = {f"{OURS} {name}" for name in ("native", "conv") if chosen in (None, name)}
     return [contender for contender in contenders if contender.name not in skipped]
@@ -97,7 +100,7 @@ def tables(result: Result) -> list[Table]:
 
 
 def heading(result: Result) -> str:
-    """Return the title of the page, with the measured speed."""
+    """Return the title of the HTML page, with the measured speed."""
     row = result.figures.find("sentences", OURS, "texts_per_s")
     return f"{OURS} on this machine" + (f": {number(row.value)} sentences a second" if row else "")
 

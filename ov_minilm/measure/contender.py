@@ -21,7 +21,7 @@ from ov_minilm.spec import FloatArray
 
 WORKER = Path(__file__).with_name("worker.py")
 ADAPTER = Path(__file__).with_name("ours.py")
-ANSWER_TIMEOUT_S = 300.0  # the slowest library, which pads every text to 256 tokens, needs 100
+ANSWER_TIMEOUT_S = 300.0  # chromadb, the slowest library, needs 100 s: it pads every text to 256 tokens
 
 
 class ContenderFailed(Exception):
@@ -30,11 +30,11 @@ class ContenderFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """How to start one contender, and what to call it."""
+    """How to start one contender, and its names."""
 
     name: str  # name in rows and pictures
     title: str
-    command: tuple[str, ...]  # starts a process that speaks the protocol of worker.py
+    command: tuple[str, ...]  # command that starts a process with the protocol of worker.py
     variant: str
     models: dict[str, str] = field(default_factory=dict)  # kind of file or folder -> its path
     environment: dict[str, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Process:
     """A running contender that has loaded its model. Also a context manager."""
 
     def __init__(self, contender: Contender, threads: int) -> None:
-        """Start and load. ContenderFailed: it does not start, or cannot load its model."""
+        """Start and load. ContenderFailed: the process does not start, or cannot load its model."""
         self.contender = contender
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
@@ -63,7 +63,7 @@ class Process:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._log}
         environment = {**os.environ, **limits, **contender.environment}
         self._process = (
-            # in its own session, so that Ctrl-C reaches only this process, which then ends the contender
+            # in its own session: Ctrl-C reaches only the parent, which then ends the contender
             subprocess.Popen(
                 contender.command, **pipes, encoding="utf-8", env=environment, start_new_session=True
             )
@@ -75,17 +75,17 @@ class Process:
             self.close()
             raise
         self.facts: dict[str, str] = loaded["facts"]
-        self.first_vector_s = time.perf_counter() - started  # from the start of the process
+        self.first_vector_s = time.perf_counter() - started  # seconds from the start of the process
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
         """Send one request of worker.py and wait for its answer.
 
-        ContenderFailed: the answer is an error, or none came.
+        ContenderFailed: the answer is an error, or no answer came.
         """
         assert self._process.stdin and self._process.stdout  # noqa: PT018  # pipes, both
         asked = time.perf_counter()
         watchdog = threading.Timer(ANSWER_TIMEOUT_S, self._process.kill)
-        # otherwise an interrupt would keep the interpreter alive until the timer fires
+        # without this, the interpreter would wait for the timer after an interrupt
         watchdog.daemon = True
         try:
             watchdog.start()
@@ -116,7 +116,7 @@ class Process:
     def close(self) -> None:
         """Kill the process."""
         self._process.kill()
-        with self._process:  # closes the pipes and waits
+        with self._process:  # leaving the context closes the pipes and waits
             pass
         self._log.close()
 

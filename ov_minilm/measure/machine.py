@@ -18,11 +18,11 @@ ISA = {  # flags of the processor -> usual name; fastest first
     ("avx2",): "AVX2",
 }
 ISA_LIMIT_VARIABLE = "ONEDNN_MAX_CPU_ISA"
-PROBE_BYTES = 4 << 20  # hashed by every thread: 2 to 10 ms
+PROBE_BYTES = 4 << 20  # bytes that every thread hashes, which takes 2 to 10 ms
 
 
 def describe(threads: int) -> str:
-    """Return the processor, its instruction set, a limit that is set for it, and the number of threads."""
+    """Return the processor, its instruction set, a limit of it that is set, and the number of threads."""
     info = cpuinfo.get_cpu_info()
     flags = info.get("flags", [])
     isa = next((name for needed, name in ISA.items() if set(needed) <= set(flags)), "no AVX2")
@@ -35,15 +35,18 @@ def describe(threads: int) -> str:
 
 
 def memory_mb(name: str, pid: int | str = "self") -> float:
-    """Return memory of a process in MB: VmRSS (now), VmHWM (peak) or Pss (with its share of shared pages)."""
+    """Return memory of a process in MB.
+
+    `name` is VmRSS (now), VmHWM (peak), or Pss (shared pages are divided among their processes).
+    """
     status = Path(f"/proc/{pid}/{'smaps_rollup' if name == 'Pss' else 'status'}").read_text(encoding="ascii")
     kilobytes = next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{name}:"))
     return kilobytes * 1024 / 1e6
 
 
 def probe(threads: int) -> float:
-    """Time a fixed piece of work on all threads, in seconds: it varies only with the load of the machine."""
-    with ThreadPoolExecutor(threads) as pool:  # hashing releases the GIL
+    """Time a fixed piece of work on all threads, in seconds. The time varies only with the machine's load."""
+    with ThreadPoolExecutor(threads) as pool:  # threads hash in parallel, because hashing releases the GIL
         started = time.perf_counter()
         list(pool.map(lambda _: hashlib.sha256(bytes(PROBE_BYTES)).digest(), range(threads)))
         return time.perf_counter() - started

@@ -13,13 +13,13 @@ SORTED = False
 CONCURRENT = True
 LOWERINGS: dict[str, Literal["native", "conv"]] = {"native": "native", "conv": "conv"}  # by variant
 
-_info: dict[str, Any] = {}  # of the Embedder that `load` opened
+_info: dict[str, Any] = {}  # the `info` of the Embedder that `load` opened
 
 
 def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[str], int], FloatArray]:
     """Open the artefact in the folder `models["model"]`, "" being the one in the package.
 
-    Every other entry of `models` is an option of `Embedder.open` in MB: memory_mb, cache_mb.
+    Other entries of `models` are options of `Embedder.open` in MB: memory_mb, cache_mb.
     """
     options: dict[str, Any] = {name: int(value) for name, value in models.items() if name != "model"}
     embedder = Embedder.open(

@@ -1,8 +1,8 @@
 """Runs benchmarks: contenders take turns, so that a slow phase of the machine affects all of them.
 
 In a round every contender has one turn, which yields one value of each quantity. A row holds the median of
-the rounds and the range of 90 % of them; ratios are taken within each round. Rounds go on until every median
-is precise enough, or the time is over.
+the rounds and the range of 90 % of them; ratios are taken within each round. Rounds are repeated until every
+median is precise enough, or the time is over.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ from ov_minilm.measure.contender import Contender, ContenderFailed
 from ov_minilm.measure.row import LOWER_IS_BETTER, OURS, RATIO, UNITS, Row
 from ov_minilm.measure.texts import Texts
 
-SILENCE_S = 0.03  # threads of ONNX Runtime and CTranslate2 spin after a call and slow the next contender
+# pause before a turn: threads of ONNX Runtime and CTranslate2 spin after a call and would slow the next
+# contender
+SILENCE_S = 0.03
 MIN_ROUNDS, MAX_ROUNDS = 5, 1000
-PRECISE = 0.02  # no more rounds if half the confidence interval of the median, relative to it, is below this
-NOISY_SPREAD = 0.15  # of the machine's probe: interquartile range relative to the median; above is noisy
+PRECISE = 0.02  # rounds end when half the confidence interval of the median is below this share of the median
+# the machine counts as noisy if the interquartile range of its probe is above this share of the median
+NOISY_SPREAD = 0.15
 
 Values = dict[str, float]  # quantity -> value
 Say = Callable[[str], None]
@@ -47,7 +50,8 @@ T = TypeVar("T")
 class Race(Generic[R]):
     """Running contenders, ours among them, and the files with their texts. Also a context manager.
 
-    `failed` maps contenders that dropped out to the reason; `part` precedes each progress message.
+    `failed` maps the name of a contender that dropped out to the reason; `part` is put before each progress
+    message.
     """
 
     def __init__(
@@ -61,14 +65,16 @@ class Race(Generic[R]):
         seconds: float,
         say: Say,
     ) -> None:
-        """Start every contender with `start(contender, threads)`. OURS must be among them, for ratios.
+        """Start every contender with `start(contender, threads)`.
+
+        OURS must be among the contenders, because ratios are taken to it.
 
         `seconds` is the time for one contender in one benchmark; `artefact` is the fingerprint in rows.
         """
         self.threads = threads
         self.failed: dict[str, str] = {}
         self.part = ""
-        self.probes: list[float] = []  # seconds of the machine's probe in each round
+        self.probes: list[float] = []  # times of the machine's probe, one per round, in seconds
         self.running: dict[str, R] = {}
         self.texts = texts
         self._artefact, self._seconds, self._say, self._start = artefact, seconds, say, start
@@ -82,7 +88,7 @@ class Race(Generic[R]):
             raise
 
     def start(self, contender: Contender) -> None:
-        """Start another contender; leave it out if that fails."""
+        """Start another contender; leave it out if the start fails."""
         self._say(f"starting {contender.name}")
         try:
             self.running[contender.name] = self._start(contender, self.threads)
@@ -127,7 +133,7 @@ class Race(Generic[R]):
                 yield self.row(workload, name, RATIO, [1 / value if lower else value for value in ratios])
 
     def row(self, workload: str, contender: str, quantity: str, values: Sequence[float]) -> Row:
-        """Return the row of a quantity from its values, one for each round."""
+        """Return the row of a quantity; `values` has one value for each round."""
         facts = self.running[contender].facts if contender in self.running else {}
         low, middle, high = (float(f"{value:.4g}") for value in np.percentile(values, (5, 50, 95)))
         return Row(
@@ -145,7 +151,7 @@ class Race(Generic[R]):
 
     @property
     def machine_is_noisy(self) -> bool:
-        """Whether the times of a fixed piece of work, which runs before each round, varied widely."""
+        """Whether the times of the probe, a fixed piece of work before each round, varied widely."""
         return len(self.probes) >= MIN_ROUNDS and relative_spread(self.probes) > NOISY_SPREAD
 
     def _rounds(
@@ -208,14 +214,14 @@ class Race(Generic[R]):
 
 
 def half_interval(values: Sequence[float]) -> float:
-    """Half the width of the median's interval over the median.
+    """Half the width of the confidence interval of the median, divided by the median.
 
-    The notch of a box plot: McGill, Tukey and Larsen, "Variations of Box Plots", 1978.
+    The interval is the notch of a box plot: McGill, Tukey and Larsen, "Variations of Box Plots", 1978.
     """
     return float(1.57 * relative_spread(values) / np.sqrt(len(values)))
 
 
 def relative_spread(values: Sequence[float]) -> float:
-    """Interquartile range over median: a single slow round hardly changes it."""
+    """Return the interquartile range divided by the median; a single slow round hardly changes it."""
     low, middle, high = np.percentile(values, (25, 50, 75))
     return float((high - low) / middle)

@@ -11,14 +11,14 @@ from ov_minilm.measure.row import LOWER_IS_BETTER, OURS, RATIO, UNITS, Row, refu
 PAGE = Path(__file__).with_name("page.html")
 MIN_COSINE = 0.99  # mean cosine of a contender's vectors to FP32; below it no ratio of speeds is shown
 AHEAD = "▲"
-OTHER_VECTORS, NOT_COMPARED = "†", "‡"  # marks beside names
+OTHER_VECTORS, NOT_COMPARED = "†", "‡"  # marks beside the names of contenders
 
 Column = tuple[str, str]  # workload, quantity
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells as text; the first column names the contender."""
+    """A table of text; its first column names the contender."""
 
     title: str
     header: list[str]
@@ -45,11 +45,11 @@ class Figures:
         self.artefact = artefact
 
     def find(self, workload: str, contender: str, quantity: str) -> Row | None:
-        """Return a row, None if it was not measured."""
+        """Return a row, or None if it was not measured."""
         return self.rows.get(f"{workload}/{contender}/{quantity}")
 
     def value(self, workload: str, contender: str, quantity: str) -> float:
-        """Return a figure. KeyError: it was not measured."""
+        """Return a figure. KeyError: the figure was not measured."""
         return self.rows[f"{workload}/{contender}/{quantity}"].value
 
     def contenders(self, workload: str, quantity: str) -> list[str]:
@@ -60,7 +60,7 @@ class Figures:
         return [row.contender for row in found]
 
     def same_vectors(self, contender: str) -> bool:
-        """Return False if a contender's vectors were compared with the model's and differ."""
+        """Return False if a contender's vectors were compared with those of the model and differ."""
         return self._mark(contender) != OTHER_VECTORS
 
     def _mark(self, contender: str) -> str:
@@ -71,7 +71,7 @@ class Figures:
 
     @property
     def conditions(self) -> str:
-        """Machine, artefact and date: the note under every table and picture."""
+        """Machine, artefact and date, as text: the note under every table and picture."""
         return f"{self.machines[0]}; artefact {self.artefact}; {self.taken}"
 
     def table(self, title: str, columns: Sequence[Column], contenders: Sequence[str] | None = None) -> Table:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ov_minilm.artefact.manifest import SHIPPED, Manifest
 from ov_minilm.files import atomic_write
 
-OURS, FP32 = "ov_minilm", "ov_minilm FP32"  # the names of our own contenders in every row
+OURS, FP32 = "ov_minilm", "ov_minilm FP32"  # names of this package's contenders in rows
 RATIO = "ours_times_better"
 
 UNITS = {"texts_per_s": "texts/s", "tokens_per_s": "tokens/s", "gflops": "GFLOP/s"}  # by quantity
@@ -22,7 +22,7 @@ LOWER_IS_BETTER = frozenset({"ms", "s", "MB"})
 
 
 class StaleRows(ValueError):
-    """Rows were measured with another artefact than the one in the package."""
+    """Rows were measured with an artefact that is not the one in the package."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Row:
 
     @property
     def workload(self) -> str:
-        """The name of the benchmark."""
+        """The name of the benchmark, such as "sentences"."""
         return self.what.split("/")[0]
 
     @property
@@ -64,7 +64,7 @@ def shipped_fingerprint() -> str:
 def refuse_stale(rows: Sequence[Row], artefact: str) -> None:
     """Refuse rows that were measured with another artefact.
 
-    StaleRows: with both fingerprints.
+    StaleRows: the message has both fingerprints.
     """
     for row in rows:
         if row.artefact != artefact:
@@ -74,7 +74,7 @@ def refuse_stale(rows: Sequence[Row], artefact: str) -> None:
 
 
 def read(path: Path) -> list[Row]:
-    """Read a file of rows, JSON lines. ValueError: naming the line that is not a row."""
+    """Read a file of rows, JSON lines. ValueError: a line is not a row; the message names it."""
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
@@ -85,9 +85,9 @@ def read(path: Path) -> list[Row]:
 
 
 def merge(path: Path, new: Iterable[Row]) -> None:
-    """Write rows into a file; a row with the same `what` and machine replaces the old one.
+    """Write rows into a file; a new row replaces the old row with the same `what` and machine.
 
-    Rows of another artefact than the new ones are removed.
+    Rows of other artefacts are removed.
     """
     new = list(new)
     artefacts = {row.artefact for row in new}

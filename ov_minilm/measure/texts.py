@@ -1,7 +1,7 @@
 """Texts of the benchmarks: passages of English text, cut to lengths that are drawn with a fixed seed.
 
-They come from the package's calibration text, so every machine has the same lists without network. The tokens
-of a text are the sum of the tokens of its words, so a text has exactly the drawn length.
+The passages come from the package's calibration text, so every machine has the same lists without a network.
+The tokens of a text are the sum of the tokens of its words, so a text has exactly the drawn length.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHAPES: dict[str, tuple[int, Length]] = {  # workload -> number of texts
     "query": (20, _between(8, 16)),
     "sentences": (512, _lognormal(2.7, 0.35, 6, 40)),
     "chunks": (32, _between(180, 256)),
-    "documents": (32, _between(257, 700)),  # cut at 256
+    "documents": (32, _between(257, 700)),  # these texts are cut at 256 tokens
     "mix": (128, _lognormal(3.4, 1.0, 4, 700)),
 }
 
@@ -66,7 +66,8 @@ class Texts:
         while left:
             word = self._words[place % len(self._words)]
             place += 1
-            if self._tokens[word] <= left:  # otherwise skip the word: a shorter one will fit
+            # a word that is too long is skipped, because a shorter one will fit
+            if self._tokens[word] <= left:
                 found.append(word)
                 left -= self._tokens[word]
         return " ".join(found)

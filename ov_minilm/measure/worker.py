@@ -1,7 +1,7 @@
 """Runs one contender in its own process; reads requests and writes answers as JSON lines.
 
 `python -I worker.py ADAPTER.py` runs in any environment that has numpy; it does not import ov_minilm.
-ADAPTER.py defines the first three of these names, and the others if needed:
+ADAPTER.py must define the first three of the following names, and may define the others:
 
     load(variant: str, models: dict[str, str], threads: int) -> Encode
         Return a function from texts to vectors [N, D] in the order of the texts.
@@ -11,16 +11,16 @@ ADAPTER.py defines the first three of these names, and the others if needed:
     prepare(models: dict[str, str]): make the model files that `load` reads, in the folders `models` names.
     facts(variant: str) -> dict[str, str]: versions, and the precision that was used.
 
-Each request is one line, and so is its answer, {"error": ...} if it failed; FILE is a JSON list of texts:
+Each request and each answer is one line. The answer is {"error": ...} if the request failed. FILE is a JSON
+list of texts:
 
-    {"do": "prepare", "models": {...}}
-    {"do": "load", "variant": ..., "models": {...}, "threads": ...}   -> {"facts"}
-    {"do": "tune", "texts": FILE, "first": N}     -> {"batch"}; the fastest for N texts, kept for the list
-    {"do": "time", "texts": FILE}                 -> {"seconds": [one call with the list]}
-    {"do": "each", "texts": FILE}                 -> {"seconds": [a call for each text]}
-    {"do": "callers", "texts": FILE, "callers": N}  -> {"wall", "seconds": [a call for each text]}, N threads
-    {"do": "beside", "texts": FILE, "list": FILE} -> {"texts_per_s", "seconds"}: beside a thread with the list
-    {"do": "vectors", "texts": FILE}              -> {"vectors": N lists of D numbers}
+    {"do": "prepare", "models": {...}} {"do": "load", "variant": ..., "models": {...}, "threads": ...}   ->
+    {"facts"} {"do": "tune", "texts": FILE, "first": N}     -> {"batch"}; the fastest for N texts, kept for
+    the list {"do": "time", "texts": FILE}                 -> {"seconds": [one call with the list]} {"do":
+    "each", "texts": FILE}                 -> {"seconds": [a call for each text]} {"do": "callers", "texts":
+    FILE, "callers": N}  -> {"wall", "seconds": [a call for each text]}, N threads {"do": "during_list",
+    "texts": FILE, "list": FILE} -> {"texts_per_s", "seconds"}; a thread runs the list {"do": "vectors",
+    "texts": FILE}              -> {"vectors": N lists of D numbers}
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ from typing import Any
 
 import numpy as np
 
-HEAD_START_S = 0.05  # the list runs this long before the first single text
-BESIDE_S = 2.0  # no further single text is encoded beside the list after this time
+HEAD_START_S = 0.05  # the list runs for this time before the first single text
+MAX_DURING_LIST_S = 2.0  # after this time no more single texts are encoded while the list runs
 
 
 class Worker:
-    """Answers requests with one adapter."""
+    """Answers requests by calling one adapter."""
 
     def __init__(self, adapter: Any) -> None:
         self._adapter = adapter
         self._encode: Callable[..., Any] | None = None
         self._batches: dict[str, int] = {}
         self._lists: dict[str, list[str]] = {}
-        self._turn: Any = nullcontext() if getattr(adapter, "CONCURRENT", False) else threading.Lock()
+        self._encode_lock: Any = nullcontext() if getattr(adapter, "CONCURRENT", False) else threading.Lock()
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Answer one request, by the method `do_…` of its name."""
+        """Answer one request: {"do": "load"} calls `do_load` with the other fields."""
         found: dict[str, Any] = getattr(self, f"do_{request.pop('do')}")(**request)
         return found
 
@@ -65,13 +65,13 @@ class Worker:
         return {}
 
     def do_load(self, variant: str, models: dict[str, str], threads: int) -> dict[str, Any]:
-        """Load, and encode one text."""
+        """Load the model, and encode one text."""
         self._encode = self._adapter.load(variant, models, threads)
         self._run(["one text"], "")
         return {"facts": self._adapter.facts(variant) if hasattr(self._adapter, "facts") else {}}
 
     def do_tune(self, texts: str, first: int) -> dict[str, Any]:
-        """Try batch sizes, once for each list."""
+        """Find the fastest batch size for a list, unless it is known already."""
         if texts in self._batches:
             return {"batch": self._batches[texts]}
         items = self._read(texts)[:first]
@@ -105,7 +105,7 @@ class Worker:
             wall = time.perf_counter() - started
         return {"wall": wall, "seconds": [second for part in parts for second in part]}
 
-    def do_beside(self, texts: str, list: str) -> dict[str, Any]:  # noqa: A002  # the protocol's word
+    def do_during_list(self, texts: str, list: str) -> dict[str, Any]:  # noqa: A002  # the protocol's word
         """Encode single texts while a list is encoded."""
         items, over = self._read(list), threading.Event()
 
@@ -124,7 +124,7 @@ class Worker:
             seconds: Any = []
             for text in self._read(texts):
                 seconds.append(self._timed([text], texts))
-                if time.perf_counter() - started > BESIDE_S:
+                if time.perf_counter() - started > MAX_DURING_LIST_S:
                     break
             over.set()
             return {"seconds": seconds, "texts_per_s": future.result() / (time.perf_counter() - started)}
@@ -135,7 +135,7 @@ class Worker:
 
     def _timed(self, texts: list[str], path: str) -> float:
         started = time.perf_counter()
-        with self._turn:
+        with self._encode_lock:
             self._run(texts, path)
         return time.perf_counter() - started
 
@@ -167,7 +167,7 @@ def main() -> None:
     for line in sys.stdin:
         try:
             answer = worker.answer(json.loads(line))
-        except Exception as error:  # the library may raise anything; it becomes the answer
+        except Exception as error:  # a library may raise any exception, which becomes the answer
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=out, flush=True)
 

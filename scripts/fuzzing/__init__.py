@@ -1,1 +1,1 @@
-"""Random files and requests, built from a schema of what is right, and readers that say what must come."""
+"""Generators of random files and requests, and independent readers that compute the expected results."""

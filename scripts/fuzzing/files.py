@@ -1,7 +1,7 @@
-"""Bulk jobs over random files; csv, json and pyarrow say what must come.
+"""Fuzz tests of bulk jobs with random files; csv, json and pyarrow give the expected rows.
 
-A case holds up to three files of any format, some with an oddity. Its job must give exactly the rows that the
-independent reader sees, name each bad one, or stop before its output is in its place.
+A case has up to three files of any format, some of them damaged or unusual. The job must write exactly the
+rows that the independent reader finds and name every bad row, or refuse to run without writing an output.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from ov_minilm.bulk.reader import find
 from ov_minilm.errors import OvMiniLMError
 from ov_minilm.runtime.texts import mend_surrogates
 
-REFUSALS = (ValueError, TypeError, OSError, OvMiniLMError)  # in their own words; subclasses are of libraries
+# errors with messages of this package; subclasses come from libraries
+REFUSAL_TYPES = (ValueError, TypeError, OSError, OvMiniLMError)
 TEXTS = (
     *(
         "a kettle",
@@ -64,7 +65,7 @@ TEXTS = (
     ),
     *("a\rb", "\x00", "\x1f", " padded ", "\x1a", '"', "'", '""', "#", "w " * 400),
 )
-VALUES: tuple[Any, ...] = (
+KEPT_VALUES: tuple[Any, ...] = (
     *(
         None,
         True,
@@ -100,7 +101,7 @@ VALUES: tuple[Any, ...] = (
     ),
 )
 JSON_NUMBERS = ("1.10", "1e400", "12345678901234567.89", "-0", "1E5", "NaN", "-Infinity", "Infinity")
-NAMES = ("id", "tag", "meta", "naïve", "a b", 'q"q', "x,y", "embedding_", "")
+COLUMN_NAMES = ("id", "tag", "meta", "naïve", "a b", 'q"q', "x,y", "embedding_", "")
 ENDINGS = {
     "text": (".txt", ".text", ".TXT"),
     "jsonl": (".jsonl", ".ndjson", ".json", ".JSONL", ".2024.jsonl"),
@@ -108,46 +109,46 @@ ENDINGS = {
     "tsv": (".tsv",),
     "parquet": (".parquet", ".pq", ".PARQUET"),
 }
-UNKNOWN = (".log", "", ".dat", ".arrow", ".xlsx", ".xz", ".avro", ".feather", ".csv.zip", ".gz")
+UNKNOWN_ENDINGS = (".log", "", ".dat", ".arrow", ".xlsx", ".xz", ".avro", ".feather", ".csv.zip", ".gz")
 NO_VALUE = object()
 
 
 @dataclass
 class Row:
-    """What an independent reader sees of a row."""
+    """A row as an independent reader finds it."""
 
-    text: str | None  # None: there is none, and the row must be named as bad
+    text: str | None  # None: the row has no text, and must be named as bad
     kept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class Made:
-    """A file, and what is in it."""
+class GeneratedFile:
+    """A generated file, and the rows that a job should find in it."""
 
     name: str
     content: bytes
     rows: list[Row]
-    odd: bool = False  # it may be refused
-    refused: bool = False  # it must be
-    torn: bool = False  # what comes after these rows is not known
-    broken: bool = False  # a row is bad, where it is
+    may_be_refused: bool = False
+    must_be_refused: bool = False
+    rest_unknown: bool = False  # more rows may follow `rows`, and nothing is known about them
+    has_bad_row: bool = False  # at an unknown place
 
 
-class Finding(AssertionError):
-    """What must not happen."""
+class WrongResult(AssertionError):
+    """A result that must not happen."""
 
 
 def run_case(seed: int, folder: Path) -> str:
     """Run one case; return "done" or "refused".
 
     Raises:
-        Finding: the result is not right.
+        WrongResult: the result is wrong.
     """
     rng = random.Random(seed)  # noqa: S311  # no secrets
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     column = rng.choice(("text", "text", "text", "body", "naïve text", "a,b"))
-    keep = rng.sample(NAMES, rng.choice((0, 0, 1, 1, 2, 3)))
+    keep = rng.sample(COLUMN_NAMES, rng.choice((0, 0, 1, 1, 2, 3)))
     dialect = _dialect(rng)
     kinds = rng.choices(tuple(ENDINGS), k=rng.choice((1, 1, 1, 2, 3)))
     if len(set(kinds)) > 1 and rng.random() < 0.6:
@@ -156,15 +157,15 @@ def run_case(seed: int, folder: Path) -> str:
         column, keep = "text", rng.choice(([], ["text"]))
     with_effect = [name for name, formats in OPTION_FORMATS.items() if set(kinds) & set(formats)]
     dialect = Dialect(**{name: getattr(dialect, name) for name in with_effect})
-    files = [_make(rng, kind, number, column, keep, dialect) for number, kind in enumerate(kinds)]
+    files = [_generate_file(rng, kind, number, column, keep, dialect) for number, kind in enumerate(kinds)]
     forced = kinds[0] if len(set(kinds)) == 1 and rng.random() < 0.2 else None
     if rng.random() < 0.04 and forced is None:
-        unknown = rng.choice(UNKNOWN)
-        files[0].name, files[0].refused = f"f0{unknown}", True
+        unknown = rng.choice(UNKNOWN_ENDINGS)
+        files[0].name, files[0].must_be_refused = f"f0{unknown}", True
     paths = []
-    for made in files:
-        path = folder / made.name
-        path.write_bytes(made.content)
+    for file in files:
+        path = folder / file.name
+        path.write_bytes(file.content)
         paths.append(str(path))
     pipe = None
     if (
@@ -186,12 +187,13 @@ def run_case(seed: int, folder: Path) -> str:
             os.close(pipe)
 
 
-def _pipe(made: Made, paths: list[str]) -> int:
+def _pipe(file: GeneratedFile, paths: list[str]) -> int:
     read, write = os.pipe()
-    os.write(write, made.content)
+    os.write(write, file.content)
     os.close(write)
-    if made.name.lower().endswith((".gz", ".bz2", ".zst")):  # the name of a pipe says nothing of its content
-        made.refused = True
+    # the name of a pipe does not say that it is compressed
+    if file.name.lower().endswith((".gz", ".bz2", ".zst")):
+        file.must_be_refused = True
     paths[0] = f"/dev/fd/{read}"
     return read
 
@@ -201,7 +203,7 @@ class Case:
     """One job."""
 
     seed: int
-    files: list[Made]
+    files: list[GeneratedFile]
     paths: list[str]
     column: str
     keep: list[str]
@@ -211,27 +213,27 @@ class Case:
     on_error: Any
 
     def check(self, folder: Path, rng: random.Random) -> str:
-        """Run the job, and compare what it wrote."""
-        said: list[str] = []
+        """Run the job, and compare its output with the expected rows."""
+        bad_rows: list[str] = []
         output = folder / f"out.{'jsonl' if self.form == 'stdout' else self.form}"
         rows_per_shard = rng.choice((1, 3, 1000))
         interrupt = rng.randrange(1, 5) if rng.random() < 0.1 and not self.paths[0].startswith("/dev") else 0
         try:
             for call in (interrupt, 0) if interrupt else (0,):
                 try:
-                    self._run(output, rows_per_shard, HashEmbedder(call), said)
+                    self._run(output, rows_per_shard, HashEmbedder(call), bad_rows)
                 except KeyboardInterrupt:  # noqa: PERF203  # two turns
                     if output.exists() and self.form != "stdout":
-                        raise Finding("an output after an interrupt") from None
-        except REFUSALS as error:
+                        raise WrongResult("there is an output after an interrupt") from None
+        except REFUSAL_TYPES as error:
             self._check_refusal(error, output)
             return "refused"
-        if any(made.refused for made in self.files):
-            raise Finding("a file that had to be refused was read")
-        self._compare(output, said)
+        if any(file.must_be_refused for file in self.files):
+            raise WrongResult("a file that must be refused was read")
+        self._compare(output, bad_rows)
         return "done"
 
-    def _run(self, output: Path, rows_per_shard: int, embedder: Any, said: list[str]) -> None:
+    def _run(self, output: Path, rows_per_shard: int, embedder: Any, bad_rows: list[str]) -> None:
         to_file = self.form != "stdout"
         inputs = find(
             self.paths,
@@ -244,9 +246,9 @@ class Case:
         )
         options = BulkOptions(on_error=self.on_error, rows_per_shard=rows_per_shard)
         if not to_file:
-            said.clear()
+            bad_rows.clear()
             with output.open("wb", 0) as file:
-                job.stream(inputs, options, file, embedder, say=said.append)
+                job.stream(inputs, options, file, embedder, say=bad_rows.append)
             return
         target = Output.parse(str(output))
         job.run(inputs, target, options, job.Local(embedder), say=lambda _: None)
@@ -255,136 +257,143 @@ class Case:
         if type(error).__module__ not in ("builtins", "ov_minilm.errors") or isinstance(
             error, UnicodeError | json.JSONDecodeError
         ):
-            raise Finding(f"{type(error).__name__} instead of an error in words") from error
+            raise WrongResult(f"{type(error).__name__} instead of an error with a message") from error
         if self.form != "stdout" and output.exists():
-            raise Finding("an output beside an error")
-        bad = any(row.text is None for made in self.files for row in made.rows)
+            raise WrongResult("there is an output after an error")
+        bad = any(row.text is None for file in self.files for row in file.rows)
         if not (bad and self.on_error == "stop") and not any(
-            made.odd or made.refused or made.torn for made in self.files
+            file.may_be_refused or file.must_be_refused or file.rest_unknown for file in self.files
         ):
             if self.form == "parquet" and self.keep and "-o NAME.jsonl" in str(error):
-                return  # values that no column holds, by the stated rule
-            raise Finding(f"refused without need: {error}") from error
-        words = str(error)
+                return  # documented: no column type holds these values
+            raise WrongResult(f"refused without a reason: {error}") from error
+        message = str(error)
         if (
-            not any(Path(path).name in words for path in self.paths)
-            and "column" not in words
-            and "--" not in words
+            not any(Path(path).name in message for path in self.paths)
+            and "column" not in message
+            and "--" not in message
         ):
-            raise Finding(f"the error names no file, column or option: {words}") from error
+            raise WrongResult(f"the error names no file, column or option: {message}") from error
 
-    def _compare(self, output: Path, said: list[str]) -> None:
-        torn = any(made.torn for made in self.files)
+    def _compare(self, output: Path, bad_rows: list[str]) -> None:
+        any_torn = any(file.rest_unknown for file in self.files)
         expected: list[Row] = []
-        for made in self.files:
-            expected += made.rows
-            if made.torn:
+        for file in self.files:
+            expected += file.rows
+            if file.rest_unknown:
                 break
         found = self._read(output)
         if self.form == "stdout":
-            bad = len(said)
+            bad = len(bad_rows)
         else:
             errors = output.with_name(output.name + ".errors.jsonl")
             bad = len(errors.read_text().splitlines()) if errors.exists() else 0
         missing = sum(row.text is None for row in expected)
-        broken = any(made.broken for made in self.files)
-        if self.on_error == "stop" and (bad or missing or broken):
-            raise Finding(f"{missing} bad rows passed with --on-error stop")
-        if bad < missing + broken or (
-            bad > missing and not torn and self.form != "parquet" and not self._lossy()
+        any_broken = any(file.has_bad_row for file in self.files)
+        if self.on_error == "stop" and (bad or missing or any_broken):
+            raise WrongResult(f"{missing} bad rows were accepted with --on-error stop")
+        if bad < missing + any_broken or (
+            bad > missing and not any_torn and self.form != "parquet" and not self._lossy()
         ):
-            raise Finding(f"{bad} rows were named as bad, {missing} are")
-        pending = iter(expected)
-        for got in found:
-            row = next(pending, None)
+            raise WrongResult(f"{bad} rows were named as bad, {missing} rows are bad")
+        expected_rows = iter(expected)
+        for actual in found:
+            row = next(expected_rows, None)
             if self.on_error == "skip":
-                while row is not None and (row.text is None or not self._same(row, got)) and bad:
+                while row is not None and (row.text is None or not self._same(row, actual)) and bad:
                     bad -= 1
-                    row = next(pending, None)
+                    row = next(expected_rows, None)
             if row is None:
-                if torn:
+                if any_torn:
                     return
-                raise Finding(f"a row was invented: {got}")
-            if got.text is None:  # a row that is bad, with --on-error null
-                if row.text is not None and not torn and not bad:
-                    raise Finding(f"lost: {row}")
+                raise WrongResult(f"an unexpected row: {actual}")
+            if actual.text is None:  # a bad row, with --on-error null
+                if row.text is not None and not any_torn and not bad:
+                    raise WrongResult(f"lost: {row}")
                 continue
-            if not self._same(row, got):
-                raise Finding(f"expected {row}, got {got}")
-        rest = [row for row in pending if row.text is not None]
-        if len(rest) > (bad if self.on_error == "skip" else 0) and not torn:
-            raise Finding(f"{len(rest)} rows were lost, the first of them {rest[0]}")
+            if not self._same(row, actual):
+                raise WrongResult(f"expected {row}, got {actual}")
+        lost_rows = [row for row in expected_rows if row.text is not None]
+        if len(lost_rows) > (bad if self.on_error == "skip" else 0) and not any_torn:
+            raise WrongResult(f"{len(lost_rows)} rows were lost, the first of them {lost_rows[0]}")
 
     def _lossy(self) -> bool:
-        """Return whether a value may be one that JSON cannot say: then its row is bad by the stated rule."""
-        return bool(self.keep) and any(made.name.lower().endswith((".parquet", ".pq")) for made in self.files)
+        """Return whether files may have values that JSON cannot express; such rows are bad."""
+        return bool(self.keep) and any(file.name.lower().endswith((".parquet", ".pq")) for file in self.files)
 
-    def _same(self, row: Row, got: Row) -> bool:
-        if row.text is None or got.text is None:
-            return row.text is got.text
+    def _same(self, row: Row, actual: Row) -> bool:
+        if row.text is None or actual.text is None:
+            return row.text is actual.text
         if (
             self.form != "npy"
             and not self.keep
-            and mend_surrogates(got.kept["text"]) != mend_surrogates(row.text)
+            and mend_surrogates(actual.kept["text"]) != mend_surrogates(row.text)
         ):
             return False
-        if not np.array_equal(vector(row.text), np.array(got.kept["embedding"], np.float32)):
+        if not np.array_equal(vector(row.text), np.array(actual.kept["embedding"], np.float32)):
             return False
-        return all(_equal(row.kept.get(name), got.kept[name]) for name in self.keep)
+        return all(_equal_values(row.kept.get(name), actual.kept[name]) for name in self.keep)
 
     def _read(self, output: Path) -> list[Row]:
         if self.form == "npy":
             rows = np.load(output)
-            return [Row(None if np.isnan(one).any() else "", {"embedding": one}) for one in rows]
+            return [Row(None if np.isnan(record).any() else "", {"embedding": record}) for record in rows]
         if self.form == "parquet":
             table = pq.read_table(output)
-            json_columns = [one.name for one in table.schema if b"ov_minilm.json" in (one.metadata or {})]
+            json_columns = [
+                record.name for record in table.schema if b"ov_minilm.json" in (record.metadata or {})
+            ]
             columns = {
                 name: _values(table[name]) if name != "embedding" else table[name].to_pylist()
                 for name in table.schema.names
             }
             for name in json_columns:
-                columns[name] = [None if one is None else _exact(one) for one in columns[name]]
+                columns[name] = [
+                    None if record is None else _parse_exactly(record) for record in columns[name]
+                ]
             names = list(columns)
             objects = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
             if table.schema.metadata is None or b"ov_minilm.fingerprint" not in table.schema.metadata:
-                raise Finding("an output does not say what made it")
+                raise WrongResult("an output without metadata")
         else:
-            objects = [_exact(line.decode()) for line in output.read_bytes().split(b"\n")[:-1]]
-            for one in objects:
-                if one["embedding"] is not None:
-                    one["embedding"] = [np.float32(str(number)) for number in one["embedding"]]
-        return [Row(None if one["embedding"] is None else "", one) for one in objects]
+            objects = [_parse_exactly(line.decode()) for line in output.read_bytes().split(b"\n")[:-1]]
+            for record in objects:
+                if record["embedding"] is not None:
+                    record["embedding"] = [np.float32(str(number)) for number in record["embedding"]]
+        return [Row(None if record["embedding"] is None else "", record) for record in objects]
 
 
-def _exact(line: str) -> Any:
-    """Read JSON without rounding; NaN is no JSON."""
+def _parse_exactly(line: str) -> Any:
+    """Parse JSON without rounding numbers; NaN is refused."""
 
     def refuse(name: str) -> None:
-        raise Finding(f"{name} in JSON")
+        raise WrongResult(f"{name} in JSON")
 
     return json.loads(line, parse_float=Decimal, parse_constant=refuse)
 
 
-def _equal(expected: Any, found: Any) -> bool:
-    """Compare values by what they say: 1 and 1.0 are the same number, 1 and true are not."""
+def _equal_values(expected: Any, found: Any) -> bool:
+    """Compare values by meaning: 1 equals 1.0, but 1 does not equal true."""
     if isinstance(expected, bool) or isinstance(found, bool):
         return expected is found
     if isinstance(expected, int | float | Decimal) and isinstance(found, int | float | Decimal):
         if isinstance(expected, float) and isinstance(found, Decimal):
-            return expected == float(found)  # the shortest digits that read back
+            return expected == float(found)  # the output has the fewest digits that give the same float
         if isinstance(expected, Decimal) and isinstance(found, float):
             return float(expected) == found
         return _number(expected) == _number(found)
     if isinstance(expected, list | tuple) and isinstance(found, list | tuple):
-        return len(expected) == len(found) and all(map(_equal, expected, found))
+        return len(expected) == len(found) and all(map(_equal_values, expected, found))
     if isinstance(expected, dict) and isinstance(found, dict):
-        return list(expected) == list(found) and all(_equal(expected[name], found[name]) for name in expected)
+        return list(expected) == list(found) and all(
+            _equal_values(expected[name], found[name]) for name in expected
+        )
     if isinstance(expected, str) and isinstance(found, str):
         return mend_surrogates(expected) == mend_surrogates(found)
     if isinstance(expected, bytes) and isinstance(found, str):
         return base64.b64encode(expected).decode() == found
-    if isinstance(expected, str) and isinstance(found, bytes):  # in a column of strings and of bytes
+    # a column with strings in one file and bytes in another
+    if isinstance(expected, str) and isinstance(found, bytes):
         return expected.encode() == found
     if isinstance(expected, float | Decimal) and found is None:
         return not Decimal(expected).is_finite()
@@ -398,7 +407,7 @@ def _number(value: float | Decimal) -> Decimal | str:
     return "NaN" if number.is_nan() else number
 
 
-# What is made, format by format.
+# Generators, one for each format.
 
 
 def _dialect(rng: random.Random) -> Dialect:
@@ -413,16 +422,18 @@ def _dialect(rng: random.Random) -> Dialect:
     return Dialect(delimiter, quote, escape, encoding)
 
 
-def _make(rng: random.Random, kind: str, number: int, column: str, keep: list[str], dialect: Dialect) -> Made:
+def _generate_file(
+    rng: random.Random, kind: str, number: int, column: str, keep: list[str], dialect: Dialect
+) -> GeneratedFile:
     ending = rng.choice(ENDINGS[kind])
     count = rng.choice((0, 1, 2, 3, 5, 8, 13)) if rng.random() < 0.97 else 1100
-    made = MAKERS[kind](rng, count, column, keep, dialect)
-    made.name = f"f{number}{ending}"
+    file = GENERATORS[kind](rng, count, column, keep, dialect)
+    file.name = f"f{number}{ending}"
     if kind != "parquet" and rng.random() < 0.2:
         codec = rng.choice((".gz", ".bz2", ".zst", ".GZ"))
-        made.content = _compress(made.content, codec.lower())
-        made.name += codec
-    return made
+        file.content = _compress(file.content, codec.lower())
+        file.name += codec
+    return file
 
 
 def _compress(content: bytes, codec: str) -> bytes:
@@ -431,58 +442,63 @@ def _compress(content: bytes, codec: str) -> bytes:
     return gzip.compress(content) if codec == ".gz" else bz2.compress(content)
 
 
-def _texts(rng: random.Random, count: int, encoding: str = "utf-8", without: str = "") -> Iterator[str]:
+def _texts(rng: random.Random, count: int, encoding: str = "utf-8", forbidden: str = "") -> Iterator[str]:
     for number in range(count):
         text = rng.choice(TEXTS) if rng.random() < 0.7 else f"text {number} {rng.random()}"
         text = text.encode(encoding, "replace").decode(encoding)
-        yield "".join(character for character in text if character not in without)
+        yield "".join(character for character in text if character not in forbidden)
 
 
-def _encode(rng: random.Random, text: str, dialect: Dialect, made: Made) -> None:
-    """Encode as the dialect says; sometimes another way, or with a byte that is none."""
+def _encode(rng: random.Random, text: str, dialect: Dialect, file: GeneratedFile) -> None:
+    """Encode with the dialect's encoding; sometimes with another one, or with an invalid byte."""
     encoding = dialect.encoding
     if encoding == "utf-8" and rng.random() < 0.15:
         text = f"\ufeff{text}"
-    made.content = text.encode(encoding, "surrogatepass" if "utf" in encoding else "replace")
-    if rng.random() < 0.04 and made.rows:
-        made.content, made.torn, made.odd = text.encode("utf-16"), encoding != "utf-16", True
-        if made.torn:
-            made.rows, made.refused, made.torn = [], dialect.is_utf8, not dialect.is_utf8
-    elif b"\0" in made.content[:2] and dialect.is_utf8:
-        made.odd = True  # as UTF-16 begins
-    elif encoding == "utf-8" and rng.random() < 0.04 and made.content:
-        at = rng.randrange(len(made.content))
-        made.content = made.content[:at] + b"\xff" + made.content[at:]
-        made.rows, made.torn, made.odd = [], True, True
+    file.content = text.encode(encoding, "surrogatepass" if "utf" in encoding else "replace")
+    if rng.random() < 0.04 and file.rows:
+        file.content, file.rest_unknown, file.may_be_refused = (
+            text.encode("utf-16"),
+            encoding != "utf-16",
+            True,
+        )
+        if file.rest_unknown:
+            file.rows, file.must_be_refused, file.rest_unknown = [], dialect.is_utf8, not dialect.is_utf8
+    elif b"\0" in file.content[:2] and dialect.is_utf8:
+        file.may_be_refused = True  # the file begins like UTF-16
+    elif encoding == "utf-8" and rng.random() < 0.04 and file.content:
+        at = rng.randrange(len(file.content))
+        file.content = file.content[:at] + b"\xff" + file.content[at:]
+        file.rows, file.rest_unknown, file.may_be_refused = [], True, True
 
 
-def _text(rng: random.Random, count: int, column: str, keep: list[str], dialect: Dialect) -> Made:
+def _text(rng: random.Random, count: int, column: str, keep: list[str], dialect: Dialect) -> GeneratedFile:
     del column
     lines = list(_texts(rng, count, dialect.encoding, "\r\n\ufeff"))
     end = rng.choice(("\n", "\n", "\r\n"))
     content = end.join(lines) + (end if lines and (rng.random() < 0.8 or not lines[-1]) else "")
-    made = Made("", b"", [Row(line, dict.fromkeys(keep, line)) for line in lines])
-    filled = [line for line in lines if line.strip()]
-    made.odd = bool(filled) and all(line.startswith("{") for line in filled)  # lines of JSON in a text file
-    _encode(rng, content, dialect, made)
-    return made
+    file = GeneratedFile("", b"", [Row(line, dict.fromkeys(keep, line)) for line in lines])
+    nonblank = [line for line in lines if line.strip()]
+    # a text file that has only lines of JSON
+    file.may_be_refused = bool(nonblank) and all(line.startswith("{") for line in nonblank)
+    _encode(rng, content, dialect, file)
+    return file
 
 
-def _jsonl(rng: random.Random, count: int, column: str, keep: list[str], dialect: Dialect) -> Made:
+def _jsonl(rng: random.Random, count: int, column: str, keep: list[str], dialect: Dialect) -> GeneratedFile:
     lines: list[str] = []
-    uniform = {name: rng.choice(VALUES) for name in keep} if rng.random() < 0.3 else {}
+    same_in_all_rows = {name: rng.choice(KEPT_VALUES) for name in keep} if rng.random() < 0.3 else {}
     for text in _texts(rng, count):
         members = [(column, json.dumps(text))]
         for name in keep:
             if rng.random() < 0.1:
                 continue
-            value = uniform.get(name, rng.choice(VALUES))
+            value = same_in_all_rows.get(name, rng.choice(KEPT_VALUES))
             token = json.dumps(value, ensure_ascii=True)
-            if not uniform and rng.random() < 0.15:
+            if not same_in_all_rows and rng.random() < 0.15:
                 token = rng.choice(JSON_NUMBERS)
             members.append((name, token))
         if rng.random() < 0.3:
-            members.append((rng.choice(("other", "k")), json.dumps(rng.choice(VALUES))))
+            members.append((rng.choice(("other", "k")), json.dumps(rng.choice(KEPT_VALUES))))
         if rng.random() < 0.05:
             members.append(rng.choice(members))
         rng.shuffle(members)
@@ -496,10 +512,10 @@ def _jsonl(rng: random.Random, count: int, column: str, keep: list[str], dialect
     rows = [_json_row(line, column, keep) for line in lines if line.strip(" \t")]
     end = rng.choice(("\n", "\n", "\r\n"))
     content = end.join(lines) + (end if lines and rng.random() < 0.8 else "")
-    odd = bool(rows) and rows[0].text is None  # of .json: the first line is no object
-    made = Made("", b"", rows, odd)
-    _encode(rng, content, dialect, made)
-    return made
+    odd = bool(rows) and rows[0].text is None  # a .json file is refused if its first line is no object
+    file = GeneratedFile("", b"", rows, odd)
+    _encode(rng, content, dialect, file)
+    return file
 
 
 def _json_row(line: str, column: str, keep: list[str]) -> Row:
@@ -514,7 +530,7 @@ def _json_row(line: str, column: str, keep: list[str]) -> Row:
 
 def _csv(
     rng: random.Random, count: int, column: str, keep: list[str], dialect: Dialect, tab: bool = False
-) -> Made:
+) -> GeneratedFile:
     delimiter = dialect.delimiter or ("\t" if tab else ",")
     header = [column, *keep, *(["other"] if rng.random() < 0.5 else [])]
     rng.shuffle(header)
@@ -522,7 +538,7 @@ def _csv(
     if rng.random() < 0.03 and len(header) > 1:
         header[-1], odd = header[0], True
     end = rng.choice(("\n", "\r\n"))
-    without = ("\0" + "\r" * (end == "\n")) if dialect.quote else f"\0\r\n{delimiter}\\"
+    forbidden = ("\0" + "\r" * (end == "\n")) if dialect.quote else f"\0\r\n{delimiter}\\"
     options: dict[str, Any] = {
         "delimiter": delimiter,
         "quotechar": dialect.quote or None,
@@ -535,11 +551,11 @@ def _csv(
     writer = csv.writer(out, **options)
     try:
         writer.writerow(header)
-        for text in _texts(rng, count, dialect.encoding, without + ("" if dialect.quote else '"')):
+        for text in _texts(rng, count, dialect.encoding, forbidden + ("" if dialect.quote else '"')):
             values = [
                 text
                 if name == column
-                else next(_texts(rng, 1, dialect.encoding, without + '"' * (not dialect.quote)))
+                else next(_texts(rng, 1, dialect.encoding, forbidden + '"' * (not dialect.quote)))
                 for name in header
             ]
             chance = rng.random()
@@ -552,20 +568,20 @@ def _csv(
             elif chance < 0.07 and dialect.quote:
                 out.write(f"{dialect.quote}open")
             writer.writerow(values)
-    except csv.Error:  # what this dialect cannot say
+    except csv.Error:  # this dialect cannot write these values
         out = io.StringIO()
         csv.writer(out, **{**options, "escapechar": None}).writerow(["x"])
         odd = True
     content = out.getvalue()
     if rng.random() < 0.2:
         content = content.removesuffix(end)
-    made = _read_csv(content, column, keep, dialect, delimiter)
-    made.odd |= odd
-    _encode(rng, content, dialect, made)
-    return made
+    file = _read_csv(content, column, keep, dialect, delimiter)
+    file.may_be_refused |= odd
+    _encode(rng, content, dialect, file)
+    return file
 
 
-def _read_csv(content: str, column: str, keep: list[str], dialect: Dialect, delimiter: str) -> Made:
+def _read_csv(content: str, column: str, keep: list[str], dialect: Dialect, delimiter: str) -> GeneratedFile:
     rows: list[Row] = []
     reader = csv.reader(
         io.StringIO(content, newline=""),
@@ -583,7 +599,7 @@ def _read_csv(content: str, column: str, keep: list[str], dialect: Dialect, deli
             if header is None:
                 header = fields
                 if any(header.count(name) != 1 for name in (column, *keep)):
-                    return Made("", b"", [], odd=True, refused=True)
+                    return GeneratedFile("", b"", [], may_be_refused=True, must_be_refused=True)
                 continue
             if len(fields) == 1 < len(header) and not fields[0].strip():
                 continue
@@ -593,11 +609,11 @@ def _read_csv(content: str, column: str, keep: list[str], dialect: Dialect, deli
             cells = dict(zip(header, fields, strict=True))
             rows.append(Row(cells[column], {name: cells[name] for name in keep}))
     except csv.Error:
-        return Made("", b"", rows, odd=True, torn=True, broken=True)
-    return Made("", b"", rows)
+        return GeneratedFile("", b"", rows, may_be_refused=True, rest_unknown=True, has_bad_row=True)
+    return GeneratedFile("", b"", rows)
 
 
-def _tsv(rng: random.Random, count: int, column: str, keep: list[str], dialect: Dialect) -> Made:
+def _tsv(rng: random.Random, count: int, column: str, keep: list[str], dialect: Dialect) -> GeneratedFile:
     return _csv(rng, count, column, keep, dialect, tab=True)
 
 
@@ -613,8 +629,14 @@ TEXT_TYPES = (
     ),
     *(pa.dictionary(pa.int8(), pa.string()), pa.dictionary(pa.int32(), pa.large_string()), pa.null()),
 )
-NO_TEXT_TYPES = (pa.int64(), pa.list_(pa.string()), pa.float32(), pa.bool_(), pa.struct([("a", pa.string())]))
-KEPT = (
+NON_TEXT_TYPES = (
+    pa.int64(),
+    pa.list_(pa.string()),
+    pa.float32(),
+    pa.bool_(),
+    pa.struct([("a", pa.string())]),
+)
+KEPT_TYPES = (
     *(
         pa.int8(),
         pa.int16(),
@@ -666,11 +688,11 @@ KEPT = (
 )
 
 
-def _parquet(rng: random.Random, count: int, column: str, keep: list[str], dialect: Dialect) -> Made:
+def _parquet(rng: random.Random, count: int, column: str, keep: list[str], dialect: Dialect) -> GeneratedFile:
     del dialect
     kind, odd, refused = rng.choice(TEXT_TYPES), False, False
     if rng.random() < 0.03:
-        kind, refused = rng.choice(NO_TEXT_TYPES), True
+        kind, refused = rng.choice(NON_TEXT_TYPES), True
     texts: list[Any] = [None if rng.random() < 0.03 else text for text in _texts(rng, count)]
     if pa.types.is_null(kind):
         texts = [None] * count
@@ -680,7 +702,7 @@ def _parquet(rng: random.Random, count: int, column: str, keep: list[str], diale
     for name in keep:
         if name == column:
             continue
-        kept = rng.choice(KEPT)
+        kept = rng.choice(KEPT_TYPES)
         values = [None if rng.random() < 0.15 else _value(rng, kept) for _ in range(count)]
         columns[name] = _array(values, kept)
     if rng.random() < 0.3:
@@ -692,20 +714,20 @@ def _parquet(rng: random.Random, count: int, column: str, keep: list[str], diale
     options = {"version": "2.6"} if rng.random() < 0.8 else {"store_schema": False}
     try:
         pq.write_table(table, content, row_group_size=rng.choice((1, 3, 1000)), **options)
-    except (pa.ArrowException, OSError):  # a type that Parquet has not
-        return Made("", b"", [], odd=True, refused=True)
+    except (pa.ArrowException, OSError):  # a type that Parquet does not support
+        return GeneratedFile("", b"", [], may_be_refused=True, must_be_refused=True)
     raw = content.getvalue().to_pybytes()
-    there = pq.read_table(io.BytesIO(raw))
-    texts = [one.decode() if isinstance(one, bytes) else one for one in _values(there[column])]
-    kept_values = {name: _values(there[name]) for name in keep}
+    read_back = pq.read_table(io.BytesIO(raw))
+    texts = [value.decode() if isinstance(value, bytes) else value for value in _values(read_back[column])]
+    kept_values = {name: _values(read_back[name]) for name in keep}
     rows = [Row(text, {name: kept_values[name][row] for name in keep}) for row, text in enumerate(texts)]
     if refused:
         rows = []
-    made = Made("", raw, rows, odd, refused)
+    file = GeneratedFile("", raw, rows, odd, refused)
     if rng.random() < 0.03:
-        made.content, made.rows, made.torn, made.odd = raw[: len(raw) // 2], [], True, True
-        made.broken, made.refused = True, False
-    return made
+        file.content, file.rows, file.rest_unknown, file.may_be_refused = raw[: len(raw) // 2], [], True, True
+        file.has_bad_row, file.must_be_refused = True, False
+    return file
 
 
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
@@ -716,7 +738,7 @@ def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _value(rng: random.Random, kind: pa.DataType) -> Any:
-    """Make a value of a type; extremes too."""
+    """Return a random value of a type, sometimes an extreme one."""
     types = pa.types
     if types.is_dictionary(kind):
         return _value(rng, kind.value_type)
@@ -749,7 +771,7 @@ def _value(rng: random.Random, kind: pa.DataType) -> Any:
     if types.is_map(kind):
         return [(f"k{n}", n) for n in range(rng.randrange(3))]
     if types.is_nested(kind) and types.is_struct(kind):
-        return {one.name: _value(rng, one.type) for one in kind}
+        return {field.name: _value(rng, field.type) for field in kind}
     if types.is_nested(kind):
         return [_value(rng, kind.value_type) for _ in range(rng.randrange(3))]
     if types.is_null(kind):
@@ -758,7 +780,7 @@ def _value(rng: random.Random, kind: pa.DataType) -> Any:
 
 
 def _values(array: pa.ChunkedArray) -> list[Any]:
-    """Return Python's values; times of a nanosecond, which it has not, as Arrow writes them."""
+    """Return values as Python objects; values with nanoseconds, which Python lacks, as Arrow's text."""
     kind = array.type
     if pa.types.is_dictionary(kind):
         return _values(array.cast(kind.value_type))
@@ -769,7 +791,7 @@ def _values(array: pa.ChunkedArray) -> list[Any]:
     return list(array.to_pylist())
 
 
-MAKERS: dict[str, Callable[[random.Random, int, str, list[str], Dialect], Made]] = {
+GENERATORS: dict[str, Callable[[random.Random, int, str, list[str], Dialect], GeneratedFile]] = {
     "text": _text,
     "jsonl": _jsonl,
     "csv": _csv,

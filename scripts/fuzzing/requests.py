@@ -1,7 +1,8 @@
-"""Request bodies for the three wire APIs; Python's json module says what must come.
+"""Fuzz tests of requests to the three APIs; Python's json module gives the expected texts.
 
-A body is made from the schema of a URL, and then perhaps damaged. A whole one must be answered 200. Each 200
-holds the vectors of exactly the texts that json sees, in order; all else is refused in words.
+A body is generated from the schema of a URL, and half of the bodies are then damaged. A valid body must get
+status 200. Every answer with status 200 must have the vectors of the texts that json reads, in order. Other
+answers must have an error message.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from starlette.types import ASGIApp
 from support.asgi import Answer, Waiting, send
 
-from fuzzing.files import TEXTS, Finding
+from fuzzing.files import TEXTS, WrongResult
 from fuzzing.stub import vector
 from ov_minilm import Embedder
 from ov_minilm.runtime.output import shrink
@@ -25,7 +26,7 @@ from ov_minilm.serve import Settings, create_app
 from ov_minilm.spec import FloatArray
 
 PATHS = ("/v1/embeddings", "/embed", "/", "/similarity", "/api/embed", "/api/embeddings", "/tokenize")
-JUNK: tuple[Any, ...] = (
+WRONG_VALUES: tuple[Any, ...] = (
     *(
         None,
         True,
@@ -60,11 +61,11 @@ JUNK: tuple[Any, ...] = (
 
 
 class HashedVectors(Waiting):
-    """The real tokenizer, and for each text the vector of its token ids, at once."""
+    """Replaces the model: the real tokenizer, and for each text a vector that is a hash of its token ids."""
 
     def __init__(self, real: Embedder) -> None:
         super().__init__(real)
-        self._tokens = real._tokens  # which POST /tokenize copies
+        self._tokens = real._tokens  # POST /tokenize copies the tokenizer
 
     def asubmit(self, tokenized: Tokenized, *, started: Any = None) -> asyncio.Future[FloatArray]:
         """Return the vectors [N, 384]."""
@@ -82,67 +83,71 @@ def ids_vector(windows: list[Any]) -> FloatArray:
     return found / np.linalg.norm(found)
 
 
-class Requests:
-    """One application, asked many times."""
+class RequestFuzzer:
+    """Sends random requests to one application."""
 
     def __init__(self, embedder: Embedder, *, real: bool) -> None:
-        self._real = embedder
-        self._vectors = real
+        self._embedder = embedder
+        self._real_vectors = real
         served: Embedder = embedder if real else HashedVectors(embedder)
         self._app: ASGIApp = create_app(served, Settings(payload_limit=200_000, access_log="off"))
         self._loop = asyncio.new_event_loop()
 
     def close(self) -> None:
-        """End its threads."""
+        """End the threads of the event loop."""
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
     def run_case(self, seed: int) -> str:
-        """Ask once; return "done" or "refused".
+        """Send one request; return "done" or "refused".
 
         Raises:
-            Finding: the answer is not right.
+            WrongResult: the answer is wrong.
         """
         rng = random.Random(seed)  # noqa: S311  # no secrets
         path = rng.choice(PATHS)
-        asked = _make(rng, path)
-        right = True
+        request = _valid_body(rng, path)
+        valid = True
         if rng.random() < 0.5:
-            asked, right = _damage(rng, asked), False
-        escaped = rng.random() < 0.5 or "\\ud8" in json.dumps(asked)  # half a pair is no UTF-8
-        body = json.dumps(asked, ensure_ascii=escaped).encode()
+            request, valid = _damage(rng, request), False
+        # half a surrogate pair cannot be written in UTF-8
+        escaped = rng.random() < 0.5 or "\\ud8" in json.dumps(request)
+        body = json.dumps(request, ensure_ascii=escaped).encode()
         if rng.random() < 0.15:
-            body, right = _damage_bytes(rng, body), False
+            body, valid = _damage_bytes(rng, body), False
         headers = {"content-type": "application/json"}
         sent: bytes | list[bytes] = body
         if rng.random() < 0.1:
-            cuts = sorted(rng.randrange(len(body) + 1) for _ in range(3))
-            sent = [body[start:end] for start, end in zip((0, *cuts), (*cuts, len(body)), strict=True)]
+            boundaries = sorted(rng.randrange(len(body) + 1) for _ in range(3))
+            sent = [
+                body[start:end] for start, end in zip((0, *boundaries), (*boundaries, len(body)), strict=True)
+            ]
         call = send(self._app, "POST", path, sent, headers)
         answer = self._loop.run_until_complete(asyncio.wait_for(call, 60))
         if answer.status == 200:
             self._check(path, body, answer)
             return "done"
         if answer.status not in (400, 404, 413, 422):
-            raise Finding(f"{path}: {answer.status} {answer.body[:300]!r}")
-        if right:
-            raise Finding(f"{path}: {answer.status} {answer.body[:300]!r} for {body[:300]!r}")
+            raise WrongResult(f"{path}: {answer.status} {answer.body[:300]!r}")
+        if valid:
+            raise WrongResult(f"{path}: {answer.status} {answer.body[:300]!r} for {body[:300]!r}")
         error = answer.json["error"]
         if not (error["message"] if isinstance(error, dict) else error):
-            raise Finding(f"{path}: no words in {answer.body!r}")
+            raise WrongResult(f"{path}: no message in {answer.body!r}")
         return "refused"
 
     def _check(self, path: str, body: bytes, answer: Answer) -> None:
         try:
-            asked: Any = json.loads(body.decode("utf-8", "replace"))  # in fields that are not read
+            # bytes that are invalid in UTF-8 are accepted in ignored fields
+            request: Any = json.loads(body.decode("utf-8", "replace"))
         except ValueError as error:
-            raise Finding(f"{path}: answered what is no JSON: {body[:300]!r}") from error
+            raise WrongResult(f"{path}: accepted invalid JSON: {body[:300]!r}") from error
         names = {"/v1/embeddings": "input", "/api/embed": "input", "/api/embeddings": "prompt"}
         found = answer.json
         if path == "/tokenize":
-            self._check_tokens(asked, found)
+            self._check_tokens(request, found)
             return
-        value = asked.get(names.get(path, "inputs"))
+        value = request.get(names.get(path, "inputs"))
         if path == "/similarity":
             value = [value["source_sentence"], *value["sentences"]]
         texts: list[Any] = [value] if isinstance(value, str) else list(value or ())
@@ -150,60 +155,61 @@ class Requests:
             texts = [texts]
         if path.startswith("/api"):
             texts = texts if texts != [""] or isinstance(value, list) else []
-        expected = self._expected(texts, asked)
+        expected = self._expected(texts, request)
         if path == "/similarity":
-            got = np.array(found, np.float32)
+            actual = np.array(found, np.float32)
             expected = (expected[1:] @ expected[0]).astype(np.float32)
         elif path == "/v1/embeddings":
             rows = [one["embedding"] for one in found["data"]]
-            got = np.array([_floats(row) for row in rows], np.float32)
+            actual = np.array([_floats(row) for row in rows], np.float32)
             if [one["index"] for one in found["data"]] != list(range(len(texts))):
-                raise Finding(f"{path}: wrong indices for {body[:300]!r}")
+                raise WrongResult(f"{path}: wrong indices for {body[:300]!r}")
             if texts and isinstance(texts[0], str):
-                total = sum(self._tokenized(texts, asked).tokens)
+                total = sum(self._tokenized(texts, request).tokens)
                 if found["usage"] != {"prompt_tokens": total, "total_tokens": total}:
-                    raise Finding(f"{path}: usage is {found['usage']}, {total} tokens were read")
+                    raise WrongResult(f"{path}: usage is {found['usage']}, {total} tokens were read")
         else:
             rows = found
             if path == "/api/embed":
                 rows = found["embeddings"]
             elif path == "/api/embeddings":
                 rows = [found["embedding"]] if texts else []
-            got = np.array(rows, np.float32).reshape(len(rows), -1 if rows else 384)
-        if got.shape != expected.shape or not np.allclose(got, expected, atol=1e-6):
-            raise Finding(f"{path}: wrong vectors {got.shape}, {expected.shape} for {body[:300]!r}")
+            actual = np.array(rows, np.float32).reshape(len(rows), -1 if rows else 384)
+        if actual.shape != expected.shape or not np.allclose(actual, expected, atol=1e-6):
+            raise WrongResult(f"{path}: wrong vectors {actual.shape}, {expected.shape} for {body[:300]!r}")
 
-    def _tokenized(self, texts: list[Any], asked: dict[str, Any]) -> Tokenized:
-        mean = asked.get("truncate") == "mean"
-        return self._real.tokenize(texts, truncate="mean" if mean else "end")
+    def _tokenized(self, texts: list[Any], request: dict[str, Any]) -> Tokenized:
+        mean = request.get("truncate") == "mean"
+        return self._embedder.tokenize(texts, truncate="mean" if mean else "end")
 
-    def _expected(self, texts: list[Any], asked: dict[str, Any]) -> FloatArray:
-        """Return the vectors [N, D] of what was asked for."""
-        if self._vectors and texts:
-            vectors = self._real.submit(self._tokenized(texts, asked)).result()
+    def _expected(self, texts: list[Any], request: dict[str, Any]) -> FloatArray:
+        """Return the vectors [N, D] that the request should get."""
+        if self._real_vectors and texts:
+            vectors = self._embedder.submit(self._tokenized(texts, request)).result()
         else:
-            windows = self._tokenized(texts, asked).windows if texts else []
+            windows = self._tokenized(texts, request).windows if texts else []
             rows = [ids_vector(of_text) for of_text in windows]
             vectors = np.array(rows, np.float32).reshape(-1, 384)
-        dimensions = asked.get("dimensions")
+        dimensions = request.get("dimensions")
         if isinstance(dimensions, int) and 0 < dimensions <= 384 and len(vectors):
             return shrink(vectors, dimensions)
         return vectors
 
-    def _check_tokens(self, asked: dict[str, Any], found: Any) -> None:
-        value = asked.get("input", asked.get("inputs"))
+    def _check_tokens(self, request: dict[str, Any], found: Any) -> None:
+        value = request.get("input", request.get("inputs"))
         texts = [value] if isinstance(value, str) else value
-        if "inputs" in asked:
-            value = asked["inputs"]
+        if "inputs" in request:
+            value = request["inputs"]
             texts = [value] if isinstance(value, str) else value
             if len(found) != len(texts):
-                raise Finding(f"/tokenize: {len(found)} lists for {len(texts)} texts")
+                raise WrongResult(f"/tokenize: {len(found)} lists for {len(texts)} texts")
             return
         ids = [
-            [window.tolist() for window in one] for one in self._real.tokenize(texts, truncate="mean").windows
+            [window.tolist() for window in one]
+            for one in self._embedder.tokenize(texts, truncate="mean").windows
         ]
         if [one["windows"] for one in found["data"]] != ids:
-            raise Finding(f"/tokenize: wrong ids for {asked}")
+            raise WrongResult(f"/tokenize: wrong ids for {request}")
 
 
 def _floats(row: Any) -> Any:
@@ -211,19 +217,19 @@ def _floats(row: Any) -> Any:
 
 
 def _texts(rng: random.Random) -> str | list[str]:
-    """Make what every API takes: a text, or a list of some."""
-    pool = (*TEXTS, "\ud83d", "x" * 5000, "word " * 300, "字" * 600)
+    """Return a valid input of every API: a text, or a list of texts."""
+    texts = (*TEXTS, "\ud83d", "x" * 5000, "word " * 300, "字" * 600)
     if rng.random() < 0.3:
-        return rng.choice(pool)
-    return [rng.choice(pool) for _ in range(rng.choice((1, 1, 2, 3, 8, 40)))]
+        return rng.choice(texts)
+    return [rng.choice(texts) for _ in range(rng.choice((1, 1, 2, 3, 8, 40)))]
 
 
-def _some(rng: random.Random, options: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
+def _random_subset(rng: random.Random, options: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
     return {name: rng.choice(values) for name, values in options.items() if rng.random() < 0.35}
 
 
-def _make(rng: random.Random, path: str) -> dict[str, Any]:
-    """Make a body that is right."""
+def _valid_body(rng: random.Random, path: str) -> dict[str, Any]:
+    """Return a valid body."""
     texts = _texts(rng)
     if path == "/v1/embeddings":
         options: dict[str, tuple[Any, ...]] = {
@@ -232,9 +238,9 @@ def _make(rng: random.Random, path: str) -> dict[str, Any]:
             "dimensions": (1, 8, 384, None),
             "user": ("u", None),
             "truncate": ("end", "mean", None),
-            "other": JUNK,
+            "other": WRONG_VALUES,
         }
-        return {"input": texts, **_some(rng, options)}
+        return {"input": texts, **_random_subset(rng, options)}
     if path == "/tokenize":
         return {rng.choice(("input", "inputs")): texts}
     if path == "/similarity":
@@ -244,39 +250,43 @@ def _make(rng: random.Random, path: str) -> dict[str, Any]:
         options = {
             "truncate": (True, None),
             "dimensions": (8, 384, None),
-            "keep_alive": JUNK,
+            "keep_alive": WRONG_VALUES,
             "options": ({}, None),
         }
-        return {"model": "all-minilm", "input": texts, **_some(rng, options)}
+        return {"model": "all-minilm", "input": texts, **_random_subset(rng, options)}
     if path == "/api/embeddings":
-        return {"model": "all-minilm", "prompt": rng.choice(TEXTS), **_some(rng, {"keep_alive": JUNK})}
+        return {
+            "model": "all-minilm",
+            "prompt": rng.choice(TEXTS),
+            **_random_subset(rng, {"keep_alive": WRONG_VALUES}),
+        }
     options = {
         "truncate": (True, None),
         "normalize": (True, False, None),
         "dimensions": (8, 384, None),
         "truncation_direction": ("right", "Right", None),
     }
-    return {"inputs": texts, **_some(rng, options)}
+    return {"inputs": texts, **_random_subset(rng, options)}
 
 
-def _damage(rng: random.Random, asked: dict[str, Any]) -> Any:
-    """Put something else in place of a value, a key or the whole."""
+def _damage(rng: random.Random, request: dict[str, Any]) -> Any:
+    """Replace a value, a key or the whole body by something wrong."""
     chance = rng.random()
     if chance < 0.05:
-        return rng.choice(JUNK)
-    name = rng.choice(list(asked))
+        return rng.choice(WRONG_VALUES)
+    name = rng.choice(list(request))
     if chance < 0.15:
-        return {(f"{name}_" if one == name else one): value for one, value in asked.items()}
-    changed = dict(asked)
+        return {(f"{name}_" if one == name else one): value for one, value in request.items()}
+    changed = dict(request)
     value = changed[name]
     if isinstance(value, list) and value and rng.random() < 0.5:
         value = list(value)
-        value[rng.randrange(len(value))] = rng.choice(JUNK)
+        value[rng.randrange(len(value))] = rng.choice(WRONG_VALUES)
         changed[name] = value
     elif isinstance(value, dict) and value:
-        changed[name] = {**value, rng.choice(list(value)): rng.choice(JUNK)}
+        changed[name] = {**value, rng.choice(list(value)): rng.choice(WRONG_VALUES)}
     else:
-        changed[name] = rng.choice(JUNK)
+        changed[name] = rng.choice(WRONG_VALUES)
     return changed
 
 

@@ -1,4 +1,4 @@
-"""An embedder without a model: each text has a vector of its own, so a wrong text shows at once."""
+"""An embedder without a model: a vector is a hash of its text, so a wrong text gives a wrong vector."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ COMPONENTS = 8
 
 
 def vector(text: str) -> FloatArray:  # -> [D]
-    """Return numbers that depend on every character; half a surrogate pair counts as U+FFFD."""
+    """Return a vector [D] that depends on every character; half a surrogate pair counts as U+FFFD."""
     digest = hashlib.blake2b(mend_surrogates(text).encode(), digest_size=2 * COMPONENTS).digest()
     numbers: FloatArray = np.frombuffer(digest, np.int16).astype(np.float32) / np.float32(1 << 15)
     return numbers
 
 
 class HashEmbedder:
-    """What a bulk job uses of Embedder. It can interrupt the job, once, at one of its calls."""
+    """Implements the methods of Embedder that a bulk job uses. `submit` can interrupt the job once."""
 
     def __init__(self, interrupt_at: int = 0) -> None:
         facts: dict[str, Any] = dict.fromkeys(MODEL_FACTS, "hash")
@@ -39,13 +39,13 @@ class HashEmbedder:
         return convert_vectors(vectors, dimensions, dtype)
 
     def tokenize(self, texts: list[str], truncate: str = "end") -> Tokenized:
-        """Take the bytes of a text for its tokens."""
+        """Return the UTF-8 bytes of each text as its token ids."""
         del truncate
         ids = [np.frombuffer(mend_surrogates(text).encode(), np.uint8).astype(np.int32) for text in texts]
-        return Tokenized([[one] for one in ids], {})
+        return Tokenized([[token_ids] for token_ids in ids], {})
 
     def submit(self, tokenized: Tokenized) -> Future[FloatArray]:
-        """Return the vectors at once, or interrupt the job."""
+        """Return a finished future of the vectors, or interrupt the job."""
         self._interrupt_in -= 1
         if not self._interrupt_in:
             raise KeyboardInterrupt

@@ -11,7 +11,7 @@ from environments import PEERS, Environments, Peer, Unavailable, discover
 
 from ov_minilm.measure.contender import Process
 
-FACTS = 'VARIANTS = {"plain": "a toy"}\nMAKES = ("table",)\nNEEDS = ("texts",)\n'
+FACTS = 'VARIANTS = {"plain": "a toy"}\nPROVIDES = ("table",)\nREQUIRES = ("texts",)\n'
 MAKER = """
 import os, pathlib
 import numpy as np
@@ -57,9 +57,9 @@ def test_every_file_is_a_peer_with_pinned_requirements() -> None:
 
 def test_wrong_facts_are_refused(tmp_path: Path) -> None:
     """By the name of the file."""
-    with pytest.raises(ValueError, match=r"toy\.py: MAKES not defined"):
-        toy(tmp_path, FACTS.replace("MAKES", "MADE"))
-    with pytest.raises(ValueError, match=r"toy\.py: no peer makes 'onnx'"):
+    with pytest.raises(ValueError, match=r"toy\.py: PROVIDES not defined"):
+        toy(tmp_path, FACTS.replace("PROVIDES", "MADE"))
+    with pytest.raises(ValueError, match=r"toy\.py: no peer provides 'onnx'"):
         toy(tmp_path, FACTS.replace('("texts",)', '("onnx",)'))
 
 

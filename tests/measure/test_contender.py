@@ -67,8 +67,8 @@ def test_a_contender_answers(toy: Process, tmp_path: Path) -> None:
     sorts = "SORTED = True" in Path(toy.contender.command[-1]).read_text(encoding="utf-8")
     chosen = {toy.ask("tune", texts=file(TEXTS * 5), first=20)["batch"] for _ in range(2)}
     assert chosen == {4} if sorts else len(chosen) == 1  # the toy ignores batch sizes where it forms its own
-    beside = {"list": file(TEXTS * 9)}
-    for do, more in {"time": {}, "each": {}, "callers": {"callers": 3}, "beside": beside}.items():
+    during_list = {"list": file(TEXTS * 9)}
+    for do, more in {"time": {}, "each": {}, "callers": {"callers": 3}, "during_list": during_list}.items():
         answer = toy.ask(do, texts=file(TEXTS), **more)  # type: ignore[arg-type]
         assert (1 if do == "time" else 4) == len(answer["seconds"]), do
         assert all(0 < seconds <= answer.get("wall", 60) for seconds in answer["seconds"]), do

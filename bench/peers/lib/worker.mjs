@@ -70,7 +70,7 @@ export async function serve(load) {
       await Promise.all([...Array(callers).keys()].map(call));
       return { wall: (performance.now() - started) / 1000, seconds };
     },
-    async beside({ texts, list }) {
+    async during_list({ texts, list }) {
       const started = performance.now();
       const seconds = [];
       let done = 0;
