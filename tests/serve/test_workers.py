@@ -1,4 +1,4 @@
-"""Several processes behind one port: one that dies, keys, metrics, memory, and the end."""
+"""Several worker processes behind one port: restart, keys, metrics, shared memory, and CPUs."""
 
 from __future__ import annotations
 
@@ -22,30 +22,29 @@ pytestmark = needs_two_cpus
 KEY = "authorization: Bearer one"
 
 
-def _workers(server: Running) -> list[int]:
-    """The process ids of its workers."""
+def worker_pids(server: Running) -> list[int]:
+    """Return the process ids of a server's workers."""
     pid = server.process.pid
     return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()))
 
 
-def _shared_weights(pid: int) -> set[str]:
-    """Device and inode of the shared memory of a process that is as large as the weights."""
+def shared_weights(pid: int) -> set[str]:
+    """Return device and inode of the shared memory of a process that has the size of the weights."""
     size = (SHIPPED / WEIGHTS).stat().st_size
     found = set()
     for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines():
         addresses, access, _, device, inode, *_ = line.split()
-        start, end = (int(one, 16) for one in addresses.split("-"))
+        start, end = (int(address, 16) for address in addresses.split("-"))
         if access.endswith("s") and 0 <= end - start - size < 65536:
             found.add(f"{device} {inode}")
     return found
 
 
-def test_a_worker_that_is_killed_and_a_parent_that_is(shipped: Embedder, tmp_path: Path) -> None:
-    """Kill -9 under load: the other answers on, its clients notice nothing, and another one is started.
+def test_kill_a_worker_and_then_the_parent(shipped: Embedder, tmp_path: Path) -> None:
+    """After kill -9 under load the other worker answers, and a new one with the same CPUs and keys starts.
 
-    Meanwhile the server is not ready; counts are those of all workers, also of the dead one; keys that were
-    read again before are those of the new worker too; each runs on CPUs of its own, with the same weights in
-    shared memory. After kill -9 of the parent the workers end.
+    Meanwhile the server is not ready; the metrics are sums over all workers, the dead one included; all share
+    one copy of the weights. After kill -9 of the parent the workers end.
     """
     keys = tmp_path / "keys"
     keys.write_text("zero\n")
@@ -54,7 +53,7 @@ def test_a_worker_that_is_killed_and_a_parent_that_is(shipped: Embedder, tmp_pat
         keys.write_text("one\n")
         server.process.send_signal(signal.SIGHUP)
         until(lambda: sum("1 keys are valid now" in line for line in server.lines) == 2)
-        first, second = _workers(server)
+        first, second = worker_pids(server)
         affinity = os.sched_getaffinity(first)
         assert not affinity & os.sched_getaffinity(second)
 
@@ -69,21 +68,21 @@ def test_a_worker_that_is_killed_and_a_parent_that_is(shipped: Embedder, tmp_pat
             ended.set()
             return [await client for client in clients]
 
-        lost, vectors = zip(*asyncio.run(load()), strict=True)
+        failures, vectors = zip(*asyncio.run(load()), strict=True)
 
-        assert {0, 1} == set(map(len, lost))  # of the dead one each its connection, of the other none
-        for of_client, vector in zip(vectors, shipped.encode(texts), strict=True):
-            assert np.array_equal(np.array(of_client, np.float32), np.tile(vector, (len(of_client), 1)))
-        (fresh,) = set(_workers(server)) - {second}
+        assert {0, 1} == set(map(len, failures))  # clients of the killed worker lose one connection
+        for answers, vector in zip(vectors, shipped.encode(texts), strict=True):
+            assert np.array_equal(np.array(answers, np.float32), np.tile(vector, (len(answers), 1)))
+        (fresh,) = set(worker_pids(server)) - {second}
         assert os.sched_getaffinity(fresh) == affinity
-        answers = sum(map(len, vectors))
-        until(lambda: server.metrics("te_request_texts_count", "one")[0] >= answers)
+        answered = sum(map(len, vectors))
+        until(lambda: server.metrics("te_request_texts_count", "one")[0] >= answered)
         assert 2 == len(server.metrics(r"process_resident_memory_bytes\{pid=\"\d+\"\}", "one"))
-        until(lambda: [0.0] == server.metrics("te_queue_size", "one"))  # each brings it up to date by itself
+        until(lambda: [0.0] == server.metrics("te_queue_size", "one"))  # each worker updates it by itself
         for key, status in (("one", 200), ("zero", 401)):
             assert {status} == {server.get("/v1/models", key)[0] for _ in range(8)}
-        (shared,) = _shared_weights(server.process.pid)
-        assert {shared} == _shared_weights(second) == _shared_weights(fresh)
+        (shared,) = shared_weights(server.process.pid)
+        assert {shared} == shared_weights(second) == shared_weights(fresh)
         server.process.kill()
         until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in (fresh, second)), 20)
 
@@ -101,13 +100,13 @@ def test_a_worker_that_is_killed_and_a_parent_that_is(shipped: Embedder, tmp_pat
         ("--workers 2 --threads 1", "2 workers, but 1 CPUs are available"),
         (
             "--workers 2 --memory-mb 480",
-            "--memory-mb 480, of which each server process needs 65; the rest: memory_mb=175",
+            "--memory-mb 480, of which each server process needs 65; the rest: me",
         ),
         ("--workers 2 --device GPU.9", "this machine has"),
     ],
 )
-def test_workers_that_cannot_start(options: str, message: str) -> None:
-    """One clear line, exit code 2, and no process is left."""
+def test_refused_options(options: str, message: str) -> None:
+    """The command ends with exit code 2 and one line that names the problem; no process is left."""
     forks = "--memory-mb" in options or "--device" in options
     done = (run if forks else here)("serve", "--port", "0", *options.split())
 
@@ -116,22 +115,27 @@ def test_workers_that_cannot_start(options: str, message: str) -> None:
     assert b"Traceback" not in done.stderr
 
 
-def test_cpus_are_split_by_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both threads of a core, and cores of one chip, go to one worker; a mask and uneven numbers are kept."""
-    for cpu in range(8):  # two chips of two cores; threads of a core are 4 apart
-        folder = tmp_path / f"cpu{cpu}/topology"
-        folder.mkdir(parents=True)
-        (folder / "physical_package_id").write_text(f"{cpu % 4 // 2}\n")
-        (folder / "core_id").write_text(f"{cpu % 2}\n")
-
-    for allowed, count, expected in (
+@pytest.mark.parametrize(
+    ("allowed", "count", "expected"),
+    [
         (range(8), 1, [{*range(8)}]),
         (range(8), 2, [{0, 4, 1, 5}, {2, 6, 3, 7}]),
         (range(8), 4, [{0, 4}, {1, 5}, {2, 6}, {3, 7}]),
         (range(8), 3, [{0, 4}, {1, 5, 2}, {6, 3, 7}]),
         ([1, 2, 6], 2, [{1}, {2, 6}]),
-    ):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _, allowed=allowed: set(allowed))
-        assert expected == list(map(set, split_cpus(count, 8, tmp_path)))
-        hidden = split_cpus(len(allowed), 8, tmp_path / "hidden")
-        assert [{cpu} for cpu in allowed] == list(map(set, hidden))
+    ],
+)
+def test_split_cpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: list[int], count: int, expected: list[set[int]]
+) -> None:
+    """Threads of a core, and cores of a socket, go to one worker; CPUs outside the mask are not used."""
+    for cpu in range(8):  # two sockets of two cores; the threads of a core are 4 apart
+        folder = tmp_path / f"cpu{cpu}/topology"
+        folder.mkdir(parents=True)
+        (folder / "physical_package_id").write_text(f"{cpu % 4 // 2}\n")
+        (folder / "core_id").write_text(f"{cpu % 2}\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*allowed})
+
+    assert expected == [*map(set, split_cpus(count, 8, tmp_path))]
+    without_topology = split_cpus(len(allowed), 8, tmp_path / "hidden")
+    assert [{cpu} for cpu in allowed] == [*map(set, without_topology)]
