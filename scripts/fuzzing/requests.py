@@ -79,8 +79,9 @@ class HashedVectors(Waiting):
 
 def ids_vector(windows: list[Any]) -> FloatArray:
     """Return a unit vector [384] that depends on every token."""
-    found = np.resize(vector(" ".join(str(ids.tolist()) for ids in windows)), 384)
-    return found / np.linalg.norm(found)
+    found: FloatArray = np.resize(vector(" ".join(str(ids.tolist()) for ids in windows)), 384)
+    unit: FloatArray = found / np.linalg.norm(found)
+    return unit
 
 
 class RequestFuzzer:
@@ -196,11 +197,9 @@ class RequestFuzzer:
         return vectors
 
     def _check_tokens(self, request: dict[str, Any], found: Any) -> None:
-        value = request.get("input", request.get("inputs"))
-        texts = [value] if isinstance(value, str) else value
+        value: Any = request["inputs" if "inputs" in request else "input"]
+        texts: list[str] = [value] if isinstance(value, str) else value
         if "inputs" in request:
-            value = request["inputs"]
-            texts = [value] if isinstance(value, str) else value
             if len(found) != len(texts):
                 raise WrongResult(f"/tokenize: {len(found)} lists for {len(texts)} texts")
             return

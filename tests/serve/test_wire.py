@@ -16,7 +16,6 @@ from starlette.types import ASGIApp
 from support.asgi import JSON, Waiting, ask, post
 
 from ov_minilm import Embedder
-from ov_minilm.runtime.output import shrink
 from ov_minilm.serve import Settings, create_app
 
 pytestmark = pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")  # the answers count instead
@@ -58,28 +57,6 @@ def test_vectors_equal_encode(app: ASGIApp, shipped: Embedder, path: str, given:
         assert counts == {name: headers[f"x-compute-{name}"] for name in counts}
         for name in ("compute", "total", "tokenization", "queue", "inference"):
             assert 0 <= int(headers[f"x-{name}-time"]) < 60_000
-
-
-@pytest.mark.parametrize(
-    ("path", "options", "dimensions"),
-    [
-        (V1, {"encoding_format": "base64"}, 384),
-        (V1, {"encoding_format": "base64", "dimensions": 8}, 8),
-        (V1, {"encoding_format": "float", "dimensions": 384, "user": "u"}, 384),
-        (TEI, {"dimensions": 8, "normalize": False}, 8),
-        (OLLAMA, {"dimensions": 8, "keep_alive": "5m"}, 8),
-        (OLLAMA, {"dimensions": 1, "options": {"num_ctx": 8}}, 1),
-        *((OLLAMA, {"dimensions": number}, 384) for number in (0, 384, 1000, None)),
-    ],
-)
-def test_dimensions(app: ASGIApp, shipped: Embedder, path: str, options: Any, dimensions: int) -> None:
-    """`dimensions` keeps the first components, rescaled to unit length; base64 is little-endian float32."""
-    answer = post(app, path, embedding_request(path, ["a", "b"]) | options)
-
-    assert np.array_equal(shrink(shipped.encode(["a", "b"]), dimensions), answer.vectors)
-    if path == V1:
-        expected = str if options["encoding_format"] == "base64" else list
-        assert isinstance(answer.json["data"][0]["embedding"], expected)
 
 
 @pytest.mark.parametrize(
