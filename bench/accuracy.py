@@ -17,7 +17,7 @@ from ov_minilm.runtime.output import Dtype
 from ov_minilm.spec import FloatArray
 
 STS_SET = "stsb_test"
-# the unsigned types hold the same information
+# the unsigned types have the same information
 DTYPES: tuple[Dtype, ...] = ("float32", "float16", "int8", "binary")
 DIMENSIONS = (384, 256, 128, 64)
 
@@ -54,7 +54,7 @@ def accuracy(race: Race[Process]) -> Iterator[Row]:
         raise NotMeasured("needs the FP32 artefact as the reference: out/fp32")
     reference = vectors[FP32]
     for name, found in vectors.items():
-        same_width = found.shape == reference.shape  # a model with other dimensions has no cosine
+        same_width = found.shape == reference.shape  # vectors of another length have no cosine to these
         cosine = float((reference * found).sum(1).mean()) if same_width else 0.0
         points = pairs.spearman(found)
         yield race.row("accuracy", name, "cosine", [cosine])
@@ -77,7 +77,7 @@ def smaller_vectors(race: Race[Process]) -> Iterator[Row]:
 
 
 def unit_vectors(stored: np.ndarray, *, bits: int = 0) -> FloatArray:  # [N, D]
-    """Return stored vectors as float unit vectors; packed bits stand for 1 and -1."""
+    """Return stored vectors as float unit vectors; a packed bit becomes 1 or -1."""
     if bits:
         stored = np.unpackbits(stored.view(np.uint8) ^ np.uint8(128), axis=-1)[:, :bits] * 2.0 - 1
     found: FloatArray = stored / np.linalg.norm(stored.astype(np.float32), axis=1, keepdims=True)

@@ -28,9 +28,9 @@ PEERS = Path(__file__).parent / "peers"
 CACHE = PEERS / ".peers"
 NPM_OPTIONS = ("--loglevel=error", "--no-audit", "--no-fund")
 ALWAYS_AVAILABLE = ("checkpoint", "texts")  # files that exist without a peer
-FACTS = ("VARIANTS", "PROVIDES", "REQUIRES", "SERVES")  # constants of a peer's file; the last one is optional
+FACTS = ("VARIANTS", "PROVIDES", "REQUIRES", "SERVES")  # constants of a peer's file; SERVES is optional
 
-# A peer neither downloads nor sends telemetry while it prepares or runs.
+# Variables with which a peer neither downloads nor sends telemetry.
 SILENCE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -38,13 +38,13 @@ SILENCE = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
     "ANONYMIZED_TELEMETRY": "False",  # chromadb
-    "NNCF_CI": "1",  # nncf then builds a stub
-    "ORT_DISABLE_TELEMETRY": "1",  # of onnxruntime, on in its official builds
+    "NNCF_CI": "1",  # nncf then uses a stub instead of its telemetry
+    "ORT_DISABLE_TELEMETRY": "1",  # switches off the telemetry in the official builds of onnxruntime
 }
 
 
 class Unavailable(Exception):
-    """A peer cannot take part; the message is one line that says what failed."""
+    """A peer cannot be measured; the message is one line that says what failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,10 @@ class Peer:
 
     name: str
     file: Path
-    variants: dict[str, str]  # ways to run the model, each with its title
+    variants: dict[str, str]  # name of a way to run the model -> its title
     provides: tuple[str, ...]  # names of the model files that this peer makes, each a folder
     requires: tuple[str, ...]  # names of files that other peers provide, or of ALWAYS_AVAILABLE
-    serves: bool  # whether it is a server
+    serves: bool  # whether the peer is a server
 
     @classmethod
     def read(cls, file: Path) -> Peer:
@@ -90,12 +90,15 @@ def discover(folder: Path = PEERS) -> list[Peer]:
 
 
 class Environments:
-    """Creates each environment and each model file at most once, and remembers failures."""
+    """Creates each environment and each model file at most once, and does not repeat what failed."""
 
     def __init__(
         self, peers: Sequence[Peer], say: Callable[[str], None], *, cache: Path = CACHE, checkpoint: str = ""
     ) -> None:
-        """Take all peers, including those that make files for others; `checkpoint` is a SOURCE of convert."""
+        """Use these peers, which include those that make files for others.
+
+        `checkpoint` is a SOURCE of convert.
+        """
         self._makers = {name: peer for peer in peers for name in peer.provides}
         self._cache = cache.resolve()
         self._checkpoint = checkpoint or source.PACKAGE
@@ -113,7 +116,8 @@ class Environments:
         """
         command = self.command(peer)
         if peer.serves:
-            command = (*command, "PORT", "THREADS", variant, *peer.requires)  # which servers.py replaces
+            # servers.py replaces PORT and THREADS by numbers
+            command = (*command, "PORT", "THREADS", variant, *peer.requires)
         models = {name: str(self.model(name)) for name in (*peer.requires, *peer.provides)}
         title = peer.variants[variant]
         return Contender(f"{peer.name} {variant}", title, command, variant, models, self.environment)
@@ -128,7 +132,8 @@ class Environments:
     def python(self, peer: Peer) -> str:
         """Let uv create the environment of a file's PEP 723 block; return its interpreter."""
         uv, script = (sys.executable, "-m", "uv"), ("--script", str(peer.file))
-        cache = {"UV_CACHE_DIR": str(self._cache / "uv")}  # environments link to its one copy of torch
+        # all environments link to the copy of torch in uv's cache
+        cache = {"UV_CACHE_DIR": str(self._cache / "uv")}
         self._run(peer, (*uv, "sync", "--python", sys.executable, *script), **cache)
         return self._run(peer, (*uv, "python", "find", *script), **cache).strip()
 
@@ -143,7 +148,7 @@ class Environments:
         return folder
 
     def model(self, name: str) -> Path:
-        """Return the folder of model files with this name; a peer makes it the first time."""
+        """Return the folder of model files with this name; if it is missing, a peer makes it."""
         if name == "texts":
             return CALIBRATION
         if name == "checkpoint":

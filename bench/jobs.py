@@ -34,16 +34,17 @@ WAYS = {  # number of shards, options of `encode`
     ONE_THREAD: (8, ("--threads", "1")),
     RAY: (12, ("--engine", "ray", "--threads", "1", "--actors", "2")),
 }
-PER_RATE = 2  # shards
+SHARDS_PER_RATE = 2
 ROUNDS = 3
-CHANGED = 100  # every 100th text of a job with --reuse is changed for the second job
-REUSE_ROUNDS = {30_000: 3, 200_000: 1}  # texts of a job -> rounds
+CHANGE_EVERY = 100  # for the second job with --reuse, every 100th text is changed
+REUSE_ROUNDS = {30_000: 3, 200_000: 1}  # number of texts in a job -> number of rounds
 REUSE_STEPS = ("first job", "1 % changed")
 REUSE = [f"{n:,} texts, {step}" for n in REUSE_ROUNDS for step in REUSE_STEPS]
-BUDGETS_MB = (200, 300, 500, 1000)
+MEMORY_BUDGETS_MB = (200, 300, 500, 1000)
 CACHE_MB, ZIPF_TEXTS = 16, 10_000
-ZIPF_QUERIES, ZIPF_ROUNDS = 200, 30  # queries of a turn
-LIST_TEXTS, MAX_LISTS = 512, 100  # without repeats: texts in a turn, and number of turns
+ZIPF_QUERIES, ZIPF_ROUNDS = 200, 30  # number of queries in a turn
+# the measurement without repeats: number of texts in a turn, and number of turns
+TEXTS_PER_LIST, MAX_LISTS = 512, 100
 ZIPF, NO_REPEATS = f"queries, Zipf over {ZIPF_TEXTS:,} texts", "sentences, no repeats"
 
 
@@ -52,13 +53,13 @@ class Job:
     """Time and memory of a job."""
 
     seconds: float
-    peak_mb: float  # of the process that was started
+    peak_mb: float  # peak memory of the process
     written: list[float]  # modification times of the shards, ascending, in seconds
 
 
 def parquet(count: int, workload: str) -> Benchmark:
     """Return the benchmark of jobs with up to this many texts of a workload."""
-    rows = count // WAYS[OURS][0]  # of a shard
+    rows = count // WAYS[OURS][0]  # rows of a shard
 
     def benchmark(race: Race[Process]) -> Iterator[Row]:
         what = f"Parquet to Parquet, {workload}"
@@ -66,8 +67,9 @@ def parquet(count: int, workload: str) -> Benchmark:
             texts = distinct(race, workload, rows * shards)
             with tempfile.TemporaryDirectory() as folder:
                 done = job(table(Path(folder, "in.parquet"), texts), "--rows-per-shard", str(rows), *options)
-            ends = done.written[PER_RATE - 1 :: PER_RATE]  # shards before the first of these are a warm-up
-            rates = [PER_RATE * rows / (end - start) for start, end in pairwise(ends)]
+            # the shards before the first window are a warm-up
+            ends = done.written[SHARDS_PER_RATE - 1 :: SHARDS_PER_RATE]
+            rates = [SHARDS_PER_RATE * rows / (end - start) for start, end in pairwise(ends)]
             tokens = statistics.mean(map(race.texts.tokens, texts))
             yield race.row(what, name, "texts_per_s", rates)
             yield race.row(what, name, "tokens_per_s", [rate * tokens for rate in rates])
@@ -75,13 +77,18 @@ def parquet(count: int, workload: str) -> Benchmark:
                 yield race.row(what, name, "peak_mb", [done.peak_mb])
             if name == OURS:
                 for window, rate in enumerate(rates, 2):
-                    yield race.row(f"{what}, at {window * PER_RATE * rows}", name, "texts_per_s", [rate])
+                    yield race.row(
+                        f"{what}, at {window * SHARDS_PER_RATE * rows}", name, "texts_per_s", [rate]
+                    )
 
     return benchmark
 
 
 def distinct(race: Race[Process], workload: str, count: int) -> list[str]:
-    """Make different texts, as a job computes equal ones once; unshuffled, short ones would repeat."""
+    """Return different texts, because a job computes equal texts once.
+
+    Without shuffling, short texts would repeat.
+    """
     rng = random.Random(workload)  # noqa: S311  # texts, not secrets
     words = (text.split() for text in race.texts.make(workload, count + count // 10))
     return list(dict.fromkeys(" ".join(rng.sample(found, len(found))) for found in words))[:count]
@@ -103,7 +110,8 @@ def job(source: Path, *options: str) -> Job:
             while process.poll() is None:
                 try:
                     peak = max(peak, machine.memory_mb("VmHWM", process.pid))
-                except (OSError, StopIteration):  # the process has just ended
+                # the process has ended, so its memory cannot be read any more
+                except (OSError, StopIteration):
                     break
                 time.sleep(0.05)
         if process.returncode:
@@ -117,7 +125,7 @@ def reuse(race: Race[Process]) -> Iterator[Row]:
     rng = random.Random("changed")  # noqa: S311  # texts, not secrets
     for count, rounds in REUSE_ROUNDS.items():
         texts = distinct(race, "sentences", count)
-        changed = [text if n % CHANGED else race.texts.text(20, rng) for n, text in enumerate(texts)]
+        changed = [text if n % CHANGE_EVERY else race.texts.text(20, rng) for n, text in enumerate(texts)]
         shares = []
         for _ in range(rounds):
             with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +143,7 @@ def vector_cache(race: Race[Process]) -> Iterator[Row]:
     models = {"model": "", "cache_mb": str(CACHE_MB)}
     race.start(dataclasses.replace(race.running[OURS].contender, name=CACHED, models=models))
     queries = distinct(race, "query", ZIPF_TEXTS)
-    pool = distinct(race, "sentences", MAX_LISTS * LIST_TEXTS)
+    pool = distinct(race, "sentences", MAX_LISTS * TEXTS_PER_LIST)
     weights = [1 / rank for rank in range(1, ZIPF_TEXTS + 1)]
     rng, turns = random.Random("zipf"), Counter[str]()  # noqa: S311
 
@@ -147,16 +155,17 @@ def vector_cache(race: Race[Process]) -> Iterator[Row]:
 
     def no_repeats(process: Process) -> Values:
         name = process.contender.name
-        texts = pool[turns[name] * LIST_TEXTS :][:LIST_TEXTS]
+        texts = pool[turns[name] * TEXTS_PER_LIST :][:TEXTS_PER_LIST]
         path = race.file(f"no repeats {turns[name]}", texts)
         turns[name] += 1
-        return {"texts_per_s": LIST_TEXTS / process.ask("time", texts=path)["seconds"][0]}
+        return {"texts_per_s": TEXTS_PER_LIST / process.ask("time", texts=path)["seconds"][0]}
 
     warm = race.file("zipf", rng.choices(queries, weights, k=2 * ZIPF_TEXTS))
     race.each(lambda process: process.ask("time", texts=warm))
     yield from race.rows(ZIPF, zipf, max_rounds=ZIPF_ROUNDS)
     turns.clear()
-    yield from race.rows(NO_REPEATS, no_repeats, precise=0, max_rounds=MAX_LISTS - 1)  # and one as a warm-up
+    # one more round as a warm-up
+    yield from race.rows(NO_REPEATS, no_repeats, precise=0, max_rounds=MAX_LISTS - 1)
     race.running.pop(CACHED).close()
 
 
@@ -165,7 +174,7 @@ def memory_budget(race: Race[Process]) -> Iterator[Row]:
     paths = [race.file(name) for name in ("query", "sentences", "chunks", "mix")]
     count = len(race.texts.make("mix"))
     contender = race.running[OURS].contender
-    for budget in BUDGETS_MB:
+    for budget in MEMORY_BUDGETS_MB:
         models = contender.models | {"memory_mb": str(budget)}
         peaks, rates, starts, singles = [], [], [], []
         for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""Which share of this machine's INT8 limit `encode` reaches, and where the remaining time is spent.
+"""Measures which share of this machine's INT8 limit `encode` reaches, and what takes the rest of the time.
 
 The limit is the speed of the model's linear layers as plain INT8 multiplications in OpenVINO, measured in
 turn with `encode`. The share is their time for the tokens of a text divided by the time of the text. The
@@ -25,10 +25,10 @@ from ov_minilm.runtime.backend import ops, ov
 from ov_minilm.runtime.embedder import Embedder, Info
 from ov_minilm.runtime.lowering import lower
 
-ROWS = 512  # tokens of one multiplication, as many as a batch has
+ROWS = 512  # rows of one multiplication: the tokens of a batch
 ONE_TEXT = (8, 16, 32, 64, 128, 256)  # tokens
 ROUNDS = 5
-CALLS_S = 0.15  # of one round of repeated calls
+CALLS_S = 0.15  # duration of a round of repeated calls
 PROFILE_S = 1.0
 ROUNDED_OFF_US = 1.0  # OpenVINO truncates the times of nodes to microseconds before it computes the mean
 GRID = (2, 256)  # rows and width of the batch that is profiled: chunks
@@ -79,7 +79,7 @@ def limit(race: Race[Process]) -> Iterator[Row]:
 
 
 class Multiplications:
-    """Only the linear layers of the model, in INT8, one after the other, on [1, tokens, D]."""
+    """The linear layers of the model without anything between them, in INT8, on [1, tokens, D]."""
 
     def __init__(self, layers: Sequence[tuple[int, int]], tokens: int, *, streams: int, threads: int) -> None:
         x = ops.parameter([1, tokens, layers[0][0]], ov.Type.f32)
@@ -97,7 +97,7 @@ class Multiplications:
             values[:] = rng.standard_normal(values.shape, np.float32)
 
     def seconds(self) -> float:
-        """Time one run of every stream at once."""
+        """Return the time of one run, with all streams running at once."""
         return _median_seconds(partial(_once, self._requests), CALLS_S)
 
 
@@ -126,7 +126,7 @@ def parts(folder: Path, info: Info) -> dict[str, float]:
 def _requests(
     model: ov.Model, threads: int, precision: str, streams: int, *, profile: bool = False
 ) -> list[ov.InferRequest]:
-    """Compile with a number of streams; return a request for each. Profiling makes them slower."""
+    """Compile with a number of streams; return a request for each stream. Profiling makes requests slower."""
     config = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
     config |= {"NUM_STREAMS": streams, "ENABLE_CPU_PINNING": False, "PERF_COUNT": profile}
     compiled = ov.Core().compile_model(model, "CPU", config)

@@ -20,17 +20,19 @@ from ov_minilm.measure.row import OURS, RATIO, Row, shipped_fingerprint
 
 MINE, OTHER, INK, NOTE = "#0b6e5f", "#9aa4ad", "#1b2530", "#5d6975"
 STYLE = {
-    "font.family": "DejaVu Sans",  # this font comes with matplotlib, so pictures are the same everywhere
+    # this font comes with matplotlib, so pictures are the same on every machine
+    "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 10.5,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
-    "figure.facecolor": "white",  # white background, on dark pages too
+    "figure.facecolor": "white",  # pictures have a white background, also on dark pages
 }
-WIDTH, DPI = 8.0, 110  # inches; 880 pixels, shown at 800
-RIVALS, MAX_POINTS = 4, 7  # number of other libraries in bars; number of lines or points
+WIDTH, DPI = 8.0, 110  # width in inches and dots per inch: 880 pixels, which pages show at 800
+# most other libraries in a bar chart, and most lines or points in the other pictures
+RIVALS, MAX_POINTS = 4, 7
 # Offsets of labels in points, and their alignment, the best place first.
 PLACES = ((8, 4, "left"), (8, -13, "left"), (-8, 4, "right"), (-8, -13, "right"), (0, 16, "center"))
 PANELS = {  # workload -> quantity and title
@@ -78,7 +80,7 @@ def throughput(figures: Figures) -> Figure | None:
 
 
 def serving(figures: Figures) -> Figure | None:
-    """Time of a request against requests answered per second, as the number of clients grows."""
+    """Draw the time of a request against requests answered per second, for more and more clients."""
     workloads = [f"server, {clients} clients" for clients in CURVE]
     lines = {}
     for server in {name for one in workloads for name in figures.contenders(one, "p50_ms")}:
@@ -91,7 +93,7 @@ def serving(figures: Figures) -> Figure | None:
 
 
 def roofline(figures: Figures) -> Figure | None:
-    """Operations per second of one text by its length: ours, and the multiplications alone."""
+    """Draw operations per second for one text, by its length: ov_minilm, and the multiplications alone."""
     lines = {}
     for name in (PLAIN, OURS):
         rows = [(n, figures.find(f"limit, one text of {n} tokens", name, "gflops")) for n in ONE_TEXT]
@@ -101,18 +103,18 @@ def roofline(figures: Figures) -> Figure | None:
 
 
 def accuracy(figures: Figures) -> Figure | None:
-    """Change of Spearman's correlation against FP32, by speed."""
+    """Draw the difference of Spearman's correlation to FP32, by speed."""
     title = "Accuracy, Spearman points above or below FP32 (STS benchmark): higher is better"
     return _against_speed(figures, "accuracy", "spearman_change", title)
 
 
 def memory(figures: Figures) -> Figure | None:
-    """Peak memory of a process, by speed."""
+    """Draw the peak memory of a process, by speed."""
     return _against_speed(figures, "new process", "peak_mb", "Peak memory of a process, MB: lower is better")
 
 
 def limit(figures: Figures) -> Figure | None:
-    """The share of the INT8 limit that is reached, and where the time of a batch goes."""
+    """Draw the share of the INT8 limit that is reached, and the parts of the time of a batch."""
     shares = sorted((r for r in figures.rows.values() if r.quantity == "share"), key=lambda row: -row.value)
     titles = {"limit, ": "INT8 limit that lists reach", "parts of a batch, ": "Where a batch's time goes"}
     panels = {}
@@ -170,7 +172,8 @@ def _curves(
         x, y = zip(*points, strict=True)
         axes.plot(x, y, "o-", color=_colour(name), lw=2 if name == OURS else 1.2, ms=4)
     axes.set(xscale="log", yscale="linear" if ticks else "log", xlabel=xlabel, title=title)
-    for axis in (axes.xaxis,) if ticks else (axes.xaxis, axes.yaxis):  # 0.5 and 20, not 5x10^-1
+    # ticks such as 0.5 and 20 instead of 5x10^-1
+    for axis in (axes.xaxis,) if ticks else (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 3, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())
@@ -222,7 +225,8 @@ def _panel(axes: Axes, bars: Panel, whole: float | None) -> None:
     texts = [f"{number(value)}{behind}" for value, behind in bars.values()]
     axes.bar_label(drawn, texts, padding=4, fontsize=9)
     axes.invert_yaxis()
-    axes.set_xlim(0, whole or 2 * max(value for value, _ in bars.values()))  # room for the text
+    # space for the text at the end of the longest bar
+    axes.set_xlim(0, whole or 2 * max(value for value, _ in bars.values()))
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -246,5 +250,5 @@ def _labels(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
                 break
             text.remove()
         else:
-            axes.add_artist(text)  # no free place: overlap rather than omit
+            axes.add_artist(text)  # if no place is free, the name overlaps others instead of being omitted
         taken.append(box)

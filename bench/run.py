@@ -40,7 +40,8 @@ from ov_minilm.runtime.embedder import Embedder
 RESULTS = Path(__file__).parent / "results"
 ROWS, UNAVAILABLE = RESULTS / "rows.jsonl", RESULTS / "unavailable.json"
 REFERENCE = Path(__file__).parents[1] / "out/fp32"
-PEERS_AT_A_TIME = 8  # loaded at once, beside ov_minilm; a process with torch takes up to 2 GB
+# peers loaded at the same time, in addition to ov_minilm; a process with torch takes up to 2 GB
+PEERS_AT_A_TIME = 8
 QUICK = {"only": ("query", "sentences"), "against": ("onnxruntime int8", "ctranslate2 int8")}
 say = partial(click.echo, err=True)
 HELP = (__doc__ or "").replace("Examples:", "\b\nExamples:")  # \b: click keeps the lines of a paragraph
@@ -68,7 +69,8 @@ def main(**options: Any) -> None:
     warnings.simplefilter("ignore", TruncationWarning)
     if not options["render"]:
         kept = read(ROWS) if ROWS.exists() else []
-        quick = options["quick"]  # writes nothing: its figures are less precise than the committed ones
+        # --quick writes nothing, because its figures are less precise than the committed ones
+        quick = options["quick"]
         bench = Bench(cpus.threads(options["threads"]), options["seconds"], keep=not quick)
         bench.run(*(options[name] or (default if quick else ()) for name, default in QUICK.items()))
         if quick:
@@ -83,18 +85,18 @@ class Bench:
     def __init__(self, threads: int, seconds: float, *, keep: bool) -> None:
         self.rows: list[Row] = []
         self._write = keep
-        self._unavailable: dict[str, str] = {}  # contender or workload -> reason
+        self._unavailable: dict[str, str] = {}  # contender or workload that could not be measured -> reason
         if UNAVAILABLE.exists():
             self._unavailable = json.loads(UNAVAILABLE.read_text(encoding="utf-8"))
         with Embedder.open(threads=1) as embedder:
             texts = Texts(embedder.count_tokens)
-            texts.make("query")  # reads the words, which needs the tokenizer
+            texts.make("query")  # reads the words now, because counting their tokens needs this embedder
             self._info = embedder.info
         self._options: dict[str, Any] = {"texts": texts, "threads": threads, "seconds": seconds, "say": say}
         self._options["artefact"] = shipped_fingerprint()
 
     def run(self, only: Sequence[str], against: Sequence[str]) -> None:
-        """Run the workloads in `only` against the peers in `against`; an empty list stands for all."""
+        """Run the workloads in `only` against the peers in `against`; an empty list means all."""
         known = [*RACES, *SERVING, *ALONE]
         for name in only:
             if name not in known:
@@ -143,7 +145,7 @@ class Bench:
                 say("this machine is noisy: repeat when it is quiet")
 
     def _keep(self, rows: Sequence[Row], left_out: Mapping[str, str]) -> None:
-        """Store rows, and reasons for missing ones; rows of ov_minilm come from the first group."""
+        """Store rows, and the reasons for missing rows. Rows of ov_minilm are taken from the first group."""
         for name, reason in left_out.items():
             say(f"left out: {name}: {reason}")
         known = {row.what for row in self.rows}

@@ -28,15 +28,15 @@ from ov_minilm.measure.race import Race, Values
 from ov_minilm.measure.row import OURS, Row
 
 START_TIMEOUT_S, END_TIMEOUT_S = 120.0, 10.0
-CLIENTS = 8  # where texts a request vary
-CURVE = (1, 2, 4, 8, 16, 32, 64)  # clients, with one text a request
+CLIENTS = 8  # clients in the measurement with several sizes of requests
+CURVE = (1, 2, 4, 8, 16, 32, 64)  # numbers of clients that send one text per request
 REQUEST_SIZES = (1, 32, 256)  # texts
-LOAD_S = 1.5  # of load in one turn
+LOAD_S = 1.5  # duration of the load in one turn
 MODEL = "all-MiniLM-L6-v2"
 ONE_THREAD, TWO_WORKERS = f"{OURS} 1 thread", f"{OURS} 2 workers"  # each of one thread
 WORKERS = "server, workers"
 
-Ask = Callable[[bytes], Any]  # sends a request, and returns when its answer is there
+Ask = Callable[[bytes], Any]  # sends a request and waits for the answer
 
 
 def our_server(name: str = OURS, *options: str) -> Contender:
@@ -49,7 +49,7 @@ class Server:
     """A running server with OpenAI's embeddings API; its command gets port and threads."""
 
     def __init__(self, contender: Contender, threads: int) -> None:
-        """Start the server and wait for it. ContenderFailed: it ended, or did not respond in time."""
+        """Start the server and wait for it. ContenderFailed: the server ended, or did not respond in time."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -82,7 +82,7 @@ class Server:
     async def client(self) -> Any:
         """Yield a function that sends requests on one connection, which stays open.
 
-        It raises ValueError if the status is not 200, or the answer has no content-length.
+        The function raises ValueError if the status is not 200 or the answer has no content-length.
         """
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
 
@@ -98,7 +98,7 @@ class Server:
         writer.close()
 
     def pss_mb(self) -> float:
-        """Return the memory of all its processes in MB; shared pages count once."""
+        """Return the memory of all processes of the server in MB; shared pages count once."""
         pids = [str(self._process.pid)]
         for pid in pids:
             pids += Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
@@ -153,7 +153,7 @@ def load(name: str, clients: int, size: int) -> Callable[[Race[Server]], Iterato
         def turn(server: Server) -> Values:
             try:
                 found = uvloop.run(closed_loop(server, requests, clients))
-            except (OSError, ValueError, EOFError) as error:  # EOFError: it closed the connection
+            except (OSError, ValueError, EOFError) as error:  # EOFError: the server closed the connection
                 raise ContenderFailed(f"{server.contender.name}: {error}, in {name!r}") from error
             return found | {"texts_per_s": found["texts_per_s"] * size}
 
@@ -163,7 +163,7 @@ def load(name: str, clients: int, size: int) -> Callable[[Race[Server]], Iterato
 
 
 def workers(race: Race[Server]) -> Iterator[Row]:
-    """Measure speed and memory of one process, of one with one thread, and of two workers."""
+    """Measure speed and memory of one process, of one process with one thread, and of two workers."""
     more = our_server(ONE_THREAD, "--threads", "1"), our_server(TWO_WORKERS, "--workers", "2")
     for contender in more:
         race.start(contender)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from accuracy import DIMENSIONS, DTYPES
 from environments import discover
-from jobs import BUDGETS_MB, CACHE_MB, CACHED, NO_REPEATS, ONE_THREAD, RAY, REUSE, ZIPF
+from jobs import CACHE_MB, CACHED, MEMORY_BUDGETS_MB, NO_REPEATS, ONE_THREAD, RAY, REUSE, ZIPF
 from limit import OTHER, PARTS
 from servers import TWO_WORKERS, WORKERS
 
@@ -26,15 +26,15 @@ LATENCY = [(name, q) for name in ("query", "query after a list") for q in ("p50_
 LISTS = [(name, "texts_per_s") for name in ("sentences", "chunks", "documents", "mix", "32 callers")]
 COSTS = [("new process", "first_vector_s"), ("new process", "peak_mb"), ("accuracy", "spearman_change")]
 HEADLINERS = ("sentence_transformers torch", "onnxruntime int8", "fastembed f32")
-WORKLOADS = ("sentences", "chunks")  # of bulk jobs
-CORES = (2, 16, 64)  # of a server with as many workers
+WORKLOADS = ("sentences", "chunks")  # workloads of the bulk jobs
+CORES = (2, 16, 64)  # cores of servers with as many workers, whose speed is calculated
 NOT_MEASURED = "Calculated from the table above, not measured"
 MACHINES = ((1, 16), (1, 64), (16, 64))  # number, cores
 
 
 @cache
 def machines() -> list[Figures]:
-    """Return the figures of every machine, the one with the most rows first.
+    """Return the figures of every machine; the machine with the most rows comes first.
 
     StaleRows: the rows were measured with another artefact than the one in the package.
     """
@@ -113,7 +113,7 @@ def smaller_vectors() -> str:
 
 def memory() -> str:
     """Return peak memory, start and speed by memory budget."""
-    names = [f"{budget} MB" for budget in BUDGETS_MB]
+    names = [f"{budget} MB" for budget in MEMORY_BUDGETS_MB]
     header = ["peak MB", "new process to first vector, s", "one question, ms", "mix, texts/s"]
     quantities = ("peak_mb", "first_vector_s", "p50_ms", "texts_per_s")
     return _of_ours("memory budget, ", names, header, quantities)
@@ -187,7 +187,7 @@ def workers() -> str:
     """Speed and memory of `serve --workers 2`, measured, and of more workers, calculated from it."""
 
     def table(figures: Figures) -> list[Table]:
-        rate = figures.value(WORKERS, TWO_WORKERS, "texts_per_s") / 2  # of a worker
+        rate = figures.value(WORKERS, TWO_WORKERS, "texts_per_s") / 2  # memory that each further worker adds
         first, both = (figures.value(WORKERS, name, "pss_mb") for name in (ONE_THREAD, TWO_WORKERS))
         mb = {n: first + (n - 1) * (both - first) for n in CORES}
         calculated = [[f"{n} workers on {n} cores", number(rate * n), number(mb[n])] for n in CORES]
@@ -209,7 +209,7 @@ def billion() -> str:
             tokens = figures.value(what, ONE_THREAD, "tokens_per_s")
             cells = tokens / one_thread, one_thread, 1e6 / tokens, ray_rate, 100 * ray_rate / (2 * one_thread)
             measured.append([workload, *map(number, cells)])
-            hours = 1e9 / (ray_rate / 2) / 3600  # of a core
+            hours = 1e9 / (ray_rate / 2) / 3600  # hours of one core
             calculated.append([workload, *map(number, (hours, *(hours / (n * c) for n, c in MACHINES)))])
         rates = ["1 thread, texts/s", "core-µs a token", "2 Ray actors, texts/s", "% of twice 1 thread"]
         machines = [f"hours on {n} × {cores} cores" for n, cores in MACHINES]
@@ -243,6 +243,6 @@ def _tables(make: Callable[[Figures], list[Table]]) -> str:
     """Render the tables that `make` returns for the figures of each machine."""
     found: list[Table] = []
     for figures in machines():
-        with suppress(KeyError):  # a figure that was not measured there
+        with suppress(KeyError):  # a figure was not measured on this machine
             found += [table for table in make(figures) if table.cells]
     return "\n".join(map(markdown, found)) or MISSING

@@ -18,7 +18,8 @@ def embedder() -> Iterator[Embedder]:
         yield found
 
 
-@pytest.mark.filterwarnings("ignore:text .* has .* tokens")  # documents are cut, as they are meant to be
+# some documents are longer than 256 tokens, and are cut
+@pytest.mark.filterwarnings("ignore:text .* has .* tokens")
 @pytest.mark.parametrize("name", SHAPES)
 def test_workload(benchmark: Any, embedder: Embedder, name: str) -> None:
     """Encode one query, or the list of a workload in one call."""

@@ -17,7 +17,7 @@ from ov_minilm import encode
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-MARKERS = "osD^vP*X"  # with ten colours, told apart in black and white too
+MARKERS = "osD^vP*X"  # with ten colours, so that clusters differ in black and white too
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
@@ -27,7 +27,8 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     texts = [t.rpartition("\t")[2] for t in arguments.file.read_text("utf-8").splitlines() if t.strip()]
     vectors = encode(texts)
-    labels = AgglomerativeClustering(arguments.k).fit_predict(vectors)  # Ward's; KMeans beyond 20,000 texts
+    # Ward's method; beyond 20,000 texts use KMeans
+    labels = AgglomerativeClustering(arguments.k).fit_predict(vectors)
     perplexity = min(30, (len(texts) - 1) / 3)
     plane = TSNE(metric="cosine", perplexity=perplexity, init="pca", random_state=0).fit_transform(vectors)
     figure, axes = plt.subplots(figsize=(10, 7), layout="constrained")

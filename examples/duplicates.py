@@ -11,12 +11,12 @@ import numpy as np
 from ov_minilm import encode
 from ov_minilm.spec import FloatArray
 
-BLOCK = 1024  # rows compared at a time: memory grows with the number of texts, not with its square
+BLOCK = 1024  # rows compared at a time, so that memory grows with the number of texts and not with its square
 
 
 def groups(vectors: FloatArray, threshold: float) -> list[list[int]]:
-    """Join texts whose cosine reaches the threshold, and what they were joined with before."""
-    group = np.arange(len(vectors))  # of each text: the first text of its group
+    """Return groups: texts whose cosine reaches the threshold are in one group."""
+    group = np.arange(len(vectors))  # group[i] is the index of the first text in the group of text i
     for start in range(0, len(vectors), BLOCK):
         rows, columns = np.nonzero(vectors[start : start + BLOCK] @ vectors.T >= threshold)
         for a, b in zip(rows + start, columns, strict=True):

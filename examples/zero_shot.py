@@ -22,7 +22,8 @@ if __name__ == "__main__":
     found = [names[best] for best in cosines.argmax(1)]
     for (_, _, text), name, row in zip(lines, found, cosines, strict=True):
         low, high = sorted([-1.0, *row])[-2:]
-        print(f"{name}\t{high - low:.3f}\t{text}")  # the margin to the second class: small means unsure
+        # the margin to the second class; a small margin means that the class is uncertain
+        print(f"{name}\t{high - low:.3f}\t{text}")
     judged = [truth == name for (truth, _, _), name in zip(lines, found, strict=True) if truth]
     if judged:
         print(f"{sum(judged)} of {len(judged)} right")

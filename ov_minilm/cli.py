@@ -667,8 +667,8 @@ def bench(
 ) -> None:
     """Measure MODEL on this machine: one query, lists, start-up, memory, and INT8 against FP32.
 
-    MODEL is a folder written by convert. Default: the model in the package. Ctrl-C stops, and prints the
-    measurements so far. Comparisons with other libraries are in the repository, in bench/.
+    Needs ov-minilm[bench]. MODEL is a folder written by convert. Default: the model in the package. Ctrl-C
+    stops, and prints the measurements so far. The repository compares with other libraries in bench/.
     """
     import dataclasses
 
@@ -829,7 +829,8 @@ def _drift_lines(found: Drift, runs_here: str = "") -> Iterator[str]:
     for name, cosine in found.cosine.items():
         yield (
             f"  cosine, {name} tokens".ljust(36)
-            + f"mean {cosine.mean:.5f}  p1 {cosine.p1:.4f}  min {cosine.min:.4f}  ({cosine.texts} texts)"
+            + f"mean {cosine.mean:.5f}  1st percentile {cosine.p1:.4f}  min {cosine.min:.4f}  "
+            + f"({cosine.texts} texts)"
         )
     for name, overlap in found.overlap.items():
         yield f"  neighbour overlap@10, {name}".ljust(36) + f"{overlap:.4f}"

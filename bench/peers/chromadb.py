@@ -23,7 +23,7 @@ SORTED = False  # all texts are padded to one length, so sorting gains nothing
 
 
 def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str], int], Any]:
-    """Open the model in place, with a session of `threads` threads: its own session would use every CPU."""
+    """Open the model with a session of `threads` threads; the library's own session would use every CPU."""
     from chromadb.utils.embedding_functions import ONNXMiniLM_L6_V2
 
     folder = Path(models["onnx"])

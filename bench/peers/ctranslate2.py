@@ -24,7 +24,7 @@ PROVIDES = ("ctranslate2",)
 REQUIRES = ("checkpoint",)
 BATCHES = (4, 8, 16, 32, 64)
 CONCURRENT = True  # batches of several callers run at the same time, one per thread
-SORTED = False  # `load` sorts, because it needs all batches to run several at once
+SORTED = False  # `load` sorts, because it needs all batches of a list to run several at once
 
 
 def prepare(models: dict[str, str]) -> None:

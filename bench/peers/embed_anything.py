@@ -28,7 +28,7 @@ REPOSITORY = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def prepare(models: dict[str, str]) -> None:
-    """Copy the files into the layout of the hub's cache: it opens models only by their names on the hub."""
+    """Copy the files into the layout of the hub's cache; the library opens models only by their hub names."""
     folder = Path(models["hub-cache"], "hub", f"models--{REPOSITORY.replace('/', '--')}")
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text("local")

@@ -76,7 +76,7 @@ def prepare(models: dict[str, str]) -> None:
 
 
 def _phantom_space(token: str) -> str:
-    """Return a piece as llama.cpp writes it: U+2581 before the first of a word, no ## before others."""
+    """Return a word piece as llama.cpp writes it: with U+2581 if it begins a word, otherwise without ##."""
     if token.startswith("[") and token.endswith("]"):
         return token
     return token.removeprefix("##") if token.startswith("##") else f"\u2581{token}"

@@ -34,7 +34,7 @@ def main() -> None:
         served_model_name="all-MiniLM-L6-v2",
         engine=engine,
         device="cpu",
-        bettertransformer=False,  # it refuses newer versions of PyTorch
+        bettertransformer=False,  # BetterTransformer refuses newer versions of PyTorch
         lengths_via_tokenize=False,
     )
     uvicorn.run(
@@ -42,7 +42,7 @@ def main() -> None:
         host="127.0.0.1",
         port=int(port),
         log_level="warning",
-        timeout_keep_alive=75,  # otherwise it disconnects clients that wait for their turn
+        timeout_keep_alive=75,  # otherwise infinity disconnects clients whose requests wait
     )
 
 
