@@ -1,6 +1,6 @@
-"""Files of lines: every record has its number, and a broken one costs no more than itself.
+"""Files of lines: every record has its number, and a broken one loses only itself.
 
-What is read of files that are whole, test_random_files.py compares with other readers.
+test_random_files.py compares what is read of files with what other readers find.
 """
 
 from __future__ import annotations
@@ -15,31 +15,22 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from ov_minilm.bulk.inputs import Dialect, Inputs, Kind, open_pipes
+from ov_minilm.bulk.inputs import Dialect, Inputs, open_pipes
 from ov_minilm.bulk.lines import Lines
 from ov_minilm.bulk.rows import Position, Rows
 
-START = Position()
-COMMA = Dialect()
+START, COMMA = Position(), Dialect()
 
 
-def opened(
-    path: Path | str, kind: Kind | None = None, at: Position = START, dialect: Dialect = COMMA
-) -> Lines:
+def open_lines(path: Path | str, at: Position = START, dialect: Dialect = COMMA) -> Lines:
     """Open a file at a position."""
     files = (str(path),)
-    return Lines(Inputs(files, "text", (), kind, dialect, pipes=open_pipes(files)), *files, at)
+    return Lines(Inputs(files, "text", (), None, dialect, pipes=open_pipes(files)), *files, at)
 
 
-def read(
-    path: Path | str,
-    kind: Kind | None = None,
-    at: Position = START,
-    dialect: Dialect = COMMA,
-    most: int = 2000,
-) -> Rows:
-    """Read rows of a file from a position on."""
-    with closing(opened(path, kind, at, dialect)) as lines:
+def read(path: Path | str, at: Position = START, dialect: Dialect = COMMA, most: int = 2000) -> Rows:
+    """Read rows of a file, starting at a position."""
+    with closing(open_lines(path, at, dialect)) as lines:
         return lines.take(most)
 
 
@@ -58,100 +49,86 @@ def read(
         ("a.tsv", "sep=,\nid,text\n1,a\tb\n", ["a\tb"], [1]),
     ],
 )
-def test_rows_have_numbers(
+def test_rows_have_the_numbers_of_an_editor(
     tmp_path: Path, name: str, content: str, texts: list[str | None], numbers: list[int]
 ) -> None:
-    """Of lines as an editor shows them, of CSV as records; blank lines of JSON and CSV are no rows."""
+    """Lines are counted as an editor does, CSV by records; blank lines of JSON and CSV are not rows."""
     (tmp_path / name).write_bytes(content.encode())
 
     assert (texts, numbers) == (read(tmp_path / name).texts, read(tmp_path / name).numbers)
 
 
+def test_stdin_is_text_in_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The locale does not matter; errors name it stdin."""
+    stream = io.TextIOWrapper(io.BytesIO("naïve\n".encode() + b"\xff\n"), encoding="ascii")
+    monkeypatch.setattr(sys, "stdin", stream)
+
+    rows = read("-")
+
+    assert ["naïve", None] == rows.texts
+    assert str(rows.errors()[0]).startswith("stdin, line 2: not UTF-8")
+
+
+GOOD = {"jsonl": b'{"text": "good"}\n', "txt": b"good\n", "csv": b"1,good\n"}
+
+
 @pytest.mark.parametrize(
-    ("kind", "content"), [(None, "naïve\n"), ("jsonl", '{"text": "naïve"}\n'), ("csv", "text\nnaïve\n")]
-)
-def test_a_dash_is_stdin(kind: Kind | None, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stdin is text unless said otherwise, UTF-8 whatever the locale, and has a name in errors."""
-    raw = content.encode() + (b"\xff\n" if kind is None else b"")
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="ascii"))
-
-    rows = read("-", kind)
-
-    assert "naïve" == rows.texts[0]
-    assert ["stdin, line 2: not UTF-8"] * (kind is None) == [str(error)[:24] for error in rows.errors()]
-
-
-@pytest.mark.parametrize(
-    ("name", "line", "message"),
+    ("ending", "line", "message"),
     [
-        ("a.jsonl", b"{", "not a JSON object: Expecting property name enclosed in double quotes: line 1 col"),
-        (
-            "a.jsonl",
-            b'{"body": "", "id": 3}',
-            "no field 'text'; it has 'body', 'id'; choose one with --column",
-        ),
-        ("a.jsonl", b"{}", "no field 'text'; it has none; choose one with --column"),
-        (
-            "a.jsonl",
-            b'{"text": "", "n": ' + b"9" * 5000 + b"}",
-            "not a JSON object: it has a number of more than",
-        ),
-        ("a.jsonl", b'["a"]', "not a JSON object: it is an array"),
-        ("a.jsonl", b'"text"', "not a JSON object: it is a string"),
-        ("a.jsonl", b"null", "not a JSON object: it is null"),
-        ("a.jsonl", b"[" * 100_000, "not a JSON object: nested too deep"),
-        ("a.jsonl", b'{"text": NaN}', "'text' is null, expected a string"),
-        ("a.jsonl", b'{"text": 3}', "'text' is a number, expected a string"),
-        ("a.jsonl", b'{"text": true}', "'text' is a boolean, expected a string"),
-        ("a.jsonl", b'{"text": {}}', "'text' is an object, expected a string"),
-        (
-            "a.jsonl",
-            b'{"text": "\xe9"}',
-            "not UTF-8 (invalid continuation byte); set another with --encoding",
-        ),
-        ("a.txt", b"\xff", "not UTF-8 (invalid start byte); set another with --encoding"),
-        ("a.csv", b"2,\xff", "not UTF-8 (invalid bytes); set another with --encoding"),
-        ("a.csv", b"2", "1 fields, the header has 2"),
-        ("a.csv", b"2,a,b", "3 fields, the header has 2"),
-        ("a.csv", b'2,"a"b', "not a CSV record: ',' expected after '\"'"),
-        ("a.txt", b"x" * 201, "longer than 200 bytes; split it"),
-        ("a.jsonl", b'{"text": "' + b"x" * 1000 + b'"}', "longer than 200 bytes; split it"),
-        ("a.csv", b'2,"' + b"x" * 1000 + b'"', "not a CSV record: longer than 200 bytes; split it"),
+        ("jsonl", b"{", "not a JSON object: Expecting property name enclosed in double quotes: line 1 col"),
+        ("jsonl", b'{"body": "", "id": 3}', "no field 'text'; it has 'body', 'id'; choose one with --column"),
+        ("jsonl", b"{}", "no field 'text'; it has none; choose one with --column"),
+        ("jsonl", b'{"text": "", "n": %b}' % (b"9" * 5000), "not a JSON object: it has a number of more"),
+        ("jsonl", b'["a"]', "not a JSON object: it is an array"),
+        ("jsonl", b'"text"', "not a JSON object: it is a string"),
+        ("jsonl", b"null", "not a JSON object: it is null"),
+        ("jsonl", b"[" * 100_000, "not a JSON object: nested too deep"),
+        ("jsonl", b'{"text": NaN}', "'text' is null, expected a string"),
+        ("jsonl", b'{"text": 3}', "'text' is a number, expected a string"),
+        ("jsonl", b'{"text": true}', "'text' is a boolean, expected a string"),
+        ("jsonl", b'{"text": {}}', "'text' is an object, expected a string"),
+        ("jsonl", b'{"text": "\xe9"}', "not UTF-8 (invalid continuation byte); set another with --encoding"),
+        ("txt", b"\xff", "not UTF-8 (invalid start byte); set another with --encoding"),
+        ("csv", b"2,\xff", "not UTF-8 (invalid bytes); set another with --encoding"),
+        ("csv", b"2", "1 fields, the header has 2"),
+        ("csv", b"2,a,b", "3 fields, the header has 2"),
+        ("csv", b'2,"a"b', "not a CSV record: ',' expected after '\"'"),
+        ("txt", b"x" * 201, "longer than 200 bytes; split it"),
+        ("jsonl", b'{"text": "%b"}' % (b"x" * 1000), "longer than 200 bytes; split it"),
+        ("csv", b'2,"%b"' % (b"x" * 1000), "not a CSV record: longer than 200 bytes; split it"),
     ],
 )
-def test_a_bad_line_costs_only_itself(
-    tmp_path: Path, name: str, line: bytes, message: str, monkeypatch: pytest.MonkeyPatch
+def test_a_bad_line_loses_only_itself(
+    tmp_path: Path, ending: str, line: bytes, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rows around it are read, from there on too; the error says file, line and reason."""
+    """The error has file, line and reason; the next rows are read, also when reading starts after it."""
     if b"xx" in line:
         monkeypatch.setattr("ov_minilm.bulk.lines.MAX_BYTES", 200)
-    good = {"a.jsonl": b'{"text": "good"}\n', "a.txt": b"good\n", "a.csv": b"1,good\n"}[name]
-    header = b"id,text\n" if name == "a.csv" else b""
-    (tmp_path / name).write_bytes(header + good + line + b"\n" + good)
+    path, header = tmp_path / f"a.{ending}", b"id,text\n" * (ending == "csv")
+    path.write_bytes(header + GOOD[ending] + line + b"\n" + GOOD[ending])
 
-    rows = read(tmp_path / name)
+    rows = read(path)
 
-    unit = "row" if name == "a.csv" else "line"
     assert (["good", None], "good") == (rows.texts[:2], rows.texts[-1])
-    assert str(rows.errors()[0]).startswith(f"{tmp_path / name}, {unit} 2: {message}")
-    assert rows.texts[2:] == read(tmp_path / name, at=read(tmp_path / name, most=2).end).texts
+    assert str(rows.errors()[0]).startswith(f"{path}, {'row' if header else 'line'} 2: {message}")
+    assert rows.texts[2:] == read(path, at=read(path, most=2).end).texts
 
 
 @pytest.mark.parametrize("codec", ["", ".gz", ".bz2", ".zst"])
-@pytest.mark.parametrize("kind", ["txt", "jsonl", "csv"])
-def test_reading_goes_on_at_any_position(tmp_path: Path, kind: str, codec: str) -> None:
-    """From the end of each row on, the rest is read as if from the start, compressed or not."""
-    form = {"txt": "text {}\n", "jsonl": '{{"text": "text {}"}}\n', "csv": '"text {}"\n'}[kind]
-    content = (("text\n" if kind == "csv" else "") + "".join(map(form.format, range(9)))).encode()
-    path = tmp_path / f"in.{kind}{codec}"
+@pytest.mark.parametrize("ending", ["txt", "jsonl", "csv"])
+def test_reading_starts_at_any_row(tmp_path: Path, ending: str, codec: str) -> None:
+    """From the end of each row on, the other rows are the same as from the start, compressed or not."""
+    row = {"txt": "text {}\n", "jsonl": '{{"text": "text {}"}}\n', "csv": '"text {}"\n'}[ending]
+    content = ("text\n" * (ending == "csv") + "".join(map(row.format, range(9)))).encode()
+    path = tmp_path / f"in.{ending}{codec}"
     packed = {"": content, ".gz": gzip.compress(content), ".bz2": bz2.compress(content)}
     path.write_bytes(packed.get(codec) or pa.compress(content, codec="zstd", asbytes=True))
     expected = [f"text {number}" for number in range(9)]
 
-    with closing(opened(path)) as lines:
-        for row in range(1, 10):
+    with closing(open_lines(path)) as lines:
+        for count in range(1, 10):
             end = lines.take(1).end
-            assert (row, expected[row:]) == (end.row, read(path, at=end).texts)
+            assert (count, expected[count:]) == (end.row, read(path, at=end).texts)
 
 
 @pytest.mark.parametrize(
@@ -161,22 +138,17 @@ def test_reading_goes_on_at_any_position(tmp_path: Path, kind: str, codec: str) 
         ("id|text\n1|'a|b'\n", Dialect("|", "'"), ["a|b"]),
         ('id,text\n1,"a \\"b\\""\n', Dialect(escape="\\"), ['a "b"']),
         ('id,text\n1,"a\n2,b"\n', Dialect(quote=""), ['"a', 'b"']),
-        ("sep=,\nid|text\n1|a,b\n2|c\n", Dialect("|"), ["a,b", "c"]),  # the option wins
+        ("sep=,\nid|text\n1|a,b\n2|c\n", Dialect("|"), ["a,b", "c"]),  # the option overrides the line
         ("id,text\n1,naïve\n", Dialect(encoding="cp1252"), ["naïve"]),
         ("id,text\n1,naïve 😉\n2,b\n", Dialect(encoding="utf-16"), ["naïve 😉", "b"]),
-        (
-            "\ufeffid,text\n1,naïve 😉\n2,\ud83d\n3,c\n",
-            Dialect(encoding="utf-16-be"),
-            ["naïve 😉", None, "c"],
-        ),
+        ("\ufeffid,text\n1,é 😉\n2,\ud83d\n3,c\n", Dialect(encoding="utf-16-be"), ["é 😉", None, "c"]),
     ],
 )
-def test_csv_of_other_dialects(
+def test_csv_is_read_in_its_dialect(
     tmp_path: Path, content: str, dialect: Dialect, texts: list[str | None]
 ) -> None:
-    """As the options say, from any row on; half a surrogate pair is a bad row."""
-    path = tmp_path / "in.csv"
-    errors = "strict" if "cp" in dialect.encoding else "surrogatepass"
+    """As the options say, starting at any row; half of a surrogate pair is a bad row."""
+    path, errors = tmp_path / "in.csv", "strict" if "cp" in dialect.encoding else "surrogatepass"
     path.write_bytes(content.encode(dialect.encoding, errors))
 
     assert texts == read(path, dialect=dialect).texts
@@ -202,30 +174,22 @@ def test_csv_of_other_dialects(
         ("a.txt", b"\xff\xff\xff\xff\0", "an Arrow stream, not like text; write it as .parquet"),
         ("a.csv", b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer, .* with git lfs pull"),
         ("a.csv", b"caf\xe9,text\n", "no CSV header: not UTF-8; pass --encoding"),
-        (
-            "a.csv",
-            b"id,text\r1,a\r",
-            "no CSV header: a line ends in a carriage return without a newline; .*: tr",
-        ),
+        ("a.csv", b"id,text\r1,a\r", "no CSV header: a line ends in a carriage return without .*: tr"),
         ("a.csv", b'"text', "no CSV header: unexpected end of data"),
         ("a.csv", b'sep="\ntext\n', "--delimiter '\"' must differ from the other two"),
-        (
-            "a.txt",
-            b'{"text": "a"}',
-            "begins like JSON, not like text; pass --format jsonl .*, or --format text to",
-        ),
+        ("a.txt", b'{"text": "a"}', "like JSON, not like text; pass --format jsonl .*, or --format text to"),
     ],
 )
 def test_a_file_in_another_format_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    """At the first look, with what to type."""
+    """When it is first looked at; the error says what to type."""
     (tmp_path / name).write_bytes(content)
 
-    with closing(opened(tmp_path / name)) as lines, pytest.raises(ValueError, match=message):
+    with closing(open_lines(tmp_path / name)) as lines, pytest.raises(ValueError, match=message):
         lines.look(1)
 
 
-def test_an_encoding_may_need_a_byte_order_mark(tmp_path: Path) -> None:
-    """Without it the two encodings that need none are named."""
+def test_utf_16_without_byte_order_mark_is_refused(tmp_path: Path) -> None:
+    """The error names the two encodings that need none."""
     (tmp_path / "a.txt").write_bytes(b"\0a")
 
     with pytest.raises(ValueError, match="no byte order mark; pass --encoding utf-16-le or utf-16-be"):

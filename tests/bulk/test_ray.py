@@ -1,4 +1,4 @@
-"""Ray: the same bytes from many machines as from one, and none lost with a machine."""
+"""Ray: several machines write the same bytes as one, even if some of them fail."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from ov_minilm.bulk.inputs import Inputs
 from ov_minilm.bulk.pipeline import pending_rows, plan
 from ov_minilm.bulk.reader import Reader
 
-# A head without CPUs and three machines of one each. A line on stdin kills one on which an actor is, without
-# a chance to say goodbye, and is answered by one on stdout.
+# A head without CPUs and three machines with one CPU each. For each line on stdin, a machine that runs an
+# actor is killed without warning, and "killed" is printed.
 CLUSTER = """
 import sys, time
 from pathlib import Path
 from ray.cluster_utils import Cluster
 
-def at_work(machine):
+def runs_an_actor(machine):
     raylet = machine.all_processes["raylet"][0].process.pid
     children = Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()
     return any("MapWorker" in Path(f"/proc/{child}/cmdline").read_text() for child in children)
@@ -39,22 +39,20 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_
 machines = [cluster.add_node(num_cpus=1) for _ in range(3)]
 print(cluster.address, flush=True)
 for _ in sys.stdin:
-    while not (busy := [machine for machine in machines if at_work(machine)]):
+    while not (busy := list(filter(runs_an_actor, machines))):
         time.sleep(0.02)
     machines.remove(busy[0])
     cluster.remove_node(busy[0], allow_graceful=False)
     print("killed", flush=True)
 cluster.shutdown()
 """
-USER = """
+MAP_BATCHES = """
 import json, sys, ray, ray.data
 from ov_minilm.bulk import RayEmbedder, Shipped
 from ov_minilm.artefact.manifest import SHIPPED
-texts = json.load(open(sys.argv[1]))
 ray.init(log_to_driver=False)
-items = [{"number": number, "body": text} for number, text in enumerate(texts)]
-data = ray.data.from_items(items, override_num_blocks=7)
-rows = data.map_batches(
+items = [{"number": number, "body": text} for number, text in enumerate(json.load(open(sys.argv[1])))]
+rows = ray.data.from_items(items, override_num_blocks=7).map_batches(
     RayEmbedder,
     fn_constructor_kwargs={"column": "body", "model": Shipped.read(SHIPPED)},
     concurrency=2,
@@ -67,7 +65,7 @@ json.dump([row["embedding"].tolist() for row in sorted(rows, key=lambda row: row
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[subprocess.Popen[str]]:
-    """Several machines of Ray, each a set of processes of its own; other processes of the tests find it."""
+    """A cluster on this machine, each of its machines a set of processes; RAY_ADDRESS has its address."""
     pytest.importorskip("ray", reason="needs the extra ray")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -83,52 +81,47 @@ def cluster() -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_many_machines_write_what_one_writes(tmp_path: Path) -> None:
-    """Shards, bad rows and a file put together of them have the same bytes.
-
-    A bad row stops it in one clear line; what was done by then is not done again by the other engine.
-    """
-    source = write(tmp_path / "in.jsonl.gz", sentences(2000))
-    bad = tmp_path / "bad.jsonl"
+def test_several_machines_write_the_bytes_of_one(tmp_path: Path) -> None:
+    """Also with bad rows. A bad row stops the job in one line; the local engine resumes the job of Ray."""
+    source, bad = write(tmp_path / "in.jsonl.gz", sentences(2000)), tmp_path / "bad.jsonl"
     bad.write_text('{"text": null}\n{"text": "last"}')
     command: list[str | Path] = ["encode", source, bad, "--rows-per-shard", "150", "--truncate", "mean", "-o"]
     for folder in ("local", "ray"):
         (tmp_path / folder).mkdir()
 
-    here = run(*command, tmp_path / "local/v.parquet", "--on-error", "null")
-    there = run(*command, tmp_path / "ray/v.parquet", "--on-error", "null", "--engine", "ray", "--ship")
+    local = run(*command, tmp_path / "local/v.parquet", "--on-error", "null")
+    ray = run(*command, tmp_path / "ray/v.parquet", "--on-error", "null", "--engine", "ray", "--ship")
     stopped = run(*command, tmp_path / "out", "--engine", "ray")
-    before = {path.name: path.stat().st_mtime_ns for path in shards(tmp_path / "out")}
-    again = run(*command, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in shards(tmp_path / "out")}
+    resumed = run(*command, tmp_path / "out")
 
-    assert (3, 3) == (here.returncode, there.returncode), there.stderr
-    assert b"2,001 vectors of 384 components, 1 null" in there.stderr
+    assert (3, 3) == (local.returncode, ray.returncode), ray.stderr
+    assert b"2,001 vectors of 384 components, 1 null" in ray.stderr
     assert content(tmp_path / "local") == content(tmp_path / "ray")
-    said = f"error: {bad}, line 1: 'text' is null, expected a string\n"
-    assert (2, said) == (stopped.returncode, stopped.stderr.decode().splitlines(True)[-1])
-    assert (2, said) == (again.returncode, again.stderr.decode().splitlines(True)[-1])
+    for done in (stopped, resumed):
+        message = f"error: {bad}, line 1: 'text' is null, expected a string\n"
+        assert (2, message) == (done.returncode, done.stderr.decode().splitlines(True)[-1])
     assert before
-    assert before.items() <= {path.name: path.stat().st_mtime_ns for path in shards(tmp_path / "out")}.items()
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in shards(tmp_path / "out")}.items()
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_in_a_pipeline_of_ones_own(tmp_path: Path, shipped: Embedder) -> None:
-    """`map_batches` with RayEmbedder gives the bits of Embedder.encode, from an artefact that was sent."""
+def test_map_batches_returns_the_vectors_of_embedder_encode(tmp_path: Path, shipped: Embedder) -> None:
+    """A Dataset of the user, with RayEmbedder and an artefact that is sent to the machines."""
     texts = sentences(500)
     (tmp_path / "texts.json").write_text(json.dumps(texts))
 
-    done = subprocess.run(
-        [sys.executable, "-c", USER, tmp_path / "texts.json"], capture_output=True, check=False
-    )
+    command = [sys.executable, "-c", MAP_BATCHES, tmp_path / "texts.json"]
+    done = subprocess.run(command, capture_output=True, check=False)
 
     assert 0 == done.returncode, done.stderr.decode()
     assert np.array_equal(shipped.encode(texts), np.array(json.loads(done.stdout), np.float32))
 
 
 @pytest.mark.slow
-def test_machines_that_die_lose_nothing(tmp_path: Path, cluster: subprocess.Popen[str]) -> None:
-    """Two of three are killed at work; the last does what they were at, and the bytes are the same."""
+def test_shards_of_killed_machines_are_computed_again(tmp_path: Path, cluster: subprocess.Popen[str]) -> None:
+    """Two of three machines are killed while they compute; the output has the same bytes."""
     source = write(tmp_path / "in.parquet", sentences(20_000))
     command: list[str | Path] = ["encode", source, "--rows-per-shard", "500", "--id-column", "id", "-o"]
     assert 0 == run(*command, tmp_path / "local").returncode
@@ -142,18 +135,16 @@ def test_machines_that_die_lose_nothing(tmp_path: Path, cluster: subprocess.Pope
             cluster.stdin.write("\n")
             cluster.stdin.flush()
             assert "killed\n" == cluster.stdout.readline()
-        done = len(shards(tmp_path / "ray"))
-        _, said = process.communicate()
+        finished = len(shards(tmp_path / "ray"))
+        _, stderr = process.communicate()
 
-    assert 0 == process.returncode, said
-    assert done < 40
-    assert [path.read_bytes() for path in shards(tmp_path / "local")] == [
-        path.read_bytes() for path in shards(tmp_path / "ray")
-    ]
+    assert (0, True) == (process.returncode, finished < 40), stderr
+    expected, found = (shards(tmp_path / folder) for folder in ("local", "ray"))
+    assert [path.read_bytes() for path in expected] == [path.read_bytes() for path in found]
 
 
-def test_it_pickles_by_its_options(shipped: Embedder) -> None:
-    """A copy opens an Embedder of its own and gives the same bits; so does one of shipped files."""
+def test_ray_embedder_is_pickled_with_its_options(shipped: Embedder) -> None:
+    """A copy opens its own Embedder and returns the same bits; a wrong batch is refused."""
     batch = {"body": np.array(["one", "two"], object), "n": np.array([1, 2])}
     embedder = RayEmbedder(column="body", output="v", threads=1, model=Shipped.read(SHIPPED))
 
@@ -169,9 +160,9 @@ def test_it_pickles_by_its_options(shipped: Embedder) -> None:
         copy(pa.table(batch))
 
 
-@pytest.mark.parametrize("every", [1, 37, 140, 1000])
-def test_the_plan_is_what_reading_finds(tmp_path: Path, every: int) -> None:
-    """Shards start where the rows of a job's reader do, damaged files among them."""
+@pytest.mark.parametrize("rows_per_shard", [1, 37, 140, 1000])
+def test_the_plan_has_the_shards_of_a_local_job(tmp_path: Path, rows_per_shard: int) -> None:
+    """Each shard starts at the same row and has as many rows, also in damaged files."""
     names = ["a.parquet", "b.csv", "c.txt.gz", "d.parquet", "e.jsonl"]
     for name in names:
         write(tmp_path / name, sentences(100))
@@ -180,11 +171,11 @@ def test_the_plan_is_what_reading_finds(tmp_path: Path, every: int) -> None:
     inputs = Inputs(tuple(str(tmp_path / name) for name in names))
     expected: dict[int, tuple[str, int, str | None]] = {}
     sizes: Counter[int] = Counter()
-    for rows in pending_rows(inputs, every, {}):
+    for rows in pending_rows(inputs, rows_per_shard, {}):
         sizes[rows.shard] += len(rows.texts)
         expected.setdefault(rows.shard, (rows.file, rows.numbers[0], rows.texts[0]))
 
-    tasks = list(plan(inputs, every, {}))
+    tasks = list(plan(inputs, rows_per_shard, {}))
 
     assert sizes == {task.shard: task.rows for task in tasks}
     for task in tasks:

@@ -22,6 +22,7 @@ from ov_minilm.errors import BadRow
 
 find: Any = reader.find  # so that mypy accepts wrong arguments
 options: Any = BulkOptions
+parse: Any = Output.parse
 LOCAL = job.Local(HashEmbedder())  # type: ignore[arg-type]
 
 
@@ -56,45 +57,25 @@ def run(inputs: Any, output: str, overwrite: bool = False, **more: Any) -> job.S
     return job.run(inputs, Output.parse(output), BulkOptions(**more), LOCAL, overwrite=overwrite)
 
 
+CSV, JSONL, TXT, ID = ["in.csv"], ["in.jsonl"], ["in.txt"], ["id"]
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (lambda: find("in.csv"), TypeError, r"patterns is 'in.csv', one name; pass a list: \['in.csv'\]"),
         (lambda: find(Path("in.csv")), TypeError, "patterns is 'in.csv', one name"),
-        (lambda: find(["in.csv"], keep="id"), TypeError, "keep is 'id', one name"),
+        (lambda: find(CSV, keep="id"), TypeError, "keep is 'id', one name"),
         (lambda: find([3]), TypeError, "expected str, bytes or os.PathLike object, not int"),
         (lambda: find({"in.csv"}), TypeError, "not set, which has no order"),
-        (lambda: find(["in.csv"], column=["text"]), TypeError, "expected str, .* not list"),
+        (lambda: find(CSV, column=["text"]), TypeError, "expected str, .* not list"),
         (lambda: find([]), ValueError, "no input files; pass at least one name"),
-        (lambda: find(["in.csv"], kind="CSV"), ValueError, "kind='CSV'; choose one of text, jsonl, csv"),
-        (lambda: find(["in.csv"], on_error="ignore"), ValueError, "on_error='ignore'; choose one of stop"),
-        (lambda: find(["in.jsonl"], dialect=Dialect(",")), ValueError, "--delimiter has no effect on jsonl"),
-        (lambda: find(["in.txt"], dialect=Dialect(quote="'")), ValueError, "--quote has no effect on text"),
-        (lambda: find(["in.txt"], column="body"), ValueError, "plain text has only lines, no column 'body'"),
-        (lambda: find(["in.txt"], keep=["id"]), ValueError, "plain text has only lines, no column 'id'"),
-        (lambda: options(truncate="left"), ValueError, "truncate='left'; choose one of end, error, mean"),
-        (lambda: options(dtype="float64"), ValueError, "dtype='float64'; choose one of float32"),
-        (lambda: options(on_error="ignore"), ValueError, "on_error='ignore'; choose one of stop, skip, null"),
-        (lambda: options(rows_per_shard="9"), TypeError, "rows_per_shard='9' is str; pass an integer"),
-        (lambda: options(rows_per_shard=0), ValueError, "rows_per_shard=0; at least 1"),
-        (lambda: Output.parse("out/", "csv"), ValueError, "form='csv'; choose one of parquet, npy, jsonl"),  # type: ignore[arg-type]
-        (lambda: run(find(["in.jsonl"]), "in.jsonl"), ValueError, "in.jsonl is an input, and the output"),
-        (lambda: run(find(["in.csv"], keep=["id"]), "v.npy"), ValueError, r"\.npy has no columns beside"),
-        (lambda: run(find(["in.csv"], keep=["id"]), "v.jsonl"), ValueError, "pass typed=False to find"),
-        (lambda: run(find(["in.csv"], keep=["id"], typed=False), "v.parquet"), ValueError, "pass typed=True"),
-        (lambda: run(find(["in.csv"]), "v.npy", dtype="int8", on_error="null"), ValueError, "no value for a"),
-        (lambda: stream(find(["in.csv"], keep=["id"]), io.BytesIO()), ValueError, "pass typed=False to find"),
-        (
-            lambda: run(find(["in.csv"]), "foreign", overwrite=True),
-            FileExistsError,
-            "not of an ov-minilm job",
-        ),
-        (
-            lambda: stream(find(["in.csv"]), io.StringIO()),
-            TypeError,
-            "the stream takes str; pass its .buffer",
-        ),
-        (lambda: run(find(["in.csv"]), "-"), ValueError, "- is stdout; call job.stream"),
+        (lambda: find(CSV, kind="CSV"), ValueError, "kind='CSV'; choose one of text, jsonl, csv"),
+        (lambda: find(CSV, on_error="ignore"), ValueError, "on_error='ignore'; choose one of stop"),
+        (lambda: find(JSONL, dialect=Dialect(",")), ValueError, "--delimiter has no effect on jsonl"),
+        (lambda: find(TXT, dialect=Dialect(quote="'")), ValueError, "--quote has no effect on text"),
+        (lambda: find(TXT, column="body"), ValueError, "plain text has only lines, no column 'body'"),
+        (lambda: find(TXT, keep=ID), ValueError, "plain text has only lines, no column 'id'"),
         (lambda: find(["lfs.parquet"]), ValueError, "a Git LFS pointer, not like parquet; fetch the file"),
         (
             lambda: find(["plain.csv.gz"]),
@@ -102,6 +83,21 @@ def run(inputs: Any, output: str, overwrite: bool = False, **more: Any) -> job.S
             "not begin like gzip; if it is plain, take .gz off its name",
         ),
         (lambda: find(["tensor.parquet"], keep=["x"]), ValueError, "tensor.*, which Parquet cannot hold"),
+        (lambda: options(truncate="left"), ValueError, "truncate='left'; choose one of end, error, mean"),
+        (lambda: options(dtype="float64"), ValueError, "dtype='float64'; choose one of float32"),
+        (lambda: options(on_error="ignore"), ValueError, "on_error='ignore'; choose one of stop, skip, null"),
+        (lambda: options(rows_per_shard="9"), TypeError, "rows_per_shard='9' is str; pass an integer"),
+        (lambda: options(rows_per_shard=0), ValueError, "rows_per_shard=0; at least 1"),
+        (lambda: parse("out/", "csv"), ValueError, "form='csv'; choose one of parquet, npy, jsonl"),
+        (lambda: run(find(JSONL), "in.jsonl"), ValueError, "in.jsonl is an input, and the output"),
+        (lambda: run(find(CSV), "-"), ValueError, "- is stdout; call job.stream"),
+        (lambda: run(find(CSV, keep=ID), "v.npy"), ValueError, r"\.npy has no columns beside"),
+        (lambda: run(find(CSV, keep=ID), "v.jsonl"), ValueError, "pass typed=False to find"),
+        (lambda: run(find(CSV, keep=ID, typed=False), "v.parquet"), ValueError, "pass typed=True"),
+        (lambda: run(find(CSV), "v.npy", dtype="int8", on_error="null"), ValueError, "no value for a"),
+        (lambda: run(find(CSV), "foreign", overwrite=True), FileExistsError, "not of an ov-minilm job"),
+        (lambda: stream(find(CSV, keep=ID), io.BytesIO()), ValueError, "pass typed=False to find"),
+        (lambda: stream(find(CSV), io.StringIO()), TypeError, "the stream takes str; pass its .buffer"),
         (lambda: append("in.jsonl"), ValueError, "in.jsonl is an input, and the output in.jsonl would"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What is written: every text and every bit comes back, and the same rows make the same bytes."""
+"""Output files: every text and every bit can be read back, and equal rows give equal bytes."""
 
 from __future__ import annotations
 
@@ -27,59 +27,55 @@ numbers = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 def bits(vectors: FloatArray) -> list[list[int]]:
-    """Return the bit patterns: equal numbers may differ in them, as 0.0 and -0.0 do."""
+    """Return the bit patterns, in which 0.0 and -0.0 differ."""
     return [list(map(int, row)) for row in vectors.view(np.uint32)]
 
 
-def written(form: Form, *blocks: Block) -> bytes:
-    """Return the bytes of one file."""
+def written(form: Form, *blocks: Block) -> io.BytesIO:
+    """Return a file with these blocks."""
     file, columns = io.BytesIO(), blocks[0].columns
     schema = columns.schema if isinstance(columns, pa.RecordBatch) else None
     rows = Sink(form, VECTORS[:0], schema, {"model": "m"}).write(file, blocks)
     assert sum(len(block.texts) for block in blocks) == rows
-    return file.getvalue()
+    return io.BytesIO(file.getvalue())
 
 
 def block(rows: slice = slice(None), columns: Kept = None) -> Block:
-    """Return some of the rows."""
+    """Return some of the rows above."""
     return Block(TEXTS[rows], columns, VECTORS[rows])
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.text(), numbers), min_size=1, max_size=8))
-def test_every_float32_survives_jsonl(rows: list[tuple[str, float]]) -> None:
-    """Nine digits are enough for any float32, and any text can stand beside it, on one line of UTF-8."""
+def test_json_lines_keep_every_bit_and_every_text(rows: list[tuple[str, float]]) -> None:
+    """Any float32 and any text can be read back from one line of UTF-8."""
     texts, vectors = [text for text, _ in rows], np.array([[number] for _, number in rows], np.float32)
 
-    content = "".join(json_lines(Block(texts, None, vectors))).encode().decode()
-    found = [json.loads(line) for line in content.removesuffix("\n").split("\n")]
+    lines = "".join(json_lines(Block(texts, None, vectors))).encode().decode()
+    found = [json.loads(line) for line in lines.removesuffix("\n").split("\n")]
 
     assert texts == [record["text"] for record in found]
     assert all(list(record) == ["text", "embedding"] for record in found)
     assert bits(vectors) == bits(np.array([record["embedding"] for record in found], np.float32))
 
 
-def test_jsonl_escapes_only_what_it_must() -> None:
-    r"""Letters stay as they are, half a pair (\ud800) is escaped; kept columns stay in order."""
-    lines = written("jsonl", Block([TEXTS[1], "\ud800"], None, VECTORS[:2])).decode().splitlines()
-    kept = written("jsonl", block(slice(1), ['"z": 1e400, "a": ["x"]'])).decode()
+def test_json_lines_escape_only_what_they_must() -> None:
+    r"""Letters are not escaped, half of a surrogate pair (\ud800) is; kept columns keep their order."""
+    lines = written("jsonl", Block([TEXTS[1], "\ud800"], None, VECTORS[:2])).read().decode().splitlines()
+    kept = written("jsonl", block(slice(1), ['"z": 1e400, "a": ["x"]'])).read()
 
-    assert ['{"text": "naïve café 😉"', '{"text": "\\ud800"'] == [
-        line.split(', "embedding')[0] for line in lines
-    ]
-    assert '{"z": 1e400, "a": ["x"], "embedding": [0.1, -0.33333334]}\n' == kept
+    starts = [line.split(', "embedding')[0] for line in lines]
+    assert ['{"text": "naïve café 😉"', '{"text": "\\ud800"'] == starts
+    assert b'{"z": 1e400, "a": ["x"], "embedding": [0.1, -0.33333334]}\n' == kept
 
 
-def test_parquet_holds_columns_bits_and_what_made_them() -> None:
-    """Columns as Arrow had them, else texts; lists of floats of fixed size; the model in the schema."""
-    columns = pa.RecordBatch.from_pydict(
-        {
-            "when": pa.array([1, 2, 3, None], pa.timestamp("ns", "UTC")),
-            "tags": pa.array([["a"], [], None, ["b", "c"]]),
-        }
-    )
-    found = pq.read_table(io.BytesIO(written("parquet", block())))
-    kept = pq.read_table(io.BytesIO(written("parquet", block(columns=columns))))
+def test_parquet_keeps_columns_bits_and_the_model() -> None:
+    """Kept columns have their Arrow types; vectors are lists of fixed size; the schema names the model."""
+    when = pa.array([1, 2, 3, None], pa.timestamp("ns", "UTC"))
+    columns = pa.RecordBatch.from_pydict({"when": when, "tags": pa.array([["a"], [], None, ["b", "c"]])})
+
+    found = pq.read_table(written("parquet", block()))
+    kept = pq.read_table(written("parquet", block(columns=columns)))
 
     assert pa.list_(pa.field("element", pa.float32()), 2) == found.schema.field("embedding").type
     assert bits(VECTORS) == bits(found["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, 2))
@@ -89,53 +85,54 @@ def test_parquet_holds_columns_bits_and_what_made_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "size", "groups"), [*((form, 10, 3) for form in FORMS), ("parquet", 1 << 14, 6)]
+    ("form", "count", "text_bytes", "groups"),
+    [*((form, 20_000, 10, 3) for form in FORMS), ("parquet", 55, 1 << 14, 6)],
 )
-def test_portions_do_not_show(form: Form, size: int, groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many rows come at a time; a row group ends at 8192 rows, or by its bytes; .npy is numpy's."""
-    monkeypatch.setattr(parquet, "GROUP_BYTES", 1 << 26 if size == 10 else 10 * size)
-    count = 20_000 if size == 10 else 55
-    texts = [f"{number}".rjust(size) for number in range(count)]
+def test_the_size_of_blocks_does_not_change_the_bytes(
+    form: Form, count: int, text_bytes: int, groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row group of Parquet ends at 8192 rows or by its bytes; .npy has the bytes of numpy."""
+    monkeypatch.setattr(parquet, "GROUP_BYTES", parquet.GROUP_BYTES if count > 55 else 10 * text_bytes)
+    texts = [f"{number}".rjust(text_bytes) for number in range(count)]
     vectors = np.random.default_rng(0).normal(size=(count, 2)).astype(np.float32)
 
-    def portions(rows: int) -> list[Block]:
-        return [Block(texts[at : at + rows], None, vectors[at : at + rows]) for at in range(0, count, rows)]
+    def in_blocks(rows: int) -> io.BytesIO:
+        starts = range(0, count, rows)
+        return written(form, *(Block(texts[at : at + rows], None, vectors[at : at + rows]) for at in starts))
 
-    whole = written(form, *portions(count))
+    whole = in_blocks(count)
 
-    assert whole == written(form, *portions(777)) == written(form, *portions(7 if count == 55 else 4096))
+    assert whole.getvalue() == in_blocks(777).getvalue() == in_blocks(count // 5 + 1).getvalue()
     if form == "npy":
-        expected = io.BytesIO()
-        np.save(expected, vectors)
-        assert expected.getvalue() == whole
-    assert form != "parquet" or groups == pq.ParquetFile(io.BytesIO(whole)).num_row_groups
+        np.save(expected := io.BytesIO(), vectors)
+        assert expected.getvalue() == whole.getvalue()
+    assert form != "parquet" or groups == pq.ParquetFile(whole).num_row_groups
 
 
 def test_a_row_without_text_has_no_vector() -> None:
-    """Null in Parquet and JSON, not a number in .npy; the rows around it are whole."""
-    lost = Block(["a", None], None, VECTORS[:2])
+    """It is null in Parquet and JSON, and NaN in .npy; other rows are complete."""
+    rows = Block(["a", None], None, VECTORS[:2])
 
-    loaded = np.load(io.BytesIO(written("npy", lost)))
+    array, table = np.load(written("npy", rows)), pq.read_table(written("parquet", rows))
 
-    table = pq.read_table(io.BytesIO(written("parquet", lost)))
     assert [False, True] == table["embedding"].is_null().to_pylist()
-    assert np.array_equal(VECTORS[0], loaded[0])
-    assert np.isnan(loaded[1]).all()
-    assert '{"text": null, "embedding": null}' == written("jsonl", lost).decode().splitlines()[1]
+    assert np.array_equal(VECTORS[0], array[0])
+    assert np.isnan(array[1]).all()
+    assert b'{"text": null, "embedding": null}' == written("jsonl", rows).read().splitlines()[1]
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_joined_files_hold_all_rows(form: Form, tmp_path: Path) -> None:
-    """One file of several is what one writer would have made, but for the borders of row groups."""
-    blocks, file = [block(slice(1)), block(slice(1, None))], io.BytesIO()
-    parts = [tmp_path / f"{number}" for number in range(2)]
-    for part, one in zip(parts, blocks, strict=True):
-        part.write_bytes(written(form, one))
+def test_joined_files_have_all_rows(form: Form, tmp_path: Path) -> None:
+    """A joined file is the file that one writer would write, except for the borders of row groups."""
+    blocks, joined = [block(slice(1)), block(slice(1, None))], io.BytesIO()
+    parts = [tmp_path / "0", tmp_path / "1"]
+    for part, of_part in zip(parts, blocks, strict=True):
+        part.write_bytes(written(form, of_part).read())
 
-    Sink(form, VECTORS[:0], None, {"model": "m"}).join(file, parts)
+    Sink(form, VECTORS[:0], None, {"model": "m"}).join(joined, parts)
 
     if form == "parquet":
-        assert pq.read_table(io.BytesIO(written(form, *blocks))).equals(pq.read_table(file))
-        assert 2 == pq.ParquetFile(file).num_row_groups
+        assert pq.read_table(written(form, *blocks)).equals(pq.read_table(joined))
+        assert 2 == pq.ParquetFile(joined).num_row_groups
     else:
-        assert written(form, *blocks) == file.getvalue()
+        assert written(form, *blocks).read() == joined.getvalue()
