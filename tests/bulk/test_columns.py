@@ -102,6 +102,9 @@ def test_a_value_without_equivalent_loses_only_itself(
     assert bad.get(1, "").startswith(reason)
 
 
+WITHOUT_TYPE: list[Any] = [[1, "a"], [True, 1], [{}], [[]], [[{"a": 1}]], [[1], "a"], [2**64], [2**60, 2.5]]
+
+
 @pytest.mark.parametrize(
     ("values", "kind"),
     [
@@ -111,8 +114,7 @@ def test_a_value_without_equivalent_loses_only_itself(
         (["a"], pa.string()),
         ([["a"], []], pa.list_(pa.string())),
         ([None, None], pa.null()),
-        *((values, None) for values in ([1, "a"], [True, 1], [{}], [[]], [[{"a": 1}]], [[1], "a"])),
-        *((values, None) for values in ([2**64], [2**60, 2.5])),
+        *((values, None) for values in WITHOUT_TYPE),
     ],
 )
 def test_the_first_json_values_determine_the_type(values: list[object], kind: pa.DataType | None) -> None:

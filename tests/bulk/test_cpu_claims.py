@@ -1,4 +1,4 @@
-"""CPUs of their own for processes that share a machine."""
+"""Processes on one machine have their own CPUs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -23,37 +24,34 @@ sys.stdin.read()
 """
 
 
-def test_processes_hold_cpus_of_their_own(tmp_path: Path) -> None:
-    """Each gets another one while there are any, the next is left as it was, and who ends gives his back.
-
-    A thread that asks for too many keeps its mask, and the CPUs that it had locked are free again.
-    """
+def test_each_process_has_its_own_cpus(tmp_path: Path) -> None:
+    """If any are free; a process that ends frees its own, and to claim too many changes nothing."""
     cpus = sorted(os.sched_getaffinity(0))
     assert set(cpus) == claim_cpus(len(cpus) + 1, tmp_path) == os.sched_getaffinity(0)
+    command = [sys.executable, "-c", CLAIM, str(tmp_path)]
+    with ExitStack() as stack:
 
-    def holder() -> tuple[subprocess.Popen[str], str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", CLAIM, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        return process, process.stdout.readline().strip()
+        def start() -> tuple[subprocess.Popen[str], str]:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            return process, process.stdout.readline().strip()
 
-    holders = [holder() for _ in cpus]
-    late, left = holder()
-    first = holders[0][0]
-    first.kill()
-    first.communicate()
-    again, freed = holder()
+        claims = [start() for _ in cpus]
+        _, without_claim = start()
+        first, claim_of_first = claims[0]
+        first.kill()
+        first.wait()
+        _, claim_after_first = start()
 
-    assert [f"[{cpu}] [{cpu}]" for cpu in cpus] == [said for _, said in holders]
-    assert f"{cpus} {cpus}" == left
-    assert holders[0][1] == freed
-    for process in (late, again, *(process for process, _ in holders[1:])):
-        process.communicate()
+    assert [f"[{cpu}] [{cpu}]" for cpu in cpus] == [claim for _, claim in claims]
+    assert f"{cpus} {cpus}" == without_claim
+    assert claim_of_first == claim_after_first
 
 
-def test_locks_lie_in_a_folder_of_the_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder to which others may write is refused, and a link in place of a lock is not followed."""
+def test_locks_are_in_a_folder_of_this_user_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that others may write to is refused, and a link in place of a lock is not followed."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folder = tmp_path / f"ov_minilm-{os.getuid()}"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""Lines of a structured file are told from text, and text is left alone."""
+"""Lines of a structured file are distinguished from text."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ from ov_minilm.bulk.detect import structure
         ("[" * 100_000, None),
     ],
 )
-def test_lines_that_are_no_text(lines: str, what: str | None) -> None:
-    """JSON in any layout, a table with the column of texts, or a document; anything else is text."""
+def test_structured_lines_are_detected(lines: str, what: str | None) -> None:
+    """JSON in any layout, a table with the column of texts, or a document; all other lines are text."""
     assert what == (structure(lines.split("\n"), "text") or (None,))[0]

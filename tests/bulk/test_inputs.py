@@ -1,4 +1,4 @@
-"""Names and patterns become files, and files are read as their names say, or not at all."""
+"""Names and patterns of inputs, and the format that the name of a file tells."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ import pytest
 from ov_minilm.bulk.inputs import Dialect, Inputs, Pipe, expand, open_pipes
 
 
-def test_patterns_are_sorted_and_names_stay_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """** goes deep; a file whose name looks like a pattern is taken by its name; folders are passed over."""
+def test_patterns_are_sorted_and_names_keep_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """** matches subfolders; folders are left out; the exact name of a file is not a pattern."""
     monkeypatch.chdir(tmp_path)
-    for name in ("b.csv", "a.csv", "deep/down/c.csv", "odd[1].csv"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+    (tmp_path / "deep/down").mkdir(parents=True)
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "deep/loop").symlink_to(".")
+    for name in ("b.csv", "a.csv", "deep/down/c.csv", "odd[1].csv"):
+        (tmp_path / name).touch()
 
     assert ["a.csv", "b.csv", "odd[1].csv"] == list(expand(["*.csv"]))
     assert ["deep/down/c.csv", "b.csv", "-"] == list(expand(["deep/**/*.csv", "b.csv", "-"]))
     assert ["odd[1].csv"] == list(expand(["odd[1].csv"]))
 
 
-def test_the_name_says_the_kind() -> None:
-    """Below .gz, .bz2 and .zst too, in any case; the kind that is given wins."""
+def test_the_name_tells_the_format() -> None:
+    """In upper or lower case, also before .gz, .bz2 and .zst; --format overrides it."""
     kinds = "a.parquet=parquet a.pq=parquet a.JSONL=jsonl a.ndjson=jsonl a.json.gz=jsonl a.tsv.bz2=tsv"
     for name, kind in (pair.split("=") for pair in kinds.split()):
         assert (kind, "text") == (Inputs((name,)).kind_of(name), Inputs((name,), kind="text").kind_of(name))
@@ -53,7 +55,7 @@ def test_the_name_says_the_kind() -> None:
 def test_files_that_cannot_be_read_are_refused(
     names: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A structured file is never read as text, nor a missing one as none; what to do is said."""
+    """No structured file is read as text, and a missing file is an error; the error says what to do."""
     monkeypatch.chdir(tmp_path)
     for name in names.split():
         if name.startswith("a"):
@@ -66,32 +68,33 @@ def test_files_that_cannot_be_read_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("option", "value", "message"),
     [
-        ({"delimiter": ",,"}, "--delimiter ',,' must be one character"),
-        ({"delimiter": ""}, "--delimiter '' must be one character"),
-        ({"delimiter": "\n"}, "must be one character"),
-        ({"delimiter": '"'}, "must differ from the other two"),
-        ({"escape": '"'}, "--escape '\"' is the quote too; leave it out"),
-        ({"quote": "''"}, "--quote \"''\" must be one character"),
-        ({"encoding": "utf-9"}, "--encoding 'utf-9' is not known"),
-        ({"encoding": "base64"}, "--encoding 'base64' is not known"),
-        ({"encoding": "punycode"}, "--encoding 'punycode' is not known"),
-        ({"encoding": "unicode_escape"}, "--encoding 'unicode_escape' is not known"),
+        ("delimiter", ",,", "--delimiter ',,' must be one character"),
+        ("delimiter", "", "--delimiter '' must be one character"),
+        ("delimiter", "\n", "must be one character"),
+        ("delimiter", '"', "must differ from the other two"),
+        ("escape", '"', "--escape '\"' is the quote too; leave it out"),
+        ("quote", "''", "--quote \"''\" must be one character"),
+        *(
+            ("encoding", name, f"--encoding '{name}' is not known")
+            for name in ("utf-9", "base64", "punycode")
+        ),
+        ("encoding", "unicode_escape", "--encoding 'unicode_escape' is not known"),
     ],
 )
-def test_a_dialect_that_cannot_be_is_refused(options: dict[str, str], message: str) -> None:
-    """The option is named with what it may be."""
+def test_a_wrong_dialect_is_refused(option: str, value: str, message: str) -> None:
+    """The error has the option and what is allowed."""
     with pytest.raises(ValueError, match=message):
-        Dialect(**options)
+        Dialect(**{option: value})
 
 
-def test_a_pipe_is_read_once_with_what_was_looked_at() -> None:
-    """What was read before rewinding comes again, then the rest; closing leaves the stream open."""
+def test_a_pipe_gives_its_first_bytes_again() -> None:
+    """After `rewind`, all bytes can be read once; closing it leaves the stream open."""
     stream = io.BytesIO(b"one\ntwo\nthree\n")
     pipe = Pipe(stream)
-    with io.BufferedReader(pipe, 4) as looker:
-        assert b"one\n" == looker.readline()
+    with io.BufferedReader(pipe, 4) as first_look:
+        assert b"one\n" == first_look.readline()
     pipe.rewind()
 
     with io.BufferedReader(pipe) as reader:

@@ -1,4 +1,4 @@
-"""The journal: what was written down is kept, what was half written is not."""
+"""The journal of a job: complete lines count, also after a crash, and another job is refused."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ JOB = Header(FACTS, [["a", "1 byte"], ["b", "2 bytes"]], "stop")
 DONE = [Done(shard, Position(0, 3 * shard + 3, 40), 3, 17, 0, 1, f"d{shard}") for shard in range(3)]
 
 
-def test_it_may_be_cut_at_any_byte(tmp_path: Path) -> None:
-    """Cut by a crash at any byte, whole lines count, and what is added next is whole too.
+def test_complete_lines_survive_a_crash_at_any_byte(tmp_path: Path) -> None:
+    """Lines that are added after a crash are complete too. A second process is refused.
 
-    A second holder is refused. Written again, it is of the job as it is now, and of the shards given.
+    A journal that is replaced has the new header and the given shards.
     """
     lines = [JOB.to_json(), *(json.dumps(asdict(done)) for done in DONE)]
     content = "".join(f"{line}\n" for line in lines).encode()
-
     for length in range(len(content) + 1):
         (tmp_path / NAME).write_bytes(content[:length])
         with Journal.open(tmp_path) as journal:
@@ -39,14 +38,18 @@ def test_it_may_be_cut_at_any_byte(tmp_path: Path) -> None:
         assert dict(enumerate(DONE[: max(0, content[:length].count(b"\n") - 1)])) == found
         assert content == (tmp_path / NAME).read_bytes()
 
-    now = Header({"model": "n"}, [], "stop")
+    other = Header({"model": "n"}, [], "stop")
     with Journal.open(tmp_path) as journal:
         with pytest.raises(BlockingIOError, match="another process is working on it"):
             Journal.open(tmp_path)
         journal.read()
-        journal.write(now, {2: DONE[2]})
+        journal.write(other, {2: DONE[2]})
         assert {2: DONE[2]} == journal.done
-    assert [now.to_json(), lines[3]] == (tmp_path / NAME).read_text().splitlines()
+    assert [other.to_json(), lines[3]] == (tmp_path / NAME).read_text().splitlines()
+
+
+OTHER = {"model": "n", "new": 1}
+CHANGES = ["model was 'm', is 'n'", "keep was ['a'], is None", "rows was 3, is None", "new was None, is 1"]
 
 
 @pytest.mark.parametrize(
@@ -56,44 +59,39 @@ def test_it_may_be_cut_at_any_byte(tmp_path: Path) -> None:
         (FACTS, "01 a1 b2 c1", []),
         (FACTS, "a1", ["input b is missing, or in another place"]),
         (FACTS, "b2 a1", ["input b is missing, or in another place"]),
-        (
-            {"model": "n", "new": 1},
-            "a1 b2",
-            ["model was 'm', is 'n'", "keep was ['a'], is None", "rows was 3, is None", "new was None, is 1"],
-        ),
+        (OTHER, "a1 b2", CHANGES),
     ],
 )
-def test_another_job_is_refused(facts: dict[str, object], inputs: str, differences: list[str]) -> None:
-    """All that differs is said; inputs may change and be added, but none may be gone."""
+def test_only_inputs_may_change_or_be_added(
+    facts: dict[str, object], inputs: str, differences: list[str]
+) -> None:
+    """Otherwise the job is refused, with all that differs; the message has the first three."""
     now = Header(facts, [[file[0], f"{file[1]} bytes"] for file in inputs.split()], "skip")
-    refused: JobRefused | None = None
-    try:
+    if not differences:
         compare(Path("out"), JOB, now)
-    except JobRefused as error:
-        refused = error
-
-    assert tuple(differences) == (refused.differences if refused else ())
-    assert ("1 more)" in str(refused)) == (len(differences) > 3)
+        return
+    with pytest.raises(JobRefused) as caught:
+        compare(Path("out"), JOB, now)
+    assert tuple(differences) == caught.value.differences
+    assert ("1 more)" in str(caught.value)) == (len(differences) > 3)
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("content", "version"),
     [
         (b'{"format": 1, "model": "m"}\n{"shard": 0, "rows": 3}\n', "1"),
-        (b"other\n", "'unreadable'"),
-        (b"\xff\xfe\n", "'unreadable'"),
-        (b"[1]\n", "'unreadable'"),
+        *((text, "'unreadable'") for text in (b"other\n", b"\xff\xfe\n", b"[1]\n")),
         (JOB.to_json().encode() + b'\n{"x": 1}\n', "'unreadable'"),
     ],
 )
-def test_a_journal_of_another_version_is_another_job(tmp_path: Path, content: bytes, found: str) -> None:
-    """It is refused and not misread, nor is a file that is no journal."""
+def test_a_journal_of_another_version_is_refused(tmp_path: Path, content: bytes, version: str) -> None:
+    """No shard is read from it, nor from a file that is not a journal."""
     (tmp_path / NAME).write_bytes(content)
 
     with Journal.open(tmp_path) as journal:
         header = journal.read()
 
     assert header is not None
-    with pytest.raises(JobRefused, match=f"format was {found}, is 2.*--overwrite"):
+    with pytest.raises(JobRefused, match=f"format was {version}, is 2.*--overwrite"):
         compare(tmp_path, header, Header({"format": 2}, JOB.inputs, "stop"))
     assert {} == journal.done

@@ -1,4 +1,4 @@
-"""The line that says how far a job is."""
+"""The progress of a job on stderr."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ov_minilm.bulk.meter import Meter
 
 
 class Terminal(io.StringIO):
-    """What a terminal looks like to a program."""
+    """A stream that a program takes for a terminal."""
 
     def isatty(self) -> bool:
-        """Be one."""
+        """Return True."""
         return True
 
 
@@ -23,13 +23,10 @@ class Terminal(io.StringIO):
     ("total", "start"),
     [(1000, "[############------------]  50%, ETA 0:00:10, 2,000 texts"), (None, "2,000 texts")],
 )
-def test_the_line_has_rates_what_is_safe_and_what_is_left(
+def test_the_line_has_share_time_left_and_rates(
     total: int | None, start: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fifth was done before; since the first rows 300 bytes took 6 seconds, and 500 more take 10.
-
-    Of stdin nobody knows how long it is.
-    """
+    """200 bytes were done before; since then 300 bytes took 6 s, and 500 are left. Stdin has no size."""
     monkeypatch.setattr("time.monotonic", iter([100.0, 104.0]).__next__)
     meter = Meter(total, show=False)
     meter.advance(100, 1500, 200)
@@ -39,20 +36,24 @@ def test_the_line_has_rates_what_is_safe_and_what_is_left(
     assert f"{start} (1,500 safe), 200 texts/s, 3,000 tokens/s" == meter.line(110.0)
 
 
+EMPTY_BAR = f"[{'-' * 24}]   0%, 0 texts"
+
+
 @pytest.mark.parametrize(
     ("stderr", "show", "first", "last"),
     [
-        (Terminal(), True, "\r[------------------------]   0%, 0 texts", "\r\x1b[K"),
+        (Terminal(), True, f"\r{EMPTY_BAR}", "\r\x1b[K"),
         (Terminal(), False, "", ""),
-        (Terminal(), None, "", "\r\x1b[K"),  # not yet: it has not taken long
-        (io.StringIO(), True, "[------------------------]   0%, 0 texts", "tokens/s\n"),
+        (Terminal(), None, "", "\r\x1b[K"),  # it has not taken long enough
+        (io.StringIO(), True, EMPTY_BAR, "tokens/s\n"),
         (io.StringIO(), None, "", ""),
     ],
+    ids=["terminal", "terminal-hidden", "terminal-short", "file", "file-default"],
 )
-def test_it_speaks_where_it_is_wanted(
+def test_a_terminal_shows_a_bar_and_a_file_gets_lines(
     stderr: io.StringIO, show: bool | None, first: str, last: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A terminal is written over and cleared at the end; elsewhere there are lines now and then."""
+    """The bar is removed at the end. By default only a terminal shows progress."""
     monkeypatch.setattr(sys, "stderr", stderr)
 
     with Meter(12, show) as meter:
@@ -64,8 +65,8 @@ def test_it_speaks_where_it_is_wanted(
     assert stderr.isatty() or not show or "83%, 3 texts" in found
 
 
-def test_it_speaks_while_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal a bar appears on its own, though the first rows take long."""
+def test_a_bar_appears_before_the_first_rows_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal, if they take long."""
     stderr = Terminal()
     monkeypatch.setattr(sys, "stderr", stderr)
 

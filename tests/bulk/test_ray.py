@@ -112,7 +112,7 @@ def test_map_batches_returns_the_vectors_of_embedder_encode(tmp_path: Path, ship
     texts = sentences(500)
     (tmp_path / "texts.json").write_text(json.dumps(texts))
 
-    command = [sys.executable, "-c", MAP_BATCHES, tmp_path / "texts.json"]
+    command = [sys.executable, "-c", MAP_BATCHES, str(tmp_path / "texts.json")]
     done = subprocess.run(command, capture_output=True, check=False)
 
     assert 0 == done.returncode, done.stderr.decode()

@@ -1,4 +1,4 @@
-"""Vectors that earlier jobs computed, kept in a folder."""
+"""Vectors that earlier jobs computed are read from a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEXTS = [f"text {n} of a corpus" for n in range(200)] + ["", "long " * 400, "naÃ
 
 
 def encode(tmp_path: Path, texts: list[str], *options: str, reuse: bool = True) -> tuple[bytes, str]:
-    """Encode texts into a file; return its bytes, and what was said."""
+    """Encode texts into a file; return its bytes, and what the command prints on stderr."""
     source, target = tmp_path / "in.txt", tmp_path / "v.npy"
     source.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     target.unlink(missing_ok=True)
@@ -25,8 +25,8 @@ def encode(tmp_path: Path, texts: list[str], *options: str, reuse: bool = True) 
 
 
 @pytest.mark.parametrize("options", [[], ["--truncate", "mean"], ["--dimensions", "64", "--dtype", "int8"]])
-def test_the_output_has_the_same_bytes(tmp_path: Path, options: list[str]) -> None:
-    """With an empty folder, with a full one, and where some texts are new and others in another order."""
+def test_reuse_does_not_change_the_output(tmp_path: Path, options: list[str]) -> None:
+    """The bytes are the same with an empty and with a full folder, also for new texts in another order."""
     changed = [*TEXTS[100:], "a new text", *TEXTS[:100], "a new text"]
 
     assert encode(tmp_path, TEXTS, *options, reuse=False) == encode(tmp_path, TEXTS, *options)
@@ -35,32 +35,27 @@ def test_the_output_has_the_same_bytes(tmp_path: Path, options: list[str]) -> No
     assert [1, len(TEXTS)] == sorted(len(np.load(path)) for path in facts.glob("*.hashes.npy"))
 
 
-def test_how_texts_are_cut_makes_other_vectors(tmp_path: Path) -> None:
-    """Of whole texts, not of dimensions; a text that was cut before is a bad row with --truncate error."""
+def test_only_vectors_of_the_same_truncation_are_reused(tmp_path: Path) -> None:
+    """Any number of dimensions uses the same vectors; --truncate error refuses a text that was truncated."""
     for options in (["--truncate", "end"], ["--truncate", "mean"], ["--dimensions", "8"]):
         encode(tmp_path, TEXTS[-3:], *options)
 
-    found, said = encode(tmp_path, TEXTS[-3:], "--truncate", "error")
+    output, stderr = encode(tmp_path, TEXTS[-3:], "--truncate", "error")
 
-    assert b"" == found
-    assert "line 2: 402 tokens, the model reads 256" in said
+    assert b"" == output
+    assert "line 2: 402 tokens, the model reads 256" in stderr
     assert 2 == len(list((tmp_path / "kept").iterdir()))
-
-
-def test_ray_does_not_take_the_option(tmp_path: Path) -> None:
-    """Its actors would each need the folder."""
     assert "--reuse has no effect with --engine ray" in encode(tmp_path, ["a"], "--engine", "ray")[1]
 
 
-def test_a_segment_without_its_hashes_is_not_there(tmp_path: Path) -> None:
-    """A process that was killed between the two files leaves nothing that is used."""
+def test_vectors_without_hashes_are_ignored(tmp_path: Path) -> None:
+    """A process that was killed between writing the two files leaves nothing that is used."""
     first = KeptVectors(tmp_path, {}, 4)
     first.add(["a", "b"], np.eye(2, 4, dtype=np.float32), [3, 4], {1})
     first.write()
     (hashes,) = tmp_path.glob("*/*.hashes.npy")
 
-    again = KeptVectors(tmp_path, {}, 4)
-    found, records = again.find(["b", "c", "a"])
+    found, records = KeptVectors(tmp_path, {}, 4).find(["b", "c", "a"])
     hashes.unlink()
 
     assert [True, False, True] == found.tolist()

@@ -1,4 +1,4 @@
-"""The pages that the package makes, judged by axe-core in a real browser."""
+"""axe-core checks the web pages of the package in a real browser."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ AXE = "axe-core@4.14.1"
 REPORT = Table("Lists", ["", "texts/s"], [["ov_minilm", "1,000"], ["FP32", "300 (3.3×)"]], ["a machine"])
 
 
-def axe_core(folder: Path) -> str:
-    """Return the script of axe-core, as npm installs it."""
+def install_axe_core(folder: Path) -> str:
+    """Return the script of axe-core; skip the test if npm cannot install it."""
     command = ["npm", "install", "--no-audit", "--no-fund", "--silent", AXE]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -27,12 +27,11 @@ def axe_core(folder: Path) -> str:
 
 
 @pytest.mark.skipif(CHROMIUM is None or not shutil.which("npm"), reason="needs chromium and npm")
-def test_no_serious_finding(tmp_path: Path) -> None:
-    """By day and by night, on a phone and on a screen, axe-core has no serious or critical finding."""
+def test_pages_have_no_serious_accessibility_violation(tmp_path: Path) -> None:
+    """In dark mode on a phone and in light mode on a screen, none is serious or critical."""
     playwright = pytest.importorskip("playwright.sync_api")
-    report, script = tmp_path / "report.html", axe_core(tmp_path)
+    report, script, found = tmp_path / "report.html", install_axe_core(tmp_path), {}
     report.write_text(render.page("ov_minilm on this machine", ["Fast."], [REPORT]), encoding="utf-8")
-    found = {}
     with running("--access-log", "off") as server, playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         for url in (f"{server.url}/", f"{server.url}/docs", report.as_uri()):
@@ -43,10 +42,10 @@ def test_no_serious_finding(tmp_path: Path) -> None:
                 page.wait_for_load_state("networkidle")
                 page.evaluate(script)
                 found[url, scheme] = [
-                    (one["id"], one["nodes"][0]["html"])
-                    for one in page.evaluate("axe.run()")["violations"]
-                    if one["impact"] in ("serious", "critical")
+                    (violation["id"], violation["nodes"][0]["html"])
+                    for violation in page.evaluate("axe.run()")["violations"]
+                    if violation["impact"] in ("serious", "critical")
                 ]
         browser.close()
 
-    assert (6, []) == (len(found), [one for findings in found.values() for one in findings]), found
+    assert (6, []) == (len(found), [one for violations in found.values() for one in violations]), found

@@ -1,4 +1,4 @@
-"""What the shipped model costs, measured again on real sentences and long passages."""
+"""The accuracy of the shipped model, measured on real sentences and long passages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.processes import python
 
-from ov_minilm import Embedder, TruncationWarning
+from ov_minilm import Embedder
 from ov_minilm.artefact.drift_record import Gate, gate
 from ov_minilm.artefact.manifest import SHIPPED, Manifest
 from ov_minilm.drift.evaluation import Evaluation
@@ -19,7 +19,7 @@ from ov_minilm.drift.scores import Encode, measure, memoize, spearman
 pytestmark = [
     pytest.mark.accuracy,
     pytest.mark.convert,
-    pytest.mark.filterwarnings(f"ignore::{TruncationWarning.__module__}.TruncationWarning"),
+    pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning"),
 ]
 
 ENCODE = """
@@ -36,7 +36,7 @@ with Embedder.open(precision="f32") as embedder:
 
 @pytest.fixture(scope="module")
 def reference(fp32: Embedder) -> Encode:
-    """FP32's `encode`, which does no text twice: it takes most of the time here."""
+    """FP32's `encode`, which computes each text once: it takes most of the time here."""
     return memoize(partial(fp32.encode, progress=False))
 
 
@@ -44,12 +44,12 @@ SLOW = [pytest.param(lowering, 1, marks=pytest.mark.slow) for lowering in ("nati
 
 
 @pytest.mark.parametrize(("lowering", "every"), [("native", 8), *SLOW])
-def test_the_published_score_and_the_drift_in_the_shipped_manifest_are_reproduced(
+def test_the_published_score_and_the_recorded_drift_are_reproduced(
     lowering: Literal["native", "conv"], every: int, fp32: Embedder, reference: Encode, evaluation: Evaluation
 ) -> None:
-    """FP32's Spearman on the STS-B test set is 82.03; figures of INT8 are in the gate and near the build's.
+    """FP32 has Spearman 82.03 on the STS-B test set; INT8 is within the limits and near its manifest.
 
-    On all texts, or on the STS test set and every eighth passage.
+    Measured on all texts, or on the STS-B test set and every eighth passage.
     """
     test = evaluation.pairs["stsb_test"]
     if every > 1:
@@ -73,8 +73,8 @@ def test_the_published_score_and_the_drift_in_the_shipped_manifest_are_reproduce
 
 
 @pytest.mark.usefixtures("evaluation")
-def test_vectors_carry_over_between_kinds_of_cpu(tmp_path: Path) -> None:
-    """A CPU without VNNI gives nearly the vectors of this one: mean cosine 0.9998, minimum 0.997."""
+def test_vectors_of_a_cpu_without_vnni_are_nearly_the_same(tmp_path: Path) -> None:
+    """The mean cosine to vectors of this CPU is at least 0.9998, the minimum 0.997."""
     for isa in ("ALL", "AVX2"):
         done = python(ENCODE.format(path=str(tmp_path / f"{isa}.npy")), ONEDNN_MAX_CPU_ISA=isa)
         assert 0 == done.returncode, done.stderr

@@ -1,4 +1,4 @@
-"""What only shows after a while: memory that grows, and memory that is used after it was freed."""
+"""Faults that appear only after a while: memory that grows, and memory that is used after it was freed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and uses glibc's checks"),
 ]
 
-CYCLES = """
+OPEN_AND_CLOSE = """
 import gc, os
 from pathlib import Path
 from ov_minilm import Embedder
@@ -21,44 +21,43 @@ from ov_minilm import Embedder
 def resident():
     return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6
 
-seen = []
-for i in range(200):
-    with Embedder.open() as e:
-        e.encode(['a', 'stone ' * (i % 100)])
-    del e
+megabytes = []
+for number in range(200):
+    with Embedder.open() as embedder:
+        embedder.encode(['a', 'stone ' * (number % 100)])
+    del embedder
     gc.collect()
-    seen.append(resident())
-print(max(seen[100:150]), max(seen[150:]))  # by then each length of text has had its grid once
+    megabytes.append(resident())
+print(max(megabytes[100:150]), max(megabytes[150:]))  # after 100, each length of text has had its grid
 """
 
-# Random mixes from threads and futures, each checked against the vector that the text has alone. Freed
-# memory is filled by MALLOC_PERTURB_: what reads it gives other bits, what writes it stops malloc.
-MANY = """
+# Random mixes from threads and futures; each vector is compared with that of its text alone. MALLOC_PERTURB_
+# fills freed memory: reading it gives other bits, and writing it stops malloc.
+MANY_REQUESTS = """
 import random, threading
 import numpy as np
 from ov_minilm import Embedder
 
-with Embedder.open() as e:
+with Embedder.open() as embedder:
     texts = ['stone ' * n for n in (0, 1, 5, 13, 14, 15, 30, 60, 62, 100, 126, 200, 250)] + ['a', 'b c']
-    alone = np.stack([e.encode(text) for text in texts])
+    expected = np.stack([embedder.encode(text) for text in texts])
     wrong = []
 
     def work(seed):
         rng = random.Random(seed)
+        pick = lambda: rng.choices(range(len(texts)), k=rng.randrange(1, 40))
         for _ in range(60):
-            waiting = []
-            for _ in range(rng.randrange(1, 12)):
-                picks = [rng.randrange(len(texts)) for _ in range(rng.randrange(1, 40))]
-                future = e.submit(e.tokenize([texts[i] for i in picks]))
+            results = []
+            for picks in [pick() for _ in range(rng.randrange(1, 12))]:
+                future = embedder.submit(embedder.tokenize([texts[i] for i in picks]))
                 if rng.random() < 0.2:
                     future.cancel()
                 else:
-                    waiting.append((picks, future))
-            picks = [rng.randrange(len(texts)) for _ in range(rng.randrange(1, 40))]
-            waiting.append((picks, e.encode([texts[i] for i in picks])))
-            for picks, found in waiting:
-                vectors = found if isinstance(found, np.ndarray) else found.result()
-                if vectors.tobytes() != alone[picks].tobytes():
+                    results.append((picks, future.result))
+            picks = pick()
+            vectors = embedder.encode([texts[i] for i in picks])
+            for picks, result in [*results, (picks, lambda: vectors)]:
+                if result().tobytes() != expected[picks].tobytes():
                     wrong.append(picks)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
@@ -68,27 +67,22 @@ print(len(wrong))
 """
 
 
-def test_two_hundred_times_open_and_close() -> None:
-    """Memory after 200 Embedders is what it was after 50, within 5 MB."""
-    done = python(CYCLES)
+def test_memory_does_not_grow_with_200_embedders() -> None:
+    """Memory after the last 50 is at most 5 MB more than after the 50 before them."""
+    done = python(OPEN_AND_CLOSE)
 
     assert 0 == done.returncode, done.stderr
-    after_50, after_200 = map(float, done.stdout.split())
-    assert after_200 - after_50 <= 5
+    before, after = map(float, done.stdout.split())
+    assert after - before <= 5
 
 
-def test_the_heap_stays_whole_under_many_requests() -> None:
-    """With glibc's and Python's heap checkers on, thousands of requests give every bit they should."""
+def test_heap_checkers_find_no_fault_in_many_requests() -> None:
+    """With the checkers of glibc and Python, thousands of requests return the right bits."""
     checker = ctypes.util.find_library("c_malloc_debug")
     if checker is None:
-        pytest.skip("no libc_malloc_debug beside this libc")
+        pytest.skip("this libc has no libc_malloc_debug")
+    checks = {"LD_PRELOAD": checker, "GLIBC_TUNABLES": "glibc.malloc.check=3", "MALLOC_PERTURB_": "165"}
 
-    done = python(
-        MANY,
-        LD_PRELOAD=checker,
-        GLIBC_TUNABLES="glibc.malloc.check=3",
-        MALLOC_PERTURB_="165",
-        PYTHONMALLOC="debug",
-    )
+    done = python(MANY_REQUESTS, **checks, PYTHONMALLOC="debug")
 
     assert (0, "0\n") == (done.returncode, done.stdout), done.stderr

@@ -1,4 +1,4 @@
-"""Systems that are not Linux: what Python lacks there is not asked for."""
+"""Systems other than Linux: nothing is used that their Python does not have."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from support.processes import python
 import ov_minilm
 
 ROOT = Path(ov_minilm.__file__).parent
-POSIX = ("fcntl", "grp", "pwd", "resource", "termios", "uvloop")  # modules that Windows has not
+MODULES = ("fcntl", "grp", "pwd", "resource", "termios", "uvloop")  # that Windows does not have
 FUNCTIONS = """
 fork register_at_fork getuid geteuid getloadavg sched_getaffinity sched_setaffinity killpg setsid mkfifo
 O_NOFOLLOW O_CLOEXEC
-""".split()  # and functions
-WITHOUT = f"""
+""".split()
+PROGRAM = f"""
 import os, sys, mmap, asyncio, concurrent.futures, multiprocessing, subprocess, tempfile, numpy
-sys.modules |= dict.fromkeys({POSIX!r})  # to import one is an ImportError now
+sys.modules |= dict.fromkeys({MODULES!r})  # importing one raises ImportError now
 [delattr(os, name) for name in {FUNCTIONS!r} if hasattr(os, name)]
 [delattr(mmap, name) for name in dir(mmap) if name.startswith('MADV_')]
 from pathlib import Path
@@ -34,21 +34,21 @@ probe_memory('{{"options": {{}}}}')
 """
 
 
-def test_it_runs_without_what_windows_has_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No file imports a POSIX module on import; without them, vectors, threads, files and doctor work."""
+def test_the_package_runs_without_posix_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors, threads, files and doctor work; no file imports such a module when it is imported."""
     monkeypatch.chdir(tmp_path)
-    early = [
+    imports = [
         f"{path.relative_to(ROOT)}: {alias.name}"
         for path in ROOT.rglob("*.py")
         for node in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(node, ast.Import)
         for alias in node.names
-        if alias.name in POSIX
+        if alias.name in MODULES
     ]
 
-    done = python(WITHOUT)
+    done = python(PROGRAM)
 
-    assert (0, []) == (done.returncode, early), done.stderr
+    assert (0, []) == (done.returncode, imports), done.stderr
     *found, memory = done.stdout.splitlines()
     assert ["(384,) True", "b'new'"] == found
     assert '"state": "ok"' in memory
