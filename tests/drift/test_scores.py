@@ -1,4 +1,4 @@
-"""Drift: our statistics are the textbook's, and the gate lets nothing over a limit through."""
+"""Drift statistics are those of scipy, scikit-learn and trec_eval; the gate refuses what exceeds a limit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from ov_minilm.drift.scores import (
     cosine_by_length,
     delta_interval,
     measure,
-    memoize,
     ndcg,
     neighbour_overlap,
     pearson,
@@ -31,7 +30,7 @@ NAN = float("nan")
 score = st.integers(0, 10).map(lambda n: n / 2) | st.floats(-5, 5, width=16)  # halves: ties, as in STS-B
 
 
-def circle(*degrees: float) -> FloatArray:
+def at_degrees(*degrees: float) -> FloatArray:
     """Return unit vectors at these angles, [N, 2]."""
     radians = np.deg2rad(degrees)
     return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
@@ -39,8 +38,8 @@ def circle(*degrees: float) -> FloatArray:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(score, score), min_size=3, max_size=40), st.integers(0, 1000))
-def test_ranks_and_correlations_are_scipys(pairs: list[tuple[float, float]], seed: int) -> None:
-    """Ties included; counting how often a row was drawn gives what ranking the drawn rows again gives."""
+def test_ranks_and_correlations_are_those_of_scipy(pairs: list[tuple[float, float]], seed: int) -> None:
+    """Ties included; correlations of resamples from counts are those of the drawn rows."""
     a, b = np.array(pairs).T
     counts = np.bincount(np.random.default_rng(seed).integers(len(a), size=len(a)), minlength=len(a))
     drawn = [np.repeat(column, counts) for column in (a, b)]
@@ -54,13 +53,13 @@ def test_ranks_and_correlations_are_scipys(pairs: list[tuple[float, float]], see
     assert pytest.approx([stats.spearmanr(*drawn).statistic, spearman(a, b)], abs=1e-9) == found.tolist()
 
 
-def test_the_interval_is_paired_and_that_of_scipys_bootstrap() -> None:
-    """Another implementation bounds the change at the same places; constant resamples are left out."""
+def test_the_interval_is_that_of_scipys_paired_bootstrap() -> None:
+    """The bounds of the change agree, and are the same each time; constant resamples are left out."""
     rng = np.random.default_rng(1)
     human = rng.integers(0, 11, 300) / 2  # with ties
     before = human + rng.normal(size=300)
     after = before + 0.4 * rng.normal(size=300)
-    theirs = stats.bootstrap(
+    expected = stats.bootstrap(
         (before, after, human),
         lambda before, after, human: spearman(after, human) - spearman(before, human),
         paired=True,
@@ -73,7 +72,7 @@ def test_the_interval_is_paired_and_that_of_scipys_bootstrap() -> None:
 
     low, high = delta_interval(before.astype(np.float32), after.astype(np.float32), human)
 
-    assert pytest.approx((theirs.low, theirs.high), abs=0.003) == (low, high)
+    assert pytest.approx((expected.low, expected.high), abs=0.003) == (low, high)
     assert 0.003 < (high - low) / 3  # so the tolerance cannot hide another interval
     assert (low, high) == delta_interval(before.astype(np.float32), after.astype(np.float32), human)
     assert (0.0, 0.0) == delta_interval(before, 2 * before + 1, human)  # another scale is no change
@@ -81,14 +80,14 @@ def test_the_interval_is_paired_and_that_of_scipys_bootstrap() -> None:
     assert np.isnan(delta_interval(two, two, same)).all()
 
 
-def search(judgements: dict[str, dict[str, int]], documents: int = 12) -> Retrieval:
-    """Documents d0, d1, … and the queries that are judged."""
+def retrieval(judgements: dict[str, dict[str, int]], documents: int = 12) -> Retrieval:
+    """Make documents d0, d1, … and the judged queries."""
     names = [f"d{n}" for n in range(documents)]
     return Retrieval({n: n for n in names}, {query: query for query in judgements}, judgements)
 
 
 def test_ndcg_is_that_of_scikit_learn() -> None:
-    """Another implementation agrees on random searches, with more than ten to find and with fewer."""
+    """On random searches with more than ten relevant documents and with fewer."""
     metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn comes with the convert extra")
     rng = np.random.default_rng(6)
     gains = rng.choice([0, 0, 0, 1, 2, 3], size=(40, 60))
@@ -99,25 +98,27 @@ def test_ndcg_is_that_of_scikit_learn() -> None:
     queries, documents = (rng.normal(size=(n, 8)).astype(np.float32) for n in (40, 60))
 
     for k in (10, 3):
-        near = zip(gains, queries @ documents.T, strict=True)
-        expected = [metrics.ndcg_score(true[None], close[None], k=k) for true, close in near]
-        assert pytest.approx(expected, abs=1e-9) == ndcg(queries, documents, search(judged, 60), k=k).tolist()
+        pairs = zip(gains, queries @ documents.T, strict=True)
+        expected = [metrics.ndcg_score(true[None], close[None], k=k) for true, close in pairs]
+        assert (
+            pytest.approx(expected, abs=1e-9) == ndcg(queries, documents, retrieval(judged, 60), k=k).tolist()
+        )
 
 
-# As trec_eval has it: of equal cosines the larger id comes first, by letters: d9 before d11 and d10.
+# In trec_eval, of equal cosines the larger id comes first, as text: d9 before d11 and d10.
 @pytest.mark.parametrize(
     ("judged", "angles", "expected"),
     [
         ({"q": {"d9": 1}, "p": {"d11": 1}, "o": {"d10": 1}}, [*[90] * 9, 5, 5, 5], [1, 0.63093, 0.5]),
-        ({"d0": {"d1": 1}}, [0, 1], [1]),  # a document with the id of the query is passed over
-        ({"q": {"d0": 0, "d1": -1}}, [0, 90], [0]),  # judgements of 0 and below are no answers
+        ({"d0": {"d1": 1}}, [0, 1], [1]),  # a document with the id of the query is left out
+        ({"q": {"d0": 0, "d1": -1}}, [0, 90], [0]),  # judgements of 0 and below are not relevant
     ],
 )
 def test_ndcg_follows_trec_eval(
     judged: dict[str, dict[str, int]], angles: list[float], expected: list[float]
 ) -> None:
-    """Ties go by id, a query is not its own answer, and one with nothing to find has none of it."""
-    found = ndcg(circle(*[0] * len(judged)), circle(*angles), search(judged, len(angles)))
+    """Ties are ordered by id, a query is not its own result, and one without relevant documents scores 0."""
+    found = ndcg(at_degrees(*[0] * len(judged)), at_degrees(*angles), retrieval(judged, len(angles)))
 
     assert pytest.approx(expected, abs=1e-5) == found.tolist()
 
@@ -131,31 +132,33 @@ def test_ndcg_follows_trec_eval(
         (range(11), range(0, -11, -1), 10, 1.0),  # a mirror image; eleven vectors are enough
     ],
 )
-def test_overlap_by_hand(before: Sequence[float], after: Sequence[float], k: int, overlap: float) -> None:
-    """The share of the nearest k others that stayed, whatever their order; k vectors are too few."""
-    assert overlap == neighbour_overlap(circle(*before), circle(*after), k=k)
+def test_overlap_is_the_share_of_neighbours_kept(
+    before: Sequence[float], after: Sequence[float], k: int, overlap: float
+) -> None:
+    """Of the nearest k other vectors, in any order; k vectors are too few."""
+    assert overlap == neighbour_overlap(at_degrees(*before), at_degrees(*after), k=k)
     with pytest.raises(ValueError, match=rf"^{k} vectors; overlap@{k} needs more than {k}$"):
-        neighbour_overlap(circle(*range(k)), circle(*range(k)), k=k)
+        neighbour_overlap(at_degrees(*range(k)), at_degrees(*range(k)), k=k)
 
 
-def test_overlap_of_many_vectors_is_that_of_a_full_sort() -> None:
-    """More rows than one block of the similarity matrix count as in whole rows."""
+def test_overlap_in_blocks_is_that_of_a_full_sort() -> None:
+    """With more rows than one block of the similarity matrix."""
     rng = np.random.default_rng(3)
-    vectors = [rng.normal(size=(1100, 8)).astype(np.float32) for _ in range(2)]  # little is kept: it shows
-    near = [np.argsort(-(one @ one.T - 200 * np.eye(1100)), axis=1)[:, :10] for one in vectors]
+    before, after = (rng.normal(size=(1100, 8)).astype(np.float32) for _ in range(2))
+    nearest = [np.argsort(-(v @ v.T - 200 * np.eye(1100)), axis=1)[:, :10].tolist() for v in (before, after)]
 
-    kept = sum(len({*old} & {*new}) for old, new in zip(near[0].tolist(), near[1].tolist(), strict=True))
-    assert pytest.approx(kept / 11000, abs=2e-4) == neighbour_overlap(vectors[0], vectors[1])
+    kept = sum(len({*old} & {*new}) for old, new in zip(*nearest, strict=True))
+    assert pytest.approx(kept / 11000, abs=2e-4) == neighbour_overlap(before, after)
 
 
-def test_cosines_fall_into_bins_by_tokens() -> None:
-    """Bins include both ends and meet without a gap, and a bin without texts is left out."""
-    expected, found = circle(0, 0, 0, 0), circle(0, 60, 90, 180)
+def test_cosines_are_grouped_by_token_count() -> None:
+    """Bins include both ends and have no gaps; a bin without texts is left out."""
+    expected, found = at_degrees(0, 0, 0, 0), at_degrees(0, 60, 90, 180)
 
     bins = cosine_by_length(expected, found, np.array([1, 64, 129, 256]))
 
     assert {"1-64": Cosine(2, 0.75, 0.505, 0.5), "129-256": Cosine(2, -0.5, -0.99, -1.0)} == bins
-    assert ["65-128"] == list(cosine_by_length(circle(0, 0), circle(0, 0), np.array([65, 128])))
+    assert ["65-128"] == list(cosine_by_length(at_degrees(0, 0), at_degrees(0, 0), np.array([65, 128])))
 
 
 def drift(
@@ -164,10 +167,10 @@ def drift(
     sts: dict[str, float] | None = None,
     texts: int = 100,
 ) -> Drift:
-    """Make a measurement: mean cosines of bins with these texts, overlaps, and moves of Spearman."""
+    """Make a measurement: mean cosines of bins with this many texts, overlaps, and changes of Spearman."""
     cosines = {name: Cosine(texts, mean, mean, mean) for name, mean in (cosine or {}).items()}
-    moves = {name: Sts(100, 80.0, 80 + d, 80.0, 80.0, d - 0.1, d + 0.1) for name, d in (sts or {}).items()}
-    return Drift("f32", "conv", cosines, overlap or {}, moves)
+    changes = {name: Sts(100, 80.0, 80 + d, 80.0, 80.0, d - 0.1, d + 0.1) for name, d in (sts or {}).items()}
+    return Drift("f32", "conv", cosines, overlap or {}, changes)
 
 
 @pytest.mark.parametrize(
@@ -183,52 +186,37 @@ def drift(
         (drift(sts={"dev": NAN}), "Spearman on dev moved by +nan points, allowed is 0.1"),
     ],
 )
-def test_a_broken_limit_is_named_with_both_numbers(measured: Drift, message: str) -> None:
-    """Too far either way is too far, and a figure that is no number passes no limit."""
+def test_an_exceeded_limit_is_named_with_both_numbers(measured: Drift, message: str) -> None:
+    """A change in either direction counts, and NaN exceeds every limit."""
     assert [f"conv/f32: {message}"] == Gate().broken(measured)
 
 
-def test_the_gate_names_all_and_allows_its_limits() -> None:
-    """One bad figure does not hide another; the limit itself passes, and 29 texts say too little."""
+def test_the_gate_lists_every_exceeded_limit_and_allows_the_limit_itself() -> None:
+    """Bins of fewer than 30 texts are not judged; the summary has the worst figure of each kind."""
     bad = drift({"1-64": 0.9, "129-256": 0.8}, {"news": 0.5}, {"dev": -80})
-    just, few = drift({"1-64": 0.9}, {"news": 0.8}, {"dev": 0.5}), drift({"1-64": 0.5}, texts=29)
+    at_limit, few = drift({"1-64": 0.9}, {"news": 0.8}, {"dev": 0.5}), drift({"1-64": 0.5}, texts=29)
     other = drift({"1-64": 0.98}, {"news": 0.99}, {"dev": 0.4})
 
     assert len(Gate().broken(bad)) == 4
     assert Gate().broken(bad) * 2 == gate([bad, few, bad], Gate())
-    assert [] == gate([just, few], Gate(cosine_mean=0.9, overlap=0.8, spearman=0.5))
+    assert [] == gate([at_limit, few], Gate(cosine_mean=0.9, overlap=0.8, spearman=0.5))
     expected = {"mean cosine": 0.9, "overlap@10": 0.8, "Spearman points": 0.5}
-    assert (expected, {}) == (summarize([just, few, other]), summarize([few]))
+    assert (expected, {}) == (summarize([at_limit, few, other]), summarize([few]))
     assert summarize([drift(sts={"a": 0.1, "b": -1})]) == {"Spearman points": -1}
 
 
-def test_memoize_asks_for_each_text_one_time() -> None:
-    """Repeated texts, in one call or in several, come from memory, each in its place."""
-    asked: list[str] = []
-
-    def encode(texts: Sequence[str]) -> FloatArray:
-        asked.extend(texts)
-        return np.array([[len(text), 0.0] for text in texts], np.float32).reshape(-1, 2)
-
-    remembering = memoize(encode)
-
-    assert [[1, 0], [2, 0], [1, 0]] == remembering(["a", "bb", "a"]).tolist()
-    assert [[3, 0], [2, 0]] == remembering(["ccc", "bb"]).tolist()
-    assert ["a", "bb", "ccc"] == asked
-
-
 def encoder(angles: dict[str, float]) -> Encode:
-    """Make an encoder that knows the angle of every text it may be asked for."""
+    """Make an encoder that knows the angle of every text and may be asked for each only once."""
+    unasked = dict(angles)
 
     def encode(texts: Sequence[str]) -> FloatArray:
-        assert len(set(texts)) == len(texts)  # each is encoded once
-        return circle(*(angles[text] for text in texts))
+        return at_degrees(*(unasked.pop(text) for text in texts))
 
     return encode
 
 
-def test_measure_by_hand() -> None:
-    """Two of four vectors turn by 30 degrees, so two of three pairs change places: rho falls to 1/2."""
+def test_measure_reports_known_figures() -> None:
+    """Two of four vectors turn by 30 degrees, so two of three pairs swap ranks and rho is 1/2."""
     tokens = {"x": 64, "far": 65, "near": 200, "same": 300}
     news = Retrieval({"1": "far", "2": "near"}, {"3": "x"}, {"3": {"2": 1}})
 
@@ -249,13 +237,13 @@ def test_measure_by_hand() -> None:
         "65-128": Cosine(1, turned, turned, turned),
         "129-256": Cosine(2, 0.933013, 0.867365, turned),  # 300 tokens count as the 256 that are read
     }
-    sts = {"dev": Sts(3, 100.0, 50.0, 100.0, 50.0, -200.0, 0.0)}  # of two pairs, their order may turn round
-    ndcgs = {"news": Ndcg(2, 1, 100.0, 63.0930)}  # the answer fell to the second rank: 1 / log2 3
+    sts = {"dev": Sts(3, 100.0, 50.0, 100.0, 50.0, -200.0, 0.0)}  # a resample of two pairs may reverse them
+    ndcgs = {"news": Ndcg(2, 1, 100.0, 63.0930)}  # the relevant document is second: 1 / log2 3
     assert Drift("f32", "native", cosine, {}, sts, ndcgs) == found  # four texts are too few for an overlap
 
 
-def test_overlap_is_measured_in_collections_that_are_large_enough() -> None:
-    """Collections and the sentences of pairs count alike; 30 distinct texts are too few, 31 are not."""
+def test_overlap_needs_more_than_30_distinct_texts() -> None:
+    """In collections and in the sentences of pairs: 30 texts are left out, 31 are measured."""
     moved, kept = [f"moved {n}" for n in range(31)], [f"kept {n}" for n in range(31)]
     rng = np.random.default_rng(5)
     before = dict(zip(moved + kept, rng.uniform(0, 360, 62).tolist(), strict=True))
