@@ -1,4 +1,4 @@
-"""The command line as its users meet it: pipes, typos, empty input, Ctrl-C, exit codes."""
+"""The command line as users meet it: pipes, typing errors, empty input, Ctrl-C, exit codes, help."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ov_minilm.serve.command import command as serve_command
 
 
 def test_stdin_and_files_become_vectors(tmp_path: Path, shipped: Embedder) -> None:
-    """A JSON object with exact floats for each line of stdin; files become one array; nothing, none."""
+    """Each line of stdin becomes a JSON object with exact floats; files become one array, also if empty."""
     (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\n")
     (tmp_path / "b.jsonl").write_text('{"text": "three", "id": 3}\n')
 
@@ -71,10 +71,10 @@ FP32_ONLY = ["drift", "--reference", str(SHIPPED), "--texts", __file__]
         (FP32_ONLY, b"", "has int8 weights; the reference must be FP32"),
     ],
 )
-def test_bad_usage_is_one_clear_line(
+def test_a_usage_error_is_one_clear_line(
     arguments: list[str], text: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exit code 2, what is wrong on stderr, no trace, and no file left."""
+    """Exit code 2, the reason on stderr, no traceback, and no file left."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OV_MINILM_STSB", "")
 
@@ -86,21 +86,16 @@ def test_bad_usage_is_one_clear_line(
     assert [] == list(tmp_path.iterdir())
 
 
-def test_debug_raises_the_error() -> None:
-    """With --debug, in any place of the line, an error has its trace."""
+def test_debug_shows_the_traceback_and_truncation_is_one_warning() -> None:
+    """--debug may stand anywhere; the warning about long texts does not look like one of Python's."""
     with pytest.raises(DeviceUnavailable):
         here("encode", "--device", "GPU.9", "--debug", text=b"a")
-
-
-def test_a_long_text_is_one_line_of_warning() -> None:
-    """A text that is cut gives one line that does not look like Python."""
     (line,) = here("encode", text=b"word " * 300).stderr.decode().splitlines()
-
     assert line.startswith("warning: 1 text is longer than the model reads")
 
 
 def test_a_closed_pipe_is_no_error() -> None:
-    """`ov-minilm encode | head -1` ends quietly."""
+    """`ov-minilm encode | head -1` prints one line and no error."""
     pipe = f"yes 'some text' | head -2000 | {sys.executable} -m ov_minilm encode | head -1"
 
     done = subprocess.run(["/bin/bash", "-c", pipe], capture_output=True, check=False)
@@ -109,7 +104,7 @@ def test_a_closed_pipe_is_no_error() -> None:
 
 
 def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
-    """Interrupted while it works, the command says so, exits 130, and writes nothing."""
+    """Interrupted while it encodes, the command says so, exits with 130, and writes nothing."""
     (tmp_path / "texts.txt").write_text("a few words of text to keep it busy for a while\n" * 5_000)
     command = [sys.executable, "-m", "ov_minilm", "encode", "--progress", "texts.txt", "-o", "out.npy"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
@@ -123,8 +118,8 @@ def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
     assert ["texts.txt"] == [path.name for path in tmp_path.iterdir()]
 
 
-def test_show_describes_the_model() -> None:
-    """Readable, with size, limits, and its speed here; --json is the manifest, by any name of the model."""
+def test_show_describes_the_model_here() -> None:
+    """As text with size, drift limits and speed on this machine; --json prints the manifest, for any name."""
     text = run("show").stdout.decode()
     names: list[list[str]] = [[], ["all-MiniLM-L6-v2"], ["sentence-transformers/all-MiniLM-L6-v2"]]
     (raw,) = {here("show", *name, "--json").stdout for name in names}
@@ -145,7 +140,7 @@ def test_show_describes_the_model() -> None:
 
 
 def test_version_and_help() -> None:
-    """--version and --help answer without loading OpenVINO; first two lines to start, then the commands."""
+    """--version does not load OpenVINO; the help starts with two example lines, then lists the commands."""
     code = (
         "import atexit, sys; sys.argv = ['', '--version']\n"
         "atexit.register(lambda: print('openvino' in sys.modules))\n"
@@ -164,8 +159,8 @@ COMMANDS = {**cli.commands, "serve": serve_command}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_teaches(name: str) -> None:
-    """Each example parses, each option of a group exists, and the examples come before the options."""
+def test_help_has_valid_examples_and_groups(name: str) -> None:
+    """Each example parses, each option of a group exists, and examples come before options."""
     command = cast("HelpfulCommand", COMMANDS[name])
     context = click.Context(command, info_name=name)
     known = {option.name for option in command.get_params(context)}
@@ -182,28 +177,23 @@ def test_help_teaches(name: str) -> None:
 
 @pytest.mark.convert
 def test_drift_measures_and_passes(built: Path, tmp_path: Path) -> None:
-    """Scores of people, and --beir for nDCG@10, of both lowerings against FP32: a table, or JSON of one."""
-    pairs, pets = tmp_path / "sts.tsv", tmp_path / "pets"
-    pairs.write_text(
+    """Spearman and, with --beir, nDCG@10 of both lowerings against FP32: a table, or JSON of one lowering."""
+    sts, beir = tmp_path / "sts.tsv", tmp_path / "pets"
+    sts.write_text(
         "5.0\tA man plays a guitar.\tSomeone is playing guitar.\n"
         "1.0\tA man plays a guitar.\tThe stock market fell.\n"
         "0.0\tThe stock market fell.\tA cat sleeps.\n"
     )
-    (pets / "qrels").mkdir(parents=True)
-    facts = ["The {} sleeps.", "A {} eats its food.", "Nobody has seen the {} run."]
-    rows = [
-        {"_id": f"{animal}{n}", "title": animal, "text": fact.format(animal)}
-        for animal in "cat dog fish horse mouse bird snake frog bear wolf".split()
-        for n, fact in enumerate(facts)
-    ]
-    (pets / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (pets / "queries.jsonl").write_text('{"_id": "q", "text": "a running wolf"}\n')
-    relevant = "".join(f"q\twolf{n}\t1\n" for n in range(3))
-    (pets / "qrels/test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{relevant}")
-    command = ["drift", "--reference", str(built / "fp32"), "--sts", str(pairs)]
+    (beir / "qrels").mkdir(parents=True)
+    animals = "cat dog fish horse mouse bird snake frog bear wolf".split()
+    documents = [json.dumps({"_id": name, "title": name, "text": f"The {name} sleeps."}) for name in animals]
+    (beir / "corpus.jsonl").write_text("\n".join(documents))
+    (beir / "queries.jsonl").write_text('{"_id": "q", "text": "a sleeping wolf"}\n')
+    (beir / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\twolf\t1\n")
+    command = ["drift", "--reference", str(built / "fp32"), "--sts", str(sts)]
 
     table = here(*command)
-    found = json.loads(here(*command, "--beir", pets, "--lowering", "conv", "--json").stdout)
+    found = json.loads(here(*command, "--beir", beir, "--lowering", "conv", "--json").stdout)
 
     assert 0 == table.returncode, table.stderr
     printed = table.stdout.decode()
@@ -213,12 +203,12 @@ def test_drift_measures_and_passes(built: Path, tmp_path: Path) -> None:
     assert re.search(r"passed: Spearman points [+-]?0\.\d+ \(within ±0\.1\)", printed)
     (drift,) = found["drift"]
     assert ([], "conv", 3) == (found["broken"], drift["lowering"], drift["sts"]["sts"]["pairs"])
-    assert {"documents": 30, "queries": 1, "ndcg_reference": 100.0, "ndcg": 100.0} == drift["ndcg"]["pets"]
+    assert {"documents": 10, "queries": 1, "ndcg_reference": 100.0, "ndcg": 100.0} == drift["ndcg"]["pets"]
 
 
 @pytest.mark.convert
-def test_drift_over_the_limits_exits_1(built: Path, tmp_path: Path) -> None:
-    """Hundreds of near-equal texts swap neighbours, which no lowering is allowed: exit 1, both named."""
+def test_drift_over_the_limits_exits_with_1(built: Path, tmp_path: Path) -> None:
+    """Hundreds of nearly equal texts change their neighbours: the message names both lowerings."""
     texts = tmp_path / "texts.txt"
     trains = (f"Train {n} leaves at {n % 24}:{n % 60} from track {n % 9}.\n" for n in range(400))
     texts.write_text("".join(trains))

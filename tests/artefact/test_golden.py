@@ -1,4 +1,4 @@
-"""The golden vector: what is right passes, and every kind of garbage does not."""
+"""The golden vector: correct vectors pass the self-check, and every kind of wrong one fails it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ VECTOR = np.array([0.5, 0.5, -0.5, 0.5], np.float32)
         (VECTOR, 1),
         (-VECTOR, -1),
         ([0.5, 0.5, 0.5, -0.5], 0),
-        (VECTOR * 0, 0.5),  # half right for a cosine, far from passing
-        (VECTOR * 10, -39.5),  # the right direction at ten times the length
+        (VECTOR * 0, 0.5),  # zeros: not a unit vector
+        (VECTOR * 10, -39.5),  # same direction, ten times the length
         ([0.5, 0.5, 0.5, np.nan], np.nan),
         ([0.5, 0.5, 0.5, np.inf], -np.inf),
     ],
 )
-def test_the_worst_vector_decides(other: list[float], expected: float) -> None:
-    """One bad row beside a good one is what is reported; a golden vector is one of length one."""
+def test_the_lowest_cosine_is_reported(other: list[float], expected: float) -> None:
+    """Of all rows; vectors of another length, NaN and infinity fail. A golden vector must have length 1."""
     lowest = Golden.of("a text", [101, 7, 102], VECTOR).min_cosine(np.array([VECTOR, other], np.float32))
 
     np.testing.assert_equal(expected, lowest)
@@ -38,8 +38,8 @@ def test_the_worst_vector_decides(other: list[float], expected: float) -> None:
 
 
 @pytest.mark.parametrize("align", [1, 2, 32])
-def test_a_batch_fills_every_row(align: int) -> None:
-    """Every row of every grid holds the text as often as it fits, at starts that the precision allows."""
+def test_the_golden_batch_fills_every_row(align: int) -> None:
+    """Each row of a grid has the text as often as it fits, at multiples of `align`."""
     golden = Manifest.read(SHIPPED).golden
     tokens = len(golden.ids)
     for grid in GRIDS:
@@ -52,7 +52,7 @@ def test_a_batch_fills_every_row(align: int) -> None:
 
 
 def test_the_shipped_golden_text_is_tokenized_as_recorded(shipped: Embedder) -> None:
-    """The ids are those of the text, which begins that of a build; the vector keeps 0.998."""
+    """Its ids are those of the shipped tokenizer, and the self-check has a cosine above 0.998."""
     golden = Manifest.read(SHIPPED).golden
 
     assert TEXT.startswith(golden.text)

@@ -1,4 +1,4 @@
-"""What may be named as the model, and what to do about what may not."""
+"""Which names and paths stand for a model, and what the errors suggest for others."""
 
 from __future__ import annotations
 
@@ -11,36 +11,33 @@ from ov_minilm.artefact.location import find_model
 from ov_minilm.artefact.manifest import SHIPPED
 from ov_minilm.errors import ManifestInvalid
 
-HOUSE = "all-MiniLM-L6-v2"
+NAME = "all-MiniLM-L6-v2"
 
 
-def test_names_mean_the_model_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None, its names in any case and its folder do, even beside a folder of that name; a path means that."""
+def test_names_and_paths_find_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None and its names, in any case, are the shipped model; `./` before a name makes it a path."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(SHIPPED, tmp_path / HOUSE)
+    shutil.copytree(SHIPPED, tmp_path / NAME)
 
-    for name in (None, HOUSE, f"sentence-transformers/{HOUSE}", f"Sentence-Transformers/{HOUSE.lower()}"):
+    for name in (None, NAME, f"sentence-transformers/{NAME}", f"Sentence-Transformers/{NAME.lower()}"):
         assert SHIPPED == find_model(name)
     assert SHIPPED == find_model(SHIPPED) == find_model(str(SHIPPED))
-    assert Path(HOUSE) == find_model(f"./{HOUSE}") == find_model(Path(HOUSE))
+    assert Path(NAME) == find_model(f"./{NAME}") == find_model(Path(NAME))
 
 
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        (
-            None,
-            "x: no such folder; .* all-MiniLM-L6-v2; convert other models first: ov-minilm convert x -o OUT",
-        ),
+        (None, "x: no such folder; .*; convert other models first: ov-minilm convert x -o OUT"),
         ("notes.txt", "x/manifest.json: not found; is this a folder written by `ov-minilm convert`"),
         ("int8/manifest.json", "x/manifest.json: not found; did you mean x/int8"),
         ("config.json", "x/manifest.json: not found; this is a checkpoint: run ov-minilm convert x -o OUT, "),
     ],
 )
-def test_what_is_no_artefact_is_refused_with_the_way_to_one(
+def test_a_folder_without_an_artefact_is_refused(
     file: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A missing folder, one of something else, one above artefacts, and a checkpoint each have their own."""
+    """The message depends on the folder: missing, unknown, above artefacts, or a checkpoint to convert."""
     monkeypatch.chdir(tmp_path)
     if file:
         (tmp_path / "x" / file).parent.mkdir(parents=True)

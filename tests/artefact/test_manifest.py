@@ -1,4 +1,4 @@
-"""The artefact is a contract: a manifest that is not exact, or files that do not match it, are refused."""
+"""A manifest that is not exact is refused, and so are files that do not match it."""
 
 from __future__ import annotations
 
@@ -14,45 +14,52 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ov_minilm.artefact import manifest
 from ov_minilm.artefact.drift_record import Cosine, Drift, Gate, Sts
 from ov_minilm.artefact.golden import Golden
-from ov_minilm.artefact.manifest import GRAPH, NAME, SHIPPED, Manifest, file_facts, fingerprint
+from ov_minilm.artefact.manifest import (
+    GRAPH,
+    NAME,
+    SHIPPED,
+    TOKENIZER,
+    WEIGHTS,
+    Manifest,
+    Recipe,
+    Source,
+    file_facts,
+    fingerprint,
+)
 from ov_minilm.errors import FileMismatch, ManifestInvalid
 from ov_minilm.spec import MINILM, Grid
 
-CONTENT = {
-    GRAPH: b"<net/>",
-    manifest.WEIGHTS: bytes(range(256)) * 5000,
-    manifest.TOKENIZER: b'{"version": "1.0"}',
-}
+CONTENT = {GRAPH: b"<net/>", WEIGHTS: bytes(range(256)) * 5000, TOKENIZER: b'{"version": "1.0"}'}
+BYTE = "invalid start byte"  # of Python's message
 FACTS = {"bytes": 6, "sha256": hashlib.sha256(CONTENT[GRAPH]).hexdigest()}
-CLS = dataclasses.replace(MINILM, pooling="cls")
 
 
-def describe(folder: Path) -> Manifest:
-    """Return a manifest, every field in use, of the three files in the folder."""
+def describe(folder: Path, **changes: Any) -> Manifest:
+    """Return a manifest of the three files in a folder, with a value in every field."""
     files = {name: file_facts(folder / name) for name in CONTENT}
     cosine, sts = Cosine(100, 0.999, 0.998, 0.99), Sts(1500, 86.7, 86.6, 85.1, 85.0, -0.2, 0.1)
-    return Manifest(
+    manifest = Manifest(
         format=1,
         weights="int8",
         spec=MINILM,
-        source=manifest.Source("naïve/model", "0.1.0", "ab" * 32),
-        recipe=manifest.Recipe(0.8, "minmax", 5, 128, "calibration.txt", "cd" * 32, 387),
+        source=Source("naïve/model", "0.1.0", "ab" * 32),
+        recipe=Recipe(0.8, "minmax", 5, 128, "calibration.txt", "cd" * 32, 387),
         grids=(Grid(2, 256), Grid(1, 256)),
         tools={"openvino": "2026.1"},
         files=files,
         gate=Gate(0.9975, 0.95, 0.1),
         drift=(Drift("f32", "conv", {"1-64": cosine}, {"passages": 0.97}, {"stsb_dev": sts}),),
         golden=Golden.of("a text", [101, 1037, 102], np.full(384, 384**-0.5, np.float32)),
-        fingerprint=fingerprint(MINILM, files),
+        fingerprint=fingerprint(changes.get("spec", MINILM), files),
     )
+    return dataclasses.replace(manifest, **changes)
 
 
 @pytest.fixture
 def artefact(tmp_path: Path) -> Path:
-    """Write a complete folder: three small files and their manifest."""
+    """A complete folder: three small files and their manifest."""
     for name, content in CONTENT.items():
         (tmp_path / name).write_bytes(content)
     describe(tmp_path).write(tmp_path)
@@ -60,11 +67,11 @@ def artefact(tmp_path: Path) -> Path:
 
 
 def edit(folder: Path, changes: dict[str, Any]) -> None:
-    """Set what lies at places of the manifest's JSON, as "spec/dim"; `...` removes it."""
+    """Set values in the manifest's JSON by path, such as "spec/dim"; `...` removes one."""
     raw = json.loads((folder / NAME).read_text(encoding="utf-8"))
-    for place, value in changes.items():
-        *path, last = (int(key) if key.isdigit() else key for key in place.split("/"))
-        target = functools.reduce(operator.getitem, path, raw)
+    for path, value in changes.items():
+        *outer, last = (int(key) if key.isdigit() else key for key in path.split("/"))
+        target = functools.reduce(operator.getitem, outer, raw)
         target[last] = value
         if value is ...:
             del target[last]
@@ -72,9 +79,9 @@ def edit(folder: Path, changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"weights": "f32", "recipe": None, "gate": None, "drift": ()}])
-def test_what_was_written_is_read(artefact: Path, changes: dict[str, Any]) -> None:
-    """A manifest comes back equal, with nested records or without; the file is UTF-8 for people."""
-    written = dataclasses.replace(describe(artefact), **changes)
+def test_a_written_manifest_is_read_back_equal(artefact: Path, changes: dict[str, Any]) -> None:
+    """With optional parts or without them; the file is indented UTF-8."""
+    written = describe(artefact, **changes)
     written.write(artefact)
 
     assert written == Manifest.read(artefact)
@@ -84,22 +91,19 @@ def test_what_was_written_is_read(artefact: Path, changes: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "reason"),
+    ("path", "value", "reason"),
     [
         ("extra", 1, "manifest: unknown extra"),
         ("tools", ..., "manifest: missing tools"),
-        ("golden", ..., "manifest: missing golden"),
         ("spec/heads", ..., "manifest.spec: missing heads"),
         ("grids/1/deep", 1, "manifest.grids[1]: unknown deep"),
         ("drift/0/sts/stsb_dev/pairs", ..., "manifest.drift[0].sts.stsb_dev: missing pairs"),
-        ("drift/0/ndcg", ..., "manifest.drift[0]: missing ndcg"),
         ("spec/dim", "384", "manifest.spec.dim: str, expected int"),
         ("spec/dim", 384.0, "manifest.spec.dim: float, expected int"),
         ("spec/layers", True, "manifest.spec.layers: bool, expected int"),
         ("spec/pooling", "max", "manifest.spec.pooling: 'max', expected one of ('mean', 'cls')"),
         ("spec/prompts", {"query": 1}, "manifest.spec.prompts.query: int, expected str"),
         ("gate/overlap", True, "manifest.gate.overlap: bool, expected float"),
-        ("gate/overlap", "0.95", "manifest.gate.overlap: str, expected float"),
         ("tools/openvino", 2026, "manifest.tools.openvino: int, expected str"),
         ("grids", {}, "manifest.grids: dict, expected list"),
         ("tools", [], "manifest.tools: list, expected dict"),
@@ -123,28 +127,20 @@ def test_what_was_written_is_read(artefact: Path, changes: dict[str, Any]) -> No
         ("grids/1", ..., "no single-row grid holds 256 tokens"),
         ("grids/0", ..., "no many-row grid holds 256 tokens"),
         ("grids/0/width", 255, "no many-row grid holds 256 tokens"),
-        ("grids/1/width", 255, "no single-row grid holds 256 tokens"),
         ("fingerprint", "0" * 16, "fingerprint does not belong to these files"),
         ("spec/dim", 768, "fingerprint does not belong to these files"),
-        ("spec/pooling", "cls", "fingerprint does not belong to these files"),
         (NAME, b"", "not JSON in UTF-8: Expecting value: line 1 column 1 (char 0)"),
-        (NAME, b"{}}", "not JSON in UTF-8: Extra data: line 1 column 3 (char 2)"),
-        (
-            NAME,
-            b"{\xff",
-            "not JSON in UTF-8: 'utf-8' codec can't decode byte 0xff in position 1: invalid start byte",
-        ),
+        (NAME, b"\xff", "not JSON in UTF-8: 'utf-8' codec can't decode byte 0xff in position 0: " + BYTE),
         (NAME, b"[]", "manifest: list, expected dict"),
-        (NAME, b"null", "manifest: NoneType, expected dict"),
         (NAME, ..., "not found; is this a folder written by `ov-minilm convert`?"),
     ],
 )
-def test_a_manifest_that_is_not_exactly_right_is_refused(
-    artefact: Path, place: str, value: object, reason: str
+def test_a_manifest_that_is_not_exact_is_refused(
+    artefact: Path, path: str, value: object, reason: str
 ) -> None:
-    """Unknown is as wrong as missing, types are exact, and the error says where and what; no JSON is none."""
-    if place != NAME:
-        edit(artefact, {place: value})
+    """Unknown and missing fields, other types, values that do not fit together: named by path and reason."""
+    if path != NAME:
+        edit(artefact, {path: value})
     elif isinstance(value, bytes):
         (artefact / NAME).write_bytes(value)
     else:
@@ -157,8 +153,8 @@ def test_a_manifest_that_is_not_exactly_right_is_refused(
         Manifest.read(artefact / GRAPH)  # a file is no folder
 
 
-def test_the_smallest_that_is_allowed_is_read(artefact: Path) -> None:
-    """One row of two tokens beside grids for any text, a golden text that fills it, an int for a float."""
+def test_the_smallest_valid_manifest_is_read(artefact: Path) -> None:
+    """A row of two tokens beside grids for any text, a golden text that fills it, an int for a float."""
     grids = (Grid(1, 2), Grid(2, 256), Grid(1, 257))
     raw = [dataclasses.asdict(grid) for grid in grids]
     edit(artefact, {"grids": raw, "golden/ids": [101, 102], "gate/cosine_mean": 1})
@@ -173,47 +169,45 @@ def test_the_smallest_that_is_allowed_is_read(artefact: Path) -> None:
 @pytest.mark.parametrize("name", CONTENT)
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_file_is_refused_by_name(artefact: Path, name: str, damage: str) -> None:
-    """One changed byte, one byte less or no file: the error has the path and both sizes or hashes."""
+    """For a changed byte, a shorter file or none, the error has the path and both sizes or hashes."""
     before, path, content = describe(artefact), artefact / name, CONTENT[name]
-    harmed = content[:-1] + bytes([content[-1] ^ 1]) if damage == "flip" else content[:-1]
-    path.write_bytes(harmed)
+    damaged = content[:-1] + bytes([content[-1] ^ 1]) if damage == "flip" else content[:-1]
+    path.write_bytes(damaged)
     if damage == "remove":
         path.unlink()
-    sizes = f"{len(content)} bytes", "no file" if damage == "remove" else f"{len(harmed)} bytes"
-    hashes = [f"sha256 {hashlib.sha256(data).hexdigest()[:16]}…" for data in (content, harmed)]
+    sizes = f"{len(content)} bytes", "no file" if damage == "remove" else f"{len(damaged)} bytes"
+    hashes = [f"sha256 {hashlib.sha256(data).hexdigest()[:16]}…" for data in (content, damaged)]
 
     with pytest.raises(FileMismatch) as caught:
         Manifest.read(artefact)
     found = caught.value.path, caught.value.expected, caught.value.found
     assert (path, *(hashes if damage == "flip" else sizes)) == found
-    if damage != "remove":  # other bytes are another artefact
-        after = describe(artefact)
-        assert before.fingerprint != after.fingerprint
-        dataclasses.replace(after, fingerprint=before.fingerprint).write(artefact)
+    if damage != "remove":  # a manifest of the damaged files needs another fingerprint
+        assert before.fingerprint != describe(artefact).fingerprint
+        describe(artefact, fingerprint=before.fingerprint).write(artefact)
         with pytest.raises(ManifestInvalid, match="fingerprint"):
             Manifest.read(artefact)
 
 
-def test_the_fingerprint_is_that_of_the_facts(artefact: Path) -> None:
-    """Every fact of the spec changes it, the order of the files does not, and the shipped one is for ever."""
+def test_the_fingerprint_depends_on_every_field_of_the_spec(artefact: Path) -> None:
+    """It has 16 hex digits and does not depend on the order of the files; the shipped one never changes."""
     files = describe(artefact).files
     others: list[dict[str, Any]] = [{field.name: 7} for field in dataclasses.fields(MINILM)]
     found = {fingerprint(dataclasses.replace(MINILM, **other), files) for other in ({}, *others)}
 
     assert 1 + len(others) == len(found)
-    assert all(re.fullmatch("[0-9a-f]{16}", one) for one in found)
+    assert all(re.fullmatch("[0-9a-f]{16}", digits) for digits in found)
     assert fingerprint(MINILM, files) == fingerprint(MINILM, dict(reversed(files.items())))
     assert "3760c8c857a0f71e" == Manifest.read(SHIPPED).fingerprint
 
 
-@pytest.mark.parametrize("later", ["pooling", "prompts"])
-def test_a_fact_that_came_later_may_be_missing(artefact: Path, later: str) -> None:
-    """An older artefact is read as what it was; one that lost another value than the default is not."""
-    edit(artefact, {f"spec/{later}": ...})
+@pytest.mark.parametrize("newer", ["pooling", "prompts"])
+def test_older_artefacts_without_newer_fields_are_read(artefact: Path, newer: str) -> None:
+    """With the default value; an artefact whose removed field had another value is refused."""
+    edit(artefact, {f"spec/{newer}": ...})
     assert describe(artefact) == Manifest.read(artefact)
 
-    files = describe(artefact).files
-    cls = dataclasses.replace(describe(artefact), spec=CLS, fingerprint=fingerprint(CLS, files))
+    cls = describe(artefact, spec=dataclasses.replace(MINILM, pooling="cls"))
     cls.write(artefact)
     assert cls == Manifest.read(artefact)
     edit(artefact, {"spec/pooling": ...})

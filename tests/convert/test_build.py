@@ -1,4 +1,4 @@
-"""The whole conversion: its result, the same bytes twice, and nothing lost when it fails or is killed."""
+"""The whole conversion: its result, the same bytes each time, and no change to old files if it fails."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from ov_minilm.drift.evaluation import FOLDER_VARIABLE
 pytestmark = pytest.mark.convert
 
 
-OLD = {"int8/manifest.json": b"the old one"}
+OLD = {"int8/manifest.json": b"an earlier artefact"}
 
 
-def listing(folder: Path) -> dict[str, bytes]:
+def artefact_files(folder: Path) -> dict[str, bytes]:
     """Return every file of the artefacts in a folder with its bytes."""
     files = (path for kind in ("fp32", "int8") for path in folder.glob(f"{kind}/*"))
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
@@ -37,15 +37,15 @@ def unfinished(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name not in ("fp32", "int8")]
 
 
-def old_one(folder: Path) -> Path:
-    """Make a destination with OLD in it."""
+def write_old(folder: Path) -> Path:
+    """Make a destination that holds OLD."""
     (folder / "out/int8").mkdir(parents=True)
     (folder / "out/int8/manifest.json").write_bytes(OLD["int8/manifest.json"])
     return folder / "out"
 
 
 def conversion(checkpoint: Path) -> list[str]:
-    """Return the arguments that convert a small checkpoint; see checkpoints.py for the files above it."""
+    """Return the arguments that convert a small checkpoint; checkpoints.py writes the files above it."""
     calibration, texts = (str(checkpoint.parents[1] / name) for name in ("calibration.txt", "texts.txt"))
     sha256 = file_facts(checkpoint / WEIGHTS).sha256
     return ["convert", str(checkpoint), "--sha256", sha256, "--calibration", calibration, "--texts", texts]
@@ -53,7 +53,7 @@ def conversion(checkpoint: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of few layers, with texts to calibrate and to measure on: not yet converted."""
+    """A small checkpoint that is not converted yet, with texts to calibrate and to measure on."""
     folder = tmp_path_factory.mktemp("small")
     write(KINDS[SOON[0]], folder / "kind/checkpoint")
     for name in ("calibration.txt", "texts.txt"):
@@ -62,8 +62,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_both_official_artefacts_open_and_agree(built: Path, built_whole: Path, fp32: Embedder) -> None:
-    """INT8 is near FP32 and says where it came from; FP32 has the bytes of a build without torch."""
+def test_the_official_artefacts_agree(built: Path, built_whole: Path, fp32: Embedder) -> None:
+    """INT8 is near FP32 and names its source; FP32 has the bytes of a build without torch."""
     manifest, plain = Manifest.read(built_whole / "int8"), Manifest.read(built_whole / "fp32")
     texts = ["A man is slicing an onion.", "The committee met on Thursday."]
     with Embedder.open(built_whole / "int8") as int8:
@@ -113,16 +113,16 @@ resource.setrlimit(resource.RLIMIT_FSIZE, before)  # coverage writes its data at
 
 
 @pytest.mark.parametrize("which", ["small", pytest.param("official", marks=pytest.mark.slow)])
-def test_a_second_build_has_the_same_bytes_and_a_failed_one_changes_none(
+def test_a_second_build_has_the_same_bytes_and_a_failed_one_changes_nothing(
     request: pytest.FixtureRequest, tmp_path: Path, which: str
 ) -> None:
-    """No tool in it looks up a host; over the gate or on a full disk it is refused, the old one stays."""
+    """No host is looked up; a build over the drift limits, or on a full disk, keeps the old artefact."""
     if which == "small":
         first = request.getfixturevalue("converted")(SOON[0])
         sha256, command = file_facts(first / "checkpoint" / WEIGHTS).sha256, conversion(first / "checkpoint")
     else:
         first, sha256, command = request.getfixturevalue("built_whole"), SHA256, ["convert", PACKAGE]
-    old = old_one(tmp_path / "old")
+    old = write_old(tmp_path / "old")
     done = subprocess.run(
         [sys.executable, "-c", REBUILD, tmp_path / "log", tmp_path / "new/out", old, sha256, *command],
         capture_output=True,
@@ -131,14 +131,16 @@ def test_a_second_build_has_the_same_bytes_and_a_failed_one_changes_none(
         check=False,
     )
 
-    said = done.stderr.splitlines()
-    assert (0, True) == (done.returncode, "exit code 0" in said), done.stderr
-    assert listing(first) == listing(tmp_path / "new/out")
-    assert {"new", "old"} == {path.name for path in tmp_path.iterdir()}  # no connection, and nothing at home
-    (drift,) = (line for line in said if line.startswith("too large"))
-    (full,) = (line for line in said if line.startswith("error: "))
-    assert ("< 1.1" in drift, "the disk may be full" in full, said[-1]) == (True, True, "exit code 2")
-    assert (OLD, []) == (listing(old), unfinished(old))
+    lines = done.stderr.splitlines()
+    assert (0, True) == (done.returncode, "exit code 0" in lines), done.stderr
+    assert artefact_files(first) == artefact_files(tmp_path / "new/out")
+    assert {"new", "old"} == {
+        path.name for path in tmp_path.iterdir()
+    }  # no log of a connection, nothing in the home folder
+    (drift,) = (line for line in lines if line.startswith("too large"))
+    (full,) = (line for line in lines if line.startswith("error: "))
+    assert ("< 1.1" in drift, "the disk may be full" in full, lines[-1]) == (True, True, "exit code 2")
+    assert (OLD, []) == (artefact_files(old), unfinished(old))
 
 
 KILLED = """
@@ -149,7 +151,7 @@ from ov_minilm.convert import check
 reached, early, *command = sys.argv[1:]
 original = check.original_vectors
 def wait(*arguments):
-    if early != "True":  # when torch has run, the next step writes files
+    if early != "True":  # the step after this one writes files
         return original(*arguments)
     pathlib.Path(reached).touch()
     threading.Event().wait(60)
@@ -159,39 +161,34 @@ main()
 """
 
 
-HOWS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}  # -> exit code
 
 
-@pytest.mark.parametrize(
-    ("how", "early"),
-    [
-        *((how, True) for how in HOWS),
-        *(pytest.param(how, False, marks=pytest.mark.slow) for how in HOWS),
-    ],
-)
-def test_a_killed_build_leaves_the_old_one(
-    small: Path, tmp_path: Path, how: signal.Signals, early: bool
+@pytest.mark.parametrize("signal_sent", SIGNALS)
+@pytest.mark.parametrize("early", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_killed_build_keeps_the_old_artefact(
+    small: Path, tmp_path: Path, signal_sent: signal.Signals, early: bool
 ) -> None:
-    """Stopped before the export, or in its middle, nothing stays; after kill -9 the next build tidies up."""
-    out, reached = old_one(tmp_path), tmp_path / "reached"
+    """Stopped before its first file or later, it leaves nothing; after SIGKILL the next one cleans up."""
+    out, reached = write_old(tmp_path), tmp_path / "reached"
     command = [sys.executable, "-c", KILLED, str(reached), str(early), *conversion(small), "-o", str(out)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
             until(lambda: reached.exists() or any(out.glob(".building*/fp32/*")), 300)
         finally:
-            process.send_signal(how)
+            process.send_signal(signal_sent)
 
-    assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[how]
-    if how == signal.SIGKILL:
+    assert process.returncode == SIGNALS[signal_sent]
+    if signal_sent == signal.SIGKILL:
         (left,) = unfinished(out)
         assert left.startswith(f".building-{process.pid}-")
         here("convert", PACKAGE, "--fp32-only", "-o", out)
     assert [] == unfinished(out)
-    assert OLD == {name: content for name, content in listing(out).items() if name.startswith("int8/")}
+    assert OLD == {name: content for name, content in artefact_files(out).items() if name.startswith("int8/")}
 
 
 def test_fp32_alone_needs_no_torch(built: Path) -> None:
-    """The FP32 artefact of the official weights comes from the weights package alone, and is checked."""
+    """The weights package and safetensors are enough for the FP32 artefact."""
     manifest = Manifest.read(built / "fp32")
 
     assert ("f32", SHA256) == (manifest.weights, manifest.source.weights_sha256)
@@ -200,19 +197,19 @@ def test_fp32_alone_needs_no_torch(built: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gone", "extra"), [("nncf", "convert"), ("sentence_transformers", "convert"), ("safetensors", "fp32")]
+    ("missing", "extra"), [("nncf", "convert"), ("sentence_transformers", "convert"), ("safetensors", "fp32")]
 )
-def test_what_is_not_installed_is_said_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str, extra: str
+def test_a_missing_library_is_named_with_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, extra: str
 ) -> None:
-    """Before a hub is asked, the command names the extra."""
+    """Before anything is downloaded."""
     find = importlib.util.find_spec
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == gone else find(name))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == missing else find(name))
 
     done = here("convert", "-o", tmp_path / "out")
 
-    way_out = f'install what this command needs: pip install "ov-minilm[{extra}]"'
-    assert (2, f"error: {gone} is not installed; {way_out}\n") == (done.returncode, done.stderr.decode())
+    expected = f'install what this command needs: pip install "ov-minilm[{extra}]"'
+    assert (2, f"error: {missing} is not installed; {expected}\n") == (done.returncode, done.stderr.decode())
 
 
 @pytest.mark.parametrize(
@@ -225,10 +222,10 @@ def test_what_is_not_installed_is_said_first(
         ("few.txt", ["SMALL", "--sha256", "0" * 64], "expected 000"),
     ],
 )
-def test_what_cannot_be_built_is_said_at_once(
+def test_wrong_arguments_are_refused_before_the_export(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, options: list[str], message: str
 ) -> None:
-    """Exit code 2 and the reason before the export, and every file is as it was."""
+    """Exit code 2 and the reason, and no file is changed."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text("one\ntwo\n")
@@ -244,8 +241,10 @@ def test_what_cannot_be_built_is_said_at_once(
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
-def test_publishing_exchanges_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
-    """The new folder takes the place of the old, with an atomic exchange and where the system has none."""
+def test_publish_replaces_the_old_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str
+) -> None:
+    """By an atomic exchange on Linux, by two renames on other systems."""
     monkeypatch.setattr(sys, "platform", platform)
     for name in ("new", "target"):
         (tmp_path / name).mkdir()
