@@ -1,4 +1,4 @@
-"""`ov-minilm doctor`: all is well here, and each thing that is wrong is found, named and has a way out."""
+"""`ov-minilm doctor`: a working machine passes; each problem is found, named, and has a fix."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ov_minilm.runtime import cpus
 from ov_minilm.runtime.cache import SUFFIX, Cache
 
 
-def examine(*arguments: str | Path, **environment: str) -> tuple[list[str], dict[str, Any]]:
+def diagnose(*arguments: str | Path, **environment: str) -> tuple[list[str], dict[str, Any]]:
     """Run the command; return the topics that are wrong, each with a fix, and all findings by topic."""
     done = run("doctor", "--json", *arguments, environment=environment)
     findings = {finding["topic"]: finding for finding in json.loads(done.stdout)}
@@ -29,9 +29,9 @@ def examine(*arguments: str | Path, **environment: str) -> tuple[list[str], dict
     return wrong, findings
 
 
-def test_a_machine_that_works() -> None:
-    """Exit 0, with kernels, devices, golden vector, speed both ways and memory as they are here."""
-    wrong, findings = examine("--memory-mb", "256")
+def test_a_working_machine_has_no_finding() -> None:
+    """Exit code 0; kernels, devices, self-check, speed of both lowerings and memory are those here."""
+    wrong, findings = diagnose("--memory-mb", "256")
     facts = {topic: finding["facts"] for topic, finding in findings.items()}
 
     assert [] == wrong
@@ -55,7 +55,7 @@ def test_a_machine_that_works() -> None:
         assert facts["memory"]["bytes"] == pytest.approx(int(peak.stdout) * 1024, rel=0.15)
 
 
-LESS = "pass --memory-mb 540 (memory_mb=540 to Embedder.open), or give the container more"
+SMALLER = "pass --memory-mb 540 (memory_mb=540 to Embedder.open), or give the container more"
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,14 @@ LESS = "pass --memory-mb 540 (memory_mb=540 to Embedder.open), or give the conta
     [
         (None, None, "ok", ""),
         (900, None, "ok", ""),
-        (600, None, "note", LESS),
+        (600, None, "note", SMALLER),
         (600, 540, "ok", ""),
-        (600, 560, "note", LESS),
+        (600, 560, "note", SMALLER),
         (256, None, "wrong", "give the container 277 MB or more"),
     ],
 )
-def test_the_budget_that_fits_a_container(limit_mb: Any, asked_mb: int | None, state: str, fix: str) -> None:
-    """Nine tenths of the limit, for all grids and a server, for what was asked for, or for the least."""
+def test_memory_is_judged_by_the_limit(limit_mb: Any, asked_mb: int | None, state: str, fix: str) -> None:
+    """With a tenth in reserve, a limit allows all grids, a smaller --memory-mb, or nothing."""
     peaks = {"open": 110 * 10**6, "first_text": 160 * 10**6, "lists": 200 * 10**6, "all_grids": 670 * 10**6}
 
     found = judge_memory(peaks, limit_mb and limit_mb * 10**6, 184, asked_mb)
@@ -90,8 +90,10 @@ def test_the_budget_that_fits_a_container(limit_mb: Any, asked_mb: int | None, s
         ("3:cpu:/", {"memory/memory.limit_in_bytes": "100"}, None),
     ],
 )
-def test_the_limit_of_a_container(group: str, files: dict[str, str], expected: Any, tmp_path: Path) -> None:
-    """The tightest limit of both versions of cgroups counts; none is None."""
+def test_the_tightest_limit_is_found(
+    group: str, files: dict[str, str], expected: Any, tmp_path: Path
+) -> None:
+    """Of the memory limits of both versions of cgroups; None without a limit."""
     placed = {f"sys/fs/cgroup/{name}": content for name, content in files.items()}
     for name, content in {"proc/self/cgroup": group, **placed}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -100,18 +102,17 @@ def test_the_limit_of_a_container(group: str, files: dict[str, str], expected: A
     assert expected == memory_limit(tmp_path)
 
 
-def test_options_and_cache_are_checked(tmp_path: Path) -> None:
-    """Threads of the variable, a damaged cache and a missing device are wrong, a limit of CPUs is noted."""
+def test_wrong_options_and_a_damaged_cache_are_found(tmp_path: Path) -> None:
+    """Too many threads, a damaged cache, a missing device are wrong; a limited instruction set is noted."""
     Cache(tmp_path, {}).store("1x16", {}, b"blob")
     (entry,) = tmp_path.glob(f"*{SUFFIX}")
-    _, findings = examine("--device", "NPU.7", "--cache-dir", tmp_path)
+    _, findings = diagnose("--device", "NPU.7", "--cache-dir", tmp_path)
     assert "1 models, 0 MB, none damaged" in findings["cache"]["text"]
     entry.write_bytes(entry.read_bytes()[:-1])
     variables = {cpus.VARIABLE: "4096", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
-    wrong, findings = examine(
-        "--model", "all-MiniLM-L6-v2", "--device", "NPU.7", "--cache-dir", tmp_path, **variables
-    )
+    options = "--model", "all-MiniLM-L6-v2", "--device", "NPU.7", "--cache-dir", tmp_path
+    wrong, findings = diagnose(*options, **variables)
     table = run("doctor", "--device", "NPU.7", "--cache-dir", entry, environment={cpus.VARIABLE: "many"})
 
     assert ["threads", "cache", "plan"] == wrong
@@ -127,11 +128,8 @@ def test_options_and_cache_are_checked(tmp_path: Path) -> None:
     assert plan.startswith("wrong  plan      ")
 
 
-def _flip_bit(data: bytes) -> bytes:
-    return data[:1000] + bytes([data[1000] ^ 1]) + data[1001:]
-
-
-def _change_golden_text(data: bytes) -> bytes:
+def change_golden_text(data: bytes) -> bytes:
+    """Change a token of the golden text in a manifest."""
     raw = json.loads(data)
     raw["golden"]["ids"][3] += 1
     return json.dumps(raw).encode()
@@ -140,20 +138,20 @@ def _change_golden_text(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("option", "file", "damage", "topic", "text"),
     [
-        ("--model", "model.bin", _flip_bit, "artefact", "model.bin: expected "),
-        ("--model", "manifest.json", _change_golden_text, "golden", "gives wrong vectors: cosine"),
+        ("--model", "model.bin", bytes.swapcase, "artefact", "model.bin: expected "),
+        ("--model", "manifest.json", change_golden_text, "golden", "gives wrong vectors: cosine"),
         ("--reference", "manifest.json", bytes.upper, "artefact", "manifest.json: "),
     ],
     ids=["weights", "golden", "reference"],
 )
-def test_a_damaged_model_is_one_finding(
+def test_a_damaged_model_is_a_finding(
     option: str, file: str, damage: Callable[[bytes], bytes], topic: str, text: str, tmp_path: Path
 ) -> None:
-    """A changed byte is found by its file, a wrong vector by its grid and cosine; neither as a crash."""
+    """Changed weights are named by their file, a wrong vector by its grid and cosine, without a crash."""
     folder = shutil.copytree(SHIPPED, tmp_path / "model")
     (folder / file).write_bytes(damage((folder / file).read_bytes()))
 
-    wrong, findings = examine(option, folder)
+    wrong, findings = diagnose(option, folder)
 
     assert ([topic], topic) == (wrong, list(findings)[-1])
     assert text in findings[topic]["text"]
@@ -167,12 +165,12 @@ def test_a_damaged_model_is_one_finding(
         ("raise ImportError('libopenvino.so: cannot open')", "libopenvino.so: cannot open"),
     ],
 )
-def test_an_openvino_that_does_not_start_is_a_finding(module: str, text: str, tmp_path: Path) -> None:
-    """If it crashes, as it can on some CPUs, or cannot be imported, the report says so and what to try."""
+def test_an_openvino_that_does_not_load_is_a_finding(module: str, text: str, tmp_path: Path) -> None:
+    """It may crash on import, as on some CPUs, or fail to import."""
     (tmp_path / "openvino.py").write_text(module)
 
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    wrong, findings = examine(PYTHONPATH=path)
+    wrong, findings = diagnose(PYTHONPATH=path)
 
     assert ["openvino"] == wrong
     assert text in findings["openvino"]["text"]
@@ -180,9 +178,9 @@ def test_an_openvino_that_does_not_start_is_a_finding(module: str, text: str, tm
 
 @pytest.mark.slow
 @pytest.mark.convert
-def test_fp32_is_compared(built: Path) -> None:
-    """With --reference the speed of FP32 stands beside that of INT8."""
-    wrong, findings = examine("--reference", built / "fp32")
+def test_a_reference_is_timed_too(built: Path) -> None:
+    """--reference adds the speed of FP32."""
+    wrong, findings = diagnose("--reference", built / "fp32")
 
     assert [] == wrong
     assert {"int8 native", "int8 conv", "fp32"} == findings["speed"]["facts"].keys()

@@ -1,4 +1,4 @@
-"""The cache of compiled models: what is wrong with it is said once and worked around."""
+"""The cache of compiled models: damaged files and unusable folders cause a warning, never a wrong vector."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def cache(tmp_path: Path) -> Cache:
     return cache
 
 
-def entry(folder: Path) -> Path:
+def only_file(folder: Path) -> Path:
     """The only compiled model under a folder."""
     (path,) = folder.rglob(f"*{SUFFIX}")
     return path
 
 
-def flip(path: Path, at: int) -> None:
+def flip_bit(path: Path, at: int) -> None:
     """Change one bit of a file."""
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
 
 
-def put_a_folder(path: Path) -> None:
+def replace_by_folder(path: Path) -> None:
     """Replace a file by a folder of its name."""
     path.unlink()
     path.mkdir()
@@ -61,63 +61,63 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
     "longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
-    "first byte": lambda path: flip(path, 0),
-    "in the middle": lambda path: flip(path, path.stat().st_size // 2),
-    "last byte": lambda path: flip(path, -1),
+    "first byte": lambda path: flip_bit(path, 0),
+    "middle byte": lambda path: flip_bit(path, path.stat().st_size // 2),
+    "last byte": lambda path: flip_bit(path, -1),
     "another kind of file": lambda path: path.write_bytes(b"PK\x03\x04" * 1000),
-    "a folder": put_a_folder,
+    "a folder": replace_by_folder,
 }
 
 
-def test_what_was_stored_is_loaded(cache: Cache) -> None:
-    """The same facts give the same bytes, to others too; other facts, and a foreign file, nothing."""
+def test_a_stored_model_is_loaded_only_for_the_same_facts(cache: Cache) -> None:
+    """Also by other processes; other facts, and a file copied from another machine, give nothing."""
     this, that = (Cache(cache.folder, {"machine": machine}) for machine in ("this", "that"))
 
     assert BLOB == this.load("1x16", FACTS)
     assert cache.load("1x16", {"grid": "1x16", "threads": 2}) is None
     assert that.load("1x16", FACTS) is None
-    entry(cache.folder).rename(that.path("1x16", FACTS))  # as a careless copy leaves it
+    only_file(cache.folder).rename(that.path("1x16", FACTS))
     with pytest.warns(CacheWarning, match="belongs to another model or machine"):
         assert that.load("1x16", FACTS) is None
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_file_is_not_loaded(cache: Cache, damage: str) -> None:
-    """Whatever happened to files, they count as absent, with one warning for all; a file is removed."""
-    DAMAGE[damage](entry(cache.folder))
+    """Damaged files count as missing and are removed, with one warning for all of them."""
+    DAMAGE[damage](only_file(cache.folder))
     cache.store("8x64", FACTS, BLOB)
     DAMAGE[damage](cache.path("8x64", FACTS))
 
-    with pytest.warns(CacheWarning, match="1x16-") as said:
+    with pytest.warns(CacheWarning, match="1x16-") as warned:
         assert [None, None] == [cache.load(name, FACTS) for name in ("1x16", "8x64")]
 
-    assert 1 == len(said)
+    assert 1 == len(warned)
     assert [] == [path for path in cache.folder.iterdir() if path.is_file()]
 
 
-def test_what_killed_processes_left_is_swept(cache: Cache) -> None:
-    """Unfinished files go once they are old; fresh ones may be in work, and others are not ours."""
+def test_old_unfinished_files_are_removed(cache: Cache) -> None:
+    """Killed processes leave them; new ones may be in use, and other files are not the cache's."""
     with atomic_write(cache.path("8x64", FACTS)):
         (fresh,) = cache.folder.glob(".*")
         old = Path(f"{fresh}2")
-        foreign = cache.folder / ".keep"
-        for path in (old, foreign):
+        other = cache.folder / ".keep"
+        for path in (old, other):
             path.touch()
             os.utime(path, (0, time.time() - STALE_S - 1))
 
         cache.store("1x32", FACTS, BLOB)
 
-        assert [False, True, True] == [path.exists() for path in (old, fresh, foreign)]
+        assert [False, True, True] == [path.exists() for path in (old, fresh, other)]
 
 
 def write_model(path: Path, blob: bytes) -> None:
-    """Put another model into a whole file of the cache."""
+    """Put another model into a valid file of the cache."""
     rest = path.read_bytes().split(b"\n", 2)[1] + b"\n" + blob
     path.write_bytes(hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
 
 
 def wrong_model(grid: Grid) -> bytes:
-    """Compile a graph whose components are one place too far: unit vectors still."""
+    """Compile a graph that gives unit vectors whose components are moved by one place."""
     engine = Engine(SHIPPED, Manifest.read(SHIPPED), Options("CPU", "auto", "auto", threads(None)), None)
     graph = engine.graph(grid)
     result = graph.get_results()[0].input(0)
@@ -129,29 +129,29 @@ def wrong_model(grid: Grid) -> bytes:
     return exported
 
 
-def test_the_model_is_compiled_without_what_is_damaged(tmp_path: Path, shipped: Embedder) -> None:
-    """Encode warns once, gives the same bits and mends the cache; where it cannot, it goes on without."""
+def test_a_damaged_cache_changes_no_vector(tmp_path: Path, shipped: Embedder) -> None:
+    """Encode warns once, gives the same bits and repairs the cache, or works without if it cannot."""
     expected = shipped.encode("a").tobytes()
     with Embedder.open(cache_dir=tmp_path) as embedder:
         assert expected == embedder.encode("a").tobytes()
     damages: dict[str, Callable[[Path], object]] = {
-        "its hash is wrong": DAMAGE["in the middle"],
+        "its hash is wrong": DAMAGE["middle byte"],
         "is not used: ": lambda path: write_model(path, BLOB),
         "gives wrong vectors": lambda path: write_model(path, wrong_model(Grid(1, 8))),
     }
     for message, damage in damages.items():
-        damage(entry(tmp_path))
-        with Embedder.open(cache_dir=tmp_path) as embedder, pytest.warns(CacheWarning, match=message) as said:
+        damage(only_file(tmp_path))
+        with Embedder.open(cache_dir=tmp_path) as embedder, pytest.warns(CacheWarning, match=message) as w:
             assert expected == embedder.encode("a").tobytes()
-        assert 1 == len([one for one in said if one.category is CacheWarning])
-        assert entry(tmp_path).is_file()
+        assert 1 == len([warning for warning in w if warning.category is CacheWarning])
+        assert only_file(tmp_path).is_file()
     (tmp_path / "file").touch()
     with Embedder.open(cache_dir=tmp_path / "file") as embedder, pytest.warns(CacheWarning, match="file"):
         assert expected == embedder.encode("a").tobytes()
 
 
-def test_what_gives_wrong_vectors_when_just_compiled_is_an_error(tmp_path: Path) -> None:
-    """Without a cache to blame, a wrong golden vector is SelfCheckFailed with the grid and the cosine."""
+def test_a_newly_compiled_model_with_wrong_vectors_is_an_error(tmp_path: Path) -> None:
+    """SelfCheckFailed has the grid and the cosine; the manifest's golden vector is reversed here."""
     folder = tmp_path / "model"
     shutil.copytree(SHIPPED, folder)
     golden = Manifest.read(SHIPPED).golden
@@ -168,8 +168,8 @@ def test_what_gives_wrong_vectors_when_just_compiled_is_an_error(tmp_path: Path)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that not even root can write")
 @pytest.mark.parametrize("where", ["file", "/proc/ov_minilm", "full"])
-def test_a_folder_that_cannot_be_written(tmp_path: Path, where: str) -> None:
-    """It may be anything, on a full disk too: that is said once, nothing is changed or left half-written."""
+def test_an_unusable_folder_is_one_warning(tmp_path: Path, where: str) -> None:
+    """A file, a folder that cannot be made, a full disk: nothing is changed and no unfinished file stays."""
     import resource  # not on Windows
 
     (tmp_path / "file").write_text("mine")
@@ -177,21 +177,24 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, where: str) -> None:
     most, limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(BLOB) if where == "full" else most, limit))
     try:
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             for name in ("1x16", "8x64"):
                 cache.store(name, FACTS, BLOB * 2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, limit))
 
-    assert ([CacheWarning], "mine") == ([one.category for one in said], (tmp_path / "file").read_text())
-    assert f"{Path(where).name} " in str(said[0].message)
+    assert ([CacheWarning], "mine") == (
+        [warning.category for warning in warned],
+        (tmp_path / "file").read_text(),
+    )
+    assert f"{Path(where).name} " in str(warned[0].message)
     assert [tmp_path / "file"] == [path for path in tmp_path.rglob("*") if path.is_file()]
     assert cache.load("1x16", FACTS) is None
 
 
-def test_any_name_and_any_options(tmp_path: Path, shipped: Embedder) -> None:
-    """The next process starts from the cache; lowering and threads decide the model, and its name."""
+def test_each_set_of_options_has_its_own_file(tmp_path: Path, shipped: Embedder) -> None:
+    """The next process uses it; lowering and threads are part of its name; the folder may have any name."""
     folder = tmp_path / "new/Bücher 缓存 📦 with 'quotes' and $"
     made = set()
     for options in ({}, {}, {"lowering": "native"}, {"lowering": "conv"}, {"threads": 1}):
@@ -202,8 +205,8 @@ def test_any_name_and_any_options(tmp_path: Path, shipped: Embedder) -> None:
     assert 3 == len(made) == len(list(folder.rglob(f"*{SUFFIX}")))  # "auto" is one of the two lowerings
 
 
-def test_a_device_without_export_says_so(tmp_path: Path, shipped: Embedder) -> None:
-    """AUTO has no models to export: one warning, no file, vectors near those of CPU."""
+def test_a_device_without_export_is_one_warning(tmp_path: Path, shipped: Embedder) -> None:
+    """AUTO cannot export models: no file is written, and vectors are near those of CPU."""
     with pytest.warns(CacheWarning, match="AUTO:CPU cannot export"):
         embedder = Embedder.open(device="AUTO:CPU", cache_dir=tmp_path)
     with embedder, warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""CPUs available: the lower of the affinity mask and the tightest cgroup quota, on made-up machines."""
+"""Available CPUs: the lower of affinity mask and tightest cgroup quota, read from made-up system files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from ov_minilm.runtime.cpus import VARIABLE, available_cpus, threads
 
-HOST = 64  # CPUs of the made-up machines: more than any quota below
+HOST = 64  # CPUs of the made-up machine: more than any quota below
 V1 = "5:memory:/elsewhere\n4:cpu,cpuacct:/app\n3:cpuset:/elsewhere\n"
 
 
@@ -17,7 +17,11 @@ V1 = "5:memory:/elsewhere\n4:cpu,cpuacct:/app\n3:cpuset:/elsewhere\n"
     ("groups", "files", "expected"),
     [
         (None, {}, HOST),  # no /proc, as on other systems
-        ("0::/app", {"app/cpu.max": "max 100000", "other/cpu.max": "100000 100000"}, HOST),  # a neighbour's
+        (
+            "0::/app",
+            {"app/cpu.max": "max 100000", "other/cpu.max": "100000 100000"},
+            HOST,
+        ),  # quota of another group
         ("0::/app", {"app/cpu.max": "299999 100000"}, 2),
         ("0::/app", {"app/cpu.max": "100000 50000"}, 2),
         ("0::/app", {"app/cpu.max": "50000 100000"}, 1),
@@ -35,7 +39,7 @@ V1 = "5:memory:/elsewhere\n4:cpu,cpuacct:/app\n3:cpuset:/elsewhere\n"
 def test_the_tightest_quota_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str | None, files: dict[str, str], expected: int
 ) -> None:
-    """The quota of this group or of any above it, of either version, in whole CPUs and at least one."""
+    """Of this group and those above it, in either version of cgroups, as whole CPUs and at least one."""
     contents = {} if groups is None else {"proc/self/cgroup": f"{groups.strip()}\n"}
     for name, content in files.items():
         path = f"sys/fs/cgroup/{name}"
@@ -51,8 +55,8 @@ def test_the_tightest_quota_counts(
         assert min(mask, expected) == available_cpus(tmp_path)
 
 
-def test_a_system_without_masks_counts_its_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As macOS and Windows: all CPUs count, an unknown count is one. Here it is one to all there are."""
+def test_without_affinity_masks_all_cpus_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS and Windows; an unknown count is 1. On this system the result is between 1 and all."""
     assert 1 <= available_cpus() <= (os.cpu_count() or 1)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     for count, expected in ((12, 12), (None, 1)):
@@ -60,13 +64,18 @@ def test_a_system_without_masks_counts_its_cpus(tmp_path: Path, monkeypatch: pyt
         assert expected == available_cpus(tmp_path)
 
 
-def test_threads_of_the_call_come_before_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The argument, the environment, what the machine grants; the error says which of them is no number."""
-    for asked, said, expected in ((3, "5", 3), (1, "0", 1), (None, "5", 5), (None, "", available_cpus())):
-        monkeypatch.setenv(VARIABLE, said)
-        assert expected == threads(asked)
-    for asked, said in ((0, ""), (-1, "2"), (None, "0"), (None, "two"), (None, "-1")):
-        monkeypatch.setenv(VARIABLE, said)
-        message = f"{VARIABLE}={said!r}" if asked is None else f"threads={asked}"
+def test_threads_are_those_of_argument_environment_or_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this order; the error says which of the two is not a positive number."""
+    for argument, variable, expected in (
+        (3, "5", 3),
+        (1, "0", 1),
+        (None, "5", 5),
+        (None, "", available_cpus()),
+    ):
+        monkeypatch.setenv(VARIABLE, variable)
+        assert expected == threads(argument)
+    for argument, variable in ((0, ""), (-1, "2"), (None, "0"), (None, "two"), (None, "-1")):
+        monkeypatch.setenv(VARIABLE, variable)
+        message = f"{VARIABLE}={variable!r}" if argument is None else f"threads={argument}"
         with pytest.raises(ValueError, match=message):
-            threads(asked)
+            threads(argument)

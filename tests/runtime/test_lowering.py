@@ -1,4 +1,4 @@
-"""The 1x1 convolution: the same sums as the linear layer it replaces."""
+"""The lowering of INT8 linear layers to 1x1 convolutions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ov_minilm.runtime.backend import ov
 from ov_minilm.runtime.lowering import linear_layers, lower
 
 
-def static(path: Path) -> ov.Model:
-    """Read a graph and give it the shape of a grid."""
+def read_static(path: Path) -> ov.Model:
+    """Read a graph with the shape of a grid."""
     model = ov.Core().read_model(path)
     model.reshape({i.any_name: [2, 64] for i in model.inputs})
     return model
 
 
 def test_every_int8_layer_is_lowered() -> None:
-    """All 40 become convolutions, the float ones stay; query, key and value share one change of layout."""
-    model = static(SHIPPED / "model.xml")
+    """All 40 of them, and no float layer; query, key and value share one transposition."""
+    model = read_static(SHIPPED / "model.xml")
 
     assert 40 == lower(model)
     convolutions = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
@@ -32,6 +32,6 @@ def test_every_int8_layer_is_lowered() -> None:
 
 
 @pytest.mark.convert
-def test_an_fp32_graph_is_left_alone(built: Path) -> None:
-    """Without quantizers there is nothing to lower."""
-    assert 0 == lower(static(built / "fp32/model.xml"))
+def test_an_fp32_graph_is_not_changed(built: Path) -> None:
+    """It has no quantized layer to lower."""
+    assert 0 == lower(read_static(built / "fp32/model.xml"))

@@ -1,4 +1,4 @@
-"""Smaller vectors: equal to sentence-transformers where it has the same, and the same bits in any batch."""
+"""Smaller vectors: those of sentence-transformers, with the same bits in any batch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ov_minilm.spec import FloatArray
 
 
 def unit_vectors(count: int, dimensions: int = 384, seed: int = 0) -> FloatArray:
-    """Random directions of length one."""
+    """Return random unit vectors."""
     vectors = np.random.default_rng(seed).standard_normal((count, dimensions))
     unit: FloatArray = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     return unit
 
 
 def quantized(vectors: FloatArray, dtype: Dtype, ranges: FloatArray) -> Vectors:
-    """Compute what `quantize_embeddings` of sentence-transformers gives, in our words."""
+    """Compute what `quantize_embeddings` of sentence-transformers does, without importing torch."""
     if dtype.endswith("binary"):
         packed: Vectors = np.packbits(vectors > 0, axis=1)
         return packed if dtype == "ubinary" else (packed.astype(int) - 128).astype(np.int8)
@@ -41,8 +41,8 @@ def quantized(vectors: FloatArray, dtype: Dtype, ranges: FloatArray) -> Vectors:
 @pytest.mark.parametrize("library", [False, pytest.param(True, marks=pytest.mark.slow)])  # it imports torch
 @pytest.mark.parametrize("dimensions", [1, 7, 64, 384])
 @pytest.mark.parametrize("dtype", DTYPES[2:])
-def test_the_layout_is_that_of_sentence_transformers(dtype: Dtype, dimensions: int, library: bool) -> None:
-    """The same bytes, type and shape; with ranges of a batch too, one component constant, values beyond."""
+def test_quantization_is_that_of_sentence_transformers(dtype: Dtype, dimensions: int, library: bool) -> None:
+    """The same bytes, dtype and shape; also with given ranges, a constant component, values out of range."""
     reference = quantized
     if library:
         reference = pytest.importorskip("sentence_transformers.util.quantization").quantize_embeddings
@@ -50,17 +50,17 @@ def test_the_layout_is_that_of_sentence_transformers(dtype: Dtype, dimensions: i
     vectors[0, 0], vectors[1, 0] = 0, -0.0
     narrow = np.stack([vectors[:100].min(0), vectors[:100].max(0)])
     narrow[:, dimensions // 2] = -0.5
-    for given_ranges in (None, narrow) if dtype.endswith("int8") else (None,):
-        ranges = fixed_ranges(dimensions) if given_ranges is None else given_ranges
-        expected, found = reference(vectors, dtype, ranges=ranges), cast(vectors, dtype, given_ranges)
+    for own_ranges in (None, narrow) if dtype.endswith("int8") else (None,):
+        ranges = fixed_ranges(dimensions) if own_ranges is None else own_ranges
+        expected, found = reference(vectors, dtype, ranges=ranges), cast(vectors, dtype, own_ranges)
 
         assert (expected.dtype, expected.shape) == (found.dtype, found.shape)
         assert expected.tobytes() == found.tobytes()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_same_vector_same_bits_in_any_batch(dtype: Dtype) -> None:
-    """A vector alone, as [D], and in a batch becomes the same bytes in every form; of none there is none."""
+def test_a_vector_has_the_same_bytes_in_any_batch(dtype: Dtype) -> None:
+    """Alone, as [D], or in a batch of [N, D], for every dtype and number of dimensions; N may be 0."""
     for count, dimensions in ((0, 64), (1, 383), (1, 1), (7, 100), (40, 384), (40, 9)):
         vectors = unit_vectors(count, seed=count)
         together = convert_vectors(vectors, dimensions, dtype)
@@ -74,7 +74,7 @@ def test_same_vector_same_bits_in_any_batch(dtype: Dtype) -> None:
 
 @pytest.mark.parametrize("dimensions", [64, 384])
 def test_int8_is_the_nearest_step_and_keeps_the_cosine(dimensions: int) -> None:
-    """With the fixed ranges int8 vectors point where the float ones do: no offset, 0 stays 0."""
+    """With the fixed ranges an int8 vector keeps its direction: no offset, 0 stays 0."""
     vectors = unit_vectors(500, dimensions)
     low, high = fixed_ranges(dimensions)[:, 0]
 
@@ -89,8 +89,8 @@ def test_int8_is_the_nearest_step_and_keeps_the_cosine(dimensions: int) -> None:
     assert 4.5 * 255 / 127 == pytest.approx((high - low) * dimensions**0.5, rel=1e-6)  # 4.5 deviations
 
 
-def test_each_form_of_known_vectors() -> None:
-    """The first sign is the highest bit, and only positive is 1; what needs no change is not copied."""
+def test_known_vectors_in_every_form() -> None:
+    """The first component is the highest bit, set if positive; unchanged vectors are not copied."""
     vector = np.array([0.5, -0.5, 0, 0.1, -0.0, 0, 0, 0.2, 0.3], np.float32)
     vectors, others = unit_vectors(20), unit_vectors(2, seed=1)
 
@@ -128,7 +128,7 @@ INTEGERS = cast(VECTORS, "int8")
         (similarity, (VECTORS, INTEGERS), "similarity needs float vectors, not float32 and int8"),
     ],
 )
-def test_what_is_impossible_is_refused(function: Any, arguments: tuple[Any, ...], message: str) -> None:
-    """The error has what was found and what may be; numpy's integer products would overflow."""
+def test_impossible_forms_are_refused(function: Any, arguments: tuple[Any, ...], message: str) -> None:
+    """The error has the value and what is possible; similarity of integers would overflow in numpy."""
     with pytest.raises((ValueError, TypeError), match=f"^{re.escape(message)}$"):
         function(*arguments)

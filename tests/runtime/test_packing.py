@@ -1,4 +1,4 @@
-"""Placing, filling and cutting into batches: no text is lost, doubled, torn or mixed with another."""
+"""Packing: every text is in a batch once, in one piece and by itself, in rows that are well filled."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ groups_of_texts = st.lists(st.integers(1, 256) | st.integers(1, 24), min_size=1,
 
 
 def texts(lengths: list[int]) -> list[Text]:
-    """Make texts of these lengths whose ids count 1, 2, 3… through all of them: no two sums are equal."""
+    """Make texts of these lengths whose ids are 1, 2, 3… through all of them: no two sums are equal."""
     ends = np.cumsum([0, *lengths])
     ids = [np.arange(start + 1, end + 1, dtype=np.int32) for start, end in pairwise(ends)]
-    return [Text(one, None, number) for number, one in enumerate(ids)]
+    return [Text(text_ids, None, number) for number, text_ids in enumerate(ids)]
 
 
 def batches_of(
-    lengths: list[int], lanes: list[Lane], streams: int = 1, ready: str | None = None
+    lengths: list[int], lanes: list[Lane], streams: int = 1, compiled: str | None = None
 ) -> list[Batch]:
-    """Take all batches of texts that come at once; `ready` lists the compiled grids."""
+    """Pack all texts at once; `compiled` lists the compiled grids."""
     pool = Pool(lanes)
     pool.add(texts(lengths))
-    compiled = None if ready is None else {grid for grid in GRIDS if str(grid) in ready.split()}
-    return list(iter(lambda: pool.take(streams=streams, compiled=compiled), None))
+    grids = None if compiled is None else {grid for grid in GRIDS if str(grid) in compiled.split()}
+    return list(iter(lambda: pool.take(streams=streams, compiled=grids), None))
 
 
-def batches_as_they_come(groups: list[list[Text]], lanes: list[Lane], streams: int) -> list[Batch]:
-    """Take a batch, which has the oldest text, after each group of texts, and all others at the end."""
+def batches_between(groups: list[list[Text]], lanes: list[Lane], streams: int) -> list[Batch]:
+    """Take one batch after each group of texts, which must have the oldest text, and the rest at the end."""
     pool = Pool(lanes)
     taken: list[Batch] = []
     for group in groups:
@@ -67,13 +67,13 @@ def batches_as_they_come(groups: list[list[Text]], lanes: list[Lane], streams: i
 @example([[LONG_TEXT_TOKENS, LONG_TEXT_TOKENS + 1]], "long texts apart", 1)
 @given(st.lists(groups_of_texts, min_size=1, max_size=4), st.sampled_from(list(LANES)), st.integers(1, 4))
 def test_every_text_is_written_once_in_one_piece(lengths: list[list[int]], name: str, streams: int) -> None:
-    """At a multiple of `align`, in its own lane; no text is passed over; equal input gives equal batches."""
+    """At a multiple of `align`, in a grid for its length, oldest first; equal input gives equal batches."""
     lanes, every = LANES[name], texts([length for group in lengths for length in group])
     ends = np.cumsum([0, *map(len, lengths)])
     groups = [every[start:end] for start, end in pairwise(ends)]
     found = {}
 
-    batches = batches_as_they_come(groups, lanes, streams)
+    batches = batches_between(groups, lanes, streams)
 
     for batch in batches:
         ids, positions, segments = batch.inputs
@@ -93,7 +93,7 @@ def test_every_text_is_written_once_in_one_piece(lengths: list[list[int]], name:
             assert text.number not in found
             found[text.number] = float(value)
     assert {text.number: float(text.ids.sum()) for text in every} == found
-    again = batches_as_they_come(groups, lanes, streams)
+    again = batches_between(groups, lanes, streams)
     assert [batch.inputs.tobytes() for batch in batches] == [batch.inputs.tobytes() for batch in again]
 
 
@@ -103,34 +103,34 @@ def test_every_text_is_written_once_in_one_piece(lengths: list[list[int]], name:
         ([7], 2, None, "1x8"),
         ([17, 14], 2, None, "1x32"),
         ([150], 2, None, "1x208"),
-        ([65, 60, 60, 60], 1, None, "1x256"),  # short texts fill the gap of a long one's row
+        ([65, 60, 60, 60], 1, None, "1x256"),  # short texts fill the row of a long one
         ([64] * 6, 1, None, "8x64"),  # three quarters of a tall grid's rows are enough
-        ([64] * 8, 2, None, "2x64 2x64 2x64 2x64"),  # shared by two streams, neither would fill it
+        ([64] * 8, 2, None, "2x64 2x64 2x64 2x64"),  # a tall grid for each of two streams would not be full
         ([64] * 16, 2, None, "8x64 2x64 2x64 2x64 2x64"),
         ([64] * 17, 1, None, "8x64 8x64 1x64"),
         ([64, 52], 1, None, "2x64"),
-        ([64, 50], 1, None, "1x64 1x64"),  # two rows, not full: one after the other is faster
+        ([64, 50], 1, None, "1x64 1x64"),  # two rows would not be full: two single rows are faster
         ([150] * 3, 1, None, "3x160"),
         ([200, 190], 1, None, "2x208"),
         ([250, 200, 150], 2, None, "2x256 1x208"),
         ([40], 1, "8x64 1x64", "1x64"),  # too few for a full batch: in their own grid, if it is compiled
         ([40], 1, "1x32 3x160 8x64", "3x160"),  # else in the compiled one with the fewest cells
         ([40], 1, "8x64 1x256 1x128", "1x128"),
-        ([40], 1, "", "1x64"),  # nothing holds it: its own grid is compiled
+        ([40], 1, "", "1x64"),  # none holds it: its own grid is compiled
         ([150] * 2, 1, "2x208", "2x208"),
-        ([64] * 2, 1, "1x64 8x64 2x64", "2x64"),  # their own again, which has more cells than one of its rows
+        ([64] * 2, 1, "1x64 8x64 2x64", "2x64"),  # their own, not a smaller one for each row
         ([64] * 8, 1, "2x256", "8x64"),  # enough for a full batch: worth compiling
     ],
 )
-def test_rows_run_in_the_grid_that_suits_them(
+def test_the_grid_fits_the_rows(
     lengths: list[int], streams: int, compiled: str | None, expected: str
 ) -> None:
-    """The narrowest that holds them, as tall as each stream's share fills; too few take a compiled one."""
+    """It is the narrowest, as tall as each stream can fill; a few rows use one that is compiled already."""
     assert expected.split() == [str(batch.grid) for batch in batches_of(lengths, [ALL], streams, compiled)]
 
 
 def test_a_text_goes_into_the_fullest_row_that_holds_it() -> None:
-    """4 tokens close the row of 30 + 30, not the older row of 56; texts that come later fill gaps too."""
+    """4 tokens go beside 30 + 30, not into the older row of 56; later texts fill open rows too."""
     (batch,) = batches_of([4, 30, 56, 30], [Lane((Grid(2, 64), Grid(1, 64)), "f32")])
     rows = [[t.number for t, r in zip(batch.texts, batch.rows, strict=True) if r == row] for row in (0, 1)]
     assert [[1, 3, 0], [2]] in (rows, rows[::-1])
@@ -146,21 +146,21 @@ def test_a_text_goes_into_the_fullest_row_that_holds_it() -> None:
 
 @pytest.mark.parametrize(("shortest", "longest", "full"), [(5, 40, 0.97), (129, 256, 5 / 6)])
 def test_rows_are_filled_well(shortest: int, longest: int, full: float) -> None:
-    """Sentences leave less than three in a hundred cells empty, passages less than a sixth."""
+    """Sentences leave less than 3 % of the cells empty, passages less than a sixth."""
     lengths = np.random.default_rng(0).integers(shortest, longest + 1, 1000).tolist()
 
     assert sum(lengths) > full * sum(batch.grid.cells for batch in batches_of(lengths, [ALL]))
 
 
-def test_cells_are_rounded_up_and_rows_left_empty() -> None:
-    """A text takes whole groups, so that the next one starts at a group; rows without text are padding."""
+def test_texts_start_at_multiples_of_align() -> None:
+    """Lengths are rounded up; a row without texts is padding."""
     assert [5, 6, 32, 64] == [aligned(*pair) for pair in ((5, 1), (5, 2), (32, 32), (33, 32))]
     assert [[1, 1, 1, 2, 2, 0, 0, 0], [0] * 8] == fill(Grid(2, 8), [texts([3, 2])]).inputs[2].tolist()
 
 
 @pytest.mark.parametrize("max_tokens", [48, 64, 100, 128, 256, 300, 512])
-def test_every_model_has_grids_for_every_text(max_tokens: int) -> None:
-    """Texts of any length up to the model's, and none that is longer, in all grids or in the first two."""
+def test_grids_hold_every_text_of_a_model(max_tokens: int) -> None:
+    """All grids, and the first two alone, hold texts up to the model's length; longer ones are refused."""
     for found in (grids(max_tokens), grids(max_tokens)[:2]):
         lanes, lengths = [Lane(found, "f32")], list(range(2, max_tokens + 1))
         assert len(lengths) == sum(len(batch.texts) for batch in batches_of(lengths, lanes, streams=2))

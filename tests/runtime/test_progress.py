@@ -1,4 +1,4 @@
-"""Progress: a callback hears everything, a terminal sees a bar, everybody else hears nothing."""
+"""Progress: a callback gets every block, a terminal a bar, other outputs nothing."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ from ov_minilm.runtime.progress import Progress, report
 
 
 class Terminal(io.StringIO):
-    """A stderr that says it is a terminal, and remembers."""
+    """A stderr that is a terminal and keeps what is written."""
 
     def isatty(self) -> bool:
-        """Say so."""
+        """Return True."""
         return True
 
 
-def encode(how: Progress, stderr: io.StringIO, blocks: Iterable[int] = (3, 5, 2), total: int = 10) -> str:
-    """Report as an encode does, and return what stderr got."""
-    with redirect_stderr(stderr), report(total, how) as advance:
+def encode(
+    progress: Progress, stderr: io.StringIO, blocks: Iterable[int] = (3, 5, 2), total: int = 10
+) -> str:
+    """Report blocks as `encode` does, and return what stderr got."""
+    with redirect_stderr(stderr), report(total, progress) as advance:
         for block in blocks:
             advance(block)
     return stderr.getvalue()
 
 
-def test_who_wants_progress_sees_it_and_nobody_else(capsys: pytest.CaptureFixture[str]) -> None:
-    """A callback hears (done, total) of every block; a terminal shows a bar, at once if it is asked for."""
-    heard: list[tuple[int, int]] = []
+def test_progress_goes_to_a_callback_or_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A callback gets (done, total) of every block; a terminal shows a bar, at once if requested."""
+    received: list[tuple[int, int]] = []
 
-    assert "" == encode(lambda done, total: heard.append((done, total)), Terminal())
-    assert [(3, 10), (8, 10), (10, 10)] == heard
-    assert ["", ""] == [encode(how, Terminal()) for how in (False, None)]  # it did not take long
+    assert "" == encode(lambda done, total: received.append((done, total)), Terminal())
+    assert [(3, 10), (8, 10), (10, 10)] == received
+    assert ["", ""] == [encode(how, Terminal()) for how in (False, None)]  # too short for a bar
     assert "" == encode(None, io.StringIO())  # logs and pipes stay clean
     seen = encode(True, Terminal())
     assert 0 <= seen.find("3/10") < seen.find("10/10")
@@ -43,8 +45,8 @@ def test_who_wants_progress_sees_it_and_nobody_else(capsys: pytest.CaptureFixtur
     assert ("", "") == capsys.readouterr()  # stdout may hold the vectors
 
 
-def test_none_draws_a_bar_when_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The late bar counts what was done before it appeared, and ends full."""
+def test_a_long_call_draws_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It appears late, counts the texts before it, and ends full."""
     clock = iter([0.0, 1.0, 3.0, 4.0])  # at the start and at each block
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
 
@@ -54,15 +56,15 @@ def test_none_draws_a_bar_when_it_takes_long(monkeypatch: pytest.MonkeyPatch) ->
     assert 0 <= seen.find("8/10") < seen.find("10/10")
 
 
-def test_true_without_a_terminal_is_a_line_for_each_tenth() -> None:
-    """A log or a notebook gets at most ten lines on stderr, and no control characters."""
+def test_without_a_terminal_each_tenth_is_a_line() -> None:
+    """If progress was requested: at most ten lines on stderr, without control characters."""
     seen = encode(True, io.StringIO(), [199, *[1] * 801], 1000)
 
     assert "".join(f"encode: {done} of 1000 texts\n" for done in (199, *range(200, 1001, 100))) == seen
 
 
-def test_a_bar_ends_its_line_when_the_work_fails() -> None:
-    """The error is passed on, and its trace starts on a line of its own."""
+def test_a_bar_ends_its_line_on_an_error() -> None:
+    """The error is raised, and its traceback starts on a new line."""
     with pytest.raises(ZeroDivisionError):
         encode(True, screen := Terminal(), (3 // left for left in (1, 0)))
 

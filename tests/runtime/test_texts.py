@@ -1,4 +1,4 @@
-"""What stands for texts and what does not: the containers of the libraries that people keep texts in."""
+"""Which objects are accepted as texts: the containers of Python, numpy, pandas, polars and Arrow."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ if hasattr(np.dtypes, "StringDType"):  # new in numpy 2
 
 
 @pytest.mark.parametrize("make", CONTAINERS.values(), ids=CONTAINERS)
-def test_texts_are_taken_from_whatever_holds_them_in_order(make: Callable[[list[Any]], Any]) -> None:
-    """Lists, generators, series and arrays become lists of texts; a missing text is named by its index."""
+def test_texts_of_any_container_are_read_in_order(make: Callable[[list[Any]], Any]) -> None:
+    """They become a list of str; a missing text is named by its index."""
     assert (TEXTS, []) == (check_texts(make(TEXTS)), check_texts(make([])))
     with pytest.raises(TypeError, match=r"^text 2 is .*; leave it out, or pass '' in its place$"):
         check_texts(make(["a", "b", None]))
 
 
 @pytest.mark.parametrize("item", [float("nan"), pd.NA, pd.NaT, np.ma.masked], ids=repr)
-def test_every_kind_of_nothing_is_a_missing_text(item: object) -> None:
-    """NaN, NA, NaT and masked items are no texts; arrays that cannot hold them are taken."""
+def test_every_missing_value_is_refused(item: object) -> None:
+    """NaN, NA, NaT and masked items; arrays of the same types without one are accepted."""
     assert TEXTS == check_texts(np.array(TEXTS)) == check_texts(np.ma.masked_array(TEXTS))
     with pytest.raises(TypeError, match=r"^text 0 is .*; leave it out, or pass '' in its place$"):
         check_texts([item])
@@ -82,15 +82,15 @@ def test_every_kind_of_nothing_is_a_missing_text(item: object) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_what_is_no_list_of_texts_is_refused(texts: Any, message: str) -> None:
-    """One text, a mapping, a set, a frame: the message says what to pass instead."""
-    for take in (check_texts, iterate):
+def test_other_objects_are_refused(texts: Any, message: str) -> None:
+    """For one text, a mapping, a set or a table, the message says what to pass instead."""
+    for read in (check_texts, iterate):
         with pytest.raises(TypeError, match=f"^expected an iterable of str, not {re.escape(message)}"):
-            take(texts)
+            read(texts)
 
 
-def test_what_is_no_text_is_refused_by_its_index() -> None:
-    """The error counts from `start`, and shows the type and the beginning of the value."""
+def test_an_item_that_is_no_text_is_named_by_its_index() -> None:
+    """The index counts from `start`; the error has the type and the beginning of the value."""
     for item, message in (
         (b"a", "bytes (b'a'), expected str; decode it first"),
         (b"x" * 10_000, f"bytes (b'{'x' * 58}), expected str; decode it first"),
@@ -103,7 +103,7 @@ def test_what_is_no_text_is_refused_by_its_index() -> None:
 
 
 def test_iterating_reads_no_further_than_asked() -> None:
-    """Streams, and columns of Arrow, are not read whole."""
+    """Generators, and columns of Arrow, are read item by item."""
 
     def stream() -> Iterator[str]:
         while True:
@@ -113,8 +113,8 @@ def test_iterating_reads_no_further_than_asked() -> None:
     assert ["a kettle"] == list(islice(iterate(pa.array(TEXTS)), 1))
 
 
-def test_mending_touches_surrogates_only() -> None:
-    """Halves of a pair become one character, and others U+FFFD, as JavaScript leaves them; the rest stays."""
+def test_only_surrogates_are_repaired() -> None:
+    """A pair, as JavaScript may leave it, becomes its character, a lone surrogate U+FFFD; the rest stays."""
     for text, expected in (
         ("\ud800", "\ufffd"),
         ("a\udc00b", "a\ufffdb"),

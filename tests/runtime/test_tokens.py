@@ -1,4 +1,4 @@
-"""Texts to ids with the tokenizer that ships: where it cuts, what it refuses, what no text can break."""
+"""Texts to token ids with the shipped tokenizer: truncation, windows, and ids given by the caller."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def ids_of(texts: list[str]) -> list[list[int]]:
     [
         ("", [CLS, SEP]),
         (" \n\t", [CLS, SEP]),
-        ("word " * 200, [CLS, *[WORD] * 200, SEP]),  # the padding that the file asks for is off
-        ("word " * 600, [CLS, *[WORD] * 254, SEP]),  # and so is its limit of 128
-        ("x" * 9000 + " word", [CLS, 100, WORD, SEP]),  # a word longer than a piece is one unknown token
+        ("word " * 200, [CLS, *[WORD] * 200, SEP]),  # the padding in the file is off
+        ("word " * 600, [CLS, *[WORD] * 254, SEP]),  # the limit of 128 in the file too
+        ("x" * 9000 + " word", [CLS, 100, WORD, SEP]),  # a word longer than a piece is [UNK]
         ("x" * 1_000_000 + " word", [CLS, 100, WORD, SEP]),
         ("word" + " " * 20_000 + "word", [CLS, WORD, WORD, SEP]),  # a piece of one word and spaces
-        ("a\ud83d\ude09 x", ids_of(["a😉 x"])[0]),  # halves of a character, as JavaScript leaves them
+        ("a\ud83d\ude09 x", ids_of(["a😉 x"])[0]),  # a surrogate pair, as from JavaScript
         ("\ud800 x", ids_of(["\ufffd x"])[0]),
     ],
     ids=len,
 )
 def test_ids_of_known_texts(text: str, ids: list[int]) -> None:
-    """A text keeps its length, up to 256 tokens with [CLS] and [SEP], as int32; surrogates are mended."""
-    fresh = Tokens.open(SHIPPED / TOKENIZER, MINILM)  # here, so that mutmut sees faults in it
+    """int32, not padded, at most 256 with [CLS] and [SEP]; surrogates are repaired."""
+    fresh = Tokens.open(SHIPPED / TOKENIZER, MINILM)  # in the test, for mutmut
     (word,), (found, *_) = fresh.windows(["word", text])
 
     assert ([CLS, WORD, SEP], ids) == (word.tolist(), found.tolist())
@@ -71,14 +71,14 @@ def test_ids_of_known_texts(text: str, ids: list[int]) -> None:
         (2000, [256] * 7 + [224]),
     ],
 )
-def test_a_long_text_goes_on_in_further_windows(words: int, windows: list[int]) -> None:
-    """Each has its own [CLS] and [SEP], which are counted once; given as ids it is cut at the same places."""
+def test_a_long_text_has_several_windows(words: int, windows: list[int]) -> None:
+    """Each has its own [CLS] and [SEP], which count once; token ids are cut at the same places as text."""
     ids = [WORD] * words
     text = "word " * words
     for given_text in (text, ids, [CLS, *ids, SEP]):
         whole, cut = (TOKENS.tokenize([given_text], 0, truncate) for truncate in ("mean", "end"))
 
-        assert (windows, windows[:1]) == ([len(one) for one in whole.flat], [len(one) for one in cut.flat])
+        assert (windows, windows[:1]) == ([*map(len, whole.flat)], [*map(len, cut.flat)])
         assert {(CLS, SEP)} == {(window[0], window[-1]) for window in whole.flat}
         assert ([sum(windows)], windows[:1], []) == (whole.tokens, cut.tokens, whole.truncated)
         assert [0] * (words > 254) == cut.truncated
@@ -88,8 +88,8 @@ def test_a_long_text_goes_on_in_further_windows(words: int, windows: list[int]) 
     assert [words + 2] == TOKENS.count([text])
 
 
-def test_a_long_text_has_the_tokens_of_the_uncut_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read in pieces of 400 characters, no word, special token or ideograph is torn."""
+def test_windows_have_the_tokens_of_the_whole_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokenized in pieces of 400 characters, no word, special token or ideograph is split."""
     monkeypatch.setattr(tokens, "PIECE_CHARS", 400)
     chosen = random.Random(0)  # noqa: S311  # no secrets
     for _ in range(200):
@@ -103,8 +103,8 @@ def test_a_long_text_has_the_tokens_of_the_uncut_text(monkeypatch: pytest.Monkey
         assert (len(expected) > 256) == (cut.truncated == [0])
 
 
-def test_ids_are_those_of_the_vocabulary() -> None:
-    """The first and the last are taken, [CLS] alone is no frame, and what is no id is named by its place."""
+def test_ids_outside_the_vocabulary_are_refused() -> None:
+    """By the index of text and token; the first and last id are valid, [CLS] without [SEP] is text."""
     fresh = Tokens.open(SHIPPED / TOKENIZER, MINILM)
     found = fresh.tokenize([[0], [30521], [CLS], []], 0, "end").flat
     assert [[CLS, 0, SEP], [CLS, 30521, SEP], [CLS, CLS, SEP], [CLS, SEP]] == [ids.tolist() for ids in found]
@@ -120,8 +120,8 @@ def test_ids_are_those_of_the_vocabulary() -> None:
             fresh.tokenize([[5], bad], 0, "end")
 
 
-def test_windows_are_averaged_by_their_word_pieces() -> None:
-    """At length one, in place of each text's windows; vectors of texts with one window stay as they are."""
+def test_windows_are_averaged_by_their_tokens() -> None:
+    """Without [CLS] and [SEP], to length 1; vectors of texts with one window stay as they are."""
     empty, three, five = (np.zeros(n, np.int32) for n in (2, 5, 7))
     vectors = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
 
@@ -131,16 +131,16 @@ def test_windows_are_averaged_by_their_word_pieces() -> None:
     assert vectors is Tokenized([[empty]] * 4, {}).average_windows(vectors)
 
 
-def test_threads_tokenize_at_once() -> None:
-    """One tokenizer shared by 16 threads gives every one the same ids, cut texts included."""
+def test_threads_share_a_tokenizer() -> None:
+    """16 threads get the same ids, also of truncated texts."""
     texts = [f"text {n} " + "word " * (n * 7 % 400) for n in range(50)]
 
     with ThreadPoolExecutor(16) as pool:
         assert [ids_of(texts)] * 32 == list(pool.map(ids_of, [texts] * 32))
 
 
-def test_another_vocabulary_is_refused() -> None:
-    """A tokenizer of another size than the spec says is not this model's; both sizes are named."""
+def test_a_tokenizer_of_another_size_is_refused() -> None:
+    """If it is not the size in the spec; both sizes are named."""
     with pytest.raises(ManifestInvalid, match=r"30522 tokens .* the spec says 30000") as caught:
         Tokens.open(SHIPPED / TOKENIZER, replace(MINILM, vocab_size=30000))
     assert SHIPPED / TOKENIZER == caught.value.path

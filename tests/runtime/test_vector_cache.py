@@ -1,4 +1,4 @@
-"""Vectors of texts that came before."""
+"""The cache of vectors of earlier texts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ov_minilm.runtime.vector_cache import ENTRY_BYTES, VectorCache
 TEXTS = ["a kettle", "a cup", "a kettle", "", "word " * 300, "a cup", "another long text " * 40]
 
 
-def test_what_is_kept_comes_back() -> None:
-    """The same bits, counted once however often they are put; other ids find nothing."""
+def test_a_stored_vector_is_found_by_its_ids() -> None:
+    """With the same bits; storing it again takes no more memory; other ids find nothing."""
     cache = VectorCache(1)
     vector = np.arange(384, dtype=np.float32)
     for _ in range(2):
@@ -30,8 +30,8 @@ def test_what_is_kept_comes_back() -> None:
     assert (1, 3 + 1536 + ENTRY_BYTES) == (cache.hits, cache.bytes)
 
 
-def test_what_was_not_used_for_longest_makes_room() -> None:
-    """The bound holds, also when threads fill it, and a vector that is used stays."""
+def test_the_least_recently_used_vectors_are_evicted() -> None:
+    """The limit holds also when threads fill it, and a vector in use stays."""
     cache = VectorCache(1)
     cache.put([b"used"], np.ones((1, 384), np.float32))
 
@@ -46,29 +46,29 @@ def test_what_was_not_used_for_longest_makes_room() -> None:
     assert not cache.get([(0).to_bytes(4, "big")])
 
 
-def test_a_text_that_came_before_is_not_computed_again() -> None:
-    """In a later call, also beside texts that are new; the caller hears that it started."""
+def test_a_cached_text_is_not_computed_again() -> None:
+    """Also beside new texts; `started` is called for every call."""
     cache, scheduler = VectorCache(1), Scheduler(FakeEngine(), workers=0)  # type: ignore[arg-type]
-    heard: list[str] = []
+    started_calls: list[str] = []
     for count in (3, 3, 5):
         windows = [[np.full(4, 1 + i, np.int32)] for i in range(count)]
-        call = Call(Tokenized(windows, {}), 1, cache=cache, started=lambda: heard.append("started"))
+        call = Call(Tokenized(windows, {}), 1, cache=cache, started=lambda: started_calls.append("started"))
         scheduler.submit(call)
         while scheduler.run_next():
             pass
         assert [4.0 * (1 + i) for i in range(count)] == call.result(0)[:, 0].tolist()
-    assert (5, 6, 3) == (scheduler.stats.texts, cache.hits, len(heard))
+    assert (5, 6, 3) == (scheduler.stats.texts, cache.hits, len(started_calls))
 
 
 @pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")
 def test_the_cache_changes_no_bit(shipped: Embedder) -> None:
-    """Texts that repeat in a call and over calls have the vectors of no cache; a self check computes."""
+    """Texts repeated within a call and over calls have the bits of no cache; the self-check ignores it."""
     with Embedder.open(cache_mb=1) as cached:
         for truncate in ("end", "mean"):
-            form: dict[str, Any] = {"truncate": truncate}
-            expected = np.stack([shipped.encode(text, **form) for text in TEXTS])
+            options: dict[str, Any] = {"truncate": truncate}
+            expected = np.stack([shipped.encode(text, **options) for text in TEXTS])
             for step in (1, -1, 3, 1):
-                assert np.array_equal(expected[::step], cached.encode(TEXTS[::step], **form))
+                assert np.array_equal(expected[::step], cached.encode(TEXTS[::step], **options))
         hits = cached.stats.cached
         assert 2 * 13 <= hits <= 40
         assert 0.99 < cached.self_check() <= cached.self_check() <= 1

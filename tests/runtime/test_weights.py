@@ -1,4 +1,4 @@
-"""Weights in memory once: tables looked up in place, one copy a file, out of reach of others."""
+"""Weights are in memory once: tables stay INT8, a file is copied once, and later changes do not matter."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ print(int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]
 """
 
 
-def test_rows_are_the_rows_of_the_dequantized_table() -> None:
-    """Looking up first gives the numbers that dequantizing first gives; a float table is left alone."""
+def test_gathering_before_dequantizing_gives_the_same_rows() -> None:
+    """As dequantizing the whole table first; a float table is not changed."""
     scales = np.array([[0.5], [1.0], [2.0], [3.0], [0.25]], np.float32)
     floats = np.arange(-5, 5, dtype=np.float32).reshape(5, 2)
     ids = ops.parameter([-1], ov.Type.i32)
@@ -40,8 +40,8 @@ def test_rows_are_the_rows_of_the_dequantized_table() -> None:
         assert expected[[4, 0, 4, 2]].tolist() == found.tolist()
 
 
-def test_a_compiled_model_needs_nothing_that_it_was_read_with() -> None:
-    """Its tables are INT8 too, and it outlives the pages of the copy, the model, the Weights and the Core."""
+def test_a_compiled_model_outlives_what_it_was_compiled_from() -> None:
+    """The copy of the file, the model, the weights and the Core; its embedding table stays INT8."""
     model, weights = read(ov.Core(), SHIPPED / GRAPH, SHIPPED / WEIGHTS)
     model.reshape({i.any_name: [1, 16] for i in model.inputs})
     compiled = ov.Core().compile_model(model, "CPU")
@@ -61,8 +61,8 @@ def test_a_compiled_model_needs_nothing_that_it_was_read_with() -> None:
     assert ["i8"] == [table.get_element_type().get_type_name() for table in tables]
 
 
-def test_models_of_one_file_share_a_copy(tmp_path: Path) -> None:
-    """Two reads of a file copy it once; the same path with a new file is copied again."""
+def test_a_file_is_copied_once(tmp_path: Path) -> None:
+    """For two readers; a new file at the same path is copied again."""
     for name in (GRAPH, WEIGHTS):
         shutil.copyfile(SHIPPED / name, tmp_path / name)
     core = ov.Core()
@@ -74,11 +74,11 @@ def test_models_of_one_file_share_a_copy(tmp_path: Path) -> None:
     assert first is not read(core, tmp_path / GRAPH, tmp_path / WEIGHTS)[1]
 
 
-def test_a_running_process_never_sees_what_happens_to_the_file(tmp_path: Path, shipped: Embedder) -> None:
-    """However model.bin changes, compiled grids and new ones give the bits of any process."""
+def test_changes_of_the_file_do_not_reach_a_running_process(tmp_path: Path, shipped: Embedder) -> None:
+    """model.bin is overwritten, truncated and deleted; grids compiled before and after give the same bits."""
     folder, texts = tmp_path / "model", ["a", *("stone " * n for n in (10, 25, 50))]
     shutil.copytree(SHIPPED, folder)
-    code = (  # in a process of its own: a mapped file that is cut short kills
+    code = (  # in its own process: reading a mapped file that was truncated kills it
         "import os; from pathlib import Path; import numpy as np; from ov_minilm import Embedder\n"
         f"folder = Path({str(folder)!r}); path = folder / 'model.bin'; texts = {texts!r}\n"
         "with Embedder.open(folder) as e:\n"
@@ -97,8 +97,8 @@ def test_a_running_process_never_sees_what_happens_to_the_file(tmp_path: Path, s
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss would count the parent's peak too")
-def test_a_process_that_encodes_short_texts_stays_small() -> None:
-    """1,500 short texts with two threads take no more than 260 MB at the peak: 232 and some room."""
+def test_memory_of_a_process_is_bounded() -> None:
+    """1,500 short texts with two threads take at most 260 MB at the peak; 232 were measured."""
     done = python(PEAK)
 
     assert 0 == done.returncode, done.stderr
