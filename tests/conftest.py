@@ -1,4 +1,4 @@
-"""What several test files need: the shipped model, freshly built artefacts, and evaluation texts."""
+"""Fixtures for several test files: the shipped model, newly built artefacts, and evaluation texts."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ GOLDEN = Path(__file__).parent / "golden"
 os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "False", "ANONYMIZED_TELEMETRY": "False"}
 
 
-SLOW_TIMEOUT_S = (
-    1800  # of a test marked slow that names no limit of its own; pyproject.toml has that of others
-)
+SLOW_TIMEOUT_S = 1800  # of a test marked slow; pyproject.toml has that of others
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,7 +52,7 @@ def shipped() -> Iterator[Embedder]:
 
 @pytest.fixture(scope="session")
 def artefact_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> ArtefactCache:
-    """Where artefacts are kept between sessions; without pytest's cache, for this session only."""
+    """The artefacts of this session and, with pytest's cache, of earlier ones."""
     session = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         session = session.parent  # of all workers
@@ -63,7 +61,7 @@ def artefact_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytes
 
 
 def require_installed(*modules: str) -> None:
-    """Skip the test if one of these modules is not there."""
+    """Skip the test if one of these modules is not installed."""
     for module in modules:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: pip install -e '.[convert,dev]'")
@@ -71,7 +69,7 @@ def require_installed(*modules: str) -> None:
 
 @pytest.fixture(scope="session")
 def built(artefact_cache: ArtefactCache) -> Path:
-    """A folder with fp32/, made from the official checkpoint by the command line, without torch."""
+    """A folder with fp32/, converted from the official checkpoint without torch."""
     require_installed("safetensors", PACKAGE.replace("-", "_"))
     heavy = "torch transformers sentence_transformers nncf optimum huggingface_hub".split()
 
@@ -130,7 +128,7 @@ def golden() -> tuple[list[str], FloatArray]:
 
 @pytest.fixture(scope="session")
 def evaluation() -> Evaluation:
-    """STS-B and passages, from the folder that the environment names."""
+    """STS-B and passages, from the folder named by the environment."""
     if not os.environ.get(FOLDER_VARIABLE):
         pytest.skip(f"{FOLDER_VARIABLE} names no folder with stsb_dev.tsv, stsb_test.tsv and passages.txt")
     return find([], [])

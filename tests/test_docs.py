@@ -1,4 +1,4 @@
-"""Every block of code in README and docs/ runs as it stands, and prints what the page says it prints."""
+"""Every code block in README and docs/ runs unchanged and prints what the page shows."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from support.serving import Running, running
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SERVER = "http://127.0.0.1:8000"  # of the pages; a server on a free port stands in for it
+SERVER = "http://127.0.0.1:8000"  # on the pages; replaced by a test server
 PLAIN = ("text", "json", "nginx", "ini", "yaml", "sql")  # shown, not run
 NOT_RUN = re.compile(r"<!-- (not run: \w.{8,}|tests/(?P<test>\S+\.py) runs this) -->")
-HIDDEN = re.compile(r"<!-- before:\n(.*)-->", re.DOTALL)  # what a reader has already: files, rows
+HIDDEN = re.compile(r"<!-- before:\n(.*)-->", re.DOTALL)  # files that a reader has already
 PIP = re.compile(
     r'^pip install (?:\S*=\S* |--\S+ \S+ )*(?:"?ov-minilm(?:\[([\w,-]+)\])?"?|\.|[\w-]+)( +#.*)?$'
 )
@@ -29,22 +29,22 @@ PIP = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fence of a page, or what stands hidden before it."""
+    """A code block of a page, or hidden code before one."""
 
     language: str
     code: str
-    where: str  # the page and the line
-    comment: str = ""  # of the page, before the block
-    printed: str | None = None  # by the page
+    where: str  # page and line
+    comment: str = ""  # HTML comment before the block
+    printed: str | None = None  # output shown on the page
 
     @property
     def installs(self) -> bool:
-        """Whether it only runs pip."""
+        """Whether it has only pip commands."""
         return self.language == "sh" and all(map(PIP.match, self.code.splitlines()))
 
     @property
     def runs(self) -> bool:
-        """Whether it is run by this file."""
+        """Whether this file runs it."""
         return self.language in ("python", "sh") and not (NOT_RUN.fullmatch(self.comment) or self.installs)
 
 
@@ -67,7 +67,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def script(page: list[Block]) -> str:
-    """Return one program of a page's blocks: a line with its number before what each prints."""
+    """Return one program of all blocks, which prints the number of each block before its output."""
     lines = ["import subprocess"]
     for number, block in enumerate(page):
         shell = f"subprocess.run(['bash', '-euc', {block.code!r}], check=True)"
@@ -80,14 +80,16 @@ def script(page: list[Block]) -> str:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
-    """A server for the pages that talk to one."""
+    """A server for the pages that use one."""
     with running() as found:
         yield found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_blocks_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """The blocks of a page run one after the other in an empty folder, and print what the page says."""
+def test_code_blocks_print_what_the_page_shows(
+    page: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The blocks of a page run one after the other in an empty folder."""
     found = [block for block in blocks(page) if block.runs]
     if not found:
         pytest.skip("no code that runs")
@@ -117,8 +119,8 @@ def test_blocks_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest) 
             assert same, f"{block.where} prints\n{got}"
 
 
-def test_blocks_that_do_not_run_say_why() -> None:
-    """Each block is run here or by a test that it names, or says what it needs; all Python parses."""
+def test_every_block_runs_or_says_why_not() -> None:
+    """Here, or in a test that it names; all Python parses, and every extra of a pip command exists."""
     extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for block in (block for page in PAGES for block in blocks(page)):
         assert block.language in ("python", "sh", *PLAIN), f"{block.where}: language {block.language!r}"

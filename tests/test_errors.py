@@ -1,4 +1,4 @@
-"""Errors carry data, say it in one sentence, and cross process borders."""
+"""Errors have a message and data, and can be sent to another process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ov_minilm import errors
 
-EVERY = [
+ERRORS = [
     errors.ManifestInvalid(Path("m"), "reason"),
     errors.FileMismatch(Path("f"), "1 byte", "2 bytes"),
     errors.SourceRefused("no such folder"),
@@ -22,13 +22,13 @@ EVERY = [
 ]
 
 
-def test_errors_survive_pickling() -> None:
-    """Every concrete error of a worker reaches its parent as it was: type, message and data."""
+def test_errors_can_be_pickled() -> None:
+    """Every class keeps its type, message and data."""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     concrete = {k for k in kinds if issubclass(k, errors.OvMiniLMError) and not k.__subclasses__()}
-    assert concrete == {type(error) for error in EVERY}
+    assert concrete == {type(error) for error in ERRORS}
 
-    for error in EVERY:
+    for error in ERRORS:
         copy = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
         assert (type(error), str(error), vars(error)) == (type(copy), str(copy), vars(copy))
         assert str(error)

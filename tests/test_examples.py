@@ -1,4 +1,4 @@
-"""Every example as its user runs it, in a process of its own, on texts whose answers are known."""
+"""Every example in a process of its own, on texts with known answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE = (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
 
 def run(name: str, folder: Path, *arguments: str | Path) -> list[str]:
-    """Run an example, warnings being errors; return its lines. Without arguments, as on its page."""
+    """Run an example with warnings as errors, by default as on its page, and return its lines."""
     if not arguments:
         shutil.copytree(EXAMPLES, folder / "examples")
         shutil.copytree(ROOT / "docs", folder / "docs")
@@ -31,8 +31,8 @@ def run(name: str, folder: Path, *arguments: str | Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_every_example_is_short_and_run_here() -> None:
-    """Each file has fewer than 60 lines, and its name appears in a test of this file."""
+def test_every_example_is_short_and_tested() -> None:
+    """Each has fewer than 60 lines and is named in this file."""
     here = Path(__file__).read_text(encoding="utf-8")
 
     for path in EXAMPLES.glob("*.py"):
@@ -40,8 +40,8 @@ def test_every_example_is_short_and_run_here() -> None:
         assert f'"{path.name}"' in here
 
 
-def test_search_finds_by_meaning_and_keeps_up_with_its_folder(tmp_path: Path) -> None:
-    """No word of a question is in the file that answers it; new, changed and deleted files count at once."""
+def test_search_finds_by_meaning_and_updates_its_index(tmp_path: Path) -> None:
+    """The file found has no word of the question; new, changed and deleted files are noticed."""
     pytest.importorskip("duckdb", reason="pip install -e '.[examples]'")
     notes = tmp_path / "notes"
     (notes / "garden").mkdir(parents=True)
@@ -63,7 +63,7 @@ def test_search_finds_by_meaning_and_keeps_up_with_its_folder(tmp_path: Path) ->
 
 
 def test_search_answers_from_the_documentation(tmp_path: Path) -> None:
-    """The page on long texts is found first for what happens to them."""
+    """A question about long texts finds the page about them first."""
     pytest.importorskip("duckdb", reason="pip install -e '.[examples]'")
     lines = run("search.py", tmp_path)
 
@@ -71,7 +71,7 @@ def test_search_answers_from_the_documentation(tmp_path: Path) -> None:
 
 
 def test_duplicates_are_grouped(tmp_path: Path) -> None:
-    """Pairs that were written to say the same stand together; nothing else is printed."""
+    """Each group is a pair of tickets with the same meaning."""
     groups = [group.splitlines() for group in "\n".join(run("duplicates.py", tmp_path)).split("\n\n")]
 
     same = "I was charged twice for the same order.", "You charged me two times for one and the same order."
@@ -79,8 +79,8 @@ def test_duplicates_are_grouped(tmp_path: Path) -> None:
     assert {2} == {len(group) for group in groups if group}
 
 
-def test_zero_shot_sorts_most_tickets_right(tmp_path: Path) -> None:
-    """Five descriptions sort sixty tickets, of which at least fifty go where their author meant them."""
+def test_zero_shot_classifies_most_tickets(tmp_path: Path) -> None:
+    """Of sixty tickets in five classes at least fifty get the class that their author meant."""
     *lines, verdict = run("zero_shot.py", tmp_path)
 
     assert 60 == len(lines)
@@ -89,7 +89,7 @@ def test_zero_shot_sorts_most_tickets_right(tmp_path: Path) -> None:
 
 
 def test_clusters_are_listed_and_drawn(tmp_path: Path) -> None:
-    """Every ticket is listed once, in five clusters, and the picture has their colours."""
+    """Every ticket is listed once, in five clusters, and the picture has five colours."""
     image = pytest.importorskip("matplotlib.image", reason="pip install -e '.[examples]'")
     pytest.importorskip("sklearn", reason="pip install -e '.[examples]'")
     lines = run("cluster.py", tmp_path)

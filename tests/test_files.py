@@ -1,4 +1,4 @@
-"""Files: one is there whole or not at all."""
+"""Files are replaced completely or not at all."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("before", [{"v": b"a long old one"}, {}], ids=["over a file", "new"])
-def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path, before: dict[str, bytes]) -> None:
-    """Half way through, the old file is untouched; no temporary file stays; its permissions are the usual."""
+def test_a_file_is_replaced_completely_or_not_at_all(tmp_path: Path, before: dict[str, bytes]) -> None:
+    """An error keeps the old file; no temporary file stays; permissions are those of a new file."""
     path = tmp_path / "v"
     for content in before.values():
         path.write_bytes(content)
@@ -36,8 +36,8 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path, before: dic
     assert (tmp_path / "plain").stat().st_mode == path.stat().st_mode  # as far as the umask allows
 
 
-def test_the_file_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
-    """If a lock keeps other writers away: after kill -9 in the middle, the next run leaves one file."""
+def test_the_unfinished_file_of_a_killed_process_is_reused(tmp_path: Path) -> None:
+    """With locked=True, the next run after SIGKILL leaves one file."""
     path = tmp_path / "v"
     code = (
         "import os, pathlib, signal; from ov_minilm.files import atomic_write\n"
@@ -52,8 +52,8 @@ def test_the_file_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     assert {"v": b"new"} == contents(tmp_path)
 
 
-def test_links_and_folders(tmp_path: Path) -> None:
-    """Through a link its target is replaced; a folder in the place, or none to hold it, is refused early."""
+def test_links_are_followed_and_folders_refused(tmp_path: Path) -> None:
+    """The target of a link is replaced; a folder at the path, or a missing parent, is refused early."""
     (tmp_path / "real").write_bytes(b"old")
     (tmp_path / "link").symlink_to("real")
 
@@ -62,7 +62,7 @@ def test_links_and_folders(tmp_path: Path) -> None:
         file.write(b"new")
     with pytest.raises(IsADirectoryError, match="is a folder"):
         check_writable(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"/no'$"):  # not a temporary name
+    with pytest.raises(FileNotFoundError, match=r"/no'$"):  # not the temporary name
         check_writable(tmp_path / "no" / "v")
 
     assert (tmp_path / "link").is_symlink()

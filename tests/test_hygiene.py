@@ -1,4 +1,4 @@
-"""Any text at all: what Unicode and its abuse can hold gives a unit vector, the same alone and in company."""
+"""Any text, with every kind of Unicode, has a unit vector, the same alone and beside others."""
 
 from __future__ import annotations
 
@@ -11,13 +11,22 @@ from ov_minilm import Embedder, TruncationWarning
 from ov_minilm.runtime.texts import mend_surrogates
 
 ODD = [
-    *["👩‍👩‍👧‍👦", "🏳️‍🌈", "🇫🇷", "1️⃣", "👍🏽", "❤️‍🔥", "‍", "️"],  # emoji, and what joins them
-    *["\0", "\x7f", "\x1b[31m", "\r\n", "\u2028", "\ufeff", "\u00ad", "\u200b"],  # control and invisible
+    *["👩‍👩‍👧‍👦", "🏳️‍🌈", "🇫🇷", "1️⃣", "👍🏽", "❤️‍🔥", "‍", "️"],  # emoji and joiners
+    *[
+        "\0",
+        "\x7f",
+        "\x1b[31m",
+        "\r\n",
+        "\u2028",
+        "\ufeff",
+        "\u00ad",
+        "\u200b",
+    ],  # control and invisible characters
     *["مرحبا", "שלום", "\u202e", "\u2067", "\u2069"],  # right to left, and its overrides
     *["\ud83d", "\ude00", "\udcff", "\ud83d\ude00"],  # surrogates, alone and as a pair
     *["Z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉͚̯̞̠͍A̴̵̜̰͔ͫ͗͢", "é", "é", "ﬃ", "Ⅷ", "İ", "ß", "ŉ"],  # marks, ligatures, case
-    *"안녕 今日は 你好 ไทย हिन्दी 𝔘𝔫𝔦 \U0010ffff \ufffe".split(" "),  # scripts, planes, non-characters
-    *["[CLS]", "[SEP]", "[MASK]", "##ing", "x" * 101, "word " * 300],  # what a tokenizer may trip over
+    *"안녕 今日は 你好 ไทย हिन्दी 𝔘𝔫𝔦 \U0010ffff \ufffe".split(" "),  # scripts, planes, noncharacters
+    *["[CLS]", "[SEP]", "[MASK]", "##ing", "x" * 101, "word " * 300],  # special tokens, long words and texts
 ]
 pieces = (
     st.text(max_size=40)
@@ -31,15 +40,15 @@ pytestmark = pytest.mark.filterwarnings(f"ignore::{TruncationWarning.__module__}
 
 @pytest.mark.parametrize("examples", [20, pytest.param(700, marks=pytest.mark.slow)])
 def test_any_text_has_a_vector(shipped: Embedder, examples: int) -> None:
-    """Finite, of length one, with the bits of the text without surrogates: hundreds of texts, or 10,000."""
+    """Of length 1, with the bits of the text whose surrogates were repaired: hundreds of texts, or 10,000."""
 
     def check(batch: list[str]) -> None:
         vectors = shipped.encode(batch)
-        mended = shipped.encode([mend_surrogates(text) for text in reversed(batch)])[::-1]
+        repaired = shipped.encode([mend_surrogates(text) for text in reversed(batch)])[::-1]
 
         assert (len(batch), 384) == vectors.shape
         np.testing.assert_allclose(1, np.linalg.norm(vectors, axis=1), atol=1e-5)
-        assert vectors.tobytes() == mended.tobytes()
+        assert vectors.tobytes() == repaired.tobytes()
         assert vectors[0].tobytes() == shipped.encode(batch[0]).tobytes()
         assert min(shipped.count_tokens(batch)) >= 2
 
@@ -49,8 +58,8 @@ def test_any_text_has_a_vector(shipped: Embedder, examples: int) -> None:
 
 
 @pytest.mark.slow
-def test_huge_and_many_texts(shipped: Embedder) -> None:
-    """Of a text of 10 MB only the first tokens count; each of a million tiny ones has its own vector."""
+def test_huge_texts_and_a_million_texts(shipped: Embedder) -> None:
+    """Only the first 256 tokens of a text of 10 MB count; each of a million texts gets its own vector."""
     for piece in ("word ", "x", "\0", "😉", "\u0627\u0644 ", "\ud800"):
         size = 10_000_000 // len(piece.encode("utf-8", "surrogatepass"))
         assert shipped.encode(piece * size).tobytes() == shipped.encode(piece * 2000).tobytes()

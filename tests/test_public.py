@@ -1,4 +1,4 @@
-"""The package from outside: its names, what importing it costs, and which file may import which."""
+"""The package as a whole: public names, what an import loads, and which module may import which."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import ov_minilm
 ROOT = Path(ov_minilm.__file__).parent
 
 
-def test_all_is_what_the_package_offers() -> None:
-    """Every public name is listed, sorted, and can be had."""
+def test_all_lists_every_public_name() -> None:
+    """In order, and each exists."""
     assert sorted(ov_minilm.__all__) == ov_minilm.__all__ == dir(ov_minilm)
     assert all(getattr(ov_minilm, name) is not None for name in ov_minilm.__all__)
 
 
 def import_graph() -> dict[str, set[str]]:
-    """Return which modules each module imports, anywhere in its code: in functions and for types too."""
+    """Return which modules each module imports, also inside functions and for type hints."""
     files = {path: path.relative_to(ROOT.parent).with_suffix("").parts for path in ROOT.rglob("*.py")}
     modules = {".".join(parts).removesuffix(".__init__"): path for path, parts in files.items()}
     graph: dict[str, set[str]] = {}
@@ -38,7 +38,7 @@ def import_graph() -> dict[str, set[str]]:
     return {module: found & modules.keys() for module, found in graph.items()}
 
 
-ROOMS: dict[str, set[str]] = {  # a folder -> the other folders that it may import
+MAY_IMPORT: dict[str, set[str]] = {  # folder -> other folders
     "artefact": set(),
     "runtime": {"artefact"},
     "drift": {"artefact", "runtime"},
@@ -51,23 +51,24 @@ ROOMS: dict[str, set[str]] = {  # a folder -> the other folders that it may impo
 
 
 def test_modules_import_downward() -> None:
-    """No cycle, however late an import is; nothing imports the package's face, and no room one above it."""
+    """No cycles, also of late imports; no module imports the package itself or a folder above its own."""
     graph = import_graph()
 
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(graph) > 60  # or CycleError
     assert [] == [name for name, found in graph.items() if "ov_minilm" in found]
-    rooms = {name: name.split(".")[1] for name in graph if "." in name}
+    folders = {name: name.split(".")[1] for name in graph if "." in name}
     wrong = [
         f"{name} imports {target}"
         for name, found in graph.items()
         for target in found
-        if (here := rooms.get(name, "")) in ROOMS and rooms[target] in ROOMS.keys() - ROOMS[here] - {here}
+        if (here := folders.get(name, "")) in MAY_IMPORT
+        and folders[target] in MAY_IMPORT.keys() - MAY_IMPORT[here] - {here}
     ]
     assert [] == sorted(wrong)
 
 
 def test_openvino_is_imported_in_one_place() -> None:
-    """Only backend.py imports openvino; of the runtime, the engine and what is beneath it uses it."""
+    """Only backend.py imports it, and of the runtime only the engine and modules below it use that."""
     text = {path: path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py")}
 
     assert {"backend.py"} == {path.name for path, lines in text.items() if "import openvino as" in lines}
@@ -78,15 +79,15 @@ def test_openvino_is_imported_in_one_place() -> None:
     }
 
 
-def test_nothing_phones_home(tmp_path: Path) -> None:
-    """With a new home folder, encoding asks for no socket, looks up no host, and leaves no file there."""
+def test_encoding_uses_no_network(tmp_path: Path) -> None:
+    """It opens no socket, looks up no host, starts no extra thread and writes no file in the home folder."""
     done = python(
         "import sys, threading\n"
         "def hook(event, arguments):\n"
         "    if event.startswith('socket.'): print(event, arguments, flush=True)\n"
         "sys.addaudithook(hook)\n"
         "from ov_minilm import encode; encode('a')\n"
-        "print([thread.name for thread in threading.enumerate()][1:])",  # nor waits a thread to report later
+        "print([thread.name for thread in threading.enumerate()][1:])",
         HOME=str(tmp_path),
         CI="",
     )
@@ -95,8 +96,8 @@ def test_nothing_phones_home(tmp_path: Path) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
-def test_importing_the_package_loads_nothing_heavy() -> None:
-    """Neither import nor encode loads torch, conversion tools, web frameworks or hub clients."""
+def test_encoding_loads_no_large_library() -> None:
+    """No torch, conversion tool, web framework or hub client; the import alone loads no numpy or OpenVINO."""
     done = python(
         "import sys, ov_minilm; early = set(sys.modules)\n"
         "ov_minilm.encode('a')\n"
@@ -109,7 +110,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 CORE = "packing texts tokens plan devices lowering weights grids engine scheduler embedder".split()
-MAX_CORE_LINES = 1292  # of code: 1,618 before the second design; the aim is 1,000
+MAX_CORE_LINES = 1292  # of code
 
 
 def code_lines(path: Path) -> int:
@@ -124,8 +125,8 @@ def code_lines(path: Path) -> int:
     return len(lines)
 
 
-def test_the_core_can_be_read_in_one_sitting() -> None:
-    """The files between a text and its vector have a bounded number of lines of code."""
+def test_the_core_stays_small() -> None:
+    """The files that turn a text into a vector have a bounded number of lines of code."""
     files = [ROOT / "spec.py", *(ROOT / "runtime" / f"{name}.py" for name in CORE)]
 
     assert sum(map(code_lines, files)) <= MAX_CORE_LINES

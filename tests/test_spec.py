@@ -1,4 +1,4 @@
-"""The grids that a model of some length gets."""
+"""The grids of a model by its maximum length."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ov_minilm.spec import GRIDS, LONG_TEXT_TOKENS, grids
 
 
 def test_the_first_two_grids_hold_every_text() -> None:
-    """Short texts have rows of 64, and the longest fits the other; MiniLM's are those that were measured."""
+    """One has rows of 64, the other fits the longest text; MiniLM's grids are those of the benchmarks."""
     for max_tokens in (30, 64, 100, 128, 200, 256, 300, 512):
         short, long = grids(max_tokens)[:2]
         assert LONG_TEXT_TOKENS == short.width

@@ -1,4 +1,4 @@
-"""The benchmarks of the repository, each with one short turn: what they yield, not how fast it is."""
+"""The benchmarks of the repository, each run for a short time: which rows they give."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ov_minilm.drift.evaluation import FOLDER_VARIABLE
 from ov_minilm.measure.contender import Contender, ContenderFailed, Process, ours
 
 
-def test_the_limit_is_above_what_is_reached(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shares lie between nothing and everything, the parts of a batch are all of it; accuracy needs texts."""
+def test_the_limit_of_the_machine_is_measured(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares of it are between 0 and 100 %, the parts of a batch add up to 100; accuracy needs texts."""
     for name, value in {"ROUNDS": 5, "PROFILE_S": 0.2, "ONE_TEXT": (8, 256)}.items():
         monkeypatch.setattr(f"limit.{name}", value)
     monkeypatch.setenv(FOLDER_VARIABLE, "")
@@ -37,8 +37,8 @@ def test_the_limit_is_above_what_is_reached(shipped: Embedder, monkeypatch: pyte
     assert pytest.approx(100, abs=0.1) == sum(parts)
 
 
-def test_a_job_gives_its_seconds_and_its_peak(tmp_path: Path) -> None:
-    """Of the process that did it; one that fails says why."""
+def test_a_job_is_timed(tmp_path: Path) -> None:
+    """With seconds and peak memory of its process; a failed one gives the reason."""
     source = table(tmp_path / "in.parquet", ["one", "two"])
 
     done = job(source, "--rows-per-shard", "1")
@@ -50,8 +50,8 @@ def test_a_job_gives_its_seconds_and_its_peak(tmp_path: Path) -> None:
         job(source, "--nothing")
 
 
-def test_a_server_is_loaded_or_left_out(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every client asks again as soon as it is answered; one that does not start leaves its last line."""
+def test_a_server_is_timed(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients send the next request after each answer; a server that does not start gives its last line."""
     monkeypatch.setattr("servers.LOAD_S", 0.5)
     broken = (sys.executable, "-c", "print('no model'); raise SystemExit(3)")
 
@@ -60,7 +60,7 @@ def test_a_server_is_loaded_or_left_out(shipped: Embedder, monkeypatch: pytest.M
         (server,) = started.running.values()
         memory = server.pss_mb()
 
-    assert 1.3 < rows["texts_per_s"] / 32 * rows["p50_ms"] / 1000 < 3  # two requests are under way at once
+    assert 1.3 < rows["texts_per_s"] / 32 * rows["p50_ms"] / 1000 < 3  # two requests at a time
     assert rows["p99_ms"] >= rows["p50_ms"]
     assert 100 < memory < 1500
     with pytest.raises(ContenderFailed, match="stub: no model"):

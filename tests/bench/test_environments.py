@@ -1,4 +1,4 @@
-"""Peers: read strictly, pinned, installed and prepared once, and left out with a reason."""
+"""Other libraries to compare with: pinned, installed and prepared once, or left out with a reason."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def facts(variant):
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take this interpreter for every peer: what uv does is uv's."""
+def this_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use this interpreter for every peer instead of an environment made by uv."""
     monkeypatch.setattr(Environments, "python", lambda *_: sys.executable)
 
 
@@ -44,45 +44,45 @@ def toy(folder: Path, text: str, name: str = "toy.py") -> Peer:
 
 
 def test_every_file_is_a_peer_with_pinned_requirements() -> None:
-    """No file beside the cache is left out, and every requirement in its head names one version."""
+    """All files of the folder are found, and each requirement in their headers has one version."""
     for peer in (found := discover()):
         text = peer.file.read_text(encoding="utf-8")
         python, npm = re.findall(r"(?m)^#   \"(.+)\",$", text), re.findall(r"(?m)^// npm: (.+)$", text)
-        wanted = python or npm[0].split()
-        assert all(re.search(r"==|.@\d", one) for one in wanted), peer.file
+        requirements = python or npm[0].split()
+        assert all(re.search(r"==|.@\d", requirement) for requirement in requirements), peer.file
 
     files = [path for path in PEERS.iterdir() if path.suffix in (".py", ".mjs")]
     assert sorted(files) == sorted(peer.file for peer in found)
 
 
 def test_wrong_facts_are_refused(tmp_path: Path) -> None:
-    """By the name of the file."""
+    """With the name of the file."""
     with pytest.raises(ValueError, match=r"toy\.py: PROVIDES not defined"):
         toy(tmp_path, FACTS.replace("PROVIDES", "MADE"))
     with pytest.raises(ValueError, match=r"toy\.py: no peer provides 'onnx'"):
         toy(tmp_path, FACTS.replace('("texts",)', '("onnx",)'))
 
 
-@pytest.mark.usefixtures("here")
-def test_a_peer_answers_and_its_files_are_made_once(tmp_path: Path) -> None:
-    """It makes its files, loads them and encodes, offline and in a home of its own."""
-    peer, said, cache = toy(tmp_path / "peers", FACTS + MAKER), list[str](), tmp_path / "cache"
+@pytest.mark.usefixtures("this_python")
+def test_the_files_of_a_peer_are_made_once(tmp_path: Path) -> None:
+    """It makes them, loads them and encodes, offline and with its own home folder."""
+    peer, messages, cache = toy(tmp_path / "peers", FACTS + MAKER), list[str](), tmp_path / "cache"
     (tmp_path / "texts.json").write_text('["one", "a longer one"]', encoding="utf-8")
 
     with Process(
-        Environments([peer], said.append, cache=cache).contender(peer, "plain"), threads=1
+        Environments([peer], messages.append, cache=cache).contender(peer, "plain"), threads=1
     ) as process:
         vectors = process.vectors(str(tmp_path / "texts.json"))
-    again = Environments([peer], said.append, cache=cache).contender(peer, "plain")
+    again = Environments([peer], messages.append, cache=cache).contender(peer, "plain")
 
     assert [3.0, 12.0] == vectors[:, 0].tolist()
     assert {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "HOME": f"{cache}/home"} == process.facts
-    assert ("toy plain", "a toy", ["making table by toy"]) == (again.name, again.title, said)
+    assert ("toy plain", "a toy", ["making table by toy"]) == (again.name, again.title, messages)
 
 
-@pytest.mark.usefixtures("here")
-def test_a_peer_that_cannot_be_had_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing half made is taken for whole the next time; a program that is missing is named."""
+@pytest.mark.usefixtures("this_python")
+def test_an_unavailable_peer_gives_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of a failed preparation are removed; a missing program is named."""
     broken = toy(tmp_path / "python", FACTS + "def prepare(models):\n    raise OSError('no\\nroom')\n")
     node = toy(tmp_path / "node", "// npm: a@1\n" + re.sub("(?m)^", "// ", FACTS.strip()), "toy.mjs")
     cache = tmp_path / "cache"
@@ -96,8 +96,8 @@ def test_a_peer_that_cannot_be_had_says_why(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.slow
-def test_uv_makes_what_the_head_describes(tmp_path: Path) -> None:
-    """An interpreter that has the pinned package, and not those of this one."""
+def test_uv_installs_the_pinned_packages(tmp_path: Path) -> None:
+    """In an environment of its own."""
     peer = toy(tmp_path, '# /// script\n# dependencies = [\n#   "click==8.1.8",\n# ]\n# ///\n' + FACTS)
 
     python = Environments([peer], print, cache=tmp_path / "cache").python(peer)

@@ -1,4 +1,4 @@
-"""What the pages show: rows that are kept, of the artefact that ships, and pictures of them."""
+"""Tables and pictures of the stored rows, of the shipped artefact only."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ ROWS = [
 ]
 
 
-def test_pages_show_the_artefact_that_ships_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kept rows are of it, or a build removes them; a table without rows says so instead."""
+def test_tables_show_only_the_shipped_artefact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All stored rows are of it; a table without rows says that they are missing."""
     refuse_stale(read(tables.ROWS) if tables.ROWS.exists() else [], shipped_fingerprint())
     monkeypatch.setattr(tables, "machines", list)
 
@@ -40,8 +40,8 @@ def test_pages_show_the_artefact_that_ships_alone(monkeypatch: pytest.MonkeyPatc
         assert tables.MISSING in getattr(tables, name)(), name
 
 
-def test_pictures_are_drawn_where_there_are_rows(tmp_path: Path) -> None:
-    """As PNGs about 880 pixels wide, shown at 800, the same each time; nothing is drawn of nothing."""
+def test_pictures_are_drawn_of_the_rows(tmp_path: Path) -> None:
+    """As PNG files 800 to 900 pixels wide, with the same bytes each time; none without rows."""
     written, again = (draw_all(ROWS, tmp_path / name) for name in ("a", "b"))
 
     assert sorted(PICTURES) == sorted(path.stem for path in written)
@@ -50,8 +50,8 @@ def test_pictures_are_drawn_where_there_are_rows(tmp_path: Path) -> None:
     assert [] == draw_all([], tmp_path)
 
 
-def test_a_rival_is_a_library_once_and_listed_where_it_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its best variant, if its vectors are the model's; what is still to win, and only that."""
+def test_other_libraries_are_compared_by_their_best_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If its vectors are those of the model; workloads on which it is faster are listed."""
     rows = [*ROWS, row(f"chunks/fastembed f32/{RATIO}", 0.5), row(f"mix/fastembed f32/{RATIO}", 2.0)]
     rows += [row("sentences/not compared/texts_per_s", 9e9)]
     figures = Figures(rows, shipped_fingerprint())
@@ -61,8 +61,8 @@ def test_a_rival_is_a_library_once_and_listed_where_it_is_ahead(monkeypatch: pyt
     assert "- chunks: fastembed f32 is 2.00× as fast as ov_minilm (a machine, 2 threads)\n" == tables.behind()
 
 
-def test_a_fresh_ratio_is_held_to_the_kept_interval(capsys: pytest.CaptureFixture[str]) -> None:
-    """One inside holds; one outside is named, and the exit code is 1."""
+def test_a_new_ratio_is_compared_with_the_stored_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    """If one is outside, it is named and the exit code is 1."""
     old = [row(f"mix/a/{RATIO}", 2.0), row(f"mix/b/{RATIO}", 2.0)]
 
     assert 0 == compare(old, [row(f"mix/a/{RATIO}", 2.1)])
@@ -70,12 +70,12 @@ def test_a_fresh_ratio_is_held_to_the_kept_interval(capsys: pytest.CaptureFixtur
     assert "MOVED  mix against b: 3.00×, kept 2.00× (1.80 to 2.20)" in capsys.readouterr().out
 
 
-def test_peers_run_in_groups_with_ours_in_each() -> None:
-    """Few at a time, for their memory; no peer is left out, and the other forms of ours run once."""
+def test_libraries_run_in_groups_with_ov_minilm_in_each() -> None:
+    """Few at a time, for their memory; each runs once, as do the other variants of ov_minilm."""
     mine = [Contender(name, "", (), "") for name in (OURS, f"{OURS} conv")]
     peers = [Contender(str(n), "", (), "") for n in range(12)]
 
-    found = [[one.name for one in group] for group in groups(mine, peers)]
+    found = [[contender.name for contender in group] for group in groups(mine, peers)]
 
     assert [str(n) for n in range(12)] == [name for group in found for name in group if name.isdigit()]
     assert all(OURS == group[0] and len(group) <= PEERS_AT_A_TIME + 2 for group in found)

@@ -1,4 +1,4 @@
-"""The recipe: what is quantized and how, what is not, and the text it is calibrated on."""
+"""Which layers the shipped model quantizes and how, and the texts it is calibrated on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ov_minilm.runtime.lowering import linear_layers
 from ov_minilm.runtime.weights import is_compressed
 
 
-def test_the_calibration_text_varies() -> None:
-    """The shipped recipe names it: 300 passages of 3 to 250 words, short and long, of several scripts."""
+def test_calibration_texts_vary_in_length_and_script() -> None:
+    """300 passages of 3 to 250 words in several scripts; the shipped manifest has the hash of their file."""
     texts = read_texts(CALIBRATION)
     words = [len(text.split()) for text in texts]
     recipe = Manifest.read(SHIPPED).recipe
@@ -28,8 +28,8 @@ def test_the_calibration_text_varies() -> None:
         assert any(first <= char <= final for text in texts for char in text), first
 
 
-def test_the_shipped_graph_is_quantized_by_the_recipe() -> None:
-    """Attention, pooling and outlier channels stay in float; pairs of weights and scales are safe."""
+def test_the_shipped_graph_follows_the_recipe() -> None:
+    """Attention, pooling and outlier channels are float; weights are pair-safe, scales of tables BF16."""
     model = ov.Core().read_model(SHIPPED / "model.xml")
     quantized, in_float, scales = set[str](), set[str](), []
     for node in model.get_ordered_ops():

@@ -1,4 +1,4 @@
-"""The packed graph: its inputs and output, and bytes that do not depend on the process."""
+"""The packed graph: inputs, output, vectors, and equal bytes each time it is saved."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def small_graph() -> ov.Model:
     return ov.Model([y.output(0)], [x], "small")
 
 
-def test_equal_graphs_give_equal_bytes(tmp_path: Path) -> None:
-    """The IR of the same graph, built twice in one process, is the same to the byte."""
+def test_equal_graphs_are_saved_as_equal_bytes(tmp_path: Path) -> None:
+    """Also if names differ by OpenVINO's counter, as for two graphs built in one process."""
     for name in ("a", "b"):
         graph.save(small_graph(), tmp_path / f"{name}.xml")
 
@@ -35,8 +35,8 @@ def test_equal_graphs_give_equal_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a.bin").read_bytes() == (tmp_path / "b.bin").read_bytes()
 
 
-def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path) -> None:
-    """However little is missing, a graph that was not written whole is never taken for one that was."""
+def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
+    """A graph that was not written to its last byte is never accepted."""
     resource = pytest.importorskip("resource")
     graph.save(small_graph(), tmp_path / "whole.xml")
     size = (tmp_path / "whole.xml").stat().st_size
@@ -53,14 +53,14 @@ def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.convert
 @pytest.mark.parametrize("kind", ["paraphrase-MiniLM", "arctic"])  # mean of BF16 weights, and CLS
-def test_the_graph_does_what_the_export_of_optimum_intel_does(
+def test_the_packed_graph_computes_what_the_export_of_optimum_intel_does(
     converted: Callable[[str], Path], tmp_path: Path, kind: str
 ) -> None:
-    """Built from the weights alone, it gives the vectors of the graph that torch's code is traced to."""
+    """Built from the weights alone, it gives the vectors of the graph traced from torch."""
     folder = converted(kind) / "checkpoint"
     checkpoint = find(str(folder), None, file_facts(folder / WEIGHTS).sha256)
-    (tmp_path / "used.json").write_text(checkpoint.tokenizer, encoding="utf-8")
-    rows = samples(TEXTS, Tokens.open(tmp_path / "used.json", checkpoint.spec))
+    (tmp_path / "tokenizer.json").write_text(checkpoint.tokenizer, encoding="utf-8")
+    rows = samples(TEXTS, Tokens.open(tmp_path / "tokenizer.json", checkpoint.spec))
 
     packed = graph.pack(checkpoint.tensors, checkpoint.spec, checkpoint.epsilon)
     compiled = ov.compile_model(packed, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -72,8 +72,8 @@ def test_the_graph_does_what_the_export_of_optimum_intel_does(
 
 
 @pytest.mark.convert
-def test_the_packed_graph_packs(built: Path, fp32: Embedder) -> None:
-    """Inputs are int32 [R, W], the output [R, S, D]; texts of a row do not see each other, to the bit."""
+def test_texts_of_a_row_are_independent(built: Path, fp32: Embedder) -> None:
+    """Inputs are int32 [R, W], the output [R, S, D]; a text has the same bits alone and beside others."""
     model = ov.Core().read_model(built / "fp32/model.xml")
     texts = [f"{'stone ' * (n % 40)}{n}" for n in range(100)]
 

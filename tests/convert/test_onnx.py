@@ -1,4 +1,4 @@
-"""Weights come back from a graph in ONNX bit for bit, however they were exported; else the reason is said."""
+"""Weights are read from an ONNX graph bit for bit, or the graph is refused with the reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install -e
 safetensors = pytest.importorskip("safetensors.numpy", reason="the convert extra is not installed")
 pytestmark = pytest.mark.convert
 
-LINEAR = "model.encoder.layer.0.attention.self.query.bias"  # the exported encoder is a part named "model"
+LINEAR = "model.encoder.layer.0.attention.self.query.bias"  # the encoder is the part named "model"
 KIND = KINDS["Xenova"]
 
 
@@ -29,8 +29,8 @@ def exported(converted: Callable[[str], Path]) -> Path:
     return converted("Xenova")
 
 
-def test_every_tensor_comes_back(exported: Path) -> None:
-    """The names, shapes and bits are those of the checkpoint that was exported."""
+def test_the_tensors_of_a_graph_are_those_of_the_checkpoint(exported: Path) -> None:
+    """Names, shapes and bits; also in a graph whose transposes were not folded."""
     expected = safetensors.load_file(exported / "checkpoint/model.safetensors")
 
     for graph in ("onnx-checkpoint/onnx/model.onnx", "unfolded.onnx"):
@@ -42,7 +42,7 @@ def test_every_tensor_comes_back(exported: Path) -> None:
 
 
 def test_the_layout_of_transformers_js_is_a_source(exported: Path) -> None:
-    """Nothing is needed but the pooling, which no file there says, and which overrules none that does."""
+    """It needs --pooling, which no file there has; for a checkpoint that has one, another is refused."""
     graph = exported / "onnx-checkpoint/onnx/model.onnx"
     sha256 = file_facts(graph).sha256
     official = file_facts(exported / "checkpoint/model.safetensors").sha256
@@ -57,50 +57,50 @@ def test_the_layout_of_transformers_js_is_a_source(exported: Path) -> None:
         find(str(exported / "checkpoint"), None, official, "mean")
 
 
-def halve(graph: Any) -> None:
-    """Store every weight as FP16, behind a Cast, as converters for browsers do."""
+def store_as_fp16(graph: Any) -> None:
+    """Store the word embeddings as FP16 with a Cast, as converters for browsers do."""
     for tensor in graph.initializer:
         if tensor.name == "model.embeddings.word_embeddings.weight":
             values = onnx.numpy_helper.to_array(tensor).astype(np.float16)
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-            cast = onnx.helper.make_node("Cast", [tensor.name], ["wide"], to=onnx.TensorProto.FLOAT)
-            rename(graph, tensor.name, "wide")
+            cast = onnx.helper.make_node("Cast", [tensor.name], ["as_fp32"], to=onnx.TensorProto.FLOAT)
+            replace_input(graph, tensor.name, "as_fp32")
             graph.node.insert(0, cast)
 
 
-def rename(graph: Any, old: str, new: str) -> None:
-    """Let every node read another tensor."""
+def replace_input(graph: Any, old: str, new: str) -> None:
+    """Let every node that reads one tensor read another."""
     for node in graph.node:
         for i, name in enumerate(node.input):
             if name == old:
                 node.input[i] = new
 
 
-def forget(graph: Any) -> None:
-    """Give a bias a number for a name, as an optimizer does that fuses what it belongs to."""
+def rename_bias(graph: Any) -> None:
+    """Give a bias another name, as an optimizer does that fuses layers."""
     for tensor in graph.initializer:
         if tensor.name == LINEAR:
             tensor.name = "fused_17"
-    rename(graph, LINEAR, "fused_17")
+    replace_input(graph, LINEAR, "fused_17")
 
 
-def share(graph: Any) -> None:
+def share_bias(graph: Any) -> None:
     """Let another layer read the same bias."""
-    rename(graph, LINEAR.replace("query", "key"), LINEAR)
+    replace_input(graph, LINEAR.replace("query", "key"), LINEAR)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (halve, "word_embeddings.weight is f16; only FP32 weights are converted"),
-        (forget, f"no tensor {LINEAR}; export the model in plain FP32"),
-        (share, f"{LINEAR} is not the bias of exactly one matrix product"),
+        (store_as_fp16, "word_embeddings.weight is f16; only FP32 weights are converted"),
+        (rename_bias, f"no tensor {LINEAR}; export the model in plain FP32"),
+        (share_bias, f"{LINEAR} is not the bias of exactly one matrix product"),
     ],
 )
-def test_another_graph_is_refused(
+def test_a_changed_graph_is_refused(
     exported: Path, tmp_path: Path, change: Callable[[Any], None], message: str
 ) -> None:
-    """Half precision and fused graphs do not give weights back: the tensor is named."""
+    """FP16 and fused layers: the tensor is named."""
     model = onnx.load(exported / "onnx-checkpoint/onnx/model.onnx")
     change(model.graph)
     onnx.save(model, tmp_path / "model.onnx")
@@ -109,8 +109,8 @@ def test_another_graph_is_refused(
         tensors(tmp_path / "model.onnx", KIND.layers)
 
 
-def test_what_is_no_whole_graph_is_refused(tmp_path: Path) -> None:
-    """OpenVINO's reason stands in one line; the hash would not cover weights that lie beside the graph."""
+def test_an_unreadable_or_incomplete_graph_is_refused(tmp_path: Path) -> None:
+    """With OpenVINO's reason in one line; the hash would not cover weights in another file."""
     (tmp_path / "model.onnx").write_bytes(b"no graph")
 
     with pytest.raises(SourceRefused, match=r"model\.onnx: OpenVINO cannot read it: .") as caught:

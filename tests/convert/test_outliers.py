@@ -1,4 +1,4 @@
-"""Outlier channels: which are chosen, and that moving them changes no number."""
+"""Outlier channels: which are selected, and that moving them to a float branch changes no result."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def vectors(model: ov.Model) -> FloatArray:
     return found[0, :1]
 
 
-def test_only_channels_far_above_the_others_are_chosen() -> None:
-    """Twice the 99.5th percentile of peaks is the line; an even layer has none."""
+def test_channels_far_above_the_others_are_selected() -> None:
+    """Above twice the 99.5th percentile of the peaks; an even layer has none."""
     peak = np.linspace(1, 6, 1536, dtype=np.float32)
     assert [] == outliers.select(peak).tolist()
 
@@ -35,8 +35,8 @@ def test_only_channels_far_above_the_others_are_chosen() -> None:
 
 
 @pytest.mark.convert
-def test_the_models_outliers_are_found_and_moved(built: Path) -> None:
-    """One channel of the first layer stands out by far; a float branch for channels changes no number."""
+def test_outliers_of_the_model_are_found_and_moved(built: Path) -> None:
+    """One channel of the first layer has by far the largest peak; a float branch keeps the vectors."""
     plain = ov.Core().read_model(built / "fp32/model.xml")
     moved = plain.clone()
 
@@ -47,6 +47,6 @@ def test_the_models_outliers_are_found_and_moved(built: Path) -> None:
     assert 856 == int(peaks[0].argmax())
     assert peaks[0].max() > 10
     left = [peak for peak in outliers.peaks(moved, [SAMPLE]) if len(peak) == 1536]
-    assert [(0, 0)] * 6 == [(peak[3], peak[856]) for peak in left]  # nothing of them widens the range
+    assert [(0, 0)] * 6 == [(peak[3], peak[856]) for peak in left]  # they do not widen the range
     assert 12 == sum("outliers" in node.get_friendly_name() for node in moved.get_ordered_ops())
     np.testing.assert_allclose(vectors(moved), vectors(plain), atol=1e-6)

@@ -1,4 +1,4 @@
-"""Pair-safe weights: no neighbouring pair can saturate int16, and little precision is lost for it."""
+"""Pair-safe INT8 weights: no pair of neighbours can saturate int16, and little precision is lost."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def largest_pair(q: NDArray[np.int8]) -> int:  # [O, C]
 
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), spread=st.floats(0.1, 3), channels=st.sampled_from([2, 8, 384]))
-def test_no_pair_exceeds_the_limit(seed: int, spread: float, channels: int) -> None:
-    """Whatever the weights, pairs stay within 128 and each weight within a step and a bit of its value."""
+def test_pairs_stay_within_the_limit(seed: int, spread: float, channels: int) -> None:
+    """For any weights, pairs sum to at most 128 and a weight differs by at most 1.51 steps."""
     W = np.random.default_rng(seed).standard_normal((16, channels)) ** 3 * spread
 
     q, scale = pair_safe(W)
@@ -33,8 +33,8 @@ def test_no_pair_exceeds_the_limit(seed: int, spread: float, channels: int) -> N
 
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), spread=st.floats(1e-3, 10))
-def test_scales_of_tables_are_bf16_numbers(seed: int, spread: float) -> None:
-    """The lower half of their bits is empty, no row is clipped, and half a step is the most that is lost."""
+def test_scales_of_tables_are_exact_in_bf16(seed: int, spread: float) -> None:
+    """The lower 16 bits are zero, no row is clipped, and a weight differs by at most half a step."""
     W = (np.random.default_rng(seed).standard_normal((50, 16)) * spread).astype(np.float32)
     W[7] = 0
 
@@ -48,15 +48,15 @@ def test_scales_of_tables_are_bf16_numbers(seed: int, spread: float) -> None:
 @pytest.mark.parametrize(
     ("weights", "expected", "scale"),
     [
-        ([1.0, 0.0, -0.5, 0.2], [127, 0, -64, 25], 1 / 127),  # no large pair: the largest weight becomes 127
+        ([1.0, 0.0, -0.5, 0.2], [127, 0, -64, 25], 1 / 127),  # no large pair: the largest weight is 127
         ([1.0, 1.0], [64, 64], 1 / 64),  # two equal neighbours share the limit
-        ([1.0, -1.0], [127, -127], 1 / 127),  # opposite signs cancel and need no cut
+        ([1.0, -1.0], [127, -127], 1 / 127),  # opposite signs cancel
         ([593.2291666666667, 1193.4375], [43, 85], 13.9583333),  # 42.5 and 85.5: floats round both up
-        ([0.0, 0.0, 0.0, 0.0], [0, 0, 0, 0], 1.0),  # a channel that outliers.py emptied
+        ([0.0, 0.0, 0.0, 0.0], [0, 0, 0, 0], 1.0),  # a channel moved by outliers.py
     ],
 )
-def test_scales_by_hand(weights: list[float], expected: list[int], scale: float) -> None:
-    """Eight bits are kept where they can be, and an odd number of channels is refused."""
+def test_scales_of_known_weights(weights: list[float], expected: list[int], scale: float) -> None:
+    """All eight bits are used if pairs allow it; an odd number of channels is refused."""
     q, scales = pair_safe(np.array([weights]))
 
     assert [expected] == q.tolist()

@@ -1,4 +1,4 @@
-"""Sentence encoders of other depth, width, length and pooling: converted, they stay what they were."""
+"""Sentence encoders of other depth, width, length and pooling keep their vectors when converted."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.convert, pytest.mark.filterwarnings("ignore::ov_minilm
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=[] if kind in SOON else pytest.mark.slow) for kind in KINDS]
 )
-def test_a_sibling_keeps_its_vectors(converted: Callable[[str], Path], kind: str) -> None:
-    """In FP32 those of sentence-transformers at 1e-5, with every prompt; and the same bits in every batch."""
+def test_a_converted_model_keeps_its_vectors(converted: Callable[[str], Path], kind: str) -> None:
+    """FP32: those of sentence-transformers at 1e-5, with every prompt; the same bits in every batch."""
     folder, facts = converted(kind), KINDS[kind]
     rng = np.random.default_rng(7)
     texts = [*TEXTS, *("word " * int(n) for n in rng.integers(1, 160, 60))]

@@ -1,4 +1,4 @@
-"""Weights are read as FP32 whatever they are stored as, and a file that holds something else is refused."""
+"""Weights of every supported dtype are read as FP32; other files are refused."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ TENSORS = draw(Kind(layers=1))
 
 
 @pytest.mark.parametrize(("dtype", "error"), [("float32", 0), ("float16", 2**-11), ("bfloat16", 2**-7)])
-def test_every_dtype_becomes_fp32(tmp_path: Path, dtype: str, error: float) -> None:
-    """FP32 keeps its bits; FP16 and BF16 give what they hold, to their own precision."""
+def test_weights_are_read_as_fp32(tmp_path: Path, dtype: str, error: float) -> None:
+    """FP32 exactly, FP16 and BF16 to their own precision."""
     save(TENSORS, tmp_path / "model.safetensors", dtype)
 
     found = read([tmp_path / "model.safetensors"])
@@ -35,17 +35,20 @@ def test_every_dtype_becomes_fp32(tmp_path: Path, dtype: str, error: float) -> N
         np.testing.assert_allclose(found[name], tensor, rtol=error, atol=2**-24 if error else 0)
 
 
-def test_old_names_are_the_new_ones(tmp_path: Path) -> None:
-    """A prefix, and TensorFlow's names of LayerNorm's parts, are those that transformers renames too."""
+def test_older_names_of_tensors_are_accepted(tmp_path: Path) -> None:
+    """The prefix bert. and TensorFlow's gamma and beta, which transformers renames too."""
     renamed = [("Norm.weight", "Norm.gamma"), ("Norm.bias", "Norm.beta")]
-    old = {"bert." + reduce(lambda n, r: n.replace(*r), renamed, name): one for name, one in TENSORS.items()}
+    old = {
+        "bert." + reduce(lambda n, r: n.replace(*r), renamed, name): tensor
+        for name, tensor in TENSORS.items()
+    }
     save(old, tmp_path / "model.safetensors")
 
     assert TENSORS.keys() == read([tmp_path / "model.safetensors"]).keys()
 
 
-def test_a_pickle_is_read_as_tensors_only(tmp_path: Path) -> None:
-    """What torch.save wrote gives the same tensors; a pickle that would run code is refused unread."""
+def test_a_pickle_never_runs_code(tmp_path: Path) -> None:
+    """A file of torch.save gives the same tensors; one that would run code is refused."""
     save(TENSORS, tmp_path / "model.safetensors")
     done = python(
         "import os, pathlib, sys, numpy as np, torch\n"
@@ -79,10 +82,10 @@ def test_a_pickle_is_read_as_tensors_only(tmp_path: Path) -> None:
             "a.weight is F8_E4M3; only FP32, FP16 and BF16 weights",
         ),
     ],
-    ids=["empty", "torn", "FP8"],
+    ids=["empty", "no header", "FP8"],
 )
-def test_what_is_no_file_of_floats_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
-    """The file is named, and the tensor whose type is not read."""
+def test_other_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    """The error has the file, and the tensor with an unsupported dtype."""
     (tmp_path / "model.safetensors").write_bytes(content)
 
     with pytest.raises(SourceRefused, match=message):

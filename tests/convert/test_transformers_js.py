@@ -1,4 +1,4 @@
-"""A folder that Transformers.js runs, converted: both give the same vectors."""
+"""A model in the layout of Transformers.js gives the same vectors there and here."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from ov_minilm.drift.evaluation import FOLDER_VARIABLE, read_texts
 
 pytestmark = [pytest.mark.convert, pytest.mark.slow]
 
-# Left out: texts over 512 tokens, of which it cuts off [SEP] too, and words in capitals that end in a sigma,
-# which JavaScript lowers to the letter for the end of a word and everyone else's tokenizer does not.
+# Not tested: texts over 512 tokens, where it cuts off [SEP] too, and words in capitals that end in sigma,
+# which JavaScript lowers to final sigma and other tokenizers do not.
 AWKWARD = ["word " * 500, "Ünïcode — ΑΒΓ 中文 👍🏽", "", "  spaces\tand\nlines  ", "ALL CAPS, MiXeD"]
 
 
 def test_vectors_are_those_of_transformers_js(built: Path, tmp_path: Path) -> None:
-    """Long and awkward texts included: FP32 at 1e-5, INT8 within the gate; FP32's files are safetensors'."""
+    """FP32 at 1e-5, INT8 within the drift limits; the FP32 files equal those made from safetensors."""
     pytest.importorskip("onnx", reason="pip install -e '.[convert,dev]'")
     folder, out = tmp_path / "all-MiniLM-L6-v2", tmp_path / "out"
-    code = "import sys; from pathlib import Path; from checkpoints import as_transformers_js as lay\n"
-    code += "lay(*map(Path, sys.argv[1:]))"
+    code = "import sys; from pathlib import Path; from checkpoints import as_transformers_js as write\n"
+    code += "write(*map(Path, sys.argv[1:]))"
     subprocess.run(
         [sys.executable, "-c", code, find(PACKAGE, None, None).folder, folder],
         cwd=Path(checkpoints.__file__).parent,

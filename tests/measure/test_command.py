@@ -1,4 +1,4 @@
-"""`ov-minilm bench` in a real process, as its users start it, and the sentences that it says."""
+"""`ov-minilm bench` in a process of its own, and the sentences that it prints."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CONV = f"sentences/{OURS} conv/{RATIO}"
 
 
 @pytest.mark.parametrize(
-    ("what", "value", "said"),
+    ("what", "value", "sentence"),
     [
         (CONV, 1.0, "conv is as fast (1.00×), so the choice does not matter"),
         (CONV, 1.3, "it is 1.30× as fast as conv"),
@@ -41,8 +41,8 @@ CONV = f"sentences/{OURS} conv/{RATIO}"
         (f"query after a list/{OURS}/p50_ms", 48, "after a list, 48 ms: slower, because lists evict"),
     ],
 )
-def test_a_question_has_a_sentence(shipped: Embedder, what: str, value: float, said: str) -> None:
-    """What is fast here, what a million texts cost, which lowering, and of a noisy machine that it is."""
+def test_the_result_is_told_in_sentences(shipped: Embedder, what: str, value: float, sentence: str) -> None:
+    """INT8 against FP32, hours for a million texts, the faster lowering, and whether the machine is noisy."""
     rows = [row(*figure) for figure in (FIGURES | {what: value}).items()]
     result = Result(dataclasses.replace(shipped.info, lowering="native"), rows)
 
@@ -50,7 +50,7 @@ def test_a_question_has_a_sentence(shipped: Embedder, what: str, value: float, s
         "\n".join(sentences(dataclasses.replace(result, machine_is_noisy=n))) for n in (False, True)
     )
 
-    assert said in quiet
+    assert sentence in quiet
     assert (
         "INT8 is faster than FP32 here: 3.0× on sentences, 2.8× on chunks of 180–256 tokens, 2.2× f" in quiet
     )
@@ -63,8 +63,8 @@ def test_a_question_has_a_sentence(shipped: Embedder, what: str, value: float, s
     ("model", "last"),
     [(FROZEN, b""), (FROZEN, b"2 of 5, "), pytest.param(SHIPPED, b"", marks=pytest.mark.slow)],
 )
-def test_bench_measures_ours_and_says_how_to_add_fp32(tmp_path: Path, model: Path, last: bytes) -> None:
-    """Every line of JSON is a row; Ctrl-C keeps what is whole, says so, and has the code of an interrupt."""
+def test_bench_prints_rows_and_writes_a_report(tmp_path: Path, model: Path, last: bytes) -> None:
+    """It says how to add FP32; after Ctrl-C the report has what was measured, and the exit code is 130."""
     process = subprocess.Popen(
         [sys.executable, "-m", "ov_minilm", "bench", str(model), "--seconds", "5", "--report", "page.html"]
         + ([] if last else ["--json"]),
@@ -76,7 +76,7 @@ def test_bench_measures_ours_and_says_how_to_add_fp32(tmp_path: Path, model: Pat
     )
     assert process.stderr is not None
     if last and any(last in line for line in process.stderr):  # the first workload is over
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the contenders get it too
+        os.killpg(process.pid, signal.SIGINT)  # to the whole group, as from a terminal
     out, err = process.communicate(timeout=300)
 
     assert (130 if last else 0) == process.returncode, err.decode()
@@ -92,8 +92,8 @@ def test_bench_measures_ours_and_says_how_to_add_fp32(tmp_path: Path, model: Pat
         assert {Manifest.read(model).fingerprint} == {row.artefact for row in rows}
 
 
-def test_a_report_that_cannot_be_written_is_refused_before_the_work() -> None:
-    """Not after a minute of measuring."""
+def test_an_unwritable_report_is_refused_at_once() -> None:
+    """Before anything is measured."""
     done = here("bench", "--report", "/nowhere/page.html")
 
     assert 2 == done.returncode

@@ -1,4 +1,4 @@
-"""Contenders as processes, with the real worker and toy adapters."""
+"""Contenders in processes of their own: the real worker with a small adapter."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ def load(variant, models, threads):
     def encode(texts, batch=None):
         if texts[0] == "fail":
             raise ValueError("cannot encode")
-        time.sleep(0.002)  # each call has a cost, as those of real libraries
+        time.sleep(0.002)  # a cost for each call, as in real libraries
         return np.array([[len(text), int(os.environ["OMP_NUM_THREADS"])] for text in texts]) / 10
     return encode
 """
 
 
 def contender(folder: Path, variant: str = "plain", *, in_order: bool = False) -> Contender:
-    """Make a contender whose vectors are (length / 10, threads / 10)."""
+    """Make a contender whose vectors are [length / 10, threads / 10]."""
     (folder / "toy.py").write_text(ADAPTER.format(sorted=in_order), encoding="utf-8")
     return Contender("toy", "a toy", (sys.executable, "-I", str(WORKER), str(folder / "toy.py")), variant)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["batches itself", "is given sorted batches"])
+@pytest.fixture(scope="module", params=[False, True], ids=["own batches", "sorted batches"])
 def toy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A contender that runs, with three threads."""
+    """A running contender with three threads."""
     with Process(contender(tmp_path_factory.mktemp("toy"), in_order=request.param), threads=3) as process:
         yield process
 
 
-def test_a_contender_answers(toy: Process, tmp_path: Path) -> None:
-    """Vectors in order, the best batch size, and seconds of every call; an error leaves it usable."""
+def test_a_contender_encodes_and_is_timed(toy: Process, tmp_path: Path) -> None:
+    """Vectors in order, the best batch size, seconds of every call, its own memory; it survives an error."""
 
     def file(texts: list[str]) -> str:
         path = tmp_path / f"{len(texts)}.json"
@@ -66,29 +66,29 @@ def test_a_contender_answers(toy: Process, tmp_path: Path) -> None:
 
     sorts = "SORTED = True" in Path(toy.contender.command[-1]).read_text(encoding="utf-8")
     chosen = {toy.ask("tune", texts=file(TEXTS * 5), first=20)["batch"] for _ in range(2)}
-    assert chosen == {4} if sorts else len(chosen) == 1  # the toy ignores batch sizes where it forms its own
+    assert chosen == {4} if sorts else len(chosen) == 1  # without sorted batches it ignores the size
     during_list = {"list": file(TEXTS * 9)}
     for do, more in {"time": {}, "each": {}, "callers": {"callers": 3}, "during_list": during_list}.items():
         answer = toy.ask(do, texts=file(TEXTS), **more)  # type: ignore[arg-type]
         assert (1 if do == "time" else 4) == len(answer["seconds"]), do
         assert all(0 < seconds <= answer.get("wall", 60) for seconds in answer["seconds"]), do
         assert answer.get("texts_per_s", 1) > 0
-    ballast = np.ones(200_000_000, np.uint8)  # of this process, and not of the toy
+    ballast = np.ones(200_000_000, np.uint8)  # in this process, not in the contender
     assert 5 < toy.memory_mb("VmRSS") <= toy.memory_mb("VmHWM") < 150 < ballast.nbytes
 
 
 @pytest.mark.parametrize(
     ("variant", "message"),
     [
-        ("broken", r"^toy: OSError: no model$"),  # newlines folded
+        ("broken", r"^toy: OSError: no model$"),  # without the newline
         ("dies", r"^toy: the process ended: last words \(exit code 3\)"),
         ("hangs", r"^toy: no answer to load in 1 s"),
     ],
 )
-def test_a_contender_that_does_not_start_says_why(
+def test_a_contender_that_fails_to_start_gives_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str, message: str
 ) -> None:
-    """An error, a death and silence each become one line."""
+    """An error, a crash and a timeout each become one line."""
     if variant == "hangs":
         monkeypatch.setattr(module, "ANSWER_TIMEOUT_S", 0.6)
 

@@ -1,4 +1,4 @@
-"""The runner: turns, ratios of neighbours in time, an end, contenders that fall out; and its texts."""
+"""The race: rounds, ratios within a round, when it ends, contenders that fail; and its texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ov_minilm.measure.texts import Texts
 
 
 class Toy:
-    """A contender that has started, unless it is broken."""
+    """A running contender, unless its name is "broken"."""
 
     def __init__(self, contender: Contender, _threads: int) -> None:
         if contender.name == "broken":
@@ -23,24 +23,24 @@ class Toy:
         self.name, self.facts, self.closed = contender.name, {"toy": "1.0"}, False
 
     def close(self) -> None:
-        """Note it."""
+        """Record that it was closed."""
         self.closed = True
 
 
 def toys(embedder: Embedder, *names: str, seconds: float = 0.05) -> Race[Toy]:
-    """Race ours against toys."""
+    """Start a race of ov_minilm and toys."""
     return race(embedder, [Contender(name, "a toy", (), "") for name in (OURS, *names)], Toy, seconds)
 
 
-def test_a_row_is_the_median_and_the_ratio_that_of_neighbours(shipped: Embedder) -> None:
-    """A machine that slows down slows both sides: values drift, the ratio does not."""
+def test_ratios_are_taken_within_a_round(shipped: Embedder) -> None:
+    """On a machine that slows down the values drift and the ratio does not; a row has the median."""
     clock = itertools.count(10)
 
-    def turn(toy: Toy) -> Values:
+    def measure(toy: Toy) -> Values:
         return {"p50_ms": next(clock) * (1.0 if toy.name == OURS else 4.0), "p99_ms": 1.0}
 
     with toys(shipped, "other") as started:
-        found = {row.what: row for row in started.rows("mix", turn, max_rounds=9)}
+        found = {row.what: row for row in started.rows("mix", measure, max_rounds=9)}
 
     ours, other = found[f"mix/{OURS}/p50_ms"], found["mix/other/p99_ms"]
     assert 9 == ours.rounds
@@ -58,10 +58,10 @@ def test_a_row_is_the_median_and_the_ratio_that_of_neighbours(shipped: Embedder)
         ("texts_per_s", 0, [1.0, 5.0, 25.0], 0.4),
     ],
 )
-def test_a_ratio_above_one_is_ours_ahead_and_rounds_end(
+def test_a_ratio_above_one_means_faster(
     shipped: Embedder, quantity: str, seconds: float, theirs: list[float], better: float
 ) -> None:
-    """Fewer ms and more texts are better; values that agree, or no time left, end it after a few rounds."""
+    """Fewer ms or more texts/s; the race ends early if values agree or the time is over."""
     values = itertools.cycle(theirs)
 
     with toys(shipped, "other", seconds=seconds) as started:
@@ -72,19 +72,19 @@ def test_a_ratio_above_one_is_ours_ahead_and_rounds_end(
     assert half_interval([1, 2, 3] * 4) == pytest.approx(2 * half_interval([1, 2, 3] * 16), rel=0.1)
 
 
-def test_one_that_fails_falls_out_with_its_reason(shipped: Embedder) -> None:
-    """At its start or in a round; the others go on, and all are closed in the end. Ours ends the race."""
+def test_a_failed_contender_leaves_the_race(shipped: Embedder) -> None:
+    """With its reason, at its start or in a round; the others go on; if ov_minilm fails, the race ends."""
 
-    def turn(toy: Toy, broken: str) -> Values:
+    def measure(toy: Toy, broken: str) -> Values:
         if toy.name == broken:
             raise ContenderFailed(f"{toy.name}: out of memory")
         return {"texts_per_s": 1.0}
 
     with toys(shipped, "broken", "later", "other") as started:
         running = list(started.running.values())
-        found = list(started.rows("mix", lambda toy: turn(toy, "later")))
+        found = list(started.rows("mix", lambda toy: measure(toy, "later")))
         with pytest.raises(ContenderFailed, match=f"{OURS}: out of memory"):
-            list(started.rows("mix", lambda toy: turn(toy, OURS)))
+            list(started.rows("mix", lambda toy: measure(toy, OURS)))
 
     assert {"broken": "no model", "later": "out of memory"} == started.failed
     assert {OURS, "other"} == {row.contender for row in found}
@@ -104,8 +104,10 @@ def test_one_that_fails_falls_out_with_its_reason(shipped: Embedder) -> None:
         ("mix", 128, 4, 700),
     ],
 )
-def test_a_workload(shipped: Embedder, name: str, count: int, low: int, high: int) -> None:
-    """It has the lengths that it names, special tokens included, and for everybody the same texts first."""
+def test_workloads_have_the_lengths_they_promise(
+    shipped: Embedder, name: str, count: int, low: int, high: int
+) -> None:
+    """In tokens with [CLS] and [SEP]; a longer workload begins with the same texts."""
     texts, again = (Texts(shipped.count_tokens) for _ in range(2))
 
     found = texts.make(name)

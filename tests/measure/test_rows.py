@@ -1,4 +1,4 @@
-"""Rows as they are kept in a file and shown in tables: of one artefact and one machine."""
+"""Rows in a file and in tables: of one artefact and one machine."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ROWS = [
 ]
 
 
-def test_rows_are_kept_and_replaced(tmp_path: Path) -> None:
-    """A newer row replaces the one of its name and machine; other machines' stay, another artefact's go."""
+def test_new_rows_replace_old_ones(tmp_path: Path) -> None:
+    """Of the same name and machine; rows of other machines stay, rows of other artefacts are removed."""
     path, first = tmp_path / "rows.jsonl", row("mix/a/texts_per_s", 1)
     elsewhere, newer = dataclasses.replace(first, machine="another"), row("mix/a/texts_per_s", 2)
 
@@ -32,8 +32,8 @@ def test_rows_are_kept_and_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["{", '{"what": "a/b/c"}', '{"nothing": 1}'])
-def test_a_line_that_is_not_a_row_is_named(tmp_path: Path, line: str) -> None:
-    """By its file and number; a figure without its machine, artefact or date is not a row either."""
+def test_an_invalid_line_is_named(tmp_path: Path, line: str) -> None:
+    """By file and line; a row needs its machine, artefact and date."""
     path = tmp_path / "rows.jsonl"
     merge(path, [row("query/a/p50_ms")])
     path.write_text(path.read_text(encoding="utf-8") + line, encoding="utf-8")
@@ -53,14 +53,14 @@ def test_a_line_that_is_not_a_row_is_named(tmp_path: Path, line: str) -> None:
         ([ROWS[0], dataclasses.replace(ROWS[1], machine="another")], ValueError, "rows of 2 machines"),
     ],
 )
-def test_rows_that_cannot_stand_together_are_refused(rows: list[Row], error: type, message: str) -> None:
-    """A table shows the artefact that ships, on one machine."""
+def test_rows_that_cannot_be_compared_are_refused(rows: list[Row], error: type, message: str) -> None:
+    """A table has rows of the shipped artefact on one machine."""
     with pytest.raises(error, match=message):
         Figures(rows, shipped_fingerprint())
 
 
-def test_ours_is_first_and_others_by_speed() -> None:
-    """With how many times better ours is, who is ahead, no ratio for other vectors, and marks explained."""
+def test_a_table_is_sorted_by_speed() -> None:
+    """ov_minilm first, others with the ratio, who is ahead, and notes on vectors that differ."""
     table = Figures(ROWS, shipped_fingerprint()).table("", [("mix", "texts_per_s")])
 
     cells = [
@@ -82,8 +82,8 @@ def test_ours_is_first_and_others_by_speed() -> None:
     assert ["1,234", "12.3", "0.988", "5"] == [number(value) for value in (1234.5, 12.345, 0.98765, 5)]
 
 
-def test_the_page_shows_everything_escaped() -> None:
-    """It opens offline: nothing in it is fetched; names of columns stand at the cells for phones."""
+def test_the_page_is_escaped_and_loads_nothing() -> None:
+    """It has no link to load, and each cell has the name of its column, for phones."""
     html = page("a <title>", ["a & b"], [Table("speed", ["", "x"], [[OURS, "1"]], ["a note"])])
 
     for shown in ("a &lt;title&gt;", "a &amp; b", 'class="ours"', 'data-label="x"', "a note"):
