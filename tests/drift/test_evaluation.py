@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ SCORED_PAIR = Pairs([2.4], ['a "b"'], ["naïve\tc"])
 SEPARATORS = "\r\u2028\u2029\x85\x0b\x0c\x1e"  # str.splitlines cuts at these
 HUB_FILE, CORPUS, QUERIES, QRELS = "sts12.jsonl.gz", "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
 HEADER = "query-id\tcorpus-id\tscore\n"
-BEIR_FILES = {
+BEIR_FILES: dict[str, str | bytes] = {
     CORPUS: '{"_id": "d1", "title": "Cats", "text": "sleep.", "metadata": {}}\n'
     '{"_id": "d2", "title": "", "text": "Dogs bark."}\n{"_id": "d3", "text": "Naïve"}\n',
     QUERIES: '{"_id": "q1", "text": "who sleeps"}\n{"_id": "q2", "text": "not judged"}\n',
@@ -45,7 +45,7 @@ BEIR_SEARCH = Retrieval(
 )
 
 
-def write_files(folder: Path, files: dict[str, str | bytes]) -> Path:
+def write_files(folder: Path, files: Mapping[str, str | bytes]) -> Path:
     """Write files into a folder, without translating line ends, and return it."""
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ def test_find_reads_the_named_files_or_the_folder_of_the_environment(
 ) -> None:
     """Named files replace the folder; of the folder only stsb_*.tsv and passages.txt are read."""
     write_files(tmp_path, {"stsb_test.tsv": "1\ta\tb\n", "stsb_dev.tsv": "2\tc\td\n", "passages.txt": "e\n"})
-    write_files(tmp_path, {"notes.tsv": "not pairs\n"} | {f"pets/{k}": v for k, v in BEIR_FILES.items()})
+    write_files(tmp_path, {{"notes.tsv": "not pairs\n"} | {f"pets/{k}": v for k, v in BEIR_FILES.items()})
     sts, texts = tmp_path / "stsb_test.tsv", tmp_path / "passages.txt"
     test, dev, passages = Pairs([1.0], ["a"], ["b"]), Pairs([2.0], ["c"], ["d"]), {"passages": ["e"]}
     assert FOLDER_VARIABLE == "OV_MINILM_STSB"
@@ -268,7 +268,7 @@ def test_a_failed_download_says_how_to_do_it_by_hand(tmp_path: Path, monkeypatch
     ids=["semeval", "sick", "stsb"],
 )
 def test_the_documented_one_liners_convert_published_files(
-    tmp_path: Path, number: int, files: dict[str, str | bytes], written: str, expected: Pairs
+    tmp_path: Path, number: int, files: dict[str, str], written: str, expected: Pairs
 ) -> None:
     """Pairs without a score are left out; quotes and backslashes are kept."""
     page = (Path(__file__).parents[2] / "bench/README.md").read_text(encoding="utf-8")

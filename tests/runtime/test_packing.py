@@ -158,12 +158,18 @@ def test_texts_start_at_multiples_of_align() -> None:
     assert [[1, 1, 1, 2, 2, 0, 0, 0], [0] * 8] == fill(Grid(2, 8), [texts([3, 2])]).inputs[2].tolist()
 
 
-@pytest.mark.parametrize("max_tokens", [48, 64, 100, 128, 256, 300, 512])
+@pytest.mark.parametrize("max_tokens", [30, 48, 64, 100, 128, 200, 256, 300, 512])
 def test_grids_hold_every_text_of_a_model(max_tokens: int) -> None:
-    """All grids, and the first two alone, hold texts up to the model's length; longer ones are refused."""
+    """All grids, and the first two alone, hold texts up to its length and few longer; others are refused."""
     for found in (grids(max_tokens), grids(max_tokens)[:2]):
         lanes, lengths = [Lane(found, "f32")], list(range(2, max_tokens + 1))
         assert len(lengths) == sum(len(batch.texts) for batch in batches_of(lengths, lanes, streams=2))
         assert len(set(found)) == len(found)
+        assert (
+            LONG_TEXT_TOKENS
+            == found[0].width
+            <= max(grid.width for grid in found)
+            <= max(64, max_tokens + 15)
+        )
         with pytest.raises(ValueError, match=f"a text has 600 tokens; the widest row holds {found[1].width}"):
             batches_of([600], lanes)

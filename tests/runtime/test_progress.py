@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ov_minilm.runtime import progress
+from ov_minilm.runtime import progress as module
 from ov_minilm.runtime.progress import Progress, report
 
 
@@ -46,21 +46,15 @@ def test_progress_goes_to_a_callback_or_a_terminal(capsys: pytest.CaptureFixture
 
 
 def test_a_long_call_draws_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It appears late, counts the texts before it, and ends full."""
+    """It appears late and counts the texts before it; without a terminal it is at most ten plain lines."""
     clock = iter([0.0, 1.0, 3.0, 4.0])  # at the start and at each block
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock, 5.0)))
 
-    seen = encode(None, Terminal())
+    seen, lines = encode(None, Terminal()), encode(True, io.StringIO(), [199, *[1] * 801], 1000)
 
     assert "3/10" not in seen
     assert 0 <= seen.find("8/10") < seen.find("10/10")
-
-
-def test_without_a_terminal_each_tenth_is_a_line() -> None:
-    """If progress was requested: at most ten lines on stderr, without control characters."""
-    seen = encode(True, io.StringIO(), [199, *[1] * 801], 1000)
-
-    assert "".join(f"encode: {done} of 1000 texts\n" for done in (199, *range(200, 1001, 100))) == seen
+    assert "".join(f"encode: {done} of 1000 texts\n" for done in (199, *range(200, 1001, 100))) == lines
 
 
 def test_a_bar_ends_its_line_on_an_error() -> None:
