@@ -157,7 +157,8 @@ def test_find_reads_the_named_files_or_the_folder_of_the_environment(
 ) -> None:
     """Named files replace the folder; of the folder only stsb_*.tsv and passages.txt are read."""
     write_files(tmp_path, {"stsb_test.tsv": "1\ta\tb\n", "stsb_dev.tsv": "2\tc\td\n", "passages.txt": "e\n"})
-    write_files(tmp_path, {{"notes.tsv": "not pairs\n"} | {f"pets/{k}": v for k, v in BEIR_FILES.items()})
+    write_files(tmp_path / "pets", BEIR_FILES)
+    write_files(tmp_path, {"notes.tsv": "not pairs\n"})
     sts, texts = tmp_path / "stsb_test.tsv", tmp_path / "passages.txt"
     test, dev, passages = Pairs([1.0], ["a"], ["b"]), Pairs([2.0], ["c"], ["d"]), {"passages": ["e"]}
     assert FOLDER_VARIABLE == "OV_MINILM_STSB"
