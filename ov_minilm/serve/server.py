@@ -53,6 +53,41 @@ ReloadKeys = Callable[[], tuple[str, ...]]
 log = logging.getLogger("ov_minilm.serve")
 
 
+class JoinedWrites:
+    """A transport that sends the head and the body of an answer at once, so that the client wakes up once.
+
+    uvicorn writes the head and then the body, and uvloop sends each write by itself. Here a write is held
+    until the next one, or until the event loop goes on.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is done by the transport itself."""
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send the data together with held data; if there is none, hold the data."""
+        if self._held:
+            data, self._held = self._held + data, b""
+            self._transport.write(data)
+        elif data:
+            self._held = data
+            self._loop.call_soon(self._send_held)
+
+    def close(self) -> None:
+        """Send held data, and close the connection."""
+        self._send_held()
+        self._transport.close()
+
+    def _send_held(self) -> None:
+        if self._held:
+            self.write(b"")
+
+
 class Protocol(HttpToolsProtocol):
     """Uvicorn's HTTP/1.1 protocol with limits.
 
@@ -73,7 +108,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timeout for the first request."""
-        super().connection_made(transport)
+        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
         self._start_timer(HEAD_TIMEOUT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
