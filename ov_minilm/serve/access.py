@@ -102,6 +102,9 @@ class JsonLines(logging.Formatter):
 
 def configure_logging(level: str, *, as_json: bool, stream: TextIO) -> None:
     """Send all lines of this process to a stream, in one format; Python's warnings too."""
+    # What no line shows is not looked up for each record (see "Optimization" in Python's logging HOWTO).
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines() if as_json else TextLines("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -82,8 +82,9 @@ class Metrics:
             ),
         }
         self._counted = dict.fromkeys(self._stats, 0)  # values at the latest update
-        self._count = counter("te_request_count", "Requests for embeddings or tokens, by URL", "method")
-        self._success = counter("te_request_success", "Requests answered with 200, by URL", "method")
+        requests = counter("te_request_count", "Requests for embeddings or tokens, by URL", "method")
+        successes = counter("te_request_success", "Requests answered with 200, by URL", "method")
+        self._requests, self._successes = cache(requests.labels), cache(successes.labels)  # by URL
         self._failure = counter("te_request_failure", "Requests refused, failed or dropped, by reason", "err")
         self._duration = histogram("te_request_duration", "Seconds from a request to its answer")
         self._tokens = histogram("te_request_input_length", "Tokens embedded for a request", TOKENS)
@@ -100,9 +101,9 @@ class Metrics:
 
     def count(self, path: str, status: int, seconds: float, refused: int = 0) -> None:
         """Count a request and its result; `refused` is the status of its error in OpenAI's API, 0: none."""
-        self._count.labels(path).inc()
+        self._requests(path).inc()
         if status < 400:
-            self._success.labels(path).inc()
+            self._successes(path).inc()
         else:
             self._failure.labels(REASONS.get(refused or status, "other")).inc()
         self._duration.observe(seconds)

@@ -156,6 +156,15 @@ def test_bytes_of_http(server: Running, sent: bytes, statuses: str, words: str) 
         assert {"message", "type", "param", "code"} == error.keys()
 
 
+def test_an_answer_arrives_at_once(server: Running) -> None:
+    """The head and the body of an answer are sent together, so that the client wakes up once."""
+    with socket.create_connection(("127.0.0.1", server.port), 30) as client:
+        client.sendall(ASK)
+        head, _, body = client.recv(65_536).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 200") and body.endswith(b"}")
+
+
 def test_clients_that_disconnect(server: Running, shipped: Embedder) -> None:
     """After fifty clients that disconnected at once the queue is empty and the next answer is correct."""
     body = json.dumps({"input": ["word " * 200] * 20}).encode()
