@@ -24,7 +24,7 @@ from support.serving import Running, keep_asking, needs_two_cpus, request_bytes,
 
 from ov_minilm import Embedder
 from ov_minilm.serve.command import command
-from ov_minilm.serve.server import url
+from ov_minilm.serve.server import JoinedWrites, url
 
 BODY = json.dumps({"input": "one text", "model": "m"}).encode()
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -156,13 +156,24 @@ def test_bytes_of_http(server: Running, sent: bytes, statuses: str, words: str) 
         assert {"message", "type", "param", "code"} == error.keys()
 
 
-def test_an_answer_arrives_at_once(server: Running) -> None:
-    """The head and the body of an answer are sent together, so that the client wakes up once."""
-    with socket.create_connection(("127.0.0.1", server.port), 30) as client:
-        client.sendall(ASK)
-        head, _, body = client.recv(65_536).partition(b"\r\n\r\n")
+def test_writes_are_joined() -> None:
+    """The head and the body of an answer are sent together; a single write soon after, or by closing."""
+    sent: list[bytes] = []
 
-    assert head.startswith(b"HTTP/1.1 200") and body.endswith(b"}")
+    async def answer() -> None:
+        transport = cast("asyncio.Transport", SimpleNamespace(write=sent.append, close=lambda: None))
+        joined = JoinedWrites(transport, asyncio.get_running_loop())
+        joined.write(b"head, ")
+        joined.write(b"body")
+        await asyncio.sleep(0)
+        joined.write(b"100 Continue")
+        await asyncio.sleep(0)
+        assert sent == [b"head, body", b"100 Continue"]
+        joined.write(b"the last answer")
+        joined.close()
+
+    asyncio.run(answer())
+    assert sent[2:] == [b"the last answer"]
 
 
 def test_clients_that_disconnect(server: Running, shipped: Embedder) -> None:
