@@ -25,8 +25,8 @@ def iterate(texts: Any) -> Iterable[Any]:
     """
     kind = type(texts)
     wanted = ""
-    if kind is list:  # the common case
-        return cast("list[Any]", texts)
+    if isinstance(texts, list):  # the common case
+        return texts
     if isinstance(texts, str):
         wanted = "; pass a list of texts"
     elif isinstance(texts, bytes | bytearray | memoryview):

@@ -119,10 +119,9 @@ class Tokens:
         """
         valid = [mend_surrogates(text) if has_surrogates(text) else text for text in texts]
         short = ["" if len(text) > PIECE_CHARS else text for text in valid]
-        if len(short) == 1:  # in this thread; a batch is passed to others, which under load wait for a CPU
-            encodings = [self._tokenizer.encode(short[0])]
-        else:
-            encodings = self._tokenizer.encode_batch_fast(short)
+        # One text is encoded in this thread. Batches use other threads, which under load wait for a CPU.
+        tokenizer = self._tokenizer
+        encodings = [tokenizer.encode(*short)] if len(short) == 1 else tokenizer.encode_batch_fast(short)
         return [
             self._cut(self._word_pieces(text, whole))
             if len(text) > PIECE_CHARS
