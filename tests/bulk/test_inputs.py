@@ -10,9 +10,7 @@ import pytest
 from ov_minilm.bulk.inputs import Dialect, Inputs, Pipe, expand, open_pipes
 
 
-def test_patterns_are_sorted_and_names_keep_their_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_patterns_are_sorted_and_names_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """** matches subfolders; folders are left out; the exact name of a file is not a pattern."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "deep/down").mkdir(parents=True)

@@ -258,9 +258,7 @@ def test_an_interrupted_job_resumes(
     assert content(tmp_path / "whole") == content(tmp_path / "interrupted")
 
 
-def test_an_interrupted_join_is_repeated(
-    tmp_path: Path, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_join_can_be_interrupted(tmp_path: Path, run_job: RunJob, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupt while shards are joined leaves no output; the next run removes an incomplete one."""
     source = write(tmp_path / "in.txt", TEXTS[:20])
     (tmp_path / "out").mkdir()
@@ -378,7 +376,7 @@ def test_changed_inputs_keep_their_unchanged_shards(
     with pytest.raises(BadRow, match="line 351") if first == "stop" else nullcontext():
         run_job(tmp_path / "in*.jsonl", to=target, keep=["id"], on_error=first)
     before = modified(folder)
-    for number, of_file in enumerate(lines):
+    for number, of_file in enumerate(lines if lines != [BAD] else []):  # else its time stays the same, too
         (tmp_path / f"in{number}.jsonl").write_text("\n".join(of_file))
     options: dict[str, Any] = {"keep": ["id"], "on_error": then}
     run_job(tmp_path / "in*.jsonl", to=tmp_path / "fresh" / output, **options)

@@ -123,12 +123,15 @@ def test_reading_starts_at_any_row(tmp_path: Path, ending: str, codec: str) -> N
     path = tmp_path / f"in.{ending}{codec}"
     packed = {"": content, ".gz": gzip.compress(content), ".bz2": bz2.compress(content)}
     path.write_bytes(packed.get(codec) or pa.compress(content, codec="zstd", asbytes=True))
-    expected = [f"text {number}" for number in range(9)]
+    whole = read(path)
+    assert [f"text {number}" for number in range(9)] == whole.texts
 
     with closing(open_lines(path)) as lines:
         for count in range(1, 10):
             end = lines.take(1).end
-            assert (count, expected[count:]) == (end.row, read(path, at=end).texts)
+            rest = read(path, at=end)
+            assert (whole.texts[count:], whole.numbers[count:]) == (rest.texts, rest.numbers)
+            assert (count, whole.end) == (end.row, rest.end)
 
 
 @pytest.mark.parametrize(
