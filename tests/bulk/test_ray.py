@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -143,14 +144,16 @@ def test_shards_of_killed_machines_are_computed_again(tmp_path: Path, cluster: s
     assert [path.read_bytes() for path in expected] == [path.read_bytes() for path in found]
 
 
-def test_ray_embedder_is_pickled_with_its_options(shipped: Embedder) -> None:
+def test_ray_embedder_is_pickled_with_its_options(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy opens its own Embedder and returns the same bits; a wrong batch is refused."""
     batch = {"body": np.array(["one", "two"], object), "n": np.array([1, 2])}
     embedder = RayEmbedder(column="body", output="v", threads=1, model=Shipped.read(SHIPPED))
 
+    monkeypatch.setattr(Embedder, "open", opened := Mock(wraps=Embedder.open))
     copy = pickle.loads(pickle.dumps(embedder))  # noqa: S301  # our own
 
     assert ["body", "n", "v"] == list(copy(batch))
+    assert 1 == opened.call_args.kwargs["threads"]
     assert np.array_equal(shipped.encode(["one", "two"]), copy(batch)["v"])
     with pytest.raises(ValueError, match="the batch: no column 'body'; it has 'text', 'v'"):
         copy({"text": batch["body"], "v": batch["n"]})
