@@ -33,8 +33,7 @@ def test_each_process_has_its_own_cpus(tmp_path: Path) -> None:
 
         def start() -> tuple[subprocess.Popen[str], str]:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            stack.enter_context(process)
-            stack.callback(process.kill)
+            stack.enter_context(process)  # closes stdin, which ends it
             assert process.stdout is not None
             return process, process.stdout.readline().strip()
 
