@@ -17,6 +17,7 @@ from ov_minilm.drift.scores import (
     cosine_by_length,
     delta_interval,
     measure,
+    memoize,
     ndcg,
     neighbour_overlap,
     pearson,
@@ -213,6 +214,14 @@ def encoder(angles: dict[str, float]) -> Encode:
         return at_degrees(*(unasked.pop(text) for text in texts))
 
     return encode
+
+
+def test_memoize_encodes_each_text_once() -> None:
+    """Texts repeated in a call or in a later one get their stored vectors, in the order of the call."""
+    encode = memoize(encoder({"x": 0, "y": 90, "z": 180}))
+
+    assert at_degrees(0, 90, 0).tolist() == encode(["x", "y", "x"]).tolist()
+    assert at_degrees(180, 90).tolist() == encode(["z", "y"]).tolist()
 
 
 def test_measure_reports_known_figures() -> None:
