@@ -26,7 +26,7 @@ from ov_minilm.runtime.output import DTYPES, cast, shrink
 from ov_minilm.runtime.packing import Text, fill
 from ov_minilm.runtime.plan import Options
 from ov_minilm.runtime.scheduler import CHUNK_TOKENS, LOOKAHEAD_CELLS
-from ov_minilm.runtime.tokens import Tokens
+from ov_minilm.runtime.tokens import Tokenized, Tokens
 from ov_minilm.spec import GRIDS, FloatArray
 
 LENGTHS = [1, 2, 3, 5, 8, 13, 14, 15, 20, 30, 40, 61, 62, 63, 100, 125, 126, 127, 190, 200, 253, 254]
@@ -217,17 +217,23 @@ def test_a_progress_callback_may_encode_and_may_interrupt(shipped: Embedder, ref
     assert np.array_equal(reference, shipped.encode(TEXTS))
 
 
-def test_an_interrupt_cancels_texts_that_were_submitted_ahead() -> None:
+def test_an_interrupt_cancels_texts_that_were_submitted_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the chunk after the interrupted one, only batches that were already packed are run."""
     engine, manifest = FakeEngine(threads=1, gated=True), Manifest.read(SHIPPED)
     tokens = Tokens.open(SHIPPED / TOKENIZER, manifest.spec)
-    embedder = Embedder(manifest, tokens, engine)  # type: ignore[arg-type]  # a stand-in
+    tokenize, batches = tokens.tokenize, CHUNK_TEXTS // 8
     texts = [f"{i} " + "a " * 58 for i in range(3 * CHUNK_TEXTS)]  # one text a row, eight rows a batch
+
+    def after_the_first_chunk(*arguments: Any) -> Tokenized:
+        until(lambda: not engine.began or len(engine.ran) == batches, 60)
+        return tokenize(*arguments)
 
     def interrupt(*_: int) -> None:
         raise KeyboardInterrupt
 
-    engine.let(CHUNK_TEXTS // 8)
+    monkeypatch.setattr(tokens, "tokenize", after_the_first_chunk)
+    embedder = Embedder(manifest, tokens, engine)  # type: ignore[arg-type]  # a stand-in
+    engine.let(batches)
     with pytest.raises(KeyboardInterrupt):
         embedder.encode(texts, progress=interrupt)
     engine.let(1000)
