@@ -114,8 +114,8 @@ chromadb.utils.embedding_functions of Ollama
 LITELLM = """
 litellm
     options = {}, {"encoding_format": "float"}, {"encoding_format": None}
-    found = [litellm.embedding(model="openai/all-MiniLM-L6-v2", input=texts, **one).data for one in options]
-    found = [[one["embedding"] for one in data] for data in found]
+    found = [litellm.embedding(model="openai/all-MiniLM-L6-v2", input=texts, **more).data for more in options]
+    found = [[item["embedding"] for item in data] for data in found]
     assert found[0] == found[1] == found[2]
     found[0]
 """

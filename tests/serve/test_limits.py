@@ -73,7 +73,9 @@ def test_urls_that_need_a_key(shipped: Embedder) -> None:
     assert 200 == post(app, "/", {"inputs": "a"}, JSON | {"api-key": "key"}).status
     for path in ("/", "/docs", "/openapi.json", "/health", "/readyz", "/livez"):
         expected = 401 if path in ("/health", "/readyz", "/livez") else 200
-        assert (200, expected) == (ask(app, "GET", path).status, ask(protected, "GET", path).status), path
+        for method in ("GET", "HEAD"):
+            found = (ask(server, method, path).status for server in (app, protected))
+            assert (200, expected) == tuple(found), path
 
 
 def test_limits_of_requests_bodies_and_tokens() -> None:

@@ -80,14 +80,14 @@ def test_ids_of_any_text(shipped: Embedder, texts: list[str]) -> None:
     import tiktoken
 
     encoding = tiktoken.get_encoding("cl100k_base")
-    theirs = [encoding.encode(text, disallowed_special=()) for text in texts]
-    ours = [ids.tolist() for text in shipped.tokenize(texts).windows for ids in text]
-    decoded = [encoding.decode(ids) for ids in theirs]
+    cl100k_ids = [encoding.encode(text, disallowed_special=()) for text in texts]
+    native_ids = [ids.tolist() for text in shipped.tokenize(texts).windows for ids in text]
+    decoded = [encoding.decode(ids) for ids in cl100k_ids]
     reader = TokenIdReader("auto", NATIVE)
 
-    assert (decoded, ours) == (reader.read(theirs, ADA), reader.read(ours, ADA))
+    assert (decoded, native_ids) == (reader.read(cl100k_ids, ADA), reader.read(native_ids, ADA))
     try:
-        found: object = reader.read(theirs, MINILM)
+        found: object = reader.read(cl100k_ids, MINILM)
     except ApiError as refused:
         found = refused.code
     assert found in (decoded, "ambiguous_token_ids")

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from support.asgi import JSON, Waiting, ask, post
 
 from ov_minilm import Embedder
+from ov_minilm.runtime.output import shrink
 from ov_minilm.serve import Settings, create_app
 
 pytestmark = pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")  # the answers count instead
@@ -57,6 +58,14 @@ def test_vectors_equal_encode(app: ASGIApp, shipped: Embedder, path: str, given:
         assert counts == {name: headers[f"x-compute-{name}"] for name in counts}
         for name in ("compute", "total", "tokenization", "queue", "inference"):
             assert 0 <= int(headers[f"x-{name}-time"]) < 60_000
+
+
+@pytest.mark.parametrize("number", [0, 1, 384, 1000, None])
+def test_dimensions_of_ollama(app: ASGIApp, shipped: Embedder, number: int | None) -> None:
+    """As in Ollama, a number that the model cannot give is ignored; the other APIs refuse it."""
+    answer = post(app, OLLAMA, embedding_request(OLLAMA, ["a", "b"]) | {"dimensions": number})
+
+    assert np.array_equal(shrink(shipped.encode(["a", "b"]), 1 if number == 1 else 384), answer.vectors)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
-"""Artefacts that take minutes to make, kept in pytest's cache under a key of everything they depend on.
+"""Artefacts that take minutes to make, kept in pytest's cache until anything that they depend on changes.
 
-A kept folder is used only if its key is that of now. Each test session reads a copy, so no test can change
-what is kept; an artefact's own hashes show damaged files. `pytest --cache-clear` removes it all.
+Each test session reads a copy, so no test can change the kept one. `pytest --cache-clear` removes them.
 """
 
 from __future__ import annotations
@@ -23,15 +22,13 @@ from ov_minilm.artefact.manifest import file_facts
 PACKAGE = Path(ov_minilm.__file__).parent
 CHECKPOINTS = Path(__file__).with_name("checkpoints.py")
 ROOMS = [PACKAGE / room for room in ("artefact", "convert", "drift", "runtime")]
-KEY = "key.json"
 
 
-def current_key(version: str) -> str:
+def current_key() -> str:
     """Return everything that decides the bytes of a conversion, or measures it: code, packages and CPU."""
     sources = [*PACKAGE.glob("*.py"), CHECKPOINTS, *(path for room in ROOMS for path in room.rglob("*.*"))]
     core = ov.Core()
     facts = {
-        "version": version,
         "files": {str(path): file_facts(path).sha256 for path in sources if path.suffix != ".pyc"},
         "packages": sorted(f"{found.name}=={found.version}" for found in distributions()),
         "python": sys.version,
@@ -42,31 +39,26 @@ def current_key(version: str) -> str:
 
 
 class ArtefactCache:
-    """Makes each named folder once per session, or takes it from an earlier session where nothing changed."""
+    """Makes each named folder once per session, or copies it from an earlier session if nothing changed."""
 
     def __init__(self, kept: Path, session: Path) -> None:
         self._kept = kept
         self._session = session
         self._session.mkdir(parents=True, exist_ok=True)
 
-    def folder(self, name: str, make: Callable[[Path], object], version: str = "") -> Path:
-        """Return a copy of the folder that `make(folder)` fills; the workers of a session share it.
-
-        `version` stands for what the folder depends on beside code, packages and CPU.
-        """
-        mine, kept = self._session / name, self._kept / name
-        with FileLock(f"{mine}.lock"):
-            if mine.exists():
-                return mine
-            with FileLock(f"{kept}.lock"):
-                key, new = current_key(version), mine.with_name(f"{name}.new")
-                if (kept / KEY).is_file() and (kept / KEY).read_text(encoding="utf-8") == key:
-                    shutil.copytree(kept / "folder", new)
-                else:
-                    make(new)
-                    (kept / KEY).unlink(missing_ok=True)  # first, and written last: it says that all is there
-                    shutil.rmtree(kept, ignore_errors=True)
-                    shutil.copytree(new, kept / "folder")
-                    (kept / KEY).write_text(key, encoding="utf-8")
-                new.rename(mine)
-        return mine
+    def folder(self, name: str, make: Callable[[Path], object]) -> Path:
+        """Return the session's copy of the folder that `make(folder)` fills; its processes share the copy."""
+        copy, kept, key = self._session / name, self._kept / name, self._kept / f"{name}.json"
+        with FileLock(f"{copy}.lock"), FileLock(f"{kept}.lock"):
+            if copy.exists():
+                return copy
+            current, new = current_key(), copy.with_name(f"{name}.new")
+            if key.is_file() and key.read_text(encoding="utf-8") == current:
+                shutil.copytree(kept, new)
+            else:
+                make(new)
+                key.unlink(missing_ok=True)  # first, and written last: it says that the folder is complete
+                shutil.rmtree(kept, ignore_errors=True)
+                shutil.copytree(new, kept)
+                key.write_text(current, encoding="utf-8")
+            return new.rename(copy)

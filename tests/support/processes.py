@@ -1,4 +1,4 @@
-"""Run the command line or other code in a new process, and wait for what other processes bring about."""
+"""Run the command line or other code in a process, and wait for other threads and processes."""
 
 from __future__ import annotations
 
@@ -22,30 +22,28 @@ def run(
     *arguments: str | Path, text: bytes = b"", environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     """Run `python -m ov_minilm` in a new process, as a user would."""
-    return subprocess.run(
+    command, variables = (
         [sys.executable, "-m", "ov_minilm", *map(str, arguments)],
-        input=text,
-        capture_output=True,
-        env={**os.environ, **(environment or {})},
-        check=False,
+        os.environ | (environment or {}),
     )
+    return subprocess.run(command, input=text, capture_output=True, env=variables, check=False)
 
 
 def here(*arguments: str | Path, text: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run the command line in this process: for what ends before any work begins.
+    """Run the command line in this process, which is faster; for commands that end before any real work.
 
-    Its streams are files, for the system is asked what they are.
+    Its streams are files, because the command line asks the system about them.
     """
     before = sys.argv, sys.stdin, warnings.showwarning, signal.getsignal(signal.SIGTERM)
     code: str | int | None = 0
     with contextlib.ExitStack() as stack:
         streams = (tempfile.TemporaryFile("w+", encoding="utf-8") for _ in range(3))  # noqa: SIM115  # closed by stack
-        given, out, err = map(stack.enter_context, streams)
+        given, *printed = map(stack.enter_context, streams)
         given.buffer.write(text)
         given.seek(0)
         try:
             sys.argv, sys.stdin = ["ov-minilm", *map(str, arguments)], given
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            with contextlib.redirect_stdout(printed[0]), contextlib.redirect_stderr(printed[1]):
                 main()
         except SystemExit as done:
             code = done.code
@@ -53,42 +51,34 @@ def here(*arguments: str | Path, text: bytes = b"") -> subprocess.CompletedProce
             sys.argv, sys.stdin, warnings.showwarning, _ = before
             signal.signal(signal.SIGTERM, before[-1])
         assert isinstance(code, int)
-        said = []
-        for stream in (out, err):
-            stream.flush()
-            stream.seek(0)
-            said.append(stream.read().encode())
-        return subprocess.CompletedProcess(arguments, code, *said)
+        for stream in printed:
+            stream.seek(0)  # writes what it holds, too
+        return subprocess.CompletedProcess(arguments, code, *(stream.read().encode() for stream in printed))
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run code in a new interpreter; warnings are errors there too."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        check=False,
-    )
+    command, variables = [sys.executable, "-W", "error", "-c", code], os.environ | environment
+    return subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
 
 
 def until(true: Callable[[], bool], seconds: float = 10) -> None:
-    """Wait for something that other threads or processes bring about."""
-    ends = time.monotonic() + seconds
+    """Wait until a function returns true; fail after this many seconds."""
+    deadline = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < ends
-        time.sleep(0.005)  # what is waited for cannot wake this thread
+        assert time.monotonic() < deadline
+        time.sleep(0.005)  # another process cannot wake this thread
 
 
 def left_by_twenty(call: Callable[[], Awaitable[object]]) -> int:
-    """Await a call twenty times and return how many objects are left to the garbage collector."""
+    """Await a call twenty times; return the number of objects left to the garbage collector."""
 
     async def scenario() -> int:
         await call()
         gc.collect()
         for _ in range(20):
             await call()
-        await asyncio.sleep(0.05)  # the scheduler's thread lets go of the last batch
+        await asyncio.sleep(0.05)  # the scheduler's thread releases the last batch
         return gc.collect()
 
     gc.disable()
