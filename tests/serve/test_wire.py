@@ -249,7 +249,11 @@ def test_served_model_names(shipped: Embedder) -> None:
 
 @pytest.mark.parametrize(
     ("weights", "truncate", "dtype", "level", "size"),
-    [("int8", "end", "int8", "INT8", 22_565_376), ("f32", "error", "float32", "F32", 4 * 22_565_376)],
+    [
+        ("int8", "end", "int8", "INT8", 22_565_376),
+        ("int8", "mean", "int8", "INT8", 22_565_376),
+        ("f32", "error", "float32", "F32", 4 * 22_565_376),
+    ],
 )
 def test_model_description(
     shipped: Embedder, weights: str, truncate: Any, dtype: str, level: str, size: int
@@ -266,7 +270,7 @@ def test_model_description(
     modified = tag.pop("modified_at")
 
     limits = {"max_input_length": 256, "max_client_batch_size": 2048, "max_concurrent_requests": 512}
-    limits |= {"max_batch_tokens": 512, "auto_truncate": truncate == "end"}
+    limits |= {"max_batch_tokens": 512, "auto_truncate": truncate != "error"}
     assert info == info | limits | {"model_id": "sentence-transformers/all-MiniLM-L6-v2"}
     names = ("model_sha", "model_dtype", "served_model_name", "tokenization_workers")
     facts = (shipped.info.fingerprint, dtype, "all-MiniLM-L6-v2", shipped.info.threads)
