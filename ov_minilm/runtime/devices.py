@@ -15,13 +15,17 @@ def devices(device: str) -> list[str]:
     """Return the devices that a device string names; AUTO without a list names none and may use any."""
     virtual, _, listed = device.partition(":")
     names = [device] if virtual not in VIRTUAL_DEVICES else listed.split(",") if listed else []
-    # without the (4) of BATCH:CPU(4) and the .0 of GPU.0
-    return [re.sub(r"((?<!CPU)\.0)?(\(.*\))?$", "", name) for name in names]
+    # without the (4) of BATCH:CPU(4), which only virtual devices have, and the .0 of GPU.0
+    count = r"(\([1-9]\d*\))?" if virtual in VIRTUAL_DEVICES else ""
+    return [re.sub(rf"((?<!CPU)\.0)?{count}$", "", name) for name in names]
 
 
 def device_names(core: ov.Core, device: str) -> dict[str, str]:
     """Return the full names of the devices that a device string may use; without a list, of all devices."""
-    names = [name.removeprefix("-") for name in devices(device)] or core.available_devices
+    listed = devices(device)
+    excluded = {name.removeprefix("-") for name in listed if name.startswith("-")}
+    names = [name for name in listed if not name.startswith("-")] or core.available_devices
+    names = [name for name in names if name.removesuffix(".0") not in excluded]
     return {name: str(core.get_property(name, "FULL_DEVICE_NAME")) for name in names}
 
 
@@ -35,8 +39,9 @@ def check_device(device: str, available: Sequence[str]) -> None:
     known = {name.removesuffix(".0") for name in available}
     # Without a list AUTO may use every device; MULTI, HETERO and BATCH need a list.
     names = devices(device) or (known if device.startswith("AUTO") else [""])
-    # A device is unknown, or every device is excluded.
-    if {name.removeprefix("-") for name in names} - known or {f"-{name}" for name in known} <= {*names}:
+    # A device is unknown, or every device is excluded. Devices that are not there may be excluded.
+    included = {name for name in names if not name.startswith("-")}
+    if included - known or {f"-{name}" for name in known} <= {*names}:
         raise DeviceUnavailable(device, available)
 
 

@@ -269,10 +269,10 @@ def application(service: Service) -> ASGIApp:
 
 
 def canonical_path(path: str) -> str:
-    """Return the path without Azure's prefixes and doubled slashes, with one /v1 if its route has it."""
+    """Return the path without prefixes of models and doubled slashes, with one /v1 if its route has it."""
     names = [name for name in path.split("/") if name]
-    if names[:2] == ["openai", "deployments"]:  # /openai/deployments/{name}/embeddings
-        names = ["v1", *names[3:]]
+    if names[:2] in (["openai", "deployments"], ["v1", "engines"]):  # /openai/deployments/{name}/embeddings
+        names = ["v1", *names[3:][-1:]]  # the name may have slashes
     elif names[:1] == ["openai"]:
         names = names[1:]
     while names[:2] == ["v1", "v1"]:

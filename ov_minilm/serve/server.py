@@ -41,8 +41,10 @@ STATUS_LINES = {
     400: "Bad Request",
     405: "Method Not Allowed",
     408: "Request Timeout",
+    501: "Not Implemented",
     505: "HTTP Version Not Supported",
 }
+HTTP_1_ONLY = "and this port speaks HTTP/1.1: configure the client for HTTP/1.1"
 # headers of a request that offers an upgrade; they are ignored
 UPGRADE_HEADERS = {b"upgrade", b"http2-settings"}
 # values of the header Connection that are ignored
@@ -177,7 +179,16 @@ class Protocol(HttpToolsProtocol):
             self._refuse(ApiError("bad_method", "this server is not a proxy: it does not accept CONNECT"))
         if self.parser.should_upgrade():
             return
-        if self.parser.get_http_version() == "1.0":
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            self._refuse(ApiError("bad_http_version", f"this is HTTP/{version}, {HTTP_1_ONLY}"))
+        coding = next((value.lower() for name, value in self.headers if name == b"transfer-encoding"), b"")
+        if coding.endswith(b"chunked") and coding != b"chunked":  # the parser refuses other endings
+            message = (
+                f"the transfer encoding is {coding.decode('latin-1')!r}; send chunked alone, and gzip as "
+            )
+            self._refuse(ApiError("not_implemented", f"{message}the content encoding"))
+        if version == "1.0":
             self.expect_100_continue = False
         elif sum(name == b"host" for name, _ in self.headers) != 1:
             self._refuse(ApiError("bad_http", "the request must have exactly one Host header"))
@@ -285,8 +296,7 @@ def _not_http(data: bytes, reason: str, *, first: bool) -> ApiError:
             "bad_http", "this is TLS, and this port speaks plain HTTP: use a URL that begins with http://"
         )
     if first and data.startswith(b"PRI * HTTP/2"):
-        message = "this is HTTP/2, and this port speaks HTTP/1.1: configure the client for HTTP/1.1"
-        return ApiError("bad_http_version", message)
+        return ApiError("bad_http_version", f"this is HTTP/2, {HTTP_1_ONLY}")
     return ApiError("bad_http", f"this is not an HTTP/1.1 request: {reason}")
 
 

@@ -38,11 +38,20 @@ def requested(precision: AskedPrecision = "auto", device: str = "CPU", **bounds:
 
 def test_a_missing_device_is_refused() -> None:
     """Every form of OpenVINO's device strings is read; the error lists the devices of this machine."""
-    for device in "CPU GPU GPU.1 AUTO AUTO:GPU,CPU AUTO:-GPU.0 HETERO:GPU(2),CPU".split():
+    for device in "CPU GPU GPU.1 AUTO AUTO:GPU,CPU AUTO:-GPU.0 AUTO:-NPU HETERO:GPU(2),CPU".split():
         check_device(device, ["CPU", "GPU.0", "GPU.1"])
     for device in "GPU GPU.0 AUTO:GPU.0,CPU".split():  # a single GPU is listed without its number
         check_device(device, ["CPU", "GPU"])
-    for device in ("GPU.7", "NPU.3", "TPU", "AUTO:NPU.3,CPU", "HETERO:CPU,GPU.9", ""):
+    for device in (
+        "GPU.7",
+        "NPU.3",
+        "TPU",
+        "AUTO:NPU.3,CPU",
+        "HETERO:CPU,GPU.9",
+        "CPU(4)",
+        "BATCH:CPU(0)",
+        "",
+    ):
         with pytest.raises(DeviceUnavailable, match=r"this machine has CPU, GPU\.0, GPU\.1") as caught:
             check_device(device, ["CPU", "GPU.0", "GPU.1"])
         assert device == caught.value.asked

@@ -175,7 +175,8 @@ def test_warm_up(shipped: Embedder) -> None:
 
 
 ACCEPTED_URLS = """/v1/embeddings/ /v1/v1/embeddings //v1//embeddings /embeddings //embeddings
-/openai/deployments/any/embeddings /openai/v1/embeddings"""
+/openai/deployments/any/embeddings /openai/deployments/a%2Fb/embeddings /openai/v1/embeddings
+/v1/engines/any/embeddings"""
 SET_BASE = "set the base URL of the client to http://host:80"
 
 

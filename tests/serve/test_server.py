@@ -101,6 +101,7 @@ READABLE = "\r\naccept-encoding: gzip, deflate\r\n"
 WIRE: list[tuple[bytes, str, str]] = [
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00", "505", "configure the client for HTTP/1.1"),
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "400", "this is TLS, and this port speaks plain HTTP"),
+    (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", "505", "this is HTTP/2.0, and this port speaks HTTP/1.1"),
     (b"GET\r\n\r\n", "400", NOT_HTTP),
     (b"GET / HTTP/9.9\r\n\r\n", "400", NOT_HTTP),
     (b"\x00" * 100, "400", NOT_HTTP),
@@ -114,6 +115,7 @@ WIRE: list[tuple[bytes, str, str]] = [
     (HEAD + b"Content-Length: 3\r\n" + CHUNKED + b"abc", "400", "Transfer-Encoding"),
     (HEAD + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", "400", "Content-Length"),
     (HEAD + b"Transfer-Encoding: gzip\r\n\r\nabc", "400", "Transfer-Encoding"),
+    (HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "501", "send chunked alone, and gzip as"),
     (request_bytes(b'{"input": "' + b"a" * 200_000 + b'"}'), "413", "larger than 100000 bytes"),
     # Unusual, and allowed.
     (b"\r\n\r\n" + LAST, "200", ""),
