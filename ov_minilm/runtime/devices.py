@@ -16,16 +16,13 @@ def devices(device: str) -> list[str]:
     virtual, _, listed = device.partition(":")
     names = [device] if virtual not in VIRTUAL_DEVICES else listed.split(",") if listed else []
     # without the (4) of BATCH:CPU(4), which only virtual devices have, and the .0 of GPU.0
-    count = r"(\([1-9]\d*\))?" if virtual in VIRTUAL_DEVICES else ""
-    return [re.sub(rf"((?<!CPU)\.0)?{count}$", "", name) for name in names]
+    ending = r"((?<!CPU)\.0)?" + r"(\([1-9]\d*\))?" * (virtual in VIRTUAL_DEVICES) + "$"
+    return [re.sub(ending, "", name) for name in names]
 
 
 def device_names(core: ov.Core, device: str) -> dict[str, str]:
     """Return the full names of the devices that a device string may use; without a list, of all devices."""
-    listed = devices(device)
-    excluded = {name.removeprefix("-") for name in listed if name.startswith("-")}
-    names = [name for name in listed if not name.startswith("-")] or core.available_devices
-    names = [name for name in names if name.removesuffix(".0") not in excluded]
+    names = [name for name in devices(device) if not name.startswith("-")] or core.available_devices
     return {name: str(core.get_property(name, "FULL_DEVICE_NAME")) for name in names}
 
 
@@ -40,12 +37,10 @@ def check_device(device: str, available: Sequence[str]) -> None:
     # Without a list AUTO may use every device; MULTI, HETERO and BATCH need a list.
     names = devices(device) or (known if device.startswith("AUTO") else [""])
     # A device is unknown, or every device is excluded. Devices that are not there may be excluded.
-    included = {name for name in names if not name.startswith("-")}
-    if included - known or {f"-{name}" for name in known} <= {*names}:
+    if {n for n in names if not n.startswith("-")} - known or {f"-{n}" for n in known} <= {*names}:
         raise DeviceUnavailable(device, available)
 
 
 def may_use_cpu(device: str) -> bool:
     """Return whether a device string may use the CPU; AUTO may, unless its list excludes the CPU."""
-    included = [name for name in devices(device) if not name.startswith("-")]
-    return "CPU" in included or (not included and "-CPU" not in devices(device))
+    return "CPU" in (names := devices(device)) or all(n.startswith("-") and n != "-CPU" for n in names)
