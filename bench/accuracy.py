@@ -49,7 +49,9 @@ def accuracy(race: Race[Process]) -> Iterator[Row]:
     """Measure the mean cosine to FP32, and Spearman's correlation with human scores against that of FP32."""
     pairs = Pairs()
     path = race.file(STS_SET, pairs.texts)
-    vectors = {name: unit_vectors(found) for name, found in race.each(lambda one: one.vectors(path)).items()}
+    vectors = {
+        name: unit_vectors(found) for name, found in race.each(lambda process: process.vectors(path)).items()
+    }
     if FP32 not in vectors:
         raise NotMeasured("needs the FP32 artefact as the reference: out/fp32")
     reference = vectors[FP32]

@@ -106,7 +106,7 @@ class Environments:
         self._failed: dict[str, str] = {}
         intel = self._cache / "home/intel"
         intel.mkdir(parents=True, exist_ok=True)
-        (intel / "openvino_telemetry").write_text("0\n")  # as written by `opt_in_out --opt_out`
+        (intel / "openvino_telemetry").write_text("0\n")  # the same file is written by `opt_in_out --opt_out`
         self.environment = {**SILENCE, "HOME": str(intel.parent)}
 
     def contender(self, peer: Peer, variant: str) -> Contender:
@@ -171,11 +171,11 @@ class Environments:
                 making.rename(folder)
         return folder / name
 
-    def _run(self, peer: Peer, command: Sequence[str], request: str = "", **more: str) -> str:
+    def _run(self, peer: Peer, command: Sequence[str], request: str = "", **variables: str) -> str:
         """Run an installation command and return its stdout. Unavailable: it failed, now or before."""
         if peer.name in self._failed:
             raise Unavailable(self._failed[peer.name])
-        env = {**os.environ, **(self.environment if request else {}), **more}
+        env = {**os.environ, **(self.environment if request else {}), **variables}
         if not shutil.which(command[0]):
             self._fail(peer, f"{command[0]} is not installed")
         done = subprocess.run(command, input=request, capture_output=True, text=True, env=env, check=False)

@@ -62,7 +62,7 @@ def parquet(count: int, workload: str) -> Benchmark:
     rows = count // WAYS[OURS][0]  # rows of a shard
 
     def benchmark(race: Race[Process]) -> Iterator[Row]:
-        what = f"Parquet to Parquet, {workload}"
+        name_prefix = f"Parquet to Parquet, {workload}"
         for name, (shards, options) in WAYS.items():
             texts = distinct(race, workload, rows * shards)
             with tempfile.TemporaryDirectory() as folder:
@@ -71,14 +71,14 @@ def parquet(count: int, workload: str) -> Benchmark:
             ends = done.written[SHARDS_PER_RATE - 1 :: SHARDS_PER_RATE]
             rates = [SHARDS_PER_RATE * rows / (end - start) for start, end in pairwise(ends)]
             tokens = statistics.mean(map(race.texts.tokens, texts))
-            yield race.row(what, name, "texts_per_s", rates)
-            yield race.row(what, name, "tokens_per_s", [rate * tokens for rate in rates])
+            yield race.row(name_prefix, name, "texts_per_s", rates)
+            yield race.row(name_prefix, name, "tokens_per_s", [rate * tokens for rate in rates])
             if name != RAY:
-                yield race.row(what, name, "peak_mb", [done.peak_mb])
+                yield race.row(name_prefix, name, "peak_mb", [done.peak_mb])
             if name == OURS:
                 for window, rate in enumerate(rates, 2):
                     yield race.row(
-                        f"{what}, at {window * SHARDS_PER_RATE * rows}", name, "texts_per_s", [rate]
+                        f"{name_prefix}, at {window * SHARDS_PER_RATE * rows}", name, "texts_per_s", [rate]
                     )
 
     return benchmark

@@ -43,7 +43,7 @@ PLAIN = "plain INT8 multiplications"
 
 
 def limit(race: Race[Process]) -> Iterator[Row]:
-    """Measure the limit, the share of it that lists and single texts reach, and the parts of a batch."""
+    """Measure the limit, the share of it reached by lists and single texts, and the parts of a batch."""
     with Embedder.open(threads=race.threads) as embedder:
         info, spec = embedder.info, embedder.spec
         layers = [(spec.dim, spec.dim)] * 4 + [(spec.dim, spec.intermediate), (spec.intermediate, spec.dim)]

@@ -71,11 +71,14 @@ def throughput(figures: Figures) -> Figure | None:
     for name, (quantity, title) in PANELS.items():
         if figures.find(name, OURS, quantity):
             shown = [OURS, *rivals(figures, name, quantity)[:RIVALS]]
-            panels[title] = {one: (figures.value(name, one, quantity), "") for one in shown}
-            for one, (value, _) in panels[title].items():
-                if row := figures.find(name, one, RATIO):
-                    ratio, which = max(row.value, 1 / row.value), "slower" if row.value > 1 else "faster"
-                    panels[title][one] = value, f" ({ratio:.1f}× {which})" if ratio > 1.05 else " (as fast)"
+            panels[title] = {contender: (figures.value(name, contender, quantity), "") for contender in shown}
+            for contender, (value, _) in panels[title].items():
+                if row := figures.find(name, contender, RATIO):
+                    ratio, direction = max(row.value, 1 / row.value), "slower" if row.value > 1 else "faster"
+                    panels[title][contender] = (
+                        value,
+                        f" ({ratio:.1f}× {direction})" if ratio > 1.05 else " (as fast)",
+                    )
     return _bars(panels, 2.1)
 
 
@@ -83,8 +86,8 @@ def serving(figures: Figures) -> Figure | None:
     """Draw the time of a request against requests answered per second, for more and more clients."""
     workloads = [f"server, {clients} clients" for clients in CURVE]
     lines = {}
-    for server in {name for one in workloads for name in figures.contenders(one, "p50_ms")}:
-        found = [one for one in workloads if figures.find(one, server, "p50_ms")]
+    for server in {name for workload in workloads for name in figures.contenders(workload, "p50_ms")}:
+        found = [workload for workload in workloads if figures.find(workload, server, "p50_ms")]
         points = ([figures.value(w, server, q) for q in ("texts_per_s", "p50_ms")] for w in found)
         lines[server] = [(x, y) for x, y in points]
     title = "Servers, median ms of a request: lower is better"
@@ -124,7 +127,7 @@ def limit(figures: Figures) -> Figure | None:
     return _bars(panels, 1.9, whole=100) if all(panels.values()) else None
 
 
-PICTURES = {one.__name__: one for one in (throughput, serving, accuracy, memory, limit, roofline)}
+PICTURES = {picture.__name__: picture for picture in (throughput, serving, accuracy, memory, limit, roofline)}
 
 
 def rivals(figures: Figures, workload: str, quantity: str) -> list[str]:
@@ -222,7 +225,7 @@ def _panel(axes: Axes, bars: Panel, whole: float | None) -> None:
     colours = [MINE if whole or name == OURS else OTHER for name in bars]
     labels = [textwrap.fill(_shown(name), NAME_WIDTH) for name in bars]
     drawn = axes.barh(labels, [value for value, _ in bars.values()], color=colours, height=0.7)
-    texts = [f"{number(value)}{behind}" for value, behind in bars.values()]
+    texts = [f"{number(value)}{suffix}" for value, suffix in bars.values()]
     axes.bar_label(drawn, texts, padding=4, fontsize=9)
     axes.invert_yaxis()
     # space for the text at the end of the longest bar
@@ -240,9 +243,9 @@ def _labels(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
     pixels = axes.transData.transform(list(points.values()))
     taken: list[BboxBase] = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels]
     for name, point in points.items():
-        for dx, dy, side in PLACES:
+        for dx, dy, alignment in PLACES:
             offset: dict[str, Any] = {"xytext": (dx, dy), "textcoords": "offset points"}
-            text = axes.annotate(_shown(name), point, fontsize=9, ha=side, **offset)
+            text = axes.annotate(_shown(name), point, fontsize=9, ha=alignment, **offset)
             text.set(color=MINE if name == OURS else INK, weight="bold" if name == OURS else "normal")
             box = text.get_window_extent()
             inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1

@@ -56,8 +56,8 @@ class Server:
         self.contender = contender
         self.facts = {"variant": contender.title}
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        words = {"PORT": str(self.port), "THREADS": str(threads)} | contender.models
-        command = [words.get(word, word) for word in contender.command]
+        placeholders = {"PORT": str(self.port), "THREADS": str(threads)} | contender.models
+        command = [placeholders.get(word, word) for word in contender.command]
         environment = contender.environment or None
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, env=environment)
         ends = time.monotonic() + START_TIMEOUT_S
@@ -164,13 +164,13 @@ def load(name: str, clients: int, size: int) -> Callable[[Race[Server]], Iterato
 
 def workers(race: Race[Server]) -> Iterator[Row]:
     """Measure speed and memory of one process, of one process with one thread, and of two workers."""
-    more = our_server(ONE_THREAD, "--threads", "1"), our_server(TWO_WORKERS, "--workers", "2")
-    for contender in more:
+    other_servers = our_server(ONE_THREAD, "--threads", "1"), our_server(TWO_WORKERS, "--workers", "2")
+    for contender in other_servers:
         race.start(contender)
     yield from load(WORKERS, CURVE[-1], 1)(race)
     for name, server in race.running.items():
         yield race.row(WORKERS, name, "pss_mb", [server.pss_mb()])
-    for contender in more:
+    for contender in other_servers:
         race.running.pop(contender.name).close()
 
 

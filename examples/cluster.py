@@ -1,6 +1,6 @@
 """Cluster texts and draw them: python examples/cluster.py FILE -k 5 -o clusters.png, a text a line.
 
-Needs pip install 'ov-minilm[examples]'. Each cluster is named by the text nearest to its centre.
+Needs pip install 'ov-minilm[examples]'. The name of a cluster is the text nearest to its centre.
 """
 
 import argparse

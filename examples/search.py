@@ -33,13 +33,13 @@ def update(index: duckdb.DuckDBPyConnection, files: dict[str, int], embedder: Em
     """Embed files that are new, changed, or embedded by another model; remove deleted files."""
     model = embedder.info.fingerprint
     rows = index.execute("SELECT DISTINCT path, changed, model FROM passages").fetchall()
-    stale = [path for path, changed, by in rows if (files.get(path), model) != (changed, by)]
-    new = files.keys() - {path for path, _, _ in rows} | files.keys() & stale
+    outdated = [path for path, changed, by in rows if (files.get(path), model) != (changed, by)]
+    new = files.keys() - {path for path, _, _ in rows} | files.keys() & outdated
     found = [(path, text) for path in new for text in passages(Path(path).read_text("utf-8", "replace"))]
     paths, texts = [path for path, _ in found], [text for _, text in found]
     vectors = embedder.encode(texts, truncate="mean").tolist()
     index.begin()  # if the program is killed before the commit, the index does not change
-    index.execute("DELETE FROM passages WHERE list_contains(?, path)", [stale])
+    index.execute("DELETE FROM passages WHERE list_contains(?, path)", [outdated])
     index.execute(INSERT, [paths, [files[path] for path in paths], model, texts, vectors])
     index.commit()
 
@@ -50,11 +50,11 @@ if __name__ == "__main__":
     parser.add_argument("query")
     parser.add_argument("--pattern", default="*.txt", help="which files, in subfolders too [*.txt]")
     parser.add_argument("--index", default="search.duckdb", help="kept between calls [search.duckdb]")
-    told = parser.parse_args()
-    files = {str(path): path.stat().st_mtime_ns for path in told.folder.rglob(told.pattern)}
-    with Embedder.open() as embedder, duckdb.connect(told.index) as index:
+    arguments = parser.parse_args()
+    files = {str(path): path.stat().st_mtime_ns for path in arguments.folder.rglob(arguments.pattern)}
+    with Embedder.open() as embedder, duckdb.connect(arguments.index) as index:
         index.execute(f"CREATE TABLE IF NOT EXISTS passages {COLUMNS}")
         update(index, files, embedder)
-        best = index.execute(BEST, [embedder.encode(told.query).tolist()]).fetchall()
+        best = index.execute(BEST, [embedder.encode(arguments.query).tolist()]).fetchall()
     for cosine, path, text in best:
         print(f"{cosine:.3f}  {path}\n       {' '.join(text.split())[:300]}")

@@ -300,10 +300,10 @@ def encode(
         raise refusal("no_effect", option="--reuse", where="with --engine ray")
     if files in ((), ("-",)) and sys.stdin is not None and sys.stdin.isatty():
         say("reading texts from the terminal, one on each line; Ctrl-D ends the input")
-    more = [name for name in (keep_columns or "").split(",") if name]
-    if keep_columns is not None and not more:
+    more_columns = [name for name in (keep_columns or "").split(",") if name]
+    if keep_columns is not None and not more_columns:
         raise refusal("no_names", option="--keep-columns", value=keep_columns)
-    keep = [id_column, *more] if id_column is not None else more
+    keep = [id_column, *more_columns] if id_column is not None else more_columns
     target = None if to_stdout else outputs.Output.parse(str(output), to)
     settings = BulkOptions(truncate, dimensions, dtype, on_error, rows_per_shard)
     inputs = reader.find(
@@ -329,8 +329,8 @@ def encode(
         from ov_minilm.bulk.ray import EmbedderOptions, Shipped, on_ray
 
         cpus, model = options.pop("threads") or 1, options.pop("model")
-        there = Shipped.read(model or SHIPPED) if ship else model and model.resolve()
-        return stack.enter_context(on_ray(EmbedderOptions(there, **options), cpus=cpus, actors=actors))
+        remote_model = Shipped.read(model or SHIPPED) if ship else model and model.resolve()
+        return stack.enter_context(on_ray(EmbedderOptions(remote_model, **options), cpus=cpus, actors=actors))
 
     with ExitStack() as stack:
         if target is None:

@@ -75,20 +75,20 @@ def examine(options: Mapping[str, Any], *, reference: Path | None = None) -> lis
 
 def _threads(asked: int | None) -> Finding:
     """Compare the number of threads with the CPUs that the affinity mask and the cgroup quota allow."""
-    available, there = cpus.available_cpus(), os.cpu_count() or 1
+    available, cpu_count = cpus.available_cpus(), os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     try:
         running = cpus.threads(asked)
     except ValueError as error:
         return Finding("threads", "wrong", str(error), f"unset {cpus.VARIABLE}, or pass a number")
-    facts = {"available": available, "cpus": there, "running": running, "load": round(load, 2)}
-    text = f"{running} of {there} CPUs"
+    facts = {"available": available, "cpus": cpu_count, "running": running, "load": round(load, 2)}
+    text = f"{running} of {cpu_count} CPUs"
     if running > available:
         fix = f"pass threads={available}, or give the container more CPUs"
         return Finding("threads", "wrong", f"{running} threads for {available} CPUs", fix, facts)
-    if available < there:
+    if available < cpu_count:
         text += "; the affinity mask or the cgroup quota allows no more"
-    if load > there:
+    if load > cpu_count:
         fix = "run again when the machine is idle: the speed below is too low"
         return Finding(
             "threads", "note", f"{text}; other processes use them too, load {load:.1f}", fix, facts
@@ -185,7 +185,7 @@ def _probe(options: dict[str, Any], reference: str | None) -> Iterator[Finding]:
         yield _cache(Path(options["cache_dir"]))
     version, devices, kernels = survey()
     yield _versions(version)
-    listed = ", ".join(f"{name} ({what})" for name, what in devices.items())
+    listed = ", ".join(f"{name} ({full_name})" for name, full_name in devices.items())
     yield Finding("devices", "ok", listed, facts=devices)
     yield _cpu(kernels)
 
@@ -242,7 +242,7 @@ def _versions(openvino: str) -> Finding:
 
 def _cpu(kernels: Kernels) -> Finding:
     """Return the instruction sets that OpenVINO's kernels use, and whether a variable limits them."""
-    family = next(what for part, what in KERNELS.items() if part in kernels.int8)
+    family = next(family_name for part, family_name in KERNELS.items() if part in kernels.int8)
     bf16 = "BF16 native" if kernels.native_bf16 else "no BF16"
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL")
     facts = asdict(kernels) | {"family": family, "native_bf16": kernels.native_bf16, "limit": limit}
@@ -330,8 +330,8 @@ def _memory(options: dict[str, Any], limit: int | None) -> Finding:
         embedder.encode(short, progress=False)
         peaks["lists"] = _peak()
         embedder.warm_up()
-        for one in long[:50]:
-            embedder.encode(one)
+        for long_text in long[:50]:
+            embedder.encode(long_text)
         embedder.encode(long, progress=False)
         peaks["all_grids"] = _peak()
         grids = [Grid(*map(int, name.split("x"))) for name in embedder.info.grids]

@@ -35,7 +35,9 @@ def main(folder: Path) -> None:
 def packing(path: Path) -> None:
     """Draw the first packed batch of real sentences, and the same sentences padded."""
     lines = CALIBRATION.read_text(encoding="utf-8").splitlines()
-    sentences = [one.strip() + "." for line in lines for one in line.split(". ") if one.strip()]
+    sentences = [
+        sentence.strip() + "." for line in lines for sentence in line.split(". ") if sentence.strip()
+    ]
     with Embedder.open() as embedder:
         counts = [n for n in embedder.count_tokens(sentences[:200]) if n <= 60]
     while sum(counts) > 0.97 * 8 * 64:  # as many sentences as one batch holds

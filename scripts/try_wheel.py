@@ -67,8 +67,8 @@ def serve() -> None:
 
 def check(vectors: list[list[float]]) -> None:
     """Raise RuntimeError for vectors of another shape or with other neighbours."""
-    first, near, far = vectors
-    cosines = [sum(a * b for a, b in zip(first, other, strict=True)) for other in (near, far)]
+    first, similar, unrelated = vectors
+    cosines = [sum(a * b for a, b in zip(first, other, strict=True)) for other in (similar, unrelated)]
     if len(first) != 384 or not cosines[0] > 0.7 > 0.3 > cosines[1]:
         raise RuntimeError(f"wrong vectors: {len(first)} components, cosines {cosines}")
 

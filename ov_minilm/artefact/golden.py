@@ -20,7 +20,7 @@ MIN_COSINE = 0.99  # a correct INT8 grid has 0.998; an unrelated vector has abou
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """A text, its tokens, and the vector that the original model gives it."""
+    """A text, its token ids, and its vector by the original model."""
 
     text: str
     ids: tuple[int, ...]

@@ -174,8 +174,10 @@ def fingerprint(spec: ModelSpec, files: Mapping[str, FileFacts]) -> str:
     a field keeps its fingerprint.
     """
     defaults = _defaults(ModelSpec)
-    known = {key: value for key, value in dataclasses.asdict(spec).items() if value != defaults.get(key)}
-    facts = {"spec": known, "files": {name: files[name].sha256 for name in sorted(files)}}
+    hashed_fields = {
+        key: value for key, value in dataclasses.asdict(spec).items() if value != defaults.get(key)
+    }
+    facts = {"spec": hashed_fields, "files": {name: files[name].sha256 for name in sorted(files)}}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -203,11 +205,11 @@ def _parse(kind: Any, raw: Any, where: str) -> Any:
         return {key: _parse(args[1], item, f"{where}.{key}") for key, item in raw.items()}
     if dataclasses.is_dataclass(kind):
         _expect(dict, raw, where)
-        known = {field.name for field in dataclasses.fields(kind)}
-        required = known - _defaults(kind).keys() if kind is ModelSpec else known
-        if not required <= raw.keys() <= known:
-            found = {"missing": required - raw.keys(), "unknown": raw.keys() - known}
-            problems = (f"{what} {', '.join(sorted(names))}" for what, names in found.items() if names)
+        all_fields = {field.name for field in dataclasses.fields(kind)}
+        required = all_fields - _defaults(kind).keys() if kind is ModelSpec else all_fields
+        if not required <= raw.keys() <= all_fields:
+            found = {"missing": required - raw.keys(), "unknown": raw.keys() - all_fields}
+            problems = (f"{problem} {', '.join(sorted(names))}" for problem, names in found.items() if names)
             raise ValueError(f"{where}: {'; '.join(problems)}")
         hints = typing.get_type_hints(kind)
         return kind(**{name: _parse(hints[name], raw[name], f"{where}.{name}") for name in raw})  # type: ignore[operator]  # a dataclass

@@ -69,7 +69,8 @@ MAGIC = {  # first bytes -> format, and what to do instead
 }
 # Python's codecs that are not encodings of text files.
 NON_TEXT_CODECS = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape")
-OPTION_FORMATS: dict[str, tuple[Kind, ...]] = {  # field of Dialect -> the formats that it applies to
+# field of Dialect -> formats of input for which this option has an effect
+OPTION_FORMATS: dict[str, tuple[Kind, ...]] = {
     "delimiter": ("csv", "tsv"),
     "quote": ("csv", "tsv"),
     "escape": ("csv", "tsv"),
@@ -187,8 +188,8 @@ class Inputs:
         if kind is None:
             ending = Path(path.stem).suffix if packed else path.suffix
             if ending in UNSUPPORTED_ENDINGS:
-                what, instead = UNSUPPORTED_ENDINGS[ending]
-                raise refusal("not_read", file=file, what=f"{what} ({ending})", instead=instead)
+                found_format, advice = UNSUPPORTED_ENDINGS[ending]
+                raise refusal("not_read", file=file, what=f"{found_format} ({ending})", instead=advice)
             kind = "text" if file == STDIN else KINDS.get(ending)
         if kind is None:
             raise refusal("unknown_ending", file=file, ending="".join(path.suffixes[-2:]))
@@ -296,14 +297,18 @@ def check_start(inputs: Inputs, file: str, start: bytes) -> None:
         ValueError: it has another format; the message says what to do.
     """
     kind, name, utf8 = inputs.kind_of(file), display_name(file), inputs.dialect.is_utf8
-    for magic, (what, instead) in MAGIC.items():
-        if start.startswith(magic) and what.lower() != kind and (utf8 or not what.startswith("UTF-")):
-            if file in inputs.pipes and "its name" in instead:  # a pipe has no meaningful name
-                instead = f"unpack it on the way: {what} -dc < FILE | ov-minilm encode"
-            raise refusal("looks_like", file=name, what=what, kind=kind, instead=instead)
+    for magic, (found_format, advice) in MAGIC.items():
+        if (
+            start.startswith(magic)
+            and found_format.lower() != kind
+            and (utf8 or not found_format.startswith("UTF-"))
+        ):
+            if file in inputs.pipes and "its name" in advice:  # a pipe has no meaningful name
+                advice = f"unpack it on the way: {found_format} -dc < FILE | ov-minilm encode"
+            raise refusal("looks_like", file=name, what=found_format, kind=kind, instead=advice)
     if utf8 and kind != "parquet" and b"\0" in start[:2]:
-        instead = "pass --encoding utf-16-le or utf-16-be"
-        raise refusal("looks_like", file=name, what="UTF-16", kind=kind, instead=instead)
+        advice = "pass --encoding utf-16-le or utf-16-be"
+        raise refusal("looks_like", file=name, what="UTF-16", kind=kind, instead=advice)
 
 
 def display_name(name: str) -> str:

@@ -223,19 +223,19 @@ def _resume(job: Job, journal: Journal, *, overwrite: bool, say: Callable[[str],
 
     Remove all files that do not belong to a finished shard.
     """
-    now, before = identify(job), journal.read()
-    if before and not overwrite:
-        compare(job.folder, before, now)
-    if before is None or overwrite or not job.inputs.resumable:  # the data of a pipe cannot be read again
-        journal.write(now, {})
-    elif before != now:
+    current, recorded = identify(job), journal.read()
+    if recorded and not overwrite:
+        compare(job.folder, recorded, current)
+    if recorded is None or overwrite or not job.inputs.resumable:  # the data of a pipe cannot be read again
+        journal.write(current, {})
+    elif recorded != current:
         done = {shard: finished for shard, finished in journal.done.items() if _is_complete(job, finished)}
-        if before.on_error != now.on_error:
+        if recorded.on_error != current.on_error:
             done = {shard: finished for shard, finished in done.items() if not finished.bad}
-        if before.inputs != now.inputs:
+        if recorded.inputs != current.inputs:
             say(f"{job.folder}: inputs have changed; comparing {len(done)} finished shards with them")
             done = unchanged(job, done)
-        journal.write(now, done)
+        journal.write(current, done)
     journal.forget(lambda done: not _is_complete(job, done))
     finished = {path for shard in journal.done for path in (job.part(shard), job.errors(shard))}
     for pattern in WRITTEN:

@@ -121,10 +121,10 @@ class Lines:
         if self._kind == "text" and self._inputs.kind is None:
             texts = [record.text for record in records if record.text is not None]
             if found := structure(texts, self._inputs.column):
-                what, instead = found
-                instead += ", or --format text to encode lines as they are"
+                found_format, advice = found
+                advice += ", or --format text to encode lines as they are"
                 name = display_name(self._name)
-                raise refusal("looks_like", file=name, what=what, kind="text", instead=instead)
+                raise refusal("looks_like", file=name, what=found_format, kind="text", instead=advice)
         return [record.kept for record in records if record.kept]
 
     def bytes_read(self) -> int:

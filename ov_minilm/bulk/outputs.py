@@ -1,7 +1,7 @@
 """The output of a job, and the check that it is not an input.
 
-A job must not replace its input, and must not read its own shards. Both are refused before any work, also if
-links hide that two names are the same file, or if a pattern would match the output later.
+A job must not replace its input, and must not read its own shards. Such jobs are refused before any work,
+also if links hide that two names are the same file, or if a pattern would match the output later.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Output:
         ending = path.suffix.removeprefix(".")
         if name and (name.endswith(("/", os.sep)) or not ending or (path.is_dir() and ending not in FORMS)):
             return cls(path, form or "parquet", folder=True)
-        for known in FORMS:
-            if ending == known and form in (None, known):
-                return cls(path, known, folder=False)
+        for form_name in FORMS:
+            if ending == form_name and form in (None, form_name):
+                return cls(path, form_name, folder=False)
         endings = ", ".join(f".{ending}" for ending in ([form] if form else FORMS))
         raise refusal("output_ending", name=name or "-o ''", endings=endings)
 
@@ -137,9 +137,9 @@ def _check_columns(inputs: Inputs, form: Form) -> None:
         raise refusal("npy_columns")
     if VECTOR in inputs.keep:
         raise refusal("column_name", column=VECTOR)
-    found, wanted = inputs.schema is not None, form == "parquet"
-    if inputs.keep and found != wanted:
-        raise refusal("not_typed", found=found, form=form, wanted=wanted)
+    found, needed = inputs.schema is not None, form == "parquet"
+    if inputs.keep and found != needed:
+        raise refusal("not_typed", found=found, form=form, wanted=needed)
 
 
 def _check_inputs(inputs: Inputs, output: Output) -> None:
@@ -148,8 +148,10 @@ def _check_inputs(inputs: Inputs, output: Output) -> None:
     Refuse patterns that would match the output.
     """
     identities = {_identity(file): file for file in inputs.files}
-    there = [path for path in (*output.files, output.errors, *output.parts.glob("part-*")) if path.is_file()]
-    for path in there:
+    existing = [
+        path for path in (*output.files, output.errors, *output.parts.glob("part-*")) if path.is_file()
+    ]
+    for path in existing:
         if (same := identities.get(_identity(str(path)))) is not None:
             raise refusal("output_is_input", file=same, output=path)
     parts = output.parts.resolve()

@@ -78,14 +78,14 @@ class Parquet:
             if found is None:
                 return Rows(self._name, "row", (), [], None, {}, self._at)
             self._piece = found
-        now, self._piece = self._piece[:max_rows], self._piece[max_rows:]
+        piece, self._piece = self._piece[:max_rows], self._piece[max_rows:]
         bad: dict[int, str] = {}
-        texts: list[str | None] = [None] * len(now)
-        if isinstance(now, UnreadableRows):
-            bad = dict.fromkeys(range(len(now)), now.reason)
+        texts: list[str | None] = [None] * len(piece)
+        if isinstance(piece, UnreadableRows):
+            bad = dict.fromkeys(range(len(piece)), piece.reason)
         else:
-            texts = _texts(now.column(self._column), bad)
-        kept = self._kept(now, bad)
+            texts = _texts(piece.column(self._column), bad)
+        kept = self._kept(piece, bad)
         for row in bad:
             texts[row] = None
         first = self._at.row + 1

@@ -1,7 +1,7 @@
 """The main path of a job: rows -> token ids -> vectors -> files.
 
-This thread reads, tokenizes and writes, while the engine computes texts that were submitted earlier. So the
-engine never waits.
+This thread reads, tokenizes and writes, while the engine computes texts that were submitted earlier. In this
+way the engine never waits.
 """
 
 from __future__ import annotations

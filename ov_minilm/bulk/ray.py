@@ -110,7 +110,9 @@ def _context() -> Any:
 
 
 class RayEmbedder:
-    """Adds a column of vectors to batches, for `Dataset.map_batches`. Each actor has one Embedder.
+    """Adds a column of vectors to batches, for `Dataset.map_batches` of Ray Data.
+
+    Each actor has one Embedder.
 
         data.map_batches(RayEmbedder, concurrency=4, num_cpus=2)
 

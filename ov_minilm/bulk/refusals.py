@@ -2,11 +2,10 @@
 
 Exit codes of `ov-minilm encode`:
 
-    0    every row has its vector
-    2    REFUSALS: nothing was encoded.  BAD_ROWS, with --on-error stop: the job stopped at the first of them
-    3    BAD_ROWS, with --on-error skip or null: done, and each bad row is listed
-    130  Ctrl-C.  143: SIGTERM.  Both print what is kept and how to resume
-    141  the reader of stdout closed it, as `head` does
+    0    every row has its vector 2    REFUSALS: nothing was encoded.  BAD_ROWS, with --on-error stop: the job
+    stopped at the first of them 3    BAD_ROWS, with --on-error skip or null: done, and each bad row is listed
+    130  Ctrl-C.  143: SIGTERM.  The last line says what is kept and how to resume 141  the reader of stdout
+    closed it, as `head` does
 """
 
 from __future__ import annotations

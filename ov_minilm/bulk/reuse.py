@@ -78,8 +78,8 @@ class KeptVectors:
             at = np.minimum(at, len(self._hashes) - 1)
             kept = (self._hashes[at] == hashes).all(1)
             for number in np.unique(self._segment[at[kept]]):
-                here = kept & (self._segment[at] == number)
-                records[here] = self._segments[number][self._row[at[here]]]
+                in_segment = kept & (self._segment[at] == number)
+                records[in_segment] = self._segments[number][self._row[at[in_segment]]]
         for index, key in enumerate(keys if self._new else ()):
             if key in self._new:
                 kept[index], records[index] = True, self._new[key]

@@ -21,7 +21,7 @@ from ov_minilm.spec import SLOTS, FloatArray, ModelSpec
 
 # a finite number, because calibration must not see -inf; its exp() still underflows to 0 in float32
 MASK_BIAS = -1e4
-EPSILON = 1e-12  # as in torch.nn.functional.normalize, which uses max(norm, epsilon)
+EPSILON = 1e-12  # the divisor is max(norm, epsilon), as in torch.nn.functional.normalize
 
 _AUTOMATIC_NAME = re.compile(r"^[A-Za-z0-9]+_\d+(?:_\d+)*(?=$|/)")  # Gelu_104901, Gelu_104901_0_0/nncf_…
 
@@ -74,7 +74,8 @@ def save(model: ov.Model, path: Path) -> None:
     # A new Model drops rt_info (options and local settings); the manifest records those that matter.
     clean = ov.Model(model.outputs, model.get_parameters(), model.get_friendly_name())
     try:
-        # As str: an interrupt while OpenVINO converts a Path would look like a failure to write.
+        # The path is passed as str: an interrupt while OpenVINO converts a Path would look like a failure to
+        # write.
         ov.save_model(clean, str(path), compress_to_fp16=False)
     except RuntimeError as error:
         raise OSError(f"{path.parent} could not be written, the disk may be full ({error})") from error

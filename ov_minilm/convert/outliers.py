@@ -1,7 +1,7 @@
 """Keeps outlier channels of the feed-forward layers in float, so that they do not widen the INT8 range.
 
 In four of six layers, one or two of the 1,536 GELU outputs reach values of 14 to 25, all others stay below 6,
-and one static range must hold all. Such a channel c can be computed exactly, outside the INT8 product:
+and one static range must hold all. An outlier channel c can be computed exactly, outside the INT8 product:
 
     down(gelu(up(x))) = down'(gelu(up'(x))) + gelu(x up_c' + b_c) down_c'
 

@@ -198,7 +198,7 @@ def ndcg(
     document gets 0. As in BEIR, a document with the same id as the query is not ranked.
     """
     ids = list(retrieval.documents)
-    # so that a stable sort breaks ties by id
+    # documents are sorted by id first, so that a stable sort by cosine breaks ties by id
     order = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)
     documents = documents[order]
     found = np.zeros(len(queries))

@@ -109,7 +109,7 @@ class Adapter:
         return {"query": "", "document": ""} | self.embedder.spec.prompts
 
     def _prompted(self, texts: Iterable[str], names: Sequence[str]) -> Iterable[str]:
-        """Return the texts with the prompt of the first of these names that the artefact has."""
+        """Return the texts with a prompt: that of the first name in `names` that the artefact has."""
         return with_prompt(next((self.prompts[name] for name in names if self.prompts.get(name)), ""), texts)
 
     def _vectors(self, texts: Iterable[str], names: Sequence[str]) -> FloatArray:

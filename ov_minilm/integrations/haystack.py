@@ -25,7 +25,7 @@ class MiniLMTextEmbedder(Adapter):
 
     @component.output_types(embedding=list[float])
     async def run_async(self, text: str) -> dict[str, list[float]]:
-        """Return the same for asyncio."""
+        """Do the same as `run` for asyncio."""
         return {"embedding": (await self._alists([text], QUERY))[0]}
 
 
@@ -43,7 +43,7 @@ class MiniLMDocumentEmbedder(Adapter):
 
     @component.output_types(documents=list[Document])
     async def run_async(self, documents: list[Document]) -> dict[str, list[Document]]:
-        """Return the same for asyncio."""
+        """Do the same as `run` for asyncio."""
         return _with_vectors(documents, await self._alists(self._texts(documents), DOCUMENT))
 
     def _texts(self, documents: list[Document]) -> list[str]:

@@ -20,9 +20,9 @@ class MiniLMEmbeddings(Adapter, Embeddings):
         return self._lists([text], QUERY)[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Return the same for asyncio."""
+        """Do the same as `embed_documents` for asyncio."""
         return await self._alists(texts, DOCUMENT)
 
     async def aembed_query(self, text: str) -> list[float]:
-        """Return the same for asyncio."""
+        """Do the same as `embed_query` for asyncio."""
         return (await self._alists([text], QUERY))[0]

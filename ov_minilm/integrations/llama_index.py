@@ -43,7 +43,7 @@ class MiniLMEmbedding(BaseEmbedding, Adapter):
         return super().get_text_embedding_batch(check_texts(texts), *rest, **options)
 
     async def aget_text_embedding_batch(self, texts: Any, *rest: Any, **options: Any) -> list[list[float]]:
-        """Return the same for asyncio."""
+        """Do the same as `get_text_embedding_batch` for asyncio."""
         return await super().aget_text_embedding_batch(check_texts(texts), *rest, **options)
 
     def _get_query_embedding(self, query: str) -> list[float]:

@@ -21,7 +21,7 @@ class MiniLMVectorizer(
     BaseEstimator,  # type: ignore[misc]
     Adapter,
 ):
-    """Turns texts into unit vectors. There is nothing to fit."""
+    """Turns texts into unit vectors. `fit` learns nothing."""
 
     def __post_init__(self) -> None:
         """Do not open the model yet, because scikit-learn copies estimators that it never runs."""

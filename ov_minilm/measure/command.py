@@ -126,8 +126,8 @@ def sentences(result: Result) -> list[str]:
 
 def _against_fp32(figures: Figures) -> str:
     phrases = {"sentences": "on sentences", "chunks": "on chunks of 180–256 tokens", "query": "for one query"}
-    ratios = {what: figures.find(workload, FP32, RATIO) for workload, what in phrases.items()}
-    parts = [f"{ratio.value:.1f}× {what}" for what, ratio in ratios.items() if ratio]
+    ratios = {phrase: figures.find(workload, FP32, RATIO) for workload, phrase in phrases.items()}
+    parts = [f"{ratio.value:.1f}× {phrase}" for phrase, ratio in ratios.items() if ratio]
     return f"INT8 is faster than FP32 here: {', '.join(parts)}." if parts else ""
 
 

@@ -52,7 +52,7 @@ def ours(model: Path | None, reference: Path | None) -> list[Contender]:
 
 
 class Process:
-    """A running contender that has loaded its model. Also a context manager."""
+    """A running contender that has loaded its model. As a context manager, it ends the process."""
 
     def __init__(self, contender: Contender, threads: int) -> None:
         """Start and load. ContenderFailed: the process does not start, or cannot load its model."""

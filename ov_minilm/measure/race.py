@@ -48,7 +48,9 @@ T = TypeVar("T")
 
 
 class Race(Generic[R]):
-    """Running contenders, ours among them, and the files with their texts. Also a context manager.
+    """Running contenders, ours among them, and the files with their texts.
+
+    As a context manager, it ends all contenders.
 
     `failed` maps the name of a contender that dropped out to the reason; `part` is put before each progress
     message.

@@ -53,7 +53,7 @@ class Figures:
         return self.rows[f"{workload}/{contender}/{quantity}"].value
 
     def contenders(self, workload: str, quantity: str) -> list[str]:
-        """Return the contenders that have such a row: ov_minilm first, then from best to worst."""
+        """Return the contenders with a row of this quantity: ov_minilm first, then from best to worst."""
         found = [r for r in self.rows.values() if (r.workload, r.quantity) == (workload, quantity)]
         lower = UNITS[quantity] in LOWER_IS_BETTER
         found.sort(key=lambda row: (row.contender != OURS, row.value if lower else -row.value))

@@ -1,7 +1,7 @@
 """Batches in, vectors out, on one device.
 
-A grid is compiled when a batch first needs it, which takes about 0.4 s, or 0.15 s with the cache on disk. It
-is kept until the engine is closed; the plan limits the number of grids.
+A grid is compiled when a batch first needs it, which takes about 0.4 s, or 0.15 s with the cache on disk. A
+compiled grid is kept until the engine is closed; the plan limits the number of grids.
 """
 
 from __future__ import annotations

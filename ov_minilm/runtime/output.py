@@ -80,7 +80,8 @@ def cast(vectors: FloatArray, dtype: Dtype, ranges: FloatArray | None = None) ->
         return levels.astype(np.uint8) if dtype == "uint8" else (levels - 128).astype(np.int8)
     if dtype in ("binary", "ubinary"):
         signs = np.packbits(vectors > 0, axis=-1)
-        return signs if dtype == "ubinary" else (signs ^ 128).view(np.int8)  # as int8, x ^ 128 is x - 128
+        # x ^ 128, read as int8, is x - 128
+        return signs if dtype == "ubinary" else (signs ^ 128).view(np.int8)
     return vectors.astype(dtype, copy=False)
 
 

@@ -43,7 +43,10 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """One input of a compiled grid. Segment 0 is padding; segment s belongs to slot s - 1 of its row."""
+    """The input of a compiled grid for one run.
+
+    Segment 0 is padding; segment s belongs to slot s - 1 of its row.
+    """
 
     grid: Grid
     inputs: IntArray  # [3, R, W] token ids; positions, counted from each text's own start; segments, 0..S

@@ -1,7 +1,8 @@
 """Tokenization: from texts to int32 token ids, in windows of at most max_tokens.
 
-The tokenizer file says "cut at 128 and pad to 128". Both settings are wrong for this model. They are changed
-once, when the file is loaded, because changing them in each call would raise "Already borrowed" in threads.
+The tokenizer file says "cut at 128 and pad to 128". Both settings are wrong for this model. The settings are
+changed once, when the file is loaded, because changing them in each call would raise "Already borrowed" in
+threads.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The log: one line for each request, as text or as JSON. It never contains texts, keys or query strings."""
+"""The log: one line for each request, as text or as JSON.
+
+The log never contains texts, keys or query strings.
+"""
 
 from __future__ import annotations
 

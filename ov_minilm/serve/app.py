@@ -180,7 +180,7 @@ class Application:
         base = f"{scope.get('scheme', 'http')}://{host}{scope.get('root_path', '')}"
         problem = f"{scope['path']!r:.200} does not exist on this server"
         known_route = max(
-            (one for one in self._routes if one != "/" and path.endswith(one)), key=len, default=None
+            (route for route in self._routes if route != "/" and path.endswith(route)), key=len, default=None
         )
         if known_route is None:
             return f"{problem}; OpenAI clients use the base URL {base}/v1, others {base}; see {base}/docs"

@@ -270,13 +270,13 @@ def command(
         truncate = "end" if auto_truncate else "error"
     if api_key_file and context.get_parameter_source("api_key") is ParameterSource.ENVIRONMENT:
         api_key = ()
-    known = {field.name for field in fields(Settings)}
+    known_fields = {field.name for field in fields(Settings)}
     chosen = Settings(
         truncate=truncate or DEFAULT.truncate,
         api_keys=_keys(api_key, api_key_file),
-        **{name: value for name, value in rest.items() if name in known},
+        **{name: value for name, value in rest.items() if name in known_fields},
     )
-    opening = {name: value for name, value in rest.items() if name not in known}
+    opening = {name: value for name, value in rest.items() if name not in known_fields}
     memory_mb = opening["memory_mb"]
     for name, own in (("memory_mb", SERVER_MB), ("cache_mb", 0)):
         if opening[name] is not None:
@@ -350,10 +350,10 @@ def command(
 
 def _warn_of_unknown_variables(context: click.Context) -> None:
     """Warn of environment variables OV_MINILM_* that are not options."""
-    known = [str(option.envvar) for option in context.command.get_params(context) if option.envvar]
+    known_fields = [str(option.envvar) for option in context.command.get_params(context) if option.envvar]
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known + OTHER_COMMANDS_VARIABLES:
-            similar = difflib.get_close_matches(name, known, 1)
+        if name.startswith(PREFIX) and name not in known_fields + OTHER_COMMANDS_VARIABLES:
+            similar = difflib.get_close_matches(name, known_fields, 1)
             meant = f"; did you mean {similar[0]}?" if similar else "; --help lists the valid ones"
             log.warning("the environment variable %s has no effect%s", name, meant)
 

@@ -250,9 +250,11 @@ class Ollama:
         """
         if not name:
             raise ApiError("bad_field", "model is missing; send a name from /api/tags", param="model")
-        known = {own.lower().removesuffix(":latest") for own in self._service.names}
+        accepted_names = {own.lower().removesuffix(":latest") for own in self._service.names}
         alias = self._is_minilm and not self._service.settings.strict_model
-        if name.lower().removesuffix(":latest") in known or (alias and MINILM_NAME.fullmatch(name.lower())):
+        if name.lower().removesuffix(":latest") in accepted_names or (
+            alias and MINILM_NAME.fullmatch(name.lower())
+        ):
             return name
         raise ApiError(
             "no_such_model",

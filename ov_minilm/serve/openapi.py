@@ -104,7 +104,7 @@ def document(max_texts: int, dim: int, vocabulary: int) -> bytes:
     x_truncate = {
         "name": "x-truncate",
         "in": "header",
-        "description": "As the field `truncate`, for clients that cannot add fields.",
+        "description": "The same as the field `truncate`, for clients that cannot add fields.",
         "schema": {"enum": ["end", "error", "mean"]},
     }
     model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}

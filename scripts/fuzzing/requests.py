@@ -161,9 +161,9 @@ class RequestFuzzer:
             actual = np.array(found, np.float32)
             expected = (expected[1:] @ expected[0]).astype(np.float32)
         elif path == "/v1/embeddings":
-            rows = [one["embedding"] for one in found["data"]]
+            rows = [item["embedding"] for item in found["data"]]
             actual = np.array([_floats(row) for row in rows], np.float32)
-            if [one["index"] for one in found["data"]] != list(range(len(texts))):
+            if [item["index"] for item in found["data"]] != list(range(len(texts))):
                 raise WrongResult(f"{path}: wrong indices for {body[:300]!r}")
             if texts and isinstance(texts[0], str):
                 total = sum(self._tokenized(texts, request).tokens)
@@ -204,10 +204,10 @@ class RequestFuzzer:
                 raise WrongResult(f"/tokenize: {len(found)} lists for {len(texts)} texts")
             return
         ids = [
-            [window.tolist() for window in one]
-            for one in self._embedder.tokenize(texts, truncate="mean").windows
+            [window.tolist() for window in item]
+            for item in self._embedder.tokenize(texts, truncate="mean").windows
         ]
-        if [one["windows"] for one in found["data"]] != ids:
+        if [item["windows"] for item in found["data"]] != ids:
             raise WrongResult(f"/tokenize: wrong ids for {request}")
 
 
@@ -275,7 +275,7 @@ def _damage(rng: random.Random, request: dict[str, Any]) -> Any:
         return rng.choice(WRONG_VALUES)
     name = rng.choice(list(request))
     if chance < 0.15:
-        return {(f"{name}_" if one == name else one): value for one, value in request.items()}
+        return {(f"{name}_" if key == name else key): value for key, value in request.items()}
     changed = dict(request)
     value = changed[name]
     if isinstance(value, list) and value and rng.random() < 0.5:
