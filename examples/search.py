@@ -1,8 +1,7 @@
 """Search a folder of text files by meaning: python examples/search.py FOLDER "what you look for".
 
 Needs pip install 'ov-minilm[examples]'. Why DuckDB: one file, no server, no extension (some Pythons load none
-into SQLite), texts beside vectors, and every vector compared. For millions of passages use an approximate
-index.
+into SQLite), texts beside vectors, and every vector compared. Millions of passages want an approximate index.
 """
 
 import argparse
@@ -16,11 +15,11 @@ from ov_minilm import Embedder
 COLUMNS = "(path TEXT, changed BIGINT, model TEXT, text TEXT, vector FLOAT[384])"
 BEST = "FROM passages SELECT array_inner_product(vector, ?::FLOAT[384]), path, text ORDER BY 1 DESC LIMIT 5"
 INSERT = "INSERT INTO passages SELECT unnest(?), unnest(?), ?, unnest(?), unnest(?::FLOAT[384][])"
-PARAGRAPHS = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*+]|\d+[.)]) )")  # also items of a list
+PARAGRAPHS = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*+]|\d+[.)]) )")  # and the items of a list
 
 
 def passages(text: str) -> list[str]:
-    """Join paragraphs to passages of less than 400 characters, about 100 tokens."""
+    """Put paragraphs together while they stay shorter than 400 characters, about 100 tokens."""
     found = [""]
     for paragraph in PARAGRAPHS.split(text):
         if len(found[-1]) + len(paragraph) > 400:
@@ -30,16 +29,16 @@ def passages(text: str) -> list[str]:
 
 
 def update(index: duckdb.DuckDBPyConnection, files: dict[str, int], embedder: Embedder) -> None:
-    """Embed files that are new, changed, or embedded by another model; remove deleted files."""
+    """Embed files that are new, changed or embedded by another model; forget those that are gone."""
     model = embedder.info.fingerprint
     rows = index.execute("SELECT DISTINCT path, changed, model FROM passages").fetchall()
-    outdated = [path for path, changed, by in rows if (files.get(path), model) != (changed, by)]
-    new = files.keys() - {path for path, _, _ in rows} | files.keys() & outdated
+    stale = [path for path, changed, by in rows if (files.get(path), model) != (changed, by)]
+    new = files.keys() - {path for path, _, _ in rows} | files.keys() & stale
     found = [(path, text) for path in new for text in passages(Path(path).read_text("utf-8", "replace"))]
     paths, texts = [path for path, _ in found], [text for _, text in found]
     vectors = embedder.encode(texts, truncate="mean").tolist()
-    index.begin()  # if the program is killed before the commit, the index does not change
-    index.execute("DELETE FROM passages WHERE list_contains(?, path)", [outdated])
+    index.begin()  # killed before the commit, the index is as it was
+    index.execute("DELETE FROM passages WHERE list_contains(?, path)", [stale])
     index.execute(INSERT, [paths, [files[path] for path in paths], model, texts, vectors])
     index.commit()
 
@@ -50,11 +49,11 @@ if __name__ == "__main__":
     parser.add_argument("query")
     parser.add_argument("--pattern", default="*.txt", help="which files, in subfolders too [*.txt]")
     parser.add_argument("--index", default="search.duckdb", help="kept between calls [search.duckdb]")
-    arguments = parser.parse_args()
-    files = {str(path): path.stat().st_mtime_ns for path in arguments.folder.rglob(arguments.pattern)}
-    with Embedder.open() as embedder, duckdb.connect(arguments.index) as index:
+    told = parser.parse_args()
+    files = {str(path): path.stat().st_mtime_ns for path in told.folder.rglob(told.pattern)}
+    with Embedder.open() as embedder, duckdb.connect(told.index) as index:
         index.execute(f"CREATE TABLE IF NOT EXISTS passages {COLUMNS}")
         update(index, files, embedder)
-        best = index.execute(BEST, [embedder.encode(arguments.query).tolist()]).fetchall()
+        best = index.execute(BEST, [embedder.encode(told.query).tolist()]).fetchall()
     for cosine, path, text in best:
         print(f"{cosine:.3f}  {path}\n       {' '.join(text.split())[:300]}")
