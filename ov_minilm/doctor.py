@@ -283,7 +283,7 @@ def _speed(ways: Mapping[str, Embedder], text: str) -> Finding:
         }
         for name in ways
     }
-    described = "; ".join(
+    summary = "; ".join(
         f"{name} {figures['texts_per_s']:.0f} texts/s, {figures['ms']:.1f} ms for one text"
         for name, figures in facts.items()
     )
@@ -291,10 +291,8 @@ def _speed(ways: Mapping[str, Embedder], text: str) -> Finding:
     best = max((figures["texts_per_s"] for figures in others), default=0.0)
     if chosen["texts_per_s"] < MIN_SPEED_RATIO * best:
         fix = "try lowering= or precision= of Embedder.open; measure with `ov-minilm bench`"
-        return Finding(
-            "speed", "note", f"{described}; the configuration in use is not the fastest", fix, facts
-        )
-    return Finding("speed", "ok", described, facts=facts)
+        return Finding("speed", "note", f"{summary}; the configuration in use is not the fastest", fix, facts)
+    return Finding("speed", "ok", summary, facts=facts)
 
 
 def _time(embedder: Embedder, texts: list[str]) -> float:

@@ -119,7 +119,7 @@ def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_show_describes_the_model_here() -> None:
-    """As text with size, drift limits and speed on this machine; --json prints the manifest, for any name."""
+    """`show` prints size, drift limits and speed on this machine; with --json it prints the manifest."""
     text = run("show").stdout.decode()
     names: list[list[str]] = [[], ["all-MiniLM-L6-v2"], ["sentence-transformers/all-MiniLM-L6-v2"]]
     (raw,) = {here("show", *name, "--json").stdout for name in names}

@@ -93,7 +93,7 @@ def test_memory_is_judged_by_the_limit(limit_mb: Any, asked_mb: int | None, stat
 def test_the_tightest_limit_is_found(
     group: str, files: dict[str, str], expected: Any, tmp_path: Path
 ) -> None:
-    """Of the memory limits of both versions of cgroups; None without a limit."""
+    """The smallest memory limit counts, in both versions of cgroups; None means no limit."""
     placed = {f"sys/fs/cgroup/{name}": content for name, content in files.items()}
     for name, content in {"proc/self/cgroup": group, **placed}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

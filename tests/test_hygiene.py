@@ -40,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings(f"ignore::{TruncationWarning.__module__}
 
 @pytest.mark.parametrize("examples", [20, pytest.param(700, marks=pytest.mark.slow)])
 def test_any_text_has_a_vector(shipped: Embedder, examples: int) -> None:
-    """Of length 1, with the bits of the text whose surrogates were repaired: hundreds of texts, or 10,000."""
+    """The vector of any text has length 1, and the bits of the text with repaired surrogates."""
 
     def check(batch: list[str]) -> None:
         vectors = shipped.encode(batch)

@@ -15,7 +15,7 @@ ROOT = Path(ov_minilm.__file__).parent
 
 
 def test_all_lists_every_public_name() -> None:
-    """In order, and each exists."""
+    """The names are sorted, and each exists."""
     assert sorted(ov_minilm.__all__) == ov_minilm.__all__ == dir(ov_minilm)
     assert all(getattr(ov_minilm, name) is not None for name in ov_minilm.__all__)
 

@@ -200,11 +200,11 @@ def check_schema(schema: pa.Schema) -> None:
 
 
 def _texts(array: pa.Array, bad: dict[int, str]) -> list[str | None]:
-    """Return the texts. A row without a text gets None, and its reason is added to `bad`."""
+    """Return the texts of a column. A row without a text gets None, and its reason is added to `bad`."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if not pa.types.is_null(array.type) and array.nbytes > MAX_BYTES:
-        array = _without_long(array, bad)
+        array = _drop_long_texts(array, bad)
     try:
         values = array.to_pylist()
     except UnicodeDecodeError:  # strings in Parquet may be invalid UTF-8
@@ -220,7 +220,7 @@ def _texts(array: pa.Array, bad: dict[int, str]) -> list[str | None]:
     return cast("list[str | None]", values)
 
 
-def _without_long(array: pa.Array, bad: dict[int, str]) -> pa.Array:
+def _drop_long_texts(array: pa.Array, bad: dict[int, str]) -> pa.Array:
     """Replace texts that are too long with null, before they are copied to Python."""
     long = [row for row in range(len(array)) if array.slice(row, 1).nbytes > MAX_BYTES]
     bad |= dict.fromkeys(long, bad_row("long", most=MAX_BYTES))

@@ -81,7 +81,7 @@ class Checkpoint:
     source: Source
     spec: ModelSpec
     tokenizer: str  # content of tokenizer.json
-    tensors: Mapping[str, FloatArray] = field(repr=False, compare=False)  # with the names of transformers
+    tensors: Mapping[str, FloatArray] = field(repr=False, compare=False)  # named as in transformers
     epsilon: float  # epsilon of the LayerNorms
     onnx: Path | None = None  # ONNX file with the weights, if there is no model.safetensors
     normalized: bool = True  # whether the source returns unit vectors, as artefacts always do

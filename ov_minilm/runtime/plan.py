@@ -159,11 +159,11 @@ def _kernel(core: ov.Core, layer: ov.Node, x: ov.Node, precision: str) -> str:
     except RuntimeError:
         return "none"
     facts = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
-    linear = (f["primitiveType"] for f in facts if _text(f["layerType"]).startswith("FullyConnected"))
-    return _text(next(linear, "none"))
+    linear = (f["primitiveType"] for f in facts if _as_str(f["layerType"]).startswith("FullyConnected"))
+    return _as_str(next(linear, "none"))
 
 
-def _text(value: Any) -> str:
+def _as_str(value: Any) -> str:
     """Return a property as text; OpenVINO returns some as str and some as OVAny."""
     return value if isinstance(value, str) else str(value.value)
 

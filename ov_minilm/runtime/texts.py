@@ -45,7 +45,7 @@ def iterate(texts: Any) -> Iterable[Any]:
 
 
 def check_texts(texts: object, start: int = 0) -> list[str]:
-    """Return the texts as a list; `start` is the index of the first among all texts of the caller.
+    """Return the texts as a list. `start` is the index of the first one in messages.
 
     Raises:
         TypeError: as `iterate` raises; or an item is not a str: the message has index, type and value.

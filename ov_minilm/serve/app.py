@@ -131,8 +131,8 @@ class Application:
         except asyncio.CancelledError:  # the shutdown timed out and cancelled this request
             if not self._service.draining:
                 raise
-            late = ApiError("draining", "the server shut down before the answer was ready; try again")
-            await _refuse(late, scope)(scope, receive, send_with_id)
+            timed_out = ApiError("draining", "the server shut down before the answer was ready; try again")
+            await _refuse(timed_out, scope)(scope, receive, send_with_id)
         except Exception as error:
             await self._answer_error(error, scope, receive, send_with_id)
         seconds = time.perf_counter() - started

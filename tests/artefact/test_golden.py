@@ -27,7 +27,7 @@ VECTOR = np.array([0.5, 0.5, -0.5, 0.5], np.float32)
     ],
 )
 def test_the_lowest_cosine_is_reported(other: list[float], expected: float) -> None:
-    """Of all rows; vectors of another length, NaN and infinity fail. A golden vector must have length 1."""
+    """The lowest cosine of all rows counts; vectors of another length, NaN and infinity fail."""
     lowest = Golden.of("a text", [101, 7, 102], VECTOR).min_cosine(np.array([VECTOR, other], np.float32))
 
     np.testing.assert_equal(expected, lowest)

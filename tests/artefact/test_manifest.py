@@ -80,7 +80,7 @@ def edit(folder: Path, changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("changes", [{}, {"weights": "f32", "recipe": None, "gate": None, "drift": ()}])
 def test_a_written_manifest_is_read_back_equal(artefact: Path, changes: dict[str, Any]) -> None:
-    """With optional parts or without them; the file is indented UTF-8."""
+    """A manifest is read back equal with and without its optional parts; the file is indented UTF-8."""
     written = describe(artefact, **changes)
     written.write(artefact)
 
@@ -203,7 +203,7 @@ def test_the_fingerprint_depends_on_every_field_of_the_spec(artefact: Path) -> N
 
 @pytest.mark.parametrize("newer", ["pooling", "prompts"])
 def test_older_artefacts_without_newer_fields_are_read(artefact: Path, newer: str) -> None:
-    """With the default value; an artefact whose removed field had another value is refused."""
+    """A missing field has its default; an artefact whose removed field had another value is refused."""
     edit(artefact, {f"spec/{newer}": ...})
     assert describe(artefact) == Manifest.read(artefact)
 

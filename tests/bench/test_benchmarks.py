@@ -38,7 +38,7 @@ def test_the_limit_of_the_machine_is_measured(shipped: Embedder, monkeypatch: py
 
 
 def test_a_job_is_timed(tmp_path: Path) -> None:
-    """With seconds and peak memory of its process; a failed one gives the reason."""
+    """A job has the seconds and the peak memory of its process; a failed one gives the reason."""
     source = table(tmp_path / "in.parquet", ["one", "two"])
 
     done = job(source, "--rows-per-shard", "1")

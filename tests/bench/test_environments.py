@@ -12,7 +12,7 @@ from environments import PEERS, Environments, Peer, Unavailable, discover
 from ov_minilm.measure.contender import Process
 
 FACTS = 'VARIANTS = {"plain": "a toy"}\nPROVIDES = ("table",)\nREQUIRES = ("texts",)\n'
-MAKER = """
+PREPARING_PEER = """
 import os, pathlib
 import numpy as np
 BATCHES, SORTED = (2,), True
@@ -56,7 +56,7 @@ def test_every_file_is_a_peer_with_pinned_requirements() -> None:
 
 
 def test_wrong_facts_are_refused(tmp_path: Path) -> None:
-    """With the name of the file."""
+    """The error has the name of the file."""
     with pytest.raises(ValueError, match=r"toy\.py: PROVIDES not defined"):
         toy(tmp_path, FACTS.replace("PROVIDES", "MADE"))
     with pytest.raises(ValueError, match=r"toy\.py: no peer provides 'onnx'"):
@@ -66,7 +66,7 @@ def test_wrong_facts_are_refused(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("this_python")
 def test_the_files_of_a_peer_are_made_once(tmp_path: Path) -> None:
     """It makes them, loads them and encodes, offline and with its own home folder."""
-    peer, messages, cache = toy(tmp_path / "peers", FACTS + MAKER), list[str](), tmp_path / "cache"
+    peer, messages, cache = toy(tmp_path / "peers", FACTS + PREPARING_PEER), list[str](), tmp_path / "cache"
     (tmp_path / "texts.json").write_text('["one", "a longer one"]', encoding="utf-8")
 
     with Process(
@@ -97,7 +97,7 @@ def test_an_unavailable_peer_gives_a_reason(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.slow
 def test_uv_installs_the_pinned_packages(tmp_path: Path) -> None:
-    """In an environment of its own."""
+    """Uv installs them in an environment of the peer alone."""
     peer = toy(tmp_path, '# /// script\n# dependencies = [\n#   "click==8.1.8",\n# ]\n# ///\n' + FACTS)
 
     python = Environments([peer], print, cache=tmp_path / "cache").python(peer)

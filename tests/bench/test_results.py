@@ -41,7 +41,7 @@ def test_tables_show_only_the_shipped_artefact(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_pictures_are_drawn_of_the_rows(tmp_path: Path) -> None:
-    """As PNG files 800 to 900 pixels wide, with the same bytes each time; none without rows."""
+    """Pictures are PNG, 800 to 900 pixels wide, with the same bytes each time; without rows there is none."""
     written, again = (draw_all(ROWS, tmp_path / name) for name in ("a", "b"))
 
     assert sorted(PICTURES) == sorted(path.stem for path in written)
@@ -51,7 +51,7 @@ def test_pictures_are_drawn_of_the_rows(tmp_path: Path) -> None:
 
 
 def test_other_libraries_are_compared_by_their_best_variant(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If its vectors are those of the model; workloads on which it is faster are listed."""
+    """Only libraries with the model's vectors are compared; workloads on which they are faster are listed."""
     rows = [*ROWS, row(f"chunks/fastembed f32/{RATIO}", 0.5), row(f"mix/fastembed f32/{RATIO}", 2.0)]
     rows += [row("sentences/not compared/texts_per_s", 9e9)]
     figures = Figures(rows, shipped_fingerprint())
@@ -62,7 +62,7 @@ def test_other_libraries_are_compared_by_their_best_variant(monkeypatch: pytest.
 
 
 def test_a_new_ratio_is_compared_with_the_stored_interval(capsys: pytest.CaptureFixture[str]) -> None:
-    """If one is outside, it is named and the exit code is 1."""
+    """A ratio outside of its interval is named, and the exit code is 1."""
     old = [row(f"mix/a/{RATIO}", 2.0), row(f"mix/b/{RATIO}", 2.0)]
 
     assert 0 == compare(old, [row(f"mix/a/{RATIO}", 2.1)])

@@ -155,7 +155,7 @@ DICTIONARY = pa.dictionary(pa.int8(), pa.string())
     ],
 )
 def test_files_have_a_common_type_or_are_refused(one: Any, other: Any, common: Any) -> None:
-    """In either order: a type to which both convert without loss, or an error before the first row."""
+    """Both types convert without loss to the common one; otherwise an error comes before the first row."""
     for types in permutations((one, other)):
         found = list(zip("ab", types, strict=True))
         if common is None:

@@ -25,7 +25,7 @@ sys.stdin.read()
 
 
 def test_each_process_has_its_own_cpus(tmp_path: Path) -> None:
-    """If any are free; a process that ends frees its own, and to claim too many changes nothing."""
+    """A process claims CPUs that are free, and frees them at its end; a failed claim changes nothing."""
     cpus = sorted(os.sched_getaffinity(0))
     assert set(cpus) == claim_cpus(len(cpus) + 1, tmp_path) == os.sched_getaffinity(0)
     command = [sys.executable, "-c", CLAIM, str(tmp_path)]

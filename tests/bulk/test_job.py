@@ -54,7 +54,7 @@ def modified(folder: Path) -> dict[str, int]:
 def test_vectors_are_those_of_embedder_encode(
     tmp_path: Path, output: str, options: dict[str, Any], shipped: Embedder, run_job: RunJob
 ) -> None:
-    """In the order of files and rows, from every format into every format, which also names the model."""
+    """From every format into every format, vectors have the order of the rows; the output names the model."""
     for number, name in enumerate(["b.jsonl.zst", "a1.parquet", "a2.parquet", "c.csv.gz", "d.txt"]):
         write(tmp_path / name, TEXTS[30 * number : 30 * number + 30])
     files = [tmp_path / name for name in ("b.jsonl.zst", "a*.parquet", "c.csv.gz", "d.txt")]

@@ -150,7 +150,7 @@ def test_reading_starts_at_any_row(tmp_path: Path, ending: str, codec: str) -> N
 def test_csv_is_read_in_its_dialect(
     tmp_path: Path, content: str, dialect: Dialect, texts: list[str | None]
 ) -> None:
-    """As the options say, starting at any row; half of a surrogate pair is a bad row."""
+    """The options hold wherever reading starts; half of a surrogate pair is a bad row."""
     path, errors = tmp_path / "in.csv", "strict" if "cp" in dialect.encoding else "surrogatepass"
     path.write_bytes(content.encode(dialect.encoding, errors))
 
@@ -184,7 +184,7 @@ def test_csv_is_read_in_its_dialect(
     ],
 )
 def test_a_file_in_another_format_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    """When it is first looked at; the error says what to type."""
+    """The file is refused before its first row is read; the error says what to type."""
     (tmp_path / name).write_bytes(content)
 
     with closing(open_lines(tmp_path / name)) as lines, pytest.raises(ValueError, match=message):

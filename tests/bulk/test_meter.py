@@ -66,7 +66,7 @@ def test_a_terminal_shows_a_bar_and_a_file_gets_lines(
 
 
 def test_a_bar_appears_before_the_first_rows_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal, if they take long."""
+    """If the first rows take long, a terminal shows the bar before they are done."""
     stderr = Terminal()
     monkeypatch.setattr(sys, "stderr", stderr)
 

@@ -88,7 +88,7 @@ PATTERNS = "x/*.jsonl ./x/*.jsonl x/**/*.jsonl x/[a-p]*.jsonl same/x/*.jsonl"
 def test_an_output_that_would_lose_files_is_refused(
     tmp_path: Path, inputs: str, output: str, message: str
 ) -> None:
-    """Whatever the names of the input, or if it cannot be written; nothing is changed."""
+    """An output that is an input by any name, or cannot be written, is refused, and nothing is changed."""
     before = content(tmp_path)
 
     with pytest.raises((ValueError, OSError), match=message):

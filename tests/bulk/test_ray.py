@@ -83,7 +83,7 @@ def cluster() -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_several_machines_write_the_bytes_of_one(tmp_path: Path) -> None:
-    """Also with bad rows. A bad row stops the job in one line; the local engine resumes the job of Ray."""
+    """The bytes are the same with bad rows too; one bad row stops the job; the local engine resumes it."""
     source, bad = write(tmp_path / "in.jsonl.gz", sentences(2000)), tmp_path / "bad.jsonl"
     bad.write_text('{"text": null}\n{"text": "last"}')
     command: list[str | Path] = ["encode", source, bad, "--rows-per-shard", "150", "--truncate", "mean", "-o"]

@@ -202,7 +202,7 @@ def test_fp32_alone_needs_no_torch(built: Path) -> None:
 def test_a_missing_library_is_named_with_its_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, extra: str
 ) -> None:
-    """Before anything is downloaded."""
+    """The error comes before anything is downloaded."""
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == missing else find(name))
 
@@ -244,7 +244,7 @@ def test_wrong_arguments_are_refused_before_the_export(
 def test_publish_replaces_the_old_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str
 ) -> None:
-    """By an atomic exchange on Linux, by two renames on other systems."""
+    """Linux exchanges the folders atomically; other systems rename twice."""
     monkeypatch.setattr(sys, "platform", platform)
     for name in ("new", "target"):
         (tmp_path / name).mkdir()

@@ -27,7 +27,7 @@ def small_graph() -> ov.Model:
 
 
 def test_equal_graphs_are_saved_as_equal_bytes(tmp_path: Path) -> None:
-    """Also if names differ by OpenVINO's counter, as for two graphs built in one process."""
+    """Names that differ by OpenVINO's counter of nodes do not change the bytes."""
     for name in ("a", "b"):
         graph.save(small_graph(), tmp_path / f"{name}.xml")
 

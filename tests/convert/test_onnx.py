@@ -104,7 +104,7 @@ def test_a_changed_graph_is_refused(
 
 
 def test_an_unreadable_or_incomplete_graph_is_refused(tmp_path: Path) -> None:
-    """With OpenVINO's reason in one line; the hash would not cover weights in another file."""
+    """The error has OpenVINO's reason in one line; weights in another file, without a hash, are refused."""
     (tmp_path / "model.onnx").write_bytes(b"no graph")
 
     with pytest.raises(SourceRefused, match=r"model\.onnx: OpenVINO cannot read it: .") as caught:

@@ -176,7 +176,7 @@ def test_weights_in_several_files_are_read_as_one(tmp_path: Path) -> None:
 
 
 def test_max_tokens_is_at_most_the_position_table(tmp_path: Path) -> None:
-    """Also if the checkpoint says more, or says nothing."""
+    """The position table limits max_tokens, even if the checkpoint says more or says nothing."""
     folder, sha256 = write_small(tmp_path, Kind(max_tokens=4096))
     longer = find(str(folder), None, sha256).spec.max_tokens
     (folder / "sentence_bert_config.json").unlink()
@@ -197,7 +197,7 @@ def test_max_tokens_is_at_most_the_position_table(tmp_path: Path) -> None:
     ],
 )
 def test_a_source_that_is_not_found_is_refused(source: str, revision: str | None, message: str) -> None:
-    """If it is no folder, package or hub id, or lacks a revision; the message says what to pass."""
+    """A source is a folder, a package or a hub id with the revision; the error says what to pass."""
     with pytest.raises(SourceRefused, match=message):
         find(source, revision, None)
 

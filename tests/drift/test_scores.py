@@ -88,7 +88,7 @@ def retrieval(judgements: dict[str, dict[str, int]], documents: int = 12) -> Ret
 
 
 def test_ndcg_is_that_of_scikit_learn() -> None:
-    """On random searches with more than ten relevant documents and with fewer."""
+    """Both agree on random searches, with more than ten relevant documents and with fewer."""
     metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn comes with the convert extra")
     rng = np.random.default_rng(6)
     gains = rng.choice([0, 0, 0, 1, 2, 3], size=(40, 60))
@@ -136,14 +136,14 @@ def test_ndcg_follows_trec_eval(
 def test_overlap_is_the_share_of_neighbours_kept(
     before: Sequence[float], after: Sequence[float], k: int, overlap: float
 ) -> None:
-    """Of the nearest k other vectors, in any order; k vectors are too few."""
+    """The k nearest other vectors are compared, in any order; a collection of k vectors is too small."""
     assert overlap == neighbour_overlap(at_degrees(*before), at_degrees(*after), k=k)
     with pytest.raises(ValueError, match=rf"^{k} vectors; overlap@{k} needs more than {k}$"):
         neighbour_overlap(at_degrees(*range(k)), at_degrees(*range(k)), k=k)
 
 
 def test_overlap_in_blocks_is_that_of_a_full_sort() -> None:
-    """With more rows than one block of the similarity matrix."""
+    """The result is the same with more rows than one block of the similarity matrix holds."""
     rng = np.random.default_rng(3)
     before, after = (rng.normal(size=(1100, 8)).astype(np.float32) for _ in range(2))
     nearest = [np.argsort(-(v @ v.T - 200 * np.eye(1100)), axis=1)[:, :10].tolist() for v in (before, after)]
@@ -252,7 +252,7 @@ def test_measure_reports_known_figures() -> None:
 
 
 def test_overlap_needs_more_than_30_distinct_texts() -> None:
-    """In collections and in the sentences of pairs: 30 texts are left out, 31 are measured."""
+    """Collections and sentences of pairs are measured with 31 distinct texts, and left out with 30."""
     moved, kept = [f"moved {n}" for n in range(31)], [f"kept {n}" for n in range(31)]
     rng = np.random.default_rng(5)
     before = dict(zip(moved + kept, rng.uniform(0, 360, 62).tolist(), strict=True))

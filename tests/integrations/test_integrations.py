@@ -236,7 +236,7 @@ def test_names_of_other_libraries_are_accepted(path: str, options: dict[str, Any
     ],
 )
 def test_the_constructor_refuses_wrong_arguments(path: str, options: dict[str, Any], message: str) -> None:
-    """In one line: what the class takes and what to write instead; no error waits for the first text."""
+    """The error says in one line what the class takes and what to write instead, before the first text."""
     with pytest.raises((TypeError, ManifestInvalid, ValueError), match=message) as caught:
         adapter(path)(**options)
 

@@ -73,7 +73,7 @@ def test_a_ratio_above_one_means_faster(
 
 
 def test_a_failed_contender_leaves_the_race(shipped: Embedder) -> None:
-    """With its reason, at its start or in a round; the others go on; if ov_minilm fails, the race ends."""
+    """The reason is kept and the others go on; if ov_minilm itself fails, the race ends."""
 
     def measure(toy: Toy, broken: str) -> Values:
         if toy.name == broken:
@@ -107,7 +107,7 @@ def test_a_failed_contender_leaves_the_race(shipped: Embedder) -> None:
 def test_workloads_have_the_lengths_they_promise(
     shipped: Embedder, name: str, count: int, low: int, high: int
 ) -> None:
-    """In tokens with [CLS] and [SEP]; a longer workload begins with the same texts."""
+    """Lengths are in tokens with [CLS] and [SEP]; a longer workload begins with the same texts."""
     texts, again = (Texts(shipped.count_tokens) for _ in range(2))
 
     found = texts.make(name)

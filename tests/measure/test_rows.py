@@ -20,7 +20,7 @@ ROWS = [
 
 
 def test_new_rows_replace_old_ones(tmp_path: Path) -> None:
-    """Of the same name and machine; rows of other machines stay, rows of other artefacts are removed."""
+    """A row replaces that of the same name and machine; rows of other artefacts are removed."""
     path, first = tmp_path / "rows.jsonl", row("mix/a/texts_per_s", 1)
     elsewhere, newer = dataclasses.replace(first, machine="another"), row("mix/a/texts_per_s", 2)
 
@@ -33,7 +33,7 @@ def test_new_rows_replace_old_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", ["{", '{"what": "a/b/c"}', '{"nothing": 1}'])
 def test_an_invalid_line_is_named(tmp_path: Path, line: str) -> None:
-    """By file and line; a row needs its machine, artefact and date."""
+    """The error has file and line; a row needs its machine, artefact and date."""
     path = tmp_path / "rows.jsonl"
     merge(path, [row("query/a/p50_ms")])
     path.write_text(path.read_text(encoding="utf-8") + line, encoding="utf-8")

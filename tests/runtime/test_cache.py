@@ -70,7 +70,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 def test_a_stored_model_is_loaded_only_for_the_same_facts(cache: Cache) -> None:
-    """Also by other processes; other facts, and a file copied from another machine, give nothing."""
+    """Other processes load it too, but not with other facts or from a file of another machine."""
     this, that = (Cache(cache.folder, {"machine": machine}) for machine in ("this", "that"))
 
     assert BLOB == this.load("1x16", FACTS)

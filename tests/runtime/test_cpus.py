@@ -39,7 +39,7 @@ V1 = "5:memory:/elsewhere\n4:cpu,cpuacct:/app\n3:cpuset:/elsewhere\n"
 def test_the_tightest_quota_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str | None, files: dict[str, str], expected: int
 ) -> None:
-    """Of this group and those above it, in either version of cgroups, as whole CPUs and at least one."""
+    """The smallest quota of this cgroup and those above it counts, as whole CPUs and at least one."""
     contents = {} if groups is None else {"proc/self/cgroup": f"{groups.strip()}\n"}
     for name, content in files.items():
         path = f"sys/fs/cgroup/{name}"
@@ -56,7 +56,7 @@ def test_the_tightest_quota_counts(
 
 
 def test_without_affinity_masks_all_cpus_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on macOS and Windows; an unknown count is 1. On this system the result is between 1 and all."""
+    """MacOS and Windows have no masks: all CPUs count there, and an unknown number is 1."""
     assert 1 <= available_cpus() <= (os.cpu_count() or 1)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     for count, expected in ((12, 12), (None, 1)):
@@ -65,7 +65,7 @@ def test_without_affinity_masks_all_cpus_count(tmp_path: Path, monkeypatch: pyte
 
 
 def test_threads_are_those_of_argument_environment_or_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this order; the error says which of the two is not a positive number."""
+    """The argument wins over the environment, and that over the machine; an error names its source."""
     for argument, variable, expected in (
         (3, "5", 3),
         (1, "0", 1),

@@ -104,7 +104,7 @@ def test_options_change_no_bit(shipped: Embedder, reference: FloatArray, options
 
 
 def test_every_grid_and_row_gives_the_same_bits(shipped: Embedder) -> None:
-    """Also with the lowering that is not the default here: in the first and last row of every grid."""
+    """With both lowerings, the first and the last row of every grid give the same bits."""
     lowering: Any = "native" if shipped.info.lowering == "conv" else "conv"
     engine = Engine(SHIPPED, Manifest.read(SHIPPED), Options("CPU", "f32", lowering, 2), None)
     texts = ["a", "A man is slicing an onion.", "stone " * 50, "light " * 100]

@@ -83,7 +83,7 @@ def test_a_missing_device_is_refused() -> None:
 def test_precision_depends_on_length_kernels_and_measured_drift(
     options: Options, manifest: Manifest, kernels: Kernels | None, expected: tuple[str, str] | str
 ) -> None:
-    """For texts up to 64 tokens, and longer ones; a precision without reproducible bits is refused."""
+    """Texts over 64 tokens have their own precision; one without reproducible bits is refused."""
     if isinstance(expected, tuple):
         assert expected == plan.choose_precisions(options, manifest, "conv", kernels)
     else:

@@ -67,7 +67,7 @@ def batches_between(groups: list[list[Text]], lanes: list[Lane], streams: int) -
 @example([[LONG_TEXT_TOKENS, LONG_TEXT_TOKENS + 1]], "long texts apart", 1)
 @given(st.lists(groups_of_texts, min_size=1, max_size=4), st.sampled_from(list(LANES)), st.integers(1, 4))
 def test_every_text_is_written_once_in_one_piece(lengths: list[list[int]], name: str, streams: int) -> None:
-    """At a multiple of `align`, in a grid for its length, oldest first; equal input gives equal batches."""
+    """A text starts at a multiple of `align` in a grid for its length; equal input gives equal batches."""
     lanes, every = LANES[name], texts([length for group in lengths for length in group])
     ends = np.cumsum([0, *map(len, lengths)])
     groups = [every[start:end] for start, end in pairwise(ends)]

@@ -52,7 +52,7 @@ def stepped() -> SteppedScheduler:
 
 @pytest.mark.parametrize("counts", [[0], [1], [32], [2000], [1, 40, 3, 700, 1], [1] * 40])
 def test_every_text_gets_its_own_vector(stepped: SteppedScheduler, counts: list[int]) -> None:
-    """In the order of each call; callers share batches, equal texts of a call run once, statistics add up."""
+    """Vectors have the order of the call; callers share batches; equal texts run once; counts add up."""
     calls = [make_call(count, start=1000 * i + 1) for i, count in enumerate(counts)]
 
     stepped.run(*calls)
@@ -142,7 +142,7 @@ def test_short_and_long_calls_alternate(stepped: SteppedScheduler) -> None:
 
 
 def test_grids_are_compiled_only_if_it_pays(stepped: SteppedScheduler) -> None:
-    """Not for the last rows of a long call; for a short text on an idle engine, whose next call is faster."""
+    """The last rows of a long call compile no grid; a short text on an idle engine does."""
     stepped.run(make_call(33, tokens=64))
     assert {Grid(8, 64)} == stepped.engine.compiled
     stepped.run(make_call(1, tokens=7))

@@ -114,7 +114,7 @@ def test_iterating_reads_no_further_than_asked() -> None:
 
 
 def test_only_surrogates_are_repaired() -> None:
-    """A pair, as JavaScript may leave it, becomes its character, a lone surrogate U+FFFD; the rest stays."""
+    """A surrogate pair becomes one character, and an unpaired surrogate U+FFFD; nothing else changes."""
     for text, expected in (
         ("\ud800", "\ufffd"),
         ("a\udc00b", "a\ufffdb"),

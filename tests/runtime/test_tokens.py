@@ -104,7 +104,7 @@ def test_windows_have_the_tokens_of_the_whole_text(monkeypatch: pytest.MonkeyPat
 
 
 def test_ids_outside_the_vocabulary_are_refused() -> None:
-    """By the index of text and token; the first and last id are valid, [CLS] without [SEP] is text."""
+    """The error has the index of text and token; [CLS] without [SEP] counts as a part of the text."""
     fresh = Tokens.open(SHIPPED / TOKENIZER, MINILM)
     found = fresh.tokenize([[0], [30521], [CLS], []], 0, "end").flat
     assert [[CLS, 0, SEP], [CLS, 30521, SEP], [CLS, CLS, SEP], [CLS, SEP]] == [ids.tolist() for ids in found]
@@ -121,7 +121,7 @@ def test_ids_outside_the_vocabulary_are_refused() -> None:
 
 
 def test_windows_are_averaged_by_their_tokens() -> None:
-    """Without [CLS] and [SEP], to length 1; vectors of texts with one window stay as they are."""
+    """[CLS] and [SEP] do not count; the mean has length 1; the vector of one window does not change."""
     empty, three, five = (np.zeros(n, np.int32) for n in (2, 5, 7))
     vectors = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
 
@@ -140,7 +140,7 @@ def test_threads_share_a_tokenizer() -> None:
 
 
 def test_a_tokenizer_of_another_size_is_refused() -> None:
-    """If it is not the size in the spec; both sizes are named."""
+    """A tokenizer must have the vocabulary size of the spec; the error names both sizes."""
     with pytest.raises(ManifestInvalid, match=r"30522 tokens .* the spec says 30000") as caught:
         Tokens.open(SHIPPED / TOKENIZER, replace(MINILM, vocab_size=30000))
     assert SHIPPED / TOKENIZER == caught.value.path

@@ -18,7 +18,7 @@ TEXTS = ["a kettle", "a cup", "a kettle", "", "word " * 300, "a cup", "another l
 
 
 def test_a_stored_vector_is_found_by_its_ids() -> None:
-    """With the same bits; storing it again takes no more memory; other ids find nothing."""
+    """The vector has the same bits; storing it again takes no more memory; other ids find nothing."""
     cache = VectorCache(1)
     vector = np.arange(384, dtype=np.float32)
     for _ in range(2):
@@ -47,7 +47,7 @@ def test_the_least_recently_used_vectors_are_evicted() -> None:
 
 
 def test_a_cached_text_is_not_computed_again() -> None:
-    """Also beside new texts; `started` is called for every call."""
+    """A cached text beside new ones is not computed again either; `started` is called for every call."""
     cache, scheduler = VectorCache(1), Scheduler(FakeEngine(), workers=0)  # type: ignore[arg-type]
     started_calls: list[str] = []
     for count in (3, 3, 5):

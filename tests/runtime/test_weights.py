@@ -27,7 +27,7 @@ print(int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]
 
 
 def test_gathering_before_dequantizing_gives_the_same_rows() -> None:
-    """As dequantizing the whole table first; a float table is not changed."""
+    """The rows are those of a table that is dequantized first; a float table is not changed."""
     scales = np.array([[0.5], [1.0], [2.0], [3.0], [0.25]], np.float32)
     floats = np.arange(-5, 5, dtype=np.float32).reshape(5, 2)
     ids = ops.parameter([-1], ov.Type.i32)
@@ -62,7 +62,7 @@ def test_a_compiled_model_outlives_what_it_was_compiled_from() -> None:
 
 
 def test_a_file_is_copied_once(tmp_path: Path) -> None:
-    """For two readers; a new file at the same path is copied again."""
+    """Two readers share one copy; a new file at the same path is copied again."""
     for name in (GRAPH, WEIGHTS):
         shutil.copyfile(SHIPPED / name, tmp_path / name)
     core = ov.Core()

@@ -104,7 +104,7 @@ def test_limits_of_requests_bodies_and_tokens() -> None:
 
 
 def test_queue_of_long_requests() -> None:
-    """Over 32 texts wait in a longer queue of their own; a request that is tokenized counts its estimate."""
+    """Requests with over 32 texts have a longer queue; its tokens are estimated until they are known."""
     admission = Admission(10, 1.0, 1000)
     budget = admission.budget(32)
 
@@ -161,7 +161,7 @@ def test_queue_recovers_from_a_stall(clock: SimpleNamespace) -> None:
 
 
 def test_content_type_and_size_of_bodies(shipped: Embedder) -> None:
-    """Only application/json; a body at the limit is read, a larger one is 413 and is not read to its end."""
+    """A body must be application/json; one over the limit gives 413 and is not read to its end."""
     app = create_app(shipped, Settings(payload_limit=100, warm_up=False))
     fits = BODY.ljust(100)
 

@@ -58,7 +58,7 @@ def test_similarities(page: Any, shipped: Embedder) -> None:
     cells = [float(cell) for cell in page.locator("tbody td").all_inner_texts()]
 
     assert np.allclose(shipped.similarity(vectors, vectors).ravel(), cells, atol=0.00501)
-    status = page.inner_text("#said")
+    status = page.inner_text("#status")
     assert status.startswith(f"6 texts, {sum(shipped.count_tokens(texts))} tokens, 0 truncated, ")
     assert "ms on the server" in status
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
@@ -71,9 +71,9 @@ def test_keyboard_and_messages(page: Any) -> None:
     page.keyboard.press("Control+A")
     page.keyboard.insert_text("short\n" + "word " * 300)
     page.keyboard.press("Control+Enter")
-    page.wait_for_selector("#said:has-text('2 texts, 259 tokens')")
+    page.wait_for_selector("#status:has-text('2 texts, 259 tokens')")
 
-    assert "1 truncated" in page.inner_text("#said")
+    assert "1 truncated" in page.inner_text("#status")
     assert 2 == page.locator("tbody tr").count()
     assert "302 tokens, too long" in page.locator("tbody th").nth(1).inner_text()
     reached = set()
@@ -83,11 +83,11 @@ def test_keyboard_and_messages(page: Any) -> None:
     assert {"go", "truncate", "curl", "Python", "JavaScript", "snippet", "copy"} <= reached
     page.select_option("#truncate", "error")
     page.click("#go")
-    page.wait_for_selector("#said:has-text('302 tokens')")
+    page.wait_for_selector("#status:has-text('302 tokens')")
     page.fill("#texts", " \n")
     page.click("#go")
-    assert "Enter at least one text." == page.inner_text("#said")
-    assert "polite" == page.get_attribute("#said", "aria-live")  # screen readers read it out
+    assert "Enter at least one text." == page.inner_text("#status")
+    assert "polite" == page.get_attribute("#status", "aria-live")  # screen readers read it out
 
 
 def test_code_snippets(page: Any, server: Running) -> None:
@@ -113,8 +113,8 @@ def test_a_server_with_a_key(browser: Any, keyed: Running) -> None:
     page = browser.new_page()
     page.goto(keyed.url)
     page.wait_for_selector("#key-row:not([hidden])")
-    page.wait_for_selector("#said:has-text('needs an API key: enter it here')")
-    assert "alarm" not in (page.get_attribute("#said", "class") or "")
+    page.wait_for_selector("#status:has-text('needs an API key: enter it here')")
+    assert "alarm" not in (page.get_attribute("#status", "class") or "")
     page.fill("#key", KEY)
     page.keyboard.press("Enter")
     page.wait_for_selector("#result:not([hidden])")

@@ -20,9 +20,11 @@ from ov_minilm.artefact.golden import TEXT
 from ov_minilm.convert.tensors import linear, norms
 from ov_minilm.spec import FloatArray, Pooling
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,?!-'"
+CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,?!-'"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-WORDS = tuple(dict.fromkeys((*SPECIAL, *LETTERS, *("##" + c for c in LETTERS), *TEXT[:-1].lower().split())))
+WORDS = tuple(
+    dict.fromkeys((*SPECIAL, *CHARACTERS, *("##" + c for c in CHARACTERS), *TEXT[:-1].lower().split()))
+)
 MODULES = ("Transformer", "Pooling", "Normalize")
 TEXTS = ["", "a", "One text.", "Ünïcode ΣΟΦΟΣ — dashes", "xxxxx"]
 TEXTS += ["word " * words for words in (3, 15, 40, 110, 300)]

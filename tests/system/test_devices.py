@@ -82,7 +82,7 @@ def test_grids_of_an_npu_have_one_row(device: str) -> None:
 
 
 def test_an_unknown_device_is_an_error_with_the_available_ones() -> None:
-    """Before OpenVINO compiles anything."""
+    """The error comes before OpenVINO compiles anything."""
     available = tuple(survey()[1])
     names = "GPU.99 cpu.0 CPU.1 CPU:0 AUTO:CPU.0 AUTO:CPU, HETERO MULTI MULTI: BATCH CUDA".split()
     for name in (*names, "AUTO:" + ",".join(f"-{one}" for one in available), "", " CPU "):
