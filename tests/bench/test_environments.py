@@ -97,7 +97,7 @@ def test_an_unavailable_peer_gives_a_reason(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.slow
 def test_uv_installs_the_pinned_packages(tmp_path: Path) -> None:
-    """Uv installs them in an environment of the peer alone."""
+    """The packages are installed into an environment of the peer alone."""
     peer = toy(tmp_path, '# /// script\n# dependencies = [\n#   "click==8.1.8",\n# ]\n# ///\n' + FACTS)
 
     python = Environments([peer], print, cache=tmp_path / "cache").python(peer)

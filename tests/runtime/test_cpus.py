@@ -56,7 +56,7 @@ def test_the_tightest_quota_counts(
 
 
 def test_without_affinity_masks_all_cpus_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MacOS and Windows have no masks: all CPUs count there, and an unknown number is 1."""
+    """On systems without masks, macOS and Windows, all CPUs count; an unknown number is 1."""
     assert 1 <= available_cpus() <= (os.cpu_count() or 1)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     for count, expected in ((12, 12), (None, 1)):
