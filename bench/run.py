@@ -52,7 +52,7 @@ ALONE = {  # benchmarks of ov_minilm alone
     "memory budget": memory_budget,
     "vector cache": vector_cache,
     "encode --reuse": reuse,
-    "Parquet to Parquet, sentences": parquet(80_000, "sentences"),
+    "Parquet to Parquet, sentences": parquet(1_000_000, "sentences"),
     "Parquet to Parquet, chunks": parquet(5_000, "chunks"),
 }
 

@@ -160,7 +160,8 @@ def jobs() -> str:
         prefix = f"{columns[0][0]}, at "
         done = sorted(int(r.workload.removeprefix(prefix)) for r in figures.rows.values() if prefix in r.what)
         cells = [number(figures.value(f"{prefix}{n}", OURS, "texts_per_s")) for n in done]
-        return [Table("", ["texts done", *map(number, done)], [["texts/s", *cells]], [figures.conditions])]
+        rates = [["texts/s", *cells]] if cells else []
+        return [Table("", ["texts done", *map(number, done)], rates, [figures.conditions])]
 
     by_engine = _tables(lambda figures: [figures.table("", columns)])
     again = _of_ours("encode --reuse, ", REUSE, ["time, % of a job without --reuse"], ("share",))
