@@ -150,7 +150,7 @@ def test_reading_starts_at_any_row(tmp_path: Path, ending: str, codec: str) -> N
 def test_csv_is_read_in_its_dialect(
     tmp_path: Path, content: str, dialect: Dialect, texts: list[str | None]
 ) -> None:
-    """The options hold from whichever row reading starts; half of a surrogate pair is a bad row."""
+    """The options hold if reading starts at a later row too; half of a surrogate pair is a bad row."""
     path, errors = tmp_path / "in.csv", "strict" if "cp" in dialect.encoding else "surrogatepass"
     path.write_bytes(content.encode(dialect.encoding, errors))
 
