@@ -103,7 +103,7 @@ def build(values: Sequence[Sequence[Any]], schema: pa.Schema, bad: dict[int, str
     """
     arrays = []
     for number, field in enumerate(schema):
-        column = [_without_surrogates(row[number]) if row else None for row in values]
+        column = [without_surrogates(row[number]) if row else None for row in values]
         array = _array(column, field.type)
         if array is None:
             for row, value in enumerate(column):
@@ -209,8 +209,8 @@ def _json_texts(array: pa.Array) -> list[str]:
     return [json_text(value) for value in array.to_pylist()]
 
 
-def _without_surrogates(value: Any) -> Any:
+def without_surrogates(value: Any) -> Any:
     """Replace unpaired surrogates, which Arrow's strings (UTF-8) cannot hold."""
     if isinstance(value, list):
-        return [_without_surrogates(inner) for inner in value]
+        return [without_surrogates(inner) for inner in value]
     return mend_surrogates(value) if isinstance(value, str) and has_surrogates(value) else value

@@ -18,7 +18,6 @@ from ov_minilm.bulk.inputs import Inputs, index
 from ov_minilm.bulk.lines import MAX_BYTES
 from ov_minilm.bulk.refusals import bad_row, refusal
 from ov_minilm.bulk.rows import VECTOR, Block, Kept, Position, Rows, damaged, rows_together
-from ov_minilm.runtime.texts import has_surrogates, mend_surrogates
 
 # maximum rows in a row group of the output, and maximum bytes of its strings
 GROUP, GROUP_BYTES = 8192, 1 << 26
@@ -195,7 +194,7 @@ def check_schema(schema: pa.Schema) -> None:
             empty = pa.schema([field]).empty_table()
             with _writer(pa.BufferOutputStream(), empty.schema) as writer:
                 writer.write_table(empty)
-    except (pa.ArrowException, NotImplementedError, OSError) as error:
+    except (pa.ArrowException, NotImplementedError, OSError) as error:  # Python's own for tensors
         raise refusal("not_written", column=field.name, found=field.type, error=error) from error
 
 
@@ -288,7 +287,7 @@ def output_schema(kept: pa.Schema | None, empty: NDArray[Any], metadata: Mapping
 
 def _table(block: Block, schema: pa.Schema) -> pa.Table:
     if block.columns is None:
-        kept = [pa.array([_without_surrogates(text) for text in block.texts], pa.string())]
+        kept = [pa.array([columns.without_surrogates(text) for text in block.texts], pa.string())]
     else:
         kept = cast("pa.RecordBatch", block.columns).columns
     is_null = [text is None for text in block.texts]
@@ -298,7 +297,3 @@ def _table(block: Block, schema: pa.Schema) -> pa.Table:
         mask=pa.array(is_null) if any(is_null) else None,
     )
     return pa.Table.from_arrays([*kept, vectors], schema=schema)
-
-
-def _without_surrogates(text: str | None) -> str | None:
-    return mend_surrogates(text) if text is not None and has_surrogates(text) else text
