@@ -39,9 +39,7 @@ BEIR_FILES: dict[str, str | bytes] = {
     QRELS: f"{HEADER}q1\td1\t2\nq1\td2\t0\n",
 }
 BEIR_SEARCH = Retrieval(
-    {"d1": "Cats sleep.", "d2": "Dogs bark.", "d3": "Naïve"},
-    {"q1": "who sleeps"},
-    {"q1": {"d1": 2, "d2": 0}},
+    {"d1": "Cats sleep.", "d2": "Dogs bark.", "d3": "Naïve"}, {"q1": "who sleeps"}, {"q1": {"d1": 2, "d2": 0}}
 )
 
 
