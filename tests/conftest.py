@@ -1,7 +1,5 @@
 """Fixtures for several test files: the shipped model, newly built artefacts, and evaluation texts."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

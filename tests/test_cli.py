@@ -1,7 +1,5 @@
 """The command line as users meet it: pipes, typing errors, empty input, Ctrl-C, exit codes, help."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

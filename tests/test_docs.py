@@ -1,7 +1,5 @@
 """Every code block in README and docs/ runs unchanged and prints what the page shows."""
 
-from __future__ import annotations
-
 import ast
 import doctest
 import itertools

@@ -1,7 +1,5 @@
 """`ov-minilm doctor`: a working machine passes; each problem is found, named, and has a fix."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Errors have a message and data, and can be sent to another process."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 

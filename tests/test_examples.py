@@ -1,7 +1,5 @@
 """Every example in a process of its own, on texts with known answers."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

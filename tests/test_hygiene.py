@@ -1,7 +1,5 @@
 """Any text, with every kind of Unicode, has a unit vector, the same alone and beside others."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings

@@ -1,7 +1,5 @@
 """The package as a whole: public names, what an import loads, and which module may import which."""
 
-from __future__ import annotations
-
 import ast
 import graphlib
 import tokenize

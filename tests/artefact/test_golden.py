@@ -1,7 +1,5 @@
 """The golden vector: correct vectors pass the self-check, and every kind of wrong one fails it."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Which names and paths stand for a model, and what the errors suggest for others."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A manifest that is not exact is refused, and so are files that do not match it."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib

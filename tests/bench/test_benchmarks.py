@@ -1,7 +1,5 @@
 """The benchmarks of the repository, each run for a short time: which rows they give."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Other libraries to compare with: pinned, installed and prepared once, or left out with a reason."""
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

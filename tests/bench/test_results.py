@@ -1,7 +1,5 @@
 """Tables and pictures of the stored rows, of the shipped artefact only."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Fixtures of the tests of bulk jobs: a folder in memory, and a function that runs a job in this process."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext

@@ -3,8 +3,6 @@
 test_random_files.py reads values of all types from files.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from decimal import Decimal

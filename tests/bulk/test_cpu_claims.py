@@ -1,7 +1,5 @@
 """Processes on one machine have their own CPUs."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Lines of a structured file are distinguished from text."""
 
-from __future__ import annotations
-
 import pytest
 
 from ov_minilm.bulk.detect import structure

@@ -1,7 +1,5 @@
 """Names and patterns of inputs, and the format that the name of a file tells."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Bulk jobs: every input format into every output format, with the same bytes after any interruption."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import json

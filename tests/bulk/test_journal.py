@@ -1,7 +1,5 @@
 """The journal of a job: complete lines count, also after a crash, and another job is refused."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path

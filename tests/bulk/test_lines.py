@@ -3,8 +3,6 @@
 test_random_files.py compares what is read of files with what other readers find.
 """
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import io

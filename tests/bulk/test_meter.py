@@ -1,7 +1,5 @@
 """The progress of a job on stderr."""
 
-from __future__ import annotations
-
 import io
 import sys
 

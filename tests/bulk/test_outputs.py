@@ -1,7 +1,5 @@
 """An output never replaces an input, and no pattern of inputs matches it, now or later."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Random files of all formats, damaged ones too, compared with the readers csv, json and pyarrow."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

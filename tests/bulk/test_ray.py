@@ -1,7 +1,5 @@
 """Ray: several machines write the same bytes as one, even if some of them fail."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import subprocess

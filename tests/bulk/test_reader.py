@@ -1,7 +1,5 @@
 """Arguments of a program mean what the options of the command mean; the error for a wrong one names it."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The programs for Spark and Ray Serve in docs/scaling.md run as they are printed there."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Vectors that earlier jobs computed are read from a folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

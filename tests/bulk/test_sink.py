@@ -1,7 +1,5 @@
 """Output files: every text and every bit can be read back, and equal rows give equal bytes."""
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path

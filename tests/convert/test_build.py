@@ -1,7 +1,5 @@
 """The whole conversion: its result, the same bytes each time, and no change to old files if it fails."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import signal

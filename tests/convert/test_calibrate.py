@@ -1,7 +1,5 @@
 """Which layers the shipped model quantizes and how, and the texts it is calibrated on."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ov_minilm.artefact.manifest import SHIPPED, Manifest, file_facts

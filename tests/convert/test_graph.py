@@ -1,7 +1,5 @@
 """The packed graph: inputs, output, vectors, and equal bytes each time it is saved."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

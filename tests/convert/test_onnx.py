@@ -1,7 +1,5 @@
 """Weights are read from an ONNX graph bit for bit, or the graph is refused with the reason."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

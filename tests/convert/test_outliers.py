@@ -1,7 +1,5 @@
 """Outlier channels: which are selected, and that moving them to a float branch changes no result."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

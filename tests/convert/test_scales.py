@@ -1,7 +1,5 @@
 """Pair-safe INT8 weights: no pair of neighbours can saturate int16, and little precision is lost."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """Sentence encoders of other depth, width, length and pooling keep their vectors when converted."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

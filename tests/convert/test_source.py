@@ -1,7 +1,5 @@
 """Checkpoints to convert: found as folder, package or hub id, identified by hash, refused if not exact."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

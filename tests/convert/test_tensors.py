@@ -1,7 +1,5 @@
 """Weights of every supported dtype are read as FP32; other files are refused."""
 
-from __future__ import annotations
-
 from functools import reduce
 from pathlib import Path
 

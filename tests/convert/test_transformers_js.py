@@ -1,7 +1,5 @@
 """A model in the layout of Transformers.js gives the same vectors there and here."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

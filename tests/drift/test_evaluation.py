@@ -1,7 +1,5 @@
 """Evaluation files are read exactly as they are; errors name the file and the line."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import re

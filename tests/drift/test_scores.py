@@ -1,7 +1,5 @@
 """Drift statistics are those of scipy, scikit-learn and trec_eval; the gate refuses what exceeds a limit."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

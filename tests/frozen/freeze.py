@@ -4,8 +4,6 @@ Run once for a release whose manifest or journal has another form: python tests/
 A folder that is there is never written again: later versions must read it.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """The Chroma adapter in a collection on disk, opened again with the same artefact and with another."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What all adapters promise: exact vectors, one Embedder, errors in the constructor, and lazy imports."""
 
-from __future__ import annotations
-
 import asyncio
 import copy
 import inspect

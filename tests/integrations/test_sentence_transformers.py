@@ -1,7 +1,5 @@
 """The class without torch and the module in the real library: equal calls give equal vectors."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The scikit-learn adapter in the library's own checks, and in a search over parameters."""
 
-from __future__ import annotations
-
 import pytest
 
 pytest.importorskip("sklearn", reason="pip install -e '.[scikit-learn]'")

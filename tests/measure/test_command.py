@@ -1,7 +1,5 @@
 """`ov-minilm bench` in a process of its own, and the sentences that it prints."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

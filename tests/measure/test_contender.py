@@ -1,7 +1,5 @@
 """Contenders in processes of their own: the real worker with a small adapter."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

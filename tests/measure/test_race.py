@@ -1,7 +1,5 @@
 """The race: rounds, ratios within a round, when it ends, contenders that fail; and its texts."""
 
-from __future__ import annotations
-
 import itertools
 
 import pytest

@@ -1,7 +1,5 @@
 """Rows in a file and in tables: of one artefact and one machine."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The cache of compiled models: damaged files and unusable folders cause a warning, never a wrong vector."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Available CPUs: the lower of affinity mask and tightest cgroup quota, read from made-up system files."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The embedder on the real model: exact vectors, equal bits however it runs, clear errors, a clean end."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import os

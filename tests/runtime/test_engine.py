@@ -1,7 +1,5 @@
 """Device, precision, lowering and grids: what was requested runs, or an error says why not."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from dataclasses import replace

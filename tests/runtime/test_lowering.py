@@ -1,7 +1,5 @@
 """The lowering of INT8 linear layers to 1x1 convolutions."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Smaller vectors: those of sentence-transformers, with the same bits in any batch."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Packing: every text is in a batch once, in one piece and by itself, in rows that are well filled."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

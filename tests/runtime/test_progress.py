@@ -1,7 +1,5 @@
 """Progress: a callback gets every block, a terminal a bar, other outputs nothing."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable
 from contextlib import redirect_stderr

@@ -1,7 +1,5 @@
 """The queue that all callers share. Most tests have no threads: they run one batch at a time, exactly."""
 
-from __future__ import annotations
-
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

@@ -1,7 +1,5 @@
 """Which objects are accepted as texts: the containers of Python, numpy, pandas, polars and Arrow."""
 
-from __future__ import annotations
-
 import collections
 import re
 from collections.abc import Callable, Iterator

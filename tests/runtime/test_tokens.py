@@ -1,7 +1,5 @@
 """Texts to token ids with the shipped tokenizer: truncation, windows, and ids given by the caller."""
 
-from __future__ import annotations
-
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The cache of vectors of earlier texts."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Weights are in memory once: tables stay INT8, a file is copied once, and later changes do not matter."""
 
-from __future__ import annotations
-
 import gc
 import shutil
 import sys

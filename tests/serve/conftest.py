@@ -1,7 +1,5 @@
 """An application and two servers for the tests of this folder."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

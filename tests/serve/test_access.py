@@ -1,7 +1,5 @@
 """The lines of the log: each names its request, and a failure has its traceback."""
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

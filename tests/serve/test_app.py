@@ -1,7 +1,5 @@
 """The application without a network: URLs, waiting requests, health, and mounting in another application."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 

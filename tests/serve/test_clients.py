@@ -1,7 +1,5 @@
 """Real clients, unmodified, against a real server: each gets the vectors of `encode`."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

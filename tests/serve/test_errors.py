@@ -1,7 +1,5 @@
 """The statuses of errors that no request body causes; test_wire.py has the others."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

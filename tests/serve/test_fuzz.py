@@ -1,7 +1,5 @@
 """Random requests to the APIs, valid and damaged; nightly runs make many more with scripts/fuzz.py."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

@@ -1,7 +1,5 @@
 """API keys and limits: requests that are refused before any work is done for them."""
 
-from __future__ import annotations
-
 import asyncio
 from types import SimpleNamespace
 

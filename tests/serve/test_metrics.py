@@ -1,7 +1,5 @@
 """The metrics that Prometheus reads."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

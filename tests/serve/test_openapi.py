@@ -1,7 +1,5 @@
 """openapi.json describes what the server does."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

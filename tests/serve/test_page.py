@@ -1,7 +1,5 @@
 """The playground in a real browser; tests/system has its accessibility."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

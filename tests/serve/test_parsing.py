@@ -1,7 +1,5 @@
 """Request bodies: valid ones are read, invalid ones get an error that names the place and the remedy."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

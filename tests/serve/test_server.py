@@ -1,7 +1,5 @@
 """A real server: HTTP as RFC 9110 and 9112 define it, slow clients, signals, options and the log."""
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import json

@@ -1,7 +1,5 @@
 """Token ids are read in the right one of two vocabularies, or refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

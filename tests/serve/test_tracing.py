@@ -1,7 +1,5 @@
 """Traces as an OpenTelemetry collector receives them."""
 
-from __future__ import annotations
-
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 

@@ -1,7 +1,5 @@
 """The three APIs without a network: the vectors of `encode` in each form, and the errors of each."""
 
-from __future__ import annotations
-
 import codecs
 import dataclasses
 import hashlib

@@ -1,7 +1,5 @@
 """Several worker processes behind one port: restart, keys, metrics, shared memory, and CPUs."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

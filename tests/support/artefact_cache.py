@@ -3,8 +3,6 @@
 Each test session reads a copy, so no test can change the kept one. `pytest --cache-clear` removes them.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

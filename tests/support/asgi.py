@@ -1,7 +1,5 @@
 """Requests to the application without a network, and an embedder whose vectors the test supplies."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

@@ -4,8 +4,6 @@
 vectors and graphs that torch and its libraries make of it. They import slowly: tests run it as a process.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """Files of texts to encode, and what came of them."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import random

@@ -1,7 +1,5 @@
 """Stand-ins for the slow and the large parts, each with one method."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Run the command line or other code in a process, and wait for other threads and processes."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc

@@ -1,7 +1,5 @@
 """Rows made up for tests, of the artefact that ships, and races that yield them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

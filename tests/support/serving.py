@@ -1,7 +1,5 @@
 """A real server process on a free port, and clients that speak to it byte by byte."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

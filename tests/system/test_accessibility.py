@@ -1,7 +1,5 @@
 """axe-core checks the web pages of the package in a real browser."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The accuracy of the shipped model, measured on real sentences and long passages."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Literal

@@ -1,7 +1,5 @@
 """Files of earlier versions, kept in tests/frozen, are read, or refused with what to do."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The files of deploy/, checked by the programs that read them, with real servers."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

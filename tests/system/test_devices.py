@@ -1,7 +1,5 @@
 """Devices other than the CPU give nearly the same vectors. See docs/devices.md."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 

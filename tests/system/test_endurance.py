@@ -1,7 +1,5 @@
 """Faults that appear only after a while: memory that grows, and memory that is used after it was freed."""
 
-from __future__ import annotations
-
 import ctypes.util
 import sys
 

@@ -1,7 +1,5 @@
 """No process connects to a network, seen from outside; see also test_public.py and test_build.py."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

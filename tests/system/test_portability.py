@@ -1,7 +1,5 @@
 """Systems other than Linux: nothing is used that their Python does not have."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 
