@@ -84,6 +84,22 @@ llama_index.embeddings.text_embeddings_inference
 chromadb.utils.embedding_functions of TEI
     client = chromadb.utils.embedding_functions.HuggingFaceEmbeddingServer
     client(url=f"{URL}/embed", api_key_env_var="OPENAI_API_KEY")(texts)
+haystack_integrations.components.embedders.huggingface_api
+    parts = haystack_integrations.components.embedders.huggingface_api
+    options = {"api_type": "text_embeddings_inference", "api_params": {"url": URL}}
+    options["token"] = haystack.utils.Secret.from_token(KEY)
+    documents = [haystack.Document(content=text) for text in texts]
+    found = parts.HuggingFaceAPIDocumentEmbedder(**options).run(documents)["documents"]
+    query = parts.HuggingFaceAPITextEmbedder(**options).run(texts[0])["embedding"]
+    [query, *(document.embedding for document in found[1:])]
+qdrant_client with the vectors of TEI
+    models, client = qdrant_client.models, qdrant_client.QdrantClient(":memory:")
+    vectors = huggingface_hub.InferenceClient(URL, token=KEY).feature_extraction(texts, truncate=True)
+    space = models.VectorParams(size=384, distance=models.Distance.DOT)
+    client.create_collection("texts", vectors_config=space)
+    points = [models.PointStruct(id=n, vector=vector.tolist()) for n, vector in enumerate(vectors)]
+    client.upsert("texts", points)
+    [point.vector for point in client.retrieve("texts", range(len(texts)), with_vectors=True)]
 ollama
     client = ollama.Client(URL, headers=bearer)
     assert "all-minilm:latest" in [model.model for model in client.list().models]
@@ -105,6 +121,11 @@ llama_index.embeddings.ollama
     options = {"base_url": URL, "client_kwargs": {"headers": bearer}}
     client = llama_index.embeddings.ollama.OllamaEmbedding(model_name="all-minilm", **options)
     client.get_text_embedding_batch(texts)
+haystack_integrations.components.embedders.ollama
+    options = {"model": "all-minilm", "url": URL}
+    documents = [haystack.Document(content=text) for text in texts]
+    found = haystack_integrations.components.embedders.ollama.OllamaDocumentEmbedder(**options).run(documents)
+    [document.embedding for document in found["documents"]]
 chromadb.utils.embedding_functions of Ollama
     client = chromadb.utils.embedding_functions.OllamaEmbeddingFunction
     client(url=URL, model_name="chroma/all-minilm-l6-v2-f32")(texts)
