@@ -3,10 +3,12 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from support import checkpoints
 from support.artefact_cache import ArtefactCache
 from support.checkpoints import KINDS, SOON
 from support.processes import python, run
+from support.serving import Running, running
 
 from ov_minilm import Embedder
 from ov_minilm.convert.source import PACKAGE
@@ -46,6 +49,26 @@ def shipped() -> Iterator[Embedder]:
     """The model in the package, as `encode` opens it."""
     with Embedder.open() as embedder:
         yield embedder
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Running]:
+    """A server without a key, with a small body limit and a log in JSON."""
+    with running("--payload-limit", "100000", "--access-log", "json") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")  # while it is open, asyncio.run() fails
+def browser() -> Iterator[Any]:
+    """Headless Chromium of this machine; skips the test without one."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
-from support.serving import Running, running
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -74,13 +73,6 @@ def script(page: list[Block]) -> str:
             block.code if block.language == "python" else shell,
         ]
     return "\n".join(lines)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    """A server for the pages that use one."""
-    with running() as found:
-        yield found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

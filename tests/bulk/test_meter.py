@@ -4,17 +4,10 @@ import io
 import sys
 
 import pytest
+from support.fakes import Terminal
 from support.processes import until
 
 from ov_minilm.bulk.meter import Meter
-
-
-class Terminal(io.StringIO):
-    """A stream that a program takes for a terminal."""
-
-    def isatty(self) -> bool:
-        """Return True."""
-        return True
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from support.checkpoints import TEXTS
 
-from ov_minilm import Embedder
 from ov_minilm.artefact.manifest import file_facts
 from ov_minilm.convert import check, graph
 from ov_minilm.convert.calibrate import samples
@@ -67,15 +66,3 @@ def test_the_packed_graph_computes_what_the_export_of_optimum_intel_does(
     export = ov.Core().read_model(folder.parent / "optimum.xml")
     expected = check.graph_vectors(export, rows, checkpoint.spec.pooling)
     assert (expected.astype(np.float64) * found).sum(1).min() > 1 - 1e-6
-
-
-@pytest.mark.convert
-def test_texts_of_a_row_are_independent(built: Path, fp32: Embedder) -> None:
-    """Inputs are int32 [R, W], the output [R, S, D]; a text has the same bits alone and beside others."""
-    model = ov.Core().read_model(built / "fp32/model.xml")
-    texts = [f"{'stone ' * (n % 40)}{n}" for n in range(100)]
-
-    assert {"input_ids", "position_ids", "segment_ids"} == {i.any_name for i in model.inputs}
-    assert {"int32"} == {i.element_type.to_dtype().name for i in model.inputs}
-    assert "[?,32,384]" == str(model.output().partial_shape)
-    assert fp32.encode(texts).tobytes() == b"".join(fp32.encode(text).tobytes() for text in texts)

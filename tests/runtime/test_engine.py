@@ -40,19 +40,15 @@ def test_a_missing_device_is_refused() -> None:
         check_device(device, ["CPU", "GPU.0", "GPU.1"])
     for device in "GPU GPU.0 AUTO:GPU.0,CPU".split():  # a single GPU is listed without its number
         check_device(device, ["CPU", "GPU"])
-    for device in (
-        "GPU.7",
-        "NPU.3",
-        "TPU",
-        "AUTO:NPU.3,CPU",
-        "HETERO:CPU,GPU.9",
-        "CPU(4)",
-        "BATCH:CPU(0)",
-        "",
-    ):
+    names = "GPU.7 NPU.3 CUDA CPU.1 CPU:0 CPU(4) BATCH:CPU(0) BATCH HETERO MULTI MULTI: AUTO:CPU.0 AUTO:CPU,"
+    excluding_all = "AUTO:-CPU,-GPU.0,-GPU.1"
+    for device in (*names.split(), "AUTO:NPU.3,CPU", "HETERO:CPU,GPU.9", excluding_all, "", " CPU "):
         with pytest.raises(DeviceUnavailable, match=r"this machine has CPU, GPU\.0, GPU\.1") as caught:
             check_device(device, ["CPU", "GPU.0", "GPU.1"])
-        assert device == caught.value.asked
+        assert (device, ("CPU", "GPU.0", "GPU.1")) == (caught.value.asked, caught.value.available)
+    with pytest.raises(DeviceUnavailable) as caught:
+        Embedder.open(device="gpu.99")
+    assert "GPU.99" == caught.value.asked
 
 
 @pytest.mark.parametrize(
@@ -108,7 +104,9 @@ def test_a_memory_budget_keeps_the_first_grids() -> None:
     assert all(small == large[: len(small)] for small, large in itertools.pairwise(kept))
     with pytest.raises(ValueError, match=f"memory_mb={low - 1}; the smallest set of grids takes {low}"):
         choose_grids(requested(memory_mb=low - 1), MANIFEST)
-    assert {1} == {grid.rows for grid in choose_grids(requested(device="NPU"), MANIFEST)}
+    for device in ("NPU", "NPU.0", "AUTO:NPU,CPU", "HETERO:NPU,CPU"):
+        grids = choose_grids(requested(device=device), MANIFEST)
+        assert (1, 256) == (max(grid.rows for grid in grids), max(grid.width for grid in grids))
 
     sizes = "8x64 2x256 2x64 1x16 1x32 1x64 1x128 1x256"  # of the first artefacts
     old = replace(MANIFEST, grids=tuple(Grid(*map(int, size.split("x"))) for size in sizes.split()))

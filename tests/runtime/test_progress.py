@@ -6,17 +6,10 @@ from contextlib import redirect_stderr
 from types import SimpleNamespace
 
 import pytest
+from support.fakes import Terminal
 
 from ov_minilm.runtime import progress as module
 from ov_minilm.runtime.progress import Progress, report
-
-
-class Terminal(io.StringIO):
-    """A stderr that is a terminal and keeps what is written."""
-
-    def isatty(self) -> bool:
-        """Return True."""
-        return True
 
 
 def encode(

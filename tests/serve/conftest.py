@@ -1,4 +1,4 @@
-"""An application and two servers for the tests of this folder."""
+"""An application, a server with a key and a browser for the tests of this folder."""
 
 from collections.abc import Iterator
 
@@ -14,13 +14,6 @@ from ov_minilm.serve import Settings, create_app
 def app(shipped: Embedder) -> ASGIApp:
     """An application with default settings, which compiles the model when it is needed."""
     return create_app(shipped, Settings(warm_up=False))
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[Running]:
-    """A server without a key, with a small body limit and a log in JSON."""
-    with running("--payload-limit", "100000", "--access-log", "json") as server:
-        yield server
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from support.processes import here, python, until
-from support.serving import Running, keep_asking, needs_two_cpus, request_bytes, running
+from support.processes import here, python, run, until
+from support.serving import CPUS, Running, keep_asking, needs_two_cpus, request_bytes, running
 
 from ov_minilm import Embedder
 from ov_minilm.serve.command import command
@@ -216,18 +216,31 @@ one text may have 256: --max-batch-tokens 100
 each server process needs 65; the rest: memory_mb=175: --memory-mb 240
 Address already in use: --port PORT
 """
+REFUSED_WORKERS = f"""
+9999 workers, but {CPUS} CPUs are available: pass --workers {CPUS} or fewer: --workers 9999
+2 workers, but 1 CPUs are available: --workers 2 --threads 1
+--memory-mb 480, of which each server process needs 65; the rest: me: --workers 2 --memory-mb 480
+this machine has: --workers 2 --device GPU.9
+"""
 
 
-@pytest.mark.parametrize("case", REFUSED_OPTIONS.strip().splitlines())
+@pytest.mark.parametrize(
+    "case",
+    [
+        *REFUSED_OPTIONS.strip().splitlines(),
+        *(pytest.param(case, marks=needs_two_cpus) for case in REFUSED_WORKERS.strip().splitlines()),
+    ],
+)
 def test_refused_options(server: Running, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command ends with exit code 2 and one line that names the problem."""
     (tmp_path / "empty").touch()
     monkeypatch.chdir(tmp_path)
     message, _, options = case.rpartition(": ")
+    call = run if "--workers 2 --" in options and "--threads" not in options else here  # it may fork
 
-    done = here("serve", "--port", "0", *options.replace("PORT", server.url.rpartition(":")[2]).split())
+    done = call("serve", "--port", "0", *options.replace("PORT", server.url.rpartition(":")[2]).split())
 
-    assert 2 == done.returncode, done.stderr
+    assert (2, b"") == (done.returncode, done.stdout), done.stderr
     assert message in done.stderr.decode()
     assert b"Traceback" not in done.stderr
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.processes import here, run, until
+from support.processes import until
 from support.serving import CPUS, Running, keep_asking, needs_two_cpus, running
 
 from ov_minilm import Embedder
@@ -89,28 +89,6 @@ def test_kill_a_worker_and_then_the_parent(shipped: Embedder, tmp_path: Path) ->
     assert f"worker 1 is ready again, as process {fresh}" in text
     assert 2 == text.count("the parent process has ended")
     assert f" {CPUS // 2} threads" in text
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("--workers 9999", f"9999 workers, but {CPUS} CPUs are available: pass --workers {CPUS} or fewer"),
-        ("--workers 2 --threads 1", "2 workers, but 1 CPUs are available"),
-        (
-            "--workers 2 --memory-mb 480",
-            "--memory-mb 480, of which each server process needs 65; the rest: me",
-        ),
-        ("--workers 2 --device GPU.9", "this machine has"),
-    ],
-)
-def test_refused_options(options: str, message: str) -> None:
-    """The command ends with exit code 2 and one line that names the problem; no process is left."""
-    forks = "--memory-mb" in options or "--device" in options
-    done = (run if forks else here)("serve", "--port", "0", *options.split())
-
-    assert (2, b"") == (done.returncode, done.stdout)
-    assert message in done.stderr.decode()
-    assert b"Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

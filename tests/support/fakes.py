@@ -1,5 +1,6 @@
 """Stand-ins for the slow and the large parts, each with one method."""
 
+import io
 import threading
 from collections.abc import Callable
 
@@ -8,6 +9,14 @@ import numpy as np
 from ov_minilm.runtime.packing import Batch
 from ov_minilm.runtime.plan import Plan
 from ov_minilm.spec import GRIDS, FloatArray, Grid, Lane
+
+
+class Terminal(io.StringIO):
+    """A stream that a program takes for a terminal."""
+
+    def isatty(self) -> bool:
+        """Return True."""
+        return True
 
 
 class FakeEngine:

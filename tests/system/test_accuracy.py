@@ -1,12 +1,10 @@
 """The accuracy of the shipped model, measured on real sentences and long passages."""
 
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
-from support.processes import python
 
 from ov_minilm import Embedder
 from ov_minilm.artefact.drift_record import Gate, gate
@@ -19,17 +17,6 @@ pytestmark = [
     pytest.mark.convert,
     pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning"),
 ]
-
-ENCODE = """
-import warnings, numpy as np
-from ov_minilm import Embedder, TruncationWarning
-from ov_minilm.drift.evaluation import find
-warnings.simplefilter("ignore", TruncationWarning)
-data = find([], [])
-with Embedder.open(precision="f32") as embedder:
-    texts = data.pairs["stsb_test"].texts[::4] + data.collections["passages"][::16]
-    np.save({path!r}, embedder.encode(texts))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +55,3 @@ def test_the_published_score_and_the_recorded_drift_are_reproduced(
         assert found.overlap[name] == pytest.approx(recorded.overlap[name], abs=0.005)
     for name, sts in found.sts.items():
         assert sts.spearman == pytest.approx(recorded.sts[name].spearman, abs=0.08)
-
-
-@pytest.mark.usefixtures("evaluation")
-def test_vectors_of_a_cpu_without_vnni_are_nearly_the_same(tmp_path: Path) -> None:
-    """The mean cosine to vectors of this CPU is at least 0.9998, the minimum 0.997."""
-    for isa in ("ALL", "AVX2"):
-        done = python(ENCODE.format(path=str(tmp_path / f"{isa}.npy")), ONEDNN_MAX_CPU_ISA=isa)
-        assert 0 == done.returncode, done.stderr
-
-    cosines = (np.load(tmp_path / "ALL.npy") * np.load(tmp_path / "AVX2.npy")).sum(1)
-
-    assert cosines.mean() >= 0.9998
-    assert cosines.min() >= 0.997

@@ -28,13 +28,6 @@ ADDRESSES = ("127.0.0.1:8000", "127.0.0.1:8001")  # of the two servers in the pr
 BODY = b'{"input": "a"}'
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    """A server without a key."""
-    with running() as server:
-        yield server
-
-
 def program(name: str) -> str:
     """Return the path of a program; skip the test if it is not installed."""
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin")

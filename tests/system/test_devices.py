@@ -6,11 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ov_minilm import DeviceUnavailable, Embedder
-from ov_minilm.artefact.manifest import SHIPPED, Manifest
+from ov_minilm import Embedder
 from ov_minilm.runtime.cache import SUFFIX
 from ov_minilm.runtime.engine import survey
-from ov_minilm.runtime.plan import Options, choose_grids
 
 TEXTS = ["", "a", "A man is slicing an onion.", "stone " * 50, "light " * 100, "bread " * 250]
 DEVICES = [
@@ -68,23 +66,3 @@ def test_the_second_start_reads_compiled_models_from_the_cache(device: str, tmp_
 
     assert np.array_equal(vectors[0], vectors[1])
     assert files[0] == files[1] != []
-
-
-@pytest.mark.parametrize("device", ["NPU", "NPU.0", "AUTO:NPU,CPU", "HETERO:NPU,CPU"])
-def test_grids_of_an_npu_have_one_row(device: str) -> None:
-    """It runs one request at a time; the longest text still fits."""
-    grids = choose_grids(Options(device, "auto", "auto", 2), Manifest.read(SHIPPED))
-
-    assert {1} == {grid.rows for grid in grids}
-    assert 256 == max(grid.width for grid in grids)
-
-
-def test_an_unknown_device_is_an_error_with_the_available_ones() -> None:
-    """The error comes before OpenVINO compiles anything."""
-    available = tuple(survey()[1])
-    names = "GPU.99 cpu.0 CPU.1 CPU:0 AUTO:CPU.0 AUTO:CPU, HETERO MULTI MULTI: BATCH CUDA".split()
-    for name in (*names, "AUTO:" + ",".join(f"-{one}" for one in available), "", " CPU "):
-        with pytest.raises(DeviceUnavailable) as caught:
-            Embedder.open(device=name)
-
-        assert (name.upper(), available) == (caught.value.asked, caught.value.available)
