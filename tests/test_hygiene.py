@@ -10,16 +10,8 @@ from ov_minilm.runtime.texts import mend_surrogates
 
 ODD = [
     *["👩‍👩‍👧‍👦", "🏳️‍🌈", "🇫🇷", "1️⃣", "👍🏽", "❤️‍🔥", "‍", "️"],  # emoji and joiners
-    *[
-        "\0",
-        "\x7f",
-        "\x1b[31m",
-        "\r\n",
-        "\u2028",
-        "\ufeff",
-        "\u00ad",
-        "\u200b",
-    ],  # control and invisible characters
+    # Control and invisible characters.
+    *["\0", "\x7f", "\x1b[31m", "\r\n", "\u2028", "\ufeff", "\u00ad", "\u200b"],
     *["مرحبا", "שלום", "\u202e", "\u2067", "\u2069"],  # right to left, and its overrides
     *["\ud83d", "\ude00", "\udcff", "\ud83d\ude00"],  # surrogates, alone and as a pair
     *["Z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉͚̯̞̠͍A̴̵̜̰͔ͫ͗͢", "é", "é", "ﬃ", "Ⅷ", "İ", "ß", "ŉ"],  # marks, ligatures, case

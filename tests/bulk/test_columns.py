@@ -19,13 +19,9 @@ from ov_minilm.bulk.rows import select
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
-        (pa.int64(), "one"),
-        (pa.int64(), 2**70),
-        (pa.int64(), 2.5),
-        (pa.int64(), True),
+        *((pa.int64(), value) for value in ("one", 2**70, 2.5, True)),
         (pa.bool_(), 1),
-        (pa.float64(), 2**53 + 1),
-        (pa.float64(), float("inf")),
+        *((pa.float64(), value) for value in (2**53 + 1, float("inf"))),
         (pa.string(), 5),
         (pa.list_(pa.string()), ["a", 1]),
         (pa.struct([("a", pa.int64())]), {"a": 1, "b": 2}),
@@ -100,16 +96,7 @@ def test_a_value_without_equivalent_loses_only_itself(
     assert bad.get(1, "").startswith(reason)
 
 
-WITHOUT_TYPE: list[Any] = [
-    [1, "a"],
-    [True, 1],
-    [{}],
-    [[]],
-    [[{"a": 1}]],
-    [[1], "a"],
-    [2**64],
-    [2**53 + 1, 2.5],
-]
+WITHOUT_TYPE: Any = [1, "a"], [True, 1], [{}], [[]], [[{"a": 1}]], [[1], "a"], [2**64], [2**53 + 1, 2.5]
 
 
 @pytest.mark.parametrize(

@@ -442,6 +442,7 @@ def test_a_parquet_text_of_too_many_bytes_is_not_read(
 
     lines = (tmp_path / "v.jsonl").read_text().splitlines()
     assert ["a", None, None] == [json.loads(line)["text"] for line in lines]
+    assert [False, True, True] == [json.loads(line)["embedding"] is None for line in lines]
     assert calls == reads.call_count
 
 

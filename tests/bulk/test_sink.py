@@ -107,18 +107,6 @@ def test_the_size_of_blocks_does_not_change_the_bytes(
     assert form != "parquet" or groups == pq.ParquetFile(whole).num_row_groups
 
 
-def test_a_row_without_text_has_no_vector() -> None:
-    """It is null in Parquet and JSON, and NaN in .npy; other rows are complete."""
-    rows = Block(["a", None], None, VECTORS[:2])
-
-    array, table = np.load(written("npy", rows)), pq.read_table(written("parquet", rows))
-
-    assert [False, True] == table["embedding"].is_null().to_pylist()
-    assert np.array_equal(VECTORS[0], array[0])
-    assert np.isnan(array[1]).all()
-    assert b'{"text": null, "embedding": null}' == written("jsonl", rows).read().splitlines()[1]
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_joined_files_have_all_rows(form: Form, tmp_path: Path) -> None:
     """A joined file is the file that one writer would write, except for the borders of row groups."""

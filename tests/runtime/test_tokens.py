@@ -55,24 +55,11 @@ def test_ids_of_known_texts(text: str, ids: list[int]) -> None:
     assert [] == fresh.tokenize([], 0, "end").windows
 
 
-@pytest.mark.parametrize(
-    ("words", "windows"),
-    [
-        (0, [2]),
-        (1, [3]),
-        (253, [255]),
-        (254, [256]),
-        (255, [256, 3]),
-        (508, [256, 256]),
-        (509, [256, 256, 3]),
-        (1000, [256, 256, 256, 240]),
-        (2000, [256] * 7 + [224]),
-    ],
-)
-def test_a_long_text_has_several_windows(words: int, windows: list[int]) -> None:
+@pytest.mark.parametrize("words", [0, 1, 253, 254, 255, 508, 509, 1000, 2000])
+def test_a_long_text_has_several_windows(words: int) -> None:
     """Each has its own [CLS] and [SEP], which count once; token ids are cut at the same places as text."""
-    ids = [WORD] * words
-    text = "word " * words
+    ids, text = [WORD] * words, "word " * words
+    windows = [2 + min(254, words - start) for start in range(0, max(1, words), 254)]
     for given_text in (text, ids, [CLS, *ids, SEP]):
         whole, cut = (TOKENS.tokenize([given_text], 0, truncate) for truncate in ("mean", "end"))
 

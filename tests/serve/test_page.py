@@ -109,11 +109,5 @@ def test_a_server_with_a_key(browser: Any, keyed: Running) -> None:
     text = page.inner_text("main")
     page.close()
 
-    for word in (
-        "POST /v1/embeddings",
-        "/v1/models/{model}",
-        "encoding_format?",
-        "Retry-After",
-        "x-truncate",
-    ):
+    for word in "/v1/embeddings /v1/models/{model} encoding_format? Retry-After x-truncate".split():
         assert word in text
