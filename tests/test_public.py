@@ -24,16 +24,16 @@ def import_graph() -> dict[str, set[str]]:
     modules = {".".join(parts).removesuffix(".__init__"): path for path, parts in files.items()}
     graph: dict[str, set[str]] = {}
     for module, path in modules.items():
-        found = graph.setdefault(module, set())
+        imported = graph.setdefault(module, set())
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
+                imported |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 inner = [f"{node.module}.{alias.name}" for alias in node.names]
-                found |= {name if name in modules else str(node.module) for name in inner}
+                imported |= {name if name in modules else str(node.module) for name in inner}
             elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_module":
-                found |= {str(a.value) for a in node.args if isinstance(a, ast.Constant)}
-    return {module: found & modules.keys() for module, found in graph.items()}
+                imported |= {str(a.value) for a in node.args if isinstance(a, ast.Constant)}
+    return {module: imported & modules.keys() for module, imported in graph.items()}
 
 
 MAY_IMPORT: dict[str, set[str]] = {  # folder -> other folders
@@ -53,16 +53,16 @@ def test_modules_import_downward() -> None:
     graph = import_graph()
 
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(graph) > 60  # or CycleError
-    assert [] == [name for name, found in graph.items() if "ov_minilm" in found]
+    assert [] == [name for name, imported in graph.items() if "ov_minilm" in imported]
     folders = {name: name.split(".")[1] for name in graph if "." in name}
-    wrong = [
+    violations = [
         f"{name} imports {target}"
-        for name, found in graph.items()
-        for target in found
+        for name, imported in graph.items()
+        for target in imported
         if (here := folders.get(name, "")) in MAY_IMPORT
         and folders[target] in MAY_IMPORT.keys() - MAY_IMPORT[here] - {here}
     ]
-    assert [] == sorted(wrong)
+    assert [] == sorted(violations)
 
 
 def test_openvino_is_imported_in_one_place() -> None:
@@ -79,7 +79,7 @@ def test_openvino_is_imported_in_one_place() -> None:
 
 def test_encoding_uses_no_network(tmp_path: Path) -> None:
     """It opens no socket, looks up no host, starts no extra thread and writes no file in the home folder."""
-    done = python(
+    result = python(
         "import sys, threading\n"
         "def hook(event, arguments):\n"
         "    if event.startswith('socket.'): print(event, arguments, flush=True)\n"
@@ -90,13 +90,13 @@ def test_encoding_uses_no_network(tmp_path: Path) -> None:
         CI="",
     )
 
-    assert (0, "[]\n") == (done.returncode, done.stdout), done.stderr
+    assert (0, "[]\n") == (result.returncode, result.stdout), result.stderr
     assert [] == list(tmp_path.iterdir())
 
 
 def test_encoding_loads_no_large_library() -> None:
     """No torch, conversion tool, web framework or hub client; the import alone loads no numpy or OpenVINO."""
-    done = python(
+    result = python(
         "import sys, ov_minilm; early = set(sys.modules)\n"
         "ov_minilm.encode('a')\n"
         "heavy = {'torch', 'nncf', 'transformers', 'optimum', 'sentence_transformers', 'starlette', "
@@ -104,7 +104,7 @@ def test_encoding_loads_no_large_library() -> None:
         "print(sorted(heavy & {m.split('.')[0] for m in sys.modules}), 'openvino' in early, 'numpy' in early)"
     )
 
-    assert (0, "[] False False\n") == (done.returncode, done.stdout), done.stderr
+    assert (0, "[] False False\n") == (result.returncode, result.stdout), result.stderr
 
 
 CORE = "packing texts tokens plan devices lowering weights grids engine scheduler embedder".split()
@@ -113,12 +113,12 @@ MAX_CORE_LINES = 1295  # of code
 
 def code_lines(path: Path) -> int:
     """Count the lines that hold anything but blanks, comments and docstrings."""
-    silent = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    not_code = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
     lines: set[int] = set()
     with path.open(encoding="utf-8") as file:
         for token in tokenize.generate_tokens(file.readline):
             docstring = token.type == tokenize.STRING and token.line.lstrip().startswith('"""')
-            if token.type not in silent | {tokenize.ENDMARKER} and not docstring:
+            if token.type not in not_code | {tokenize.ENDMARKER} and not docstring:
                 lines |= {*range(token.start[0], token.end[0] + 1)}
     return len(lines)
 

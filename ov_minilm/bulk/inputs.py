@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import difflib
 import glob
 import io
 import os
@@ -237,7 +238,7 @@ def expand(patterns: Sequence[str]) -> Iterator[str]:
     for pattern in patterns:
         path = Path(pattern)
         if not pattern:
-            raise refusal("not_there", name="a file without a name")
+            raise refusal("not_there", name="a file without a name", hint="")
         if pattern == STDIN or (path.exists() and not path.is_dir()):
             yield pattern
             continue
@@ -247,10 +248,20 @@ def expand(patterns: Sequence[str]) -> Iterator[str]:
         found = [name for name in names if not name.is_dir() and not _is_error_list(name)]
         if not found:
             missing = "no_match" if glob.has_magic(pattern) else "not_there"
-            raise refusal("is_url" if "://" in pattern else missing, name=pattern)
+            raise refusal("is_url" if "://" in pattern else missing, name=pattern, hint=_hint(path))
         found.sort(key=lambda name: len(name.parts), reverse=True)  # the shortest name of a file wins
         folders = {name.parent: name.parent.resolve() for name in found}
         yield from sorted({(folders[name.parent], name.name): str(name) for name in found}.values())
+
+
+def _hint(missing: Path) -> str:
+    """Return what to type instead of a file name that does not exist; empty if nothing is likely."""
+    if " " in missing.name:
+        return "; to encode this text itself: echo TEXT | ov-minilm encode"
+    folder = missing.parent
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    similar = difflib.get_close_matches(missing.name, names, n=1)
+    return f"; did you mean {folder / similar[0]}?" if similar else ""
 
 
 def _is_error_list(path: Path) -> bool:

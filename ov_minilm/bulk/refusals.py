@@ -2,10 +2,11 @@
 
 Exit codes of `ov-minilm encode`:
 
-    0    every row has its vector 2    REFUSALS: nothing was encoded.  BAD_ROWS, with --on-error stop: the job
-    stopped at the first of them 3    BAD_ROWS, with --on-error skip or null: done, and each bad row is listed
-    130  Ctrl-C.  143: SIGTERM.  The last line says what is kept and how to resume 141  the reader of stdout
-    closed it, as `head` does
+    0    every row has its vector
+    2    REFUSALS: nothing was encoded; or BAD_ROWS with --on-error stop: the job stopped at the first bad row
+    3    BAD_ROWS with --on-error skip or null: the job is done, and each bad row is listed
+    130  Ctrl-C; 143: SIGTERM. The last line says which rows are kept and how to resume
+    141  the reader of stdout closed it, as `head` does
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ class Refusal(NamedTuple):
 
 REFUSALS: dict[str, Refusal] = {
     # Conditions about which files exist, and in which format.
-    "no_match": Refusal("a pattern matches nothing", "{name} matches no file", FileNotFoundError),
-    "not_there": Refusal("an input is missing", "{name} does not exist", FileNotFoundError),
+    "no_match": Refusal("a pattern matches nothing", "{name} matches no file{hint}", FileNotFoundError),
+    "not_there": Refusal("an input is missing", "{name} does not exist{hint}", FileNotFoundError),
     "is_url": Refusal("an input is a URL", "{name} is a URL; only files are read: download it first"),
     "is_folder": Refusal(
         "an input is a folder", "{name} is a folder; name its files: '{example}'", IsADirectoryError

@@ -157,18 +157,18 @@ def test_the_smallest_valid_manifest_is_read(artefact: Path) -> None:
     raw = [dataclasses.asdict(grid) for grid in grids]
     edit(artefact, {"grids": raw, "golden/ids": [101, 102], "gate/cosine_mean": 1})
 
-    found = Manifest.read(artefact)
+    actual = Manifest.read(artefact)
 
-    assert (grids, (101, 102)) == (found.grids, found.golden.ids)
-    assert found.gate is not None
-    assert (1.0, float) == (found.gate.cosine_mean, type(found.gate.cosine_mean))
+    assert (grids, (101, 102)) == (actual.grids, actual.golden.ids)
+    assert actual.gate is not None
+    assert (1.0, float) == (actual.gate.cosine_mean, type(actual.gate.cosine_mean))
 
 
 @pytest.mark.parametrize("name", CONTENT)
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_file_is_refused_by_name(artefact: Path, name: str, damage: str) -> None:
     """For a changed byte, a shorter file or none, the error has the path and both sizes or hashes."""
-    before, path, content = describe(artefact), artefact / name, CONTENT[name]
+    description, path, content = describe(artefact), artefact / name, CONTENT[name]
     damaged = content[:-1] + bytes([content[-1] ^ 1]) if damage == "flip" else content[:-1]
     path.write_bytes(damaged)
     if damage == "remove":
@@ -178,11 +178,11 @@ def test_a_damaged_file_is_refused_by_name(artefact: Path, name: str, damage: st
 
     with pytest.raises(FileMismatch) as caught:
         Manifest.read(artefact)
-    found = caught.value.path, caught.value.expected, caught.value.found
-    assert (path, *(hashes if damage == "flip" else sizes)) == found
+    actual = caught.value.path, caught.value.expected, caught.value.found
+    assert (path, *(hashes if damage == "flip" else sizes)) == actual
     if damage != "remove":  # a manifest of the damaged files needs another fingerprint
-        assert before.fingerprint != describe(artefact).fingerprint
-        describe(artefact, fingerprint=before.fingerprint).write(artefact)
+        assert description.fingerprint != describe(artefact).fingerprint
+        describe(artefact, fingerprint=description.fingerprint).write(artefact)
         with pytest.raises(ManifestInvalid, match="fingerprint"):
             Manifest.read(artefact)
 
@@ -191,10 +191,10 @@ def test_the_fingerprint_depends_on_every_field_of_the_spec(artefact: Path) -> N
     """It has 16 hex digits and does not depend on the order of the files; the shipped one never changes."""
     files = describe(artefact).files
     others: list[dict[str, Any]] = [{field.name: 7} for field in dataclasses.fields(MINILM)]
-    found = {fingerprint(dataclasses.replace(MINILM, **other), files) for other in ({}, *others)}
+    actual = {fingerprint(dataclasses.replace(MINILM, **other), files) for other in ({}, *others)}
 
-    assert 1 + len(others) == len(found)
-    assert all(re.fullmatch("[0-9a-f]{16}", digits) for digits in found)
+    assert 1 + len(others) == len(actual)
+    assert all(re.fullmatch("[0-9a-f]{16}", digits) for digits in actual)
     assert fingerprint(MINILM, files) == fingerprint(MINILM, dict(reversed(files.items())))
     assert "3760c8c857a0f71e" == Manifest.read(SHIPPED).fingerprint
 

@@ -43,14 +43,14 @@ def toy(folder: Path, text: str, name: str = "toy.py") -> Peer:
 
 def test_every_file_is_a_peer_with_pinned_requirements() -> None:
     """All files of the folder are found, and each requirement in their headers has one version."""
-    for peer in (found := discover()):
+    for peer in (discovered := discover()):
         text = peer.file.read_text(encoding="utf-8")
         python, npm = re.findall(r"(?m)^#   \"(.+)\",$", text), re.findall(r"(?m)^// npm: (.+)$", text)
         requirements = python or npm[0].split()
         assert all(re.search(r"==|.@\d", requirement) for requirement in requirements), peer.file
 
     files = [path for path in PEERS.iterdir() if path.suffix in (".py", ".mjs")]
-    assert sorted(files) == sorted(peer.file for peer in found)
+    assert sorted(files) == sorted(peer.file for peer in discovered)
 
 
 def test_wrong_facts_are_refused(tmp_path: Path) -> None:
@@ -71,11 +71,11 @@ def test_the_files_of_a_peer_are_made_once(tmp_path: Path) -> None:
         Environments([peer], messages.append, cache=cache).contender(peer, "plain"), threads=1
     ) as process:
         vectors = process.vectors(str(tmp_path / "texts.json"))
-    again = Environments([peer], messages.append, cache=cache).contender(peer, "plain")
+    reused = Environments([peer], messages.append, cache=cache).contender(peer, "plain")
 
     assert [3.0, 12.0] == vectors[:, 0].tolist()
     assert {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "HOME": f"{cache}/home"} == process.facts
-    assert ("toy plain", "a toy", ["making table by toy"]) == (again.name, again.title, messages)
+    assert ("toy plain", "a toy", ["making table by toy"]) == (reused.name, reused.title, messages)
 
 
 @pytest.mark.usefixtures("this_python")

@@ -40,11 +40,11 @@ def test_tables_show_only_the_shipped_artefact(monkeypatch: pytest.MonkeyPatch) 
 
 def test_pictures_are_drawn_of_the_rows(tmp_path: Path) -> None:
     """Pictures are PNG, 800 to 900 pixels wide, with the same bytes each time; without rows there is none."""
-    written, again = (draw_all(ROWS, tmp_path / name) for name in ("a", "b"))
+    written, redrawn = (draw_all(ROWS, tmp_path / name) for name in ("a", "b"))
 
     assert sorted(PICTURES) == sorted(path.stem for path in written)
     assert all(800 <= int.from_bytes(path.read_bytes()[16:20], "big") <= 900 for path in written)
-    assert [path.read_bytes() for path in written] == [path.read_bytes() for path in again]
+    assert [path.read_bytes() for path in written] == [path.read_bytes() for path in redrawn]
     assert [] == draw_all([], tmp_path)
 
 
@@ -70,11 +70,11 @@ def test_a_new_ratio_is_compared_with_the_stored_interval(capsys: pytest.Capture
 
 def test_libraries_run_in_groups_with_ov_minilm_in_each() -> None:
     """Few at a time, for their memory; each runs once, as do the other variants of ov_minilm."""
-    mine = [Contender(name, "", (), "") for name in (OURS, f"{OURS} conv")]
+    our_contenders = [Contender(name, "", (), "") for name in (OURS, f"{OURS} conv")]
     peers = [Contender(str(n), "", (), "") for n in range(12)]
 
-    found = [[contender.name for contender in group] for group in groups(mine, peers)]
+    actual = [[contender.name for contender in group] for group in groups(our_contenders, peers)]
 
-    assert [str(n) for n in range(12)] == [name for group in found for name in group if name.isdigit()]
-    assert all(OURS == group[0] and len(group) <= PEERS_AT_A_TIME + 2 for group in found)
-    assert [1, *[0] * (len(found) - 1)] == [group.count(f"{OURS} conv") for group in found]
+    assert [str(n) for n in range(12)] == [name for group in actual for name in group if name.isdigit()]
+    assert all(OURS == group[0] and len(group) <= PEERS_AT_A_TIME + 2 for group in actual)
+    assert [1, *[0] * (len(actual) - 1)] == [group.count(f"{OURS} conv") for group in actual]

@@ -42,6 +42,7 @@ def test_the_name_tells_the_format() -> None:
         ("a.parquet.gz", "is read from its end, so it cannot be compressed as a whole"),
         ("*.parquet", r"^\*\.parquet matches no file$"),
         ("none.txt", "^none.txt does not exist$"),
+        ("b.csv a.csv", "^b.csv does not exist; did you mean a.csv?"),
         ("s3://none/*.csv", "is a URL; only files are read: download it first"),
         (".", r"^\. is a folder; name its files: '\*\.parquet'$"),
         ("- -", "stdin is named twice, but can be read only once"),

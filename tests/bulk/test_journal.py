@@ -28,12 +28,12 @@ def test_complete_lines_survive_a_crash_at_any_byte(tmp_path: Path) -> None:
             header = journal.read()
             if header is None:
                 journal.write(JOB, {})
-            found = dict(journal.done)
-            for done in DONE[len(found) :]:
+            actual = dict(journal.done)
+            for done in DONE[len(actual) :]:
                 journal.add(done)
 
         assert header in (None, JOB)
-        assert dict(enumerate(DONE[: max(0, content[:length].count(b"\n") - 1)])) == found
+        assert dict(enumerate(DONE[: max(0, content[:length].count(b"\n") - 1)])) == actual
         assert content == (tmp_path / NAME).read_bytes()
 
     other = Header({"model": "n"}, [], "stop")

@@ -126,10 +126,10 @@ def test_no_pattern_matches_a_list_of_bad_rows() -> None:
     Path("x/a.jsonl").write_text(ROWS + '{"text": 3}\n')
     command = ("encode", "x/*.jsonl", "-o", "x/v.parquet", "--on-error", "skip")
 
-    first, second = here(*command), here(*command)
+    first_run, second_run = here(*command), here(*command)
 
     assert Path("x/v.parquet.errors.jsonl").exists()
-    assert (3, first.stderr) == (second.returncode, second.stderr)
+    assert (3, first_run.stderr) == (second_run.returncode, second_run.stderr)
 
 
 def test_encode_refuses_an_output_in_one_line() -> None:
@@ -137,13 +137,13 @@ def test_encode_refuses_an_output_in_one_line() -> None:
     encode = f"{sys.executable} -m ov_minilm encode"
     redirected = f"{encode} - --format jsonl -o hard.jsonl < a.jsonl; {encode} 'x/*.jsonl' >> x/a.jsonl"
 
-    done = here("encode", "a.jsonl", "-o", "a.jsonl")
+    result = here("encode", "a.jsonl", "-o", "a.jsonl")
     shell = subprocess.run(["/bin/sh", "-c", redirected], capture_output=True, text=True, check=False)
 
     expected = [
         f"error: {REFUSALS['output_is_input'].message.format(file=file, output=output)}"
         for file, output in (("a.jsonl", "a.jsonl"), ("-", "hard.jsonl"), ("x/a.jsonl", "stdout"))
     ]
-    assert 2 == done.returncode
-    assert expected == (done.stderr.decode() + shell.stderr).splitlines()
+    assert 2 == result.returncode
+    assert expected == (result.stderr.decode() + shell.stderr).splitlines()
     assert ROWS == Path("a.jsonl").read_text() == Path("x/a.jsonl").read_text()

@@ -112,10 +112,10 @@ def test_map_batches_returns_the_vectors_of_embedder_encode(tmp_path: Path, ship
     (tmp_path / "texts.json").write_text(json.dumps(texts))
 
     command = [sys.executable, "-c", MAP_BATCHES, str(tmp_path / "texts.json")]
-    done = subprocess.run(command, capture_output=True, check=False)
+    result = subprocess.run(command, capture_output=True, check=False)
 
-    assert 0 == done.returncode, done.stderr.decode()
-    assert np.array_equal(shipped.encode(texts), np.array(json.loads(done.stdout), np.float32))
+    assert 0 == result.returncode, result.stderr.decode()
+    assert np.array_equal(shipped.encode(texts), np.array(json.loads(result.stdout), np.float32))
 
 
 @pytest.mark.slow
@@ -138,8 +138,8 @@ def test_shards_of_killed_machines_are_computed_again(tmp_path: Path, cluster: s
         _, stderr = process.communicate()
 
     assert (0, True) == (process.returncode, finished < 40), stderr
-    expected, found = (shards(tmp_path / folder) for folder in ("local", "ray"))
-    assert [path.read_bytes() for path in expected] == [path.read_bytes() for path in found]
+    expected, actual = (shards(tmp_path / folder) for folder in ("local", "ray"))
+    assert [path.read_bytes() for path in expected] == [path.read_bytes() for path in actual]
 
 
 def test_ray_embedder_is_pickled_with_its_options(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,8 +45,8 @@ def run_recipe(folder: Path, library: str, *arguments: str) -> None:
     paths = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": paths}
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
-    assert 0 == done.returncode, done.stderr.decode()[-3000:]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
+    assert 0 == result.returncode, result.stderr.decode()[-3000:]
 
 
 @pytest.mark.slow

@@ -18,8 +18,8 @@ def encode(tmp_path: Path, texts: list[str], *options: str, reuse: bool = True) 
     source.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     target.unlink(missing_ok=True)
     kept = ["--reuse", str(tmp_path / "kept")] * reuse
-    done = here("encode", source, "-o", target, *options, *kept)
-    return target.read_bytes() if target.exists() else b"", done.stderr.decode()
+    result = here("encode", source, "-o", target, *options, *kept)
+    return target.read_bytes() if target.exists() else b"", result.stderr.decode()
 
 
 @pytest.mark.parametrize("options", [[], ["--truncate", "mean"], ["--dimensions", "64", "--dtype", "int8"]])
@@ -53,9 +53,9 @@ def test_vectors_without_hashes_are_ignored(tmp_path: Path) -> None:
     first.write()
     (hashes,) = tmp_path.glob("*/*.hashes.npy")
 
-    found, records = KeptVectors(tmp_path, {}, 4).find(["b", "c", "a"])
+    is_stored, records = KeptVectors(tmp_path, {}, 4).find(["b", "c", "a"])
     hashes.unlink()
 
-    assert [True, False, True] == found.tolist()
+    assert [True, False, True] == is_stored.tolist()
     assert ([0, 1, 0, 0], 4, True) == (records[0]["vector"].tolist(), *records[0].tolist()[1:])
     assert [False, False] == KeptVectors(tmp_path, {}, 4).find(["a", "b"])[0].tolist()

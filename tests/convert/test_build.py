@@ -62,7 +62,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_official_artefacts_agree(built: Path, built_whole: Path, fp32: Embedder) -> None:
     """INT8 is near FP32 and names its source; FP32 has the bytes of a build without torch."""
-    manifest, plain = Manifest.read(built_whole / "int8"), Manifest.read(built_whole / "fp32")
+    manifest, fp32_manifest = Manifest.read(built_whole / "int8"), Manifest.read(built_whole / "fp32")
     texts = ["A man is slicing an onion.", "The committee met on Thursday."]
     with Embedder.open(built_whole / "int8") as int8:
         cosines = (int8.encode(texts) * fp32.encode(texts)).sum(1)
@@ -70,8 +70,8 @@ def test_the_official_artefacts_agree(built: Path, built_whole: Path, fp32: Embe
     assert cosines.min() > 0.995
     assert SHA256 == manifest.source.weights_sha256
     assert [] == gate([d for d in manifest.drift if d.precision == "f32"], Gate())
-    assert ("f32", None, ()) == (plain.weights, plain.recipe, plain.drift)
-    assert Manifest.read(built / "fp32").files == plain.files
+    assert ("f32", None, ()) == (fp32_manifest.weights, fp32_manifest.recipe, fp32_manifest.drift)
+    assert Manifest.read(built / "fp32").files == fp32_manifest.files
 
 
 REBUILD = """
@@ -110,27 +110,36 @@ resource.setrlimit(resource.RLIMIT_FSIZE, before)  # coverage writes its data at
 """
 
 
-@pytest.mark.parametrize("which", ["small", pytest.param("official", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", ["small", pytest.param("official", marks=pytest.mark.slow)])
 def test_a_second_build_has_the_same_bytes_and_a_failed_one_changes_nothing(
-    request: pytest.FixtureRequest, tmp_path: Path, which: str
+    request: pytest.FixtureRequest, tmp_path: Path, model: str
 ) -> None:
     """No host is looked up; a build over the drift limits, or on a full disk, keeps the old artefact."""
-    if which == "small":
+    if model == "small":
         first = request.getfixturevalue("converted")(SOON[0])
         sha256, command = file_facts(first / "checkpoint" / WEIGHTS).sha256, conversion(first / "checkpoint")
     else:
         first, sha256, command = request.getfixturevalue("built_whole"), SHA256, ["convert", PACKAGE]
-    old = write_old(tmp_path / "old")
-    done = subprocess.run(
-        [sys.executable, "-c", REBUILD, tmp_path / "log", tmp_path / "new/out", old, sha256, *command],
+    old_artefact = write_old(tmp_path / "old")
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            REBUILD,
+            tmp_path / "log",
+            tmp_path / "new/out",
+            old_artefact,
+            sha256,
+            *command,
+        ],
         capture_output=True,
         text=True,
         env={**os.environ, FOLDER_VARIABLE: "", "HOME": str(tmp_path / "home"), "CI": ""},
         check=False,
     )
 
-    lines = done.stderr.splitlines()
-    assert (0, True) == (done.returncode, "exit code 0" in lines), done.stderr
+    lines = result.stderr.splitlines()
+    assert (0, True) == (result.returncode, "exit code 0" in lines), result.stderr
     assert artefact_files(first) == artefact_files(tmp_path / "new/out")
     assert {"new", "old"} == {
         path.name for path in tmp_path.iterdir()
@@ -138,7 +147,7 @@ def test_a_second_build_has_the_same_bytes_and_a_failed_one_changes_nothing(
     (drift,) = (line for line in lines if line.startswith("too large"))
     (full,) = (line for line in lines if line.startswith("error: "))
     assert ("< 1.1" in drift, "the disk may be full" in full, lines[-1]) == (True, True, "exit code 2")
-    assert (OLD, []) == (artefact_files(old), unfinished(old))
+    assert (OLD, []) == (artefact_files(old_artefact), unfinished(old_artefact))
 
 
 KILLED = """
@@ -204,10 +213,13 @@ def test_a_missing_library_is_named_with_its_extra(
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == missing else find(name))
 
-    done = here("convert", "-o", tmp_path / "out")
+    result = here("convert", "-o", tmp_path / "out")
 
     expected = f'install what this command needs: pip install "ov-minilm[{extra}]"'
-    assert (2, f"error: {missing} is not installed; {expected}\n") == (done.returncode, done.stderr.decode())
+    assert (2, f"error: {missing} is not installed; {expected}\n") == (
+        result.returncode,
+        result.stderr.decode(),
+    )
 
 
 @pytest.mark.parametrize(
@@ -227,15 +239,15 @@ def test_wrong_arguments_are_refused_before_the_export(
     monkeypatch.chdir(tmp_path)
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text("one\ntwo\n")
-    before = sorted(tmp_path.rglob("*"))
+    files_before = sorted(tmp_path.rglob("*"))
     if options[0] == "SMALL":
         options = [*conversion(small)[1:4], *options[1:]]
 
-    done = here("convert", *options, "-o", "out")
+    result = here("convert", *options, "-o", "out")
 
-    assert (2, before) == (done.returncode, sorted(tmp_path.rglob("*")))
-    assert message in done.stderr.decode()
-    assert "encode with" not in done.stderr.decode()
+    assert (2, files_before) == (result.returncode, sorted(tmp_path.rglob("*")))
+    assert message in result.stderr.decode()
+    assert "encode with" not in result.stderr.decode()
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])

@@ -29,20 +29,22 @@ def test_calibration_texts_vary_in_length_and_script() -> None:
 def test_the_shipped_graph_follows_the_recipe() -> None:
     """Attention, pooling and outlier channels are float; weights are pair-safe, scales of tables BF16."""
     model = ov.Core().read_model(SHIPPED / "model.xml")
-    quantized, in_float, scales = set[str](), set[str](), []
+    quantized, float_layers, scales = set[str](), set[str](), []
     for node in model.get_ordered_ops():
         if node.get_type_name() in ("MatMul", "ScaledDotProductAttention", "NormalizeL2"):
             sources = {node.input_value(i).get_node().get_type_name() for i in range(node.get_input_size())}
-            (quantized if "FakeQuantize" in sources else in_float).add(node.get_friendly_name())
+            (quantized if "FakeQuantize" in sources else float_layers).add(node.get_friendly_name())
         if is_compressed(node):
             scales.append(node.input_value(0).get_node().input_value(1).get_node().data)
 
-    assert (40, 6 + 1 + 1 + 4) == (len(quantized), len(in_float))
-    assert {"pooling", "normalize"} < in_float
-    assert 4 == sum(name.startswith("outliers_down") for name in in_float)
-    weights = [w.data.astype(np.int32) for _, w in linear_layers(model) if w.data.dtype == np.int8]
+    assert (40, 6 + 1 + 1 + 4) == (len(quantized), len(float_layers))
+    assert {"pooling", "normalize"} < float_layers
+    assert 4 == sum(name.startswith("outliers_down") for name in float_layers)
+    weights = [
+        weight.data.astype(np.int32) for _, weight in linear_layers(model) if weight.data.dtype == np.int8
+    ]
     assert 40 == len(weights)
     for sign in (1, -1):  # neighbours of one sign cannot saturate int16
-        either = [np.maximum(sign * w, 0) for w in weights]
+        either = [np.maximum(sign * weight, 0) for weight in weights]
         assert 128 >= max((part[:, 0::2] + part[:, 1::2]).max() for part in either)
     assert [0, 0] == [int((scale.view(np.uint32) & 0xFFFF).max()) for scale in scales]

@@ -37,15 +37,15 @@ def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     graph.save(small_graph(), tmp_path / "whole.xml")
     size = (tmp_path / "whole.xml").stat().st_size
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     for room in (0, 40, size // 2, size - 1):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
         try:
             with pytest.raises(OSError, match="could not be written, the disk may be full"):
                 graph.save(small_graph(), tmp_path / "cut.xml")
         finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.convert

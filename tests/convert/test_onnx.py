@@ -33,11 +33,11 @@ def test_the_tensors_of_a_graph_are_those_of_the_checkpoint(exported: Path) -> N
     expected = safetensors.load_file(exported / "checkpoint/model.safetensors")
 
     for graph in ("onnx-checkpoint/onnx/model.onnx", "unfolded.onnx"):
-        found = tensors(exported / graph, KIND.layers)
+        actual = tensors(exported / graph, KIND.layers)
 
-        assert expected.keys() == found.keys()
+        assert expected.keys() == actual.keys()
         for name, tensor in expected.items():
-            np.testing.assert_array_equal(tensor, found[name], strict=True)
+            np.testing.assert_array_equal(tensor, actual[name], strict=True)
 
 
 def test_the_layout_of_transformers_js_is_a_source(exported: Path) -> None:

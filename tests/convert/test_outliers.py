@@ -19,8 +19,8 @@ SAMPLE: dict[str, IntArray] = {
 def vectors(model: ov.Model) -> FloatArray:
     """Run SAMPLE in FP32."""
     compiled = ov.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    found: FloatArray = compiled(SAMPLE)[0]
-    return found[0, :1]
+    output: FloatArray = compiled(SAMPLE)[0]
+    return output[0, :1]
 
 
 def test_channels_far_above_the_others_are_selected() -> None:
@@ -36,15 +36,15 @@ def test_channels_far_above_the_others_are_selected() -> None:
 def test_outliers_of_the_model_are_found_and_moved(built: Path) -> None:
     """One channel of the first layer has by far the largest peak; a float branch keeps the vectors."""
     plain = ov.Core().read_model(built / "fp32/model.xml")
-    moved = plain.clone()
+    rescaled = plain.clone()
 
     peaks = outliers.peaks(plain, [SAMPLE])
-    outliers.split(moved, [np.array([3, 856])] * 6)
+    outliers.split(rescaled, [np.array([3, 856])] * 6)
 
     assert [(1536,)] * 6 == [peak.shape for peak in peaks]
     assert 856 == int(peaks[0].argmax())
     assert peaks[0].max() > 10
-    left = [peak for peak in outliers.peaks(moved, [SAMPLE]) if len(peak) == 1536]
+    left = [peak for peak in outliers.peaks(rescaled, [SAMPLE]) if len(peak) == 1536]
     assert [(0, 0)] * 6 == [(peak[3], peak[856]) for peak in left]  # they do not widen the range
-    assert 12 == sum("outliers" in node.get_friendly_name() for node in moved.get_ordered_ops())
-    np.testing.assert_allclose(vectors(moved), vectors(plain), atol=1e-6)
+    assert 12 == sum("outliers" in node.get_friendly_name() for node in rescaled.get_ordered_ops())
+    np.testing.assert_allclose(vectors(rescaled), vectors(plain), atol=1e-6)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from ov_minilm.convert.scales import exact_in_bf16, pair_safe
 
 
-def largest_pair(q: NDArray[np.int8]) -> int:  # [O, C]
+def largest_pair(weights: NDArray[np.int8]) -> int:  # [O, C]
     """Return the largest sum of neighbours (2k, 2k+1) of one sign."""
-    either = [np.maximum(sign * q.astype(np.int32), 0) for sign in (1, -1)]
+    either = [np.maximum(sign * weights.astype(np.int32), 0) for sign in (1, -1)]
     return max(int((part[:, 0::2] + part[:, 1::2]).max()) for part in either)
 
 
@@ -21,12 +21,12 @@ def test_pairs_stay_within_the_limit(seed: int, spread: float, channels: int) ->
     """For any weights, pairs sum to at most 128 and a weight differs by at most 1.51 steps."""
     W = np.random.default_rng(seed).standard_normal((16, channels)) ** 3 * spread
 
-    q, scale = pair_safe(W)
+    quantized, scale = pair_safe(W)
 
-    assert (np.int8, np.float32, (16, 1)) == (q.dtype.type, scale.dtype.type, scale.shape)
-    assert largest_pair(q) <= 128
-    assert np.abs(q.astype(np.int32)).max() <= 127
-    assert np.abs(q * scale - W).max(1) == pytest.approx(np.zeros(16), abs=1.51 * float(scale.max()))
+    assert (np.int8, np.float32, (16, 1)) == (quantized.dtype.type, scale.dtype.type, scale.shape)
+    assert largest_pair(quantized) <= 128
+    assert np.abs(quantized.astype(np.int32)).max() <= 127
+    assert np.abs(quantized * scale - W).max(1) == pytest.approx(np.zeros(16), abs=1.51 * float(scale.max()))
 
 
 @settings(max_examples=100, deadline=None)

@@ -27,10 +27,10 @@ def test_a_converted_model_keeps_its_vectors(converted: Callable[[str], Path], k
             for name, prompt in ({"plain": ""} | embedder.prompts).items() if weights == "fp32" else ():
                 vectors = embedder.encode([prompt + text for text in TEXTS])
                 np.testing.assert_allclose(vectors, np.load(folder / f"{name}.npy"), rtol=0, atol=1e-5)
-            alone = np.stack([embedder.encode(text) for text in texts]).tobytes()
-            assert alone == embedder.encode(texts).tobytes()
-            assert alone == embedder.encode(texts[::-1])[::-1].tobytes()
-            assert alone == b"".join(
+            single_vectors = np.stack([embedder.encode(text) for text in texts]).tobytes()
+            assert single_vectors == embedder.encode(texts).tobytes()
+            assert single_vectors == embedder.encode(texts[::-1])[::-1].tobytes()
+            assert single_vectors == b"".join(
                 embedder.encode(texts[i : i + 2]).tobytes() for i in range(0, len(texts), 2)
             )
 

@@ -54,8 +54,8 @@ def test_the_official_model_is_identified_by_its_hash(tmp_path: Path) -> None:
     safetensors.save_file(tensors, weights, {"changed": "yes"})
     with pytest.raises(SourceRefused, match=f"expected {SHA256}") as caught:
         find(str(folder), None, None)
-    found = str(caught.value).rsplit(" ", 1)[1]
-    assert found == find(str(folder), None, found).source.weights_sha256
+    actual_sha256 = str(caught.value).rsplit(" ", 1)[1]
+    assert actual_sha256 == find(str(folder), None, actual_sha256).source.weights_sha256
 
 
 def write_small(tmp_path: Path, kind: Kind | None = None) -> tuple[Path, str]:
@@ -163,11 +163,11 @@ def test_weights_in_several_files_are_read_as_one(tmp_path: Path) -> None:
     lines = "".join(f"{file_facts(folder / file).sha256}  {file}\n" for file in shards)
     sha256 = hashlib.sha256(lines.encode()).hexdigest()
 
-    found = find(str(folder), None, sha256)
+    checkpoint = find(str(folder), None, sha256)
 
-    assert sha256 == found.source.weights_sha256
-    assert expected.keys() == found.tensors.keys()
-    assert all(np.array_equal(tensor, found.tensors[name]) for name, tensor in expected.items())
+    assert sha256 == checkpoint.source.weights_sha256
+    assert expected.keys() == checkpoint.tensors.keys()
+    assert all(np.array_equal(tensor, checkpoint.tensors[name]) for name, tensor in expected.items())
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(SourceRefused, match=r"index\.json: model-00002-.* of its files is missing"):
         find(str(folder), None, sha256)
@@ -208,11 +208,11 @@ def test_without_network_the_command_says_what_to_use(
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
-    done = here("convert", "-o", tmp_path / "out")
+    result = here("convert", "-o", tmp_path / "out")
 
-    assert 2 == done.returncode
-    assert f"error: {HUB_ID}@".encode() in done.stderr
-    assert PACKAGE.encode() in done.stderr
+    assert 2 == result.returncode
+    assert f"error: {HUB_ID}@".encode() in result.stderr
+    assert PACKAGE.encode() in result.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -244,20 +244,20 @@ def test_only_the_needed_files_of_a_hub_id_are_downloaded(tmp_path: Path, weight
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         address = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "home")}
-        done = run("convert", "someone/model", "--revision", "main", environment=address)
+        result = run("convert", "someone/model", "--revision", "main", environment=address)
         server.shutdown()
         thread.join()
 
     downloaded = {path.name for path in (tmp_path / "home").rglob("snapshots/*/**/*") if path.is_file()}
     assert {"config.json", Path(weights).name} == downloaded
-    assert 2 == done.returncode
-    assert f"{weights}: sha256 is {hashlib.sha256(b'weights').hexdigest()}".encode() in done.stderr
+    assert 2 == result.returncode
+    assert f"{weights}: sha256 is {hashlib.sha256(b'weights').hexdigest()}".encode() in result.stderr
 
 
 def test_both_layouts_of_sentence_transformers_are_read(converted: Callable[[str], Path]) -> None:
     """The one that the installed version writes, and the older one of most published checkpoints."""
     folders = (converted("arctic") / name for name in ("checkpoint", "saved"))
-    first, again = (find(str(folder), None, file_facts(folder / WEIGHTS).sha256) for folder in folders)
+    first, second = (find(str(folder), None, file_facts(folder / WEIGHTS).sha256) for folder in folders)
 
-    assert first.spec == replace(again.spec, name=first.spec.name)
-    assert first.normalized == again.normalized
+    assert first.spec == replace(second.spec, name=first.spec.name)
+    assert first.normalized == second.normalized

@@ -28,18 +28,18 @@ def test_weights_are_read_as_fp32(tmp_path: Path, dtype: str, error: float) -> N
     old = {"bert." + reduce(lambda n, r: n.replace(*r), renamed, name): t for name, t in TENSORS.items()}
     save(old, tmp_path / "old.safetensors", dtype)
 
-    found = read([tmp_path / "model.safetensors"])
+    actual = read([tmp_path / "model.safetensors"])
 
-    assert TENSORS.keys() == found.keys() == read([tmp_path / "old.safetensors"]).keys()
+    assert TENSORS.keys() == actual.keys() == read([tmp_path / "old.safetensors"]).keys()
     for name, tensor in TENSORS.items():
-        assert np.float32 == found[name].dtype
-        np.testing.assert_allclose(found[name], tensor, rtol=error, atol=2**-24 if error else 0)
+        assert np.float32 == actual[name].dtype
+        np.testing.assert_allclose(actual[name], tensor, rtol=error, atol=2**-24 if error else 0)
 
 
 def test_a_pickle_never_runs_code(tmp_path: Path) -> None:
     """A file of torch.save gives the same tensors; one that would run code is refused."""
     save(TENSORS, tmp_path / "model.safetensors")
-    done = python(
+    result = python(
         "import os, pathlib, sys, numpy as np, torch\n"
         "from ov_minilm.convert.tensors import read\n"
         "from ov_minilm.errors import SourceRefused\n"
@@ -57,7 +57,7 @@ def test_a_pickle_never_runs_code(tmp_path: Path) -> None:
         "        print(str(error).count(chr(10)), 'save it as safetensors' in str(error))"
     )
 
-    assert "True True\n0 True\n0 True\n" == done.stdout, done.stderr
+    assert "True True\n0 True\n0 True\n" == result.stdout, result.stderr
     assert not (tmp_path / "ran").exists()
 
 

@@ -44,16 +44,16 @@ def test_vectors_are_those_of_transformers_js(built: Path, tmp_path: Path) -> No
         pytest.skip(str(reason))
     texts = [*read_texts(CALIBRATION), *AWKWARD]
     (tmp_path / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
-    script, found = Path(__file__).with_name("transformers_js.mjs"), tmp_path / "vectors.json"
-    command = ["node", *map(str, (script, packages, folder, tmp_path / "texts.json", found))]
+    script, vectors_file = Path(__file__).with_name("transformers_js.mjs"), tmp_path / "vectors.json"
+    command = ["node", *map(str, (script, packages, folder, tmp_path / "texts.json", vectors_file))]
     subprocess.run(command, env={**os.environ, **SILENCE}, check=True)
-    expected = np.array(json.loads(found.read_text(encoding="utf-8")), np.float32)
+    expected = np.array(json.loads(vectors_file.read_text(encoding="utf-8")), np.float32)
 
     sha256 = file_facts(folder / "onnx/model.onnx").sha256
     options = ("--pooling", "mean", "--sha256", sha256, "-o", out)
-    done = run("convert", folder, *options, environment={FOLDER_VARIABLE: ""})
+    result = run("convert", folder, *options, environment={FOLDER_VARIABLE: ""})
 
-    assert 0 == done.returncode, done.stderr.decode()
+    assert 0 == result.returncode, result.stderr.decode()
     with Embedder.open(out / "fp32", precision="f32") as embedder:
         np.testing.assert_allclose(embedder.encode(texts), expected, rtol=0, atol=1e-5)
     with Embedder.open(out / "int8") as embedder:

@@ -224,10 +224,10 @@ def test_a_failed_download_says_how_to_do_it_by_hand(tmp_path: Path, monkeypatch
         "and pass --sts sts12.jsonl.gz"
     )
 
-    done = run("drift", "--reference", tmp_path, "--hub", "sts12", environment=offline)
+    result = run("drift", "--reference", tmp_path, "--hub", "sts12", environment=offline)
 
     expected = f"error: sts12 could not be downloaded (LocalEntryNotFoundError); {by_hand}\n"
-    assert (2, expected) == (done.returncode, done.stderr.decode())
+    assert (2, expected) == (result.returncode, result.stderr.decode())
     assert [] == list(tmp_path.rglob("*.jsonl.gz"))
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(OSError, match=re.escape(f'(that needs pip install "ov-minilm[convert]"); {by_hand}')):

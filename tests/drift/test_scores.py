@@ -41,42 +41,44 @@ def test_ranks_and_correlations_are_those_of_scipy(pairs: list[tuple[float, floa
     """Ties included; correlations of resamples from counts are those of the drawn rows."""
     a, b = np.array(pairs).T
     counts = np.bincount(np.random.default_rng(seed).integers(len(a), size=len(a)), minlength=len(a))
-    drawn = [np.repeat(column, counts) for column in (a, b)]
-    assume(all(len(set(column)) > 1 for column in (a, b, *drawn)))  # there is no correlation with a constant
+    resampled = [np.repeat(column, counts) for column in (a, b)]
+    assume(
+        all(len(set(column)) > 1 for column in (a, b, *resampled))
+    )  # there is no correlation with a constant
 
-    found = resampled_spearman(a, b, np.stack([counts, np.ones(len(a), np.int64)]))
+    actual = resampled_spearman(a, b, np.stack([counts, np.ones(len(a), np.int64)]))
 
     assert stats.rankdata(a).tolist() == ranks(a).tolist()
     assert pytest.approx(stats.pearsonr(a, b).statistic, abs=1e-9) == pearson(a, b)
     assert pytest.approx(stats.spearmanr(a, b).statistic, abs=1e-9) == spearman(a, b)
-    assert pytest.approx([stats.spearmanr(*drawn).statistic, spearman(a, b)], abs=1e-9) == found.tolist()
+    assert pytest.approx([stats.spearmanr(*resampled).statistic, spearman(a, b)], abs=1e-9) == actual.tolist()
 
 
 def test_the_interval_is_that_of_scipys_paired_bootstrap() -> None:
     """The bounds of the change agree, and are the same each time; constant resamples are left out."""
     rng = np.random.default_rng(1)
     human = rng.integers(0, 11, 300) / 2  # with ties
-    before = human + rng.normal(size=300)
-    after = before + 0.4 * rng.normal(size=300)
+    reference = human + rng.normal(size=300)
+    candidate = reference + 0.4 * rng.normal(size=300)
     expected = stats.bootstrap(
-        (before, after, human),
-        lambda before, after, human: spearman(after, human) - spearman(before, human),
+        (reference, candidate, human),
+        lambda reference, candidate, human: spearman(candidate, human) - spearman(reference, human),
         paired=True,
         vectorized=False,
         n_resamples=1000,
         method="percentile",
         rng=np.random.default_rng(2),
     ).confidence_interval
-    two, same = np.array([0.0, 1.0]), np.array([2.0, 2.0])
+    pair, ties = np.array([0.0, 1.0]), np.array([2.0, 2.0])
 
-    low, high = delta_interval(before.astype(np.float32), after.astype(np.float32), human)
+    low, high = delta_interval(reference.astype(np.float32), candidate.astype(np.float32), human)
 
     assert pytest.approx((expected.low, expected.high), abs=0.003) == (low, high)
     assert 0.003 < (high - low) / 3  # so the tolerance cannot hide another interval
-    assert (low, high) == delta_interval(before.astype(np.float32), after.astype(np.float32), human)
-    assert (0.0, 0.0) == delta_interval(before, 2 * before + 1, human)  # another scale is no change
-    assert (0.0, 0.0) == delta_interval(two, two, two)
-    assert np.isnan(delta_interval(two, two, same)).all()
+    assert (low, high) == delta_interval(reference.astype(np.float32), candidate.astype(np.float32), human)
+    assert (0.0, 0.0) == delta_interval(reference, 2 * reference + 1, human)  # another scale is no change
+    assert (0.0, 0.0) == delta_interval(pair, pair, pair)
+    assert np.isnan(delta_interval(pair, pair, ties)).all()
 
 
 def retrieval(judgements: dict[str, dict[str, int]], documents: int = 12) -> Retrieval:
@@ -117,13 +119,13 @@ def test_ndcg_follows_trec_eval(
     judged: dict[str, dict[str, int]], angles: list[float], expected: list[float]
 ) -> None:
     """Ties are ordered by id, a query is not its own result, and one without relevant documents scores 0."""
-    found = ndcg(at_degrees(*[0] * len(judged)), at_degrees(*angles), retrieval(judged, len(angles)))
+    actual = ndcg(at_degrees(*[0] * len(judged)), at_degrees(*angles), retrieval(judged, len(angles)))
 
-    assert pytest.approx(expected, abs=1e-5) == found.tolist()
+    assert pytest.approx(expected, abs=1e-5) == actual.tolist()
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "k", "overlap"),
+    ("reference", "candidate", "k", "overlap"),
     [
         ((0, 10, 50, 65), (0, 45, 50, 65), 1, 0.5),  # nearest: 1 0 3 2, then 1 2 1 2
         ((0, 10, 25, 100), (0, 20, 5, 100), 2, 1.0),  # nearest two: 12 02 10 21, then in other orders
@@ -132,10 +134,10 @@ def test_ndcg_follows_trec_eval(
     ],
 )
 def test_overlap_is_the_share_of_neighbours_kept(
-    before: Sequence[float], after: Sequence[float], k: int, overlap: float
+    reference: Sequence[float], candidate: Sequence[float], k: int, overlap: float
 ) -> None:
     """The k nearest other vectors are compared, in any order; a collection of k vectors is too small."""
-    assert overlap == neighbour_overlap(at_degrees(*before), at_degrees(*after), k=k)
+    assert overlap == neighbour_overlap(at_degrees(*reference), at_degrees(*candidate), k=k)
     with pytest.raises(ValueError, match=rf"^{k} vectors; overlap@{k} needs more than {k}$"):
         neighbour_overlap(at_degrees(*range(k)), at_degrees(*range(k)), k=k)
 
@@ -152,9 +154,9 @@ def test_overlap_in_blocks_is_that_of_a_full_sort() -> None:
 
 def test_cosines_are_grouped_by_token_count() -> None:
     """Bins include both ends and have no gaps; a bin without texts is left out."""
-    expected, found = at_degrees(0, 0, 0, 0), at_degrees(0, 60, 90, 180)
+    expected, actual = at_degrees(0, 0, 0, 0), at_degrees(0, 60, 90, 180)
 
-    bins = cosine_by_length(expected, found, np.array([1, 64, 129, 256]))
+    bins = cosine_by_length(expected, actual, np.array([1, 64, 129, 256]))
 
     assert {"1-64": Cosine(2, 0.75, 0.505, 0.5), "129-256": Cosine(2, -0.5, -0.99, -1.0)} == bins
     assert ["65-128"] == list(cosine_by_length(at_degrees(0, 0), at_degrees(0, 0), np.array([65, 128])))
@@ -193,23 +195,26 @@ def test_an_exceeded_limit_is_named_with_both_numbers(measured: Drift, message: 
 def test_the_gate_lists_every_exceeded_limit_and_allows_the_limit_itself() -> None:
     """Bins of fewer than 30 texts are not judged; the summary has the worst figure of each kind."""
     bad = drift({"1-64": 0.9, "129-256": 0.8}, {"news": 0.5}, {"dev": -80})
-    at_limit, few = drift({"1-64": 0.9}, {"news": 0.8}, {"dev": 0.5}), drift({"1-64": 0.5}, texts=29)
-    other = drift({"1-64": 0.98}, {"news": 0.99}, {"dev": 0.4})
+    at_limit, too_few_texts = (
+        drift({"1-64": 0.9}, {"news": 0.8}, {"dev": 0.5}),
+        drift({"1-64": 0.5}, texts=29),
+    )
+    beyond_limit = drift({"1-64": 0.98}, {"news": 0.99}, {"dev": 0.4})
 
     assert len(Gate().broken(bad)) == 4
-    assert Gate().broken(bad) * 2 == gate([bad, few, bad], Gate())
-    assert [] == gate([at_limit, few], Gate(cosine_mean=0.9, overlap=0.8, spearman=0.5))
+    assert Gate().broken(bad) * 2 == gate([bad, too_few_texts, bad], Gate())
+    assert [] == gate([at_limit, too_few_texts], Gate(cosine_mean=0.9, overlap=0.8, spearman=0.5))
     expected = {"mean cosine": 0.9, "overlap@10": 0.8, "Spearman points": 0.5}
-    assert (expected, {}) == (summarize([at_limit, few, other]), summarize([few]))
+    assert (expected, {}) == (summarize([at_limit, too_few_texts, beyond_limit]), summarize([too_few_texts]))
     assert summarize([drift(sts={"a": 0.1, "b": -1})]) == {"Spearman points": -1}
 
 
 def encoder(angles: dict[str, float]) -> Encode:
     """Make an encoder that knows the angle of every text and may be asked for each only once."""
-    unasked = dict(angles)
+    without_query = dict(angles)
 
     def encode(texts: Sequence[str]) -> FloatArray:
-        return at_degrees(*(unasked.pop(text) for text in texts))
+        return at_degrees(*(without_query.pop(text) for text in texts))
 
     return encode
 
@@ -225,14 +230,14 @@ def test_memoize_encodes_each_text_once() -> None:
 def test_measure_reports_known_figures() -> None:
     """Two of four vectors turn by 30 degrees, so two of three pairs swap ranks and rho is 1/2."""
     tokens = {"x": 64, "far": 65, "near": 200, "same": 300}
-    news = Retrieval({"1": "far", "2": "near"}, {"3": "x"}, {"3": {"2": 1}})
+    corpus = Retrieval({"1": "far", "2": "near"}, {"3": "x"}, {"3": {"2": 1}})
 
-    found = measure(
+    actual = measure(
         encoder({"x": 0, "far": 90, "near": 60, "same": 0}),
         encoder({"x": 0, "far": 60, "near": 90, "same": 0}),
         lambda texts: [tokens[text] for text in texts],
         Evaluation(
-            {"dev": Pairs([0.0, 1.0, 2.0], ["x"] * 3, ["far", "near", "same"])}, retrieval={"news": news}
+            {"dev": Pairs([0.0, 1.0, 2.0], ["x"] * 3, ["far", "near", "same"])}, retrieval={"news": corpus}
         ),
         precision="f32",
         lowering="native",
@@ -246,18 +251,18 @@ def test_measure_reports_known_figures() -> None:
     }
     sts = {"dev": Sts(3, 100.0, 50.0, 100.0, 50.0, -200.0, 0.0)}  # a resample of two pairs may reverse them
     ndcgs = {"news": Ndcg(2, 1, 100.0, 63.0930)}  # the relevant document is second: 1 / log2 3
-    assert Drift("f32", "native", cosine, {}, sts, ndcgs) == found  # four texts are too few for an overlap
+    assert Drift("f32", "native", cosine, {}, sts, ndcgs) == actual  # four texts are too few for an overlap
 
 
 def test_overlap_needs_more_than_30_distinct_texts() -> None:
     """Collections and sentences of pairs are measured with 31 distinct texts, and left out with 30."""
-    moved, kept = [f"moved {n}" for n in range(31)], [f"kept {n}" for n in range(31)]
+    moved, unchanged = [f"moved {n}" for n in range(31)], [f"kept {n}" for n in range(31)]
     rng = np.random.default_rng(5)
-    before = dict(zip(moved + kept, rng.uniform(0, 360, 62).tolist(), strict=True))
+    before = dict(zip(moved + unchanged, rng.uniform(0, 360, 62).tolist(), strict=True))
     after = before | dict(zip(moved, rng.uniform(0, 360, 31).tolist(), strict=True))
-    pairs = Pairs([float(n) for n in range(31)], kept, kept[::-1])
+    pairs = Pairs([float(n) for n in range(31)], unchanged, unchanged[::-1])
 
-    found = measure(
+    actual = measure(
         encoder(before),
         encoder(after),
         lambda texts: [5] * len(texts),
@@ -266,5 +271,5 @@ def test_overlap_needs_more_than_30_distinct_texts() -> None:
         lowering="native",
     )
 
-    assert list(found.overlap) == ["dev", "all"]
-    assert 1.0 == found.overlap["dev"] > found.overlap["all"]
+    assert list(actual.overlap) == ["dev", "all"]
+    assert 1.0 == actual.overlap["dev"] > actual.overlap["all"]

@@ -47,11 +47,11 @@ def test_a_stored_collection_opens_with_its_own_artefact_only(tmp_path: Path, sh
     other = fingerprint(manifest.spec, files)
     replace(manifest, files=files, fingerprint=other).write(folder)
 
-    done = python(f"folders = {[str(tmp_path / 'kept'), str(tmp_path / 'replaced')]}\n{QUERY}")
+    result = python(f"folders = {[str(tmp_path / 'kept'), str(tmp_path / 'replaced')]}\n{QUERY}")
 
     stored = collection.get(include=["embeddings"])["embeddings"]  # Chroma normalizes them once more
     np.testing.assert_allclose(np.array(stored, np.float32), shipped.encode(TEXTS), rtol=1e-6, atol=0)
     assert "cosine" == collection.configuration_json["hnsw"]["space"]
-    assert (1, "[['0']]\n") == (done.returncode, done.stdout), done.stderr
+    assert (1, "[['0']]\n") == (result.returncode, result.stdout), result.stderr
     message = f"made with artefact {manifest.fingerprint}, but this is {other}: embed its texts again"
-    assert message in done.stderr.splitlines()[-1]
+    assert message in result.stderr.splitlines()[-1]

@@ -65,9 +65,9 @@ def documents(run: Callable[..., Any]) -> Call:
 
     def call(texts: list[str]) -> list[Any]:
         originals = [import_module("haystack").Document(content=text) for text in texts]
-        found = [document.embedding for document in run(originals)["documents"]]
+        vectors = [document.embedding for document in run(originals)["documents"]]
         assert not any(document.embedding for document in originals)
-        return found
+        return vectors
 
     return call
 
@@ -150,12 +150,12 @@ def test_vectors_are_those_of_the_embedder(path: str, prompted: str, shipped: Em
 
 def test_an_adapter_is_short_and_imports_one_library() -> None:
     """In 70 lines or fewer, it imports Python, numpy, this package and its library; all are tested here."""
-    also = {"sentence_transformers_module": "torch", "__init__": "typing_extensions"}
+    extra_imports = {"sentence_transformers_module": "torch", "__init__": "typing_extensions"}
     for path in FOLDER.glob("*.py"):
         source = path.read_text(encoding="utf-8")
-        found = set(re.findall(r"^ *(?:from|import) (\w+)", source, re.MULTILINE))
-        allowed = {LIBRARIES.get(path.stem, ""), "numpy", "ov_minilm", also.get(path.stem, "")}
-        assert found - sys.stdlib_module_names <= allowed, path
+        imported = set(re.findall(r"^ *(?:from|import) (\w+)", source, re.MULTILINE))
+        allowed = {LIBRARIES.get(path.stem, ""), "numpy", "ov_minilm", extra_imports.get(path.stem, "")}
+        assert imported - sys.stdlib_module_names <= allowed, path
         assert path.stem == "__init__" or len(source.splitlines()) <= 70, path
     files = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
     assert sorted(LIBRARIES) == files == sorted({path.partition(".")[0] for path in CALLS})
@@ -164,7 +164,7 @@ def test_an_adapter_is_short_and_imports_one_library() -> None:
 def test_a_missing_library_is_an_error_with_its_extra() -> None:
     """The ImportError says what to install; an extra with this name exists."""
     foreign = {name: library for name, library in LIBRARIES.items() if library}
-    done = python(
+    result = python(
         f"import sys; sys.modules |= dict.fromkeys({list(foreign.values())})\n"
         f"for name in {list(foreign)}:\n"
         "    try: __import__(f'ov_minilm.integrations.{name}')\n"
@@ -172,8 +172,8 @@ def test_a_missing_library_is_an_error_with_its_extra() -> None:
     )
 
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert 0 == done.returncode, done.stderr
-    for (name, library), message in zip(foreign.items(), done.stdout.splitlines(), strict=True):
+    assert 0 == result.returncode, result.stderr
+    for (name, library), message in zip(foreign.items(), result.stdout.splitlines(), strict=True):
         (extra,) = re.findall(r"Extra: ([\w-]+)\.", (FOLDER / f"{name}.py").read_text(encoding="utf-8"))
         assert f'\n{extra} = ["' in project
         assert library in message
@@ -183,11 +183,11 @@ def test_a_missing_library_is_an_error_with_its_extra() -> None:
 @pytest.mark.parametrize("path", CALLS)
 def test_copies_and_pickles_share_the_embedder(path: str) -> None:
     """Equal artefact, device and threads mean the same compiled models; the other options are kept."""
-    made = adapter(path)(threads=1, truncate="mean")
+    embedder = adapter(path)(threads=1, truncate="mean")
 
-    assert Adapter(threads=1).embedder is made.embedder is not Adapter().embedder
-    for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):  # noqa: S301
-        assert (made.embedder, "mean") == (other.embedder, other.truncate)
+    assert Adapter(threads=1).embedder is embedder.embedder is not Adapter().embedder
+    for other in (copy.deepcopy(embedder), pickle.loads(pickle.dumps(embedder))):  # noqa: S301
+        assert (embedder.embedder, "mean") == (other.embedder, other.truncate)
 
 
 @pytest.mark.parametrize(
@@ -366,6 +366,6 @@ def test_the_lines_in_the_migration_table_run(tmp_path: Path) -> None:
 
     start = f'{PRINT_CONNECTIONS}TEXTS = {TEXTS[:2]}; QUESTION = "a pet indoors"\n'
     searches = (f"{ROWS[row]}{search}\nassert found == TEXTS[0], found\n" for row, search in SEARCHES.items())
-    done = python(start + "".join(searches), HOME=str(tmp_path))
+    result = python(start + "".join(searches), HOME=str(tmp_path))
 
-    assert (0, "") == (done.returncode, done.stdout), done.stderr
+    assert (0, "") == (result.returncode, result.stdout), result.stderr

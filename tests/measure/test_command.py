@@ -92,7 +92,7 @@ def test_bench_prints_rows_and_writes_a_report(tmp_path: Path, model: Path, last
 
 def test_an_unwritable_report_is_refused_at_once() -> None:
     """The error comes before anything is measured."""
-    done = here("bench", "--report", "/nowhere/page.html")
+    result = here("bench", "--report", "/nowhere/page.html")
 
-    assert 2 == done.returncode
-    assert "nowhere" in done.stderr.decode()
+    assert 2 == result.returncode
+    assert "nowhere" in result.stderr.decode()

@@ -38,13 +38,13 @@ def test_ratios_are_taken_within_a_round(shipped: Embedder) -> None:
         return {"p50_ms": next(clock) * (1.0 if toy.name == OURS else 4.0), "p99_ms": 1.0}
 
     with toys(shipped, "other") as started:
-        found = {row.what: row for row in started.rows("mix", measure, max_rounds=9)}
+        rows = {row.what: row for row in started.rows("mix", measure, max_rounds=9)}
 
-    ours, other = found[f"mix/{OURS}/p50_ms"], found["mix/other/p99_ms"]
+    ours, other = rows[f"mix/{OURS}/p50_ms"], rows["mix/other/p99_ms"]
     assert 9 == ours.rounds
     assert ours.low < ours.value < ours.high
     assert ours.high > 1.3 * ours.low
-    assert 4 == pytest.approx(found[f"mix/other/{RATIO}"].value, rel=0.1)
+    assert 4 == pytest.approx(rows[f"mix/other/{RATIO}"].value, rel=0.1)
     assert ("abc", "toy 1.0", "ms") == (other.artefact, other.versions, other.unit)
 
 
@@ -63,10 +63,10 @@ def test_a_ratio_above_one_means_faster(
     values = itertools.cycle(theirs)
 
     with toys(shipped, "other", seconds=seconds) as started:
-        found = list(started.rows("mix", lambda toy: {quantity: 2.0 if toy.name == OURS else next(values)}))
+        rows = list(started.rows("mix", lambda toy: {quantity: 2.0 if toy.name == OURS else next(values)}))
 
-    assert [better] == [row.value for row in found if row.quantity == RATIO]
-    assert {MIN_ROUNDS} == {row.rounds for row in found}
+    assert [better] == [row.value for row in rows if row.quantity == RATIO]
+    assert {MIN_ROUNDS} == {row.rounds for row in rows}
     assert half_interval([1, 2, 3] * 4) == pytest.approx(2 * half_interval([1, 2, 3] * 16), rel=0.1)
 
 
@@ -78,18 +78,18 @@ def test_a_failed_contender_leaves_the_race(shipped: Embedder) -> None:
             raise ContenderFailed(f"{toy.name}: out of memory")
         return {"texts_per_s": 1.0}
 
-    with toys(shipped, "broken", "later", "other") as started:
-        running = list(started.running.values())
-        found = list(started.rows("mix", lambda toy: measure(toy, "later")))
+    with toys(shipped, "broken", "later", "other") as race:
+        running = list(race.running.values())
+        rows = list(race.rows("mix", lambda toy: measure(toy, "later")))
         with pytest.raises(ContenderFailed, match=f"{OURS}: out of memory"):
-            list(started.rows("mix", lambda toy: measure(toy, OURS)))
+            list(race.rows("mix", lambda toy: measure(toy, OURS)))
 
-    assert {"broken": "no model", "later": "out of memory"} == started.failed
-    assert {OURS, "other"} == {row.contender for row in found}
+    assert {"broken": "no model", "later": "out of memory"} == race.failed
+    assert {OURS, "other"} == {row.contender for row in rows}
     assert all(toy.closed for toy in running)
     for probes, noisy in (([1.0, 1, 1, 1, 9], False), ([1.0, 2, 3, 4], False), ([1, 1, 1.2, 1.2, 1.2], True)):
-        started.probes = probes
-        assert noisy == started.machine_is_noisy, probes
+        race.probes = probes
+        assert noisy == race.machine_is_noisy, probes
 
 
 @pytest.mark.parametrize(
@@ -106,12 +106,12 @@ def test_workloads_have_the_lengths_they_promise(
     shipped: Embedder, name: str, count: int, low: int, high: int
 ) -> None:
     """Lengths are in tokens with [CLS] and [SEP]; a longer workload begins with the same texts."""
-    texts, again = (Texts(shipped.count_tokens) for _ in range(2))
+    texts, same_texts = (Texts(shipped.count_tokens) for _ in range(2))
 
-    found = texts.make(name)
+    workload = texts.make(name)
 
-    lengths = shipped.count_tokens(found)
-    assert count == len(found) == pytest.approx(len(set(found)), rel=0.1)
+    lengths = shipped.count_tokens(workload)
+    assert count == len(workload) == pytest.approx(len(set(workload)), rel=0.1)
     assert low <= min(lengths) <= max(lengths) <= high
-    assert list(lengths) == [texts.tokens(text) for text in found]
-    assert found == again.make(name, 2 * count)[:count]
+    assert list(lengths) == [texts.tokens(text) for text in workload]
+    assert workload == same_texts.make(name, 2 * count)[:count]

@@ -42,10 +42,10 @@ def only_file(folder: Path) -> Path:
     return path
 
 
-def flip_bit(path: Path, at: int) -> None:
+def flip_bit(path: Path, offset: int) -> None:
     """Change one bit of a file."""
     data = bytearray(path.read_bytes())
-    data[at] ^= 1
+    data[offset] ^= 1
     path.write_bytes(data)
 
 
@@ -69,14 +69,14 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 def test_a_stored_model_is_loaded_only_for_the_same_facts(cache: Cache) -> None:
     """Other processes load it too, but not with other facts or from a file of another machine."""
-    this, that = (Cache(cache.folder, {"machine": machine}) for machine in ("this", "that"))
+    this_machine, other_machine = (Cache(cache.folder, {"machine": machine}) for machine in ("this", "that"))
 
-    assert BLOB == this.load("1x16", FACTS)
+    assert BLOB == this_machine.load("1x16", FACTS)
     assert cache.load("1x16", {"grid": "1x16", "threads": 2}) is None
-    assert that.load("1x16", FACTS) is None
-    only_file(cache.folder).rename(that.path("1x16", FACTS))
+    assert other_machine.load("1x16", FACTS) is None
+    only_file(cache.folder).rename(other_machine.path("1x16", FACTS))
     with pytest.warns(CacheWarning, match="belongs to another model or machine"):
-        assert that.load("1x16", FACTS) is None
+        assert other_machine.load("1x16", FACTS) is None
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -96,16 +96,16 @@ def test_a_damaged_file_is_not_loaded(cache: Cache, damage: str) -> None:
 def test_old_unfinished_files_are_removed(cache: Cache) -> None:
     """Killed processes leave them; new ones may be in use, and other files are not the cache's."""
     with atomic_write(cache.path("8x64", FACTS)):
-        (fresh,) = cache.folder.glob(".*")
-        old = Path(f"{fresh}2")
-        other = cache.folder / ".keep"
-        for path in (old, other):
+        (unfinished,) = cache.folder.glob(".*")
+        abandoned = Path(f"{unfinished}2")
+        other_file = cache.folder / ".keep"
+        for path in (abandoned, other_file):
             path.touch()
             os.utime(path, (0, time.time() - STALE_S - 1))
 
         cache.store("1x32", FACTS, BLOB)
 
-        assert [False, True, True] == [path.exists() for path in (old, fresh, other)]
+        assert [False, True, True] == [path.exists() for path in (abandoned, unfinished, other_file)]
 
 
 def write_model(path: Path, blob: bytes) -> None:
@@ -172,15 +172,15 @@ def test_an_unusable_folder_is_one_warning(tmp_path: Path, where: str) -> None:
 
     (tmp_path / "file").write_text("mine")
     cache = Cache(tmp_path / where, {})
-    most, limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(BLOB) if where == "full" else most, limit))
+    soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(BLOB) if where == "full" else soft_limit, hard_limit))
     try:
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             for name in ("1x16", "8x64"):
                 cache.store(name, FACTS, BLOB * 2)
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, limit))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft_limit, hard_limit))
 
     assert ([CacheWarning], "mine") == (
         [warning.category for warning in warned],
@@ -194,13 +194,13 @@ def test_an_unusable_folder_is_one_warning(tmp_path: Path, where: str) -> None:
 def test_each_set_of_options_has_its_own_file(tmp_path: Path, shipped: Embedder) -> None:
     """The next process uses it; lowering and threads are part of its name; the folder may have any name."""
     folder = tmp_path / "new/Bücher 缓存 📦 with 'quotes' and $"
-    made = set()
+    created = set()
     for options in ({}, {}, {"lowering": "native"}, {"lowering": "conv"}, {"threads": 1}):
         with Embedder.open(precision="f32", cache_dir=folder, **options) as embedder:
             assert 0.99 < float(shipped.encode("a") @ embedder.encode("a"))
-        made |= {path.stat().st_mtime_ns for path in folder.rglob(f"*{SUFFIX}")}
+        created |= {path.stat().st_mtime_ns for path in folder.rglob(f"*{SUFFIX}")}
 
-    assert 3 == len(made) == len(list(folder.rglob(f"*{SUFFIX}")))  # "auto" is one of the two lowerings
+    assert 3 == len(created) == len(list(folder.rglob(f"*{SUFFIX}")))  # "auto" is one of the two lowerings
 
 
 def test_a_device_without_export_is_one_warning(tmp_path: Path, shipped: Embedder) -> None:

@@ -44,7 +44,7 @@ def reference(shipped: Embedder) -> FloatArray:
 def test_encode_returns_unit_vectors_of_the_model_that_info_describes(shipped: Embedder) -> None:
     """A str gives [D], N texts [N, D] in float32, related texts are similar; `info` is ready for JSON."""
     vector, info = shipped.encode("one text"), shipped.info.as_dict()
-    similar = shipped.encode(
+    vectors = shipped.encode(
         ["A man plays the guitar.", "Someone is playing guitar.", "The stock market fell."]
     )
 
@@ -52,7 +52,7 @@ def test_encode_returns_unit_vectors_of_the_model_that_info_describes(shipped: E
     assert abs(float(np.linalg.norm(vector)) - 1) < 1e-6
     assert [(2, 384), (0, 384), (1, 384)] == [shipped.encode(t).shape for t in (["a", "b"], [], ("only",))]
     assert (3, [2, 402]) == (shipped.count_tokens("a"), shipped.count_tokens(["", LONG_TEXT]))
-    cosines = shipped.similarity(similar[0], similar[1:])
+    cosines = shipped.similarity(vectors[0], vectors[1:])
     assert cosines[0, 0] > 0.6 > 0.3 > cosines[0, 1]
     assert (shipped.spec.dim, {}) == (384, shipped.prompts)
     expected = "CPU", "int8", "sentence-transformers/all-MiniLM-L6-v2", "3760c8c857a0f71e"
@@ -88,18 +88,20 @@ def test_options_change_no_bit(shipped: Embedder, reference: FloatArray, options
     except PrecisionUnavailable as reason:
         pytest.skip(str(reason))
     with embedder:
-        together = embedder.encode(TEXTS)
+        vectors = embedder.encode(TEXTS)
         order = np.random.default_rng(0).permutation(len(TEXTS))
-        assert together[order].tobytes() == embedder.encode([TEXTS[i] for i in order]).tobytes()
+        assert vectors[order].tobytes() == embedder.encode([TEXTS[i] for i in order]).tobytes()
         for i in range(0, len(TEXTS), 2):
-            assert together[i].tobytes() == embedder.encode(TEXTS[i]).tobytes()
-        small, whole = embedder.info, shipped.info
+            assert vectors[i].tobytes() == embedder.encode(TEXTS[i]).tobytes()
+        small_info, full_info = embedder.info, shipped.info
     if "precision" not in options:
-        assert reference.tobytes() == together.tobytes()
-        assert set(small.compiled) <= set(small.grids) <= set(whole.grids)
+        assert reference.tobytes() == vectors.tobytes()
+        assert set(small_info.compiled) <= set(small_info.grids) <= set(full_info.grids)
     if "memory_mb" in options:
-        assert small.memory_used_mb <= small.memory_mb <= options["memory_mb"] < whole.memory_mb
-    assert ("8x64" in small.grids) == (options.get("max_batch_tokens", 512) >= 512 and small.memory_mb > 190)
+        assert small_info.memory_used_mb <= small_info.memory_mb <= options["memory_mb"] < full_info.memory_mb
+    assert ("8x64" in small_info.grids) == (
+        options.get("max_batch_tokens", 512) >= 512 and small_info.memory_mb > 190
+    )
 
 
 def test_every_grid_and_row_gives_the_same_bits(shipped: Embedder) -> None:
@@ -250,8 +252,8 @@ def test_threads_share_an_embedder(shipped: Embedder, reference: FloatArray) -> 
     def differences(seed: int) -> int:
         rng = np.random.default_rng(seed)
         calls = [rng.integers(0, len(TEXTS), size) for size in (1, 3, 40 if seed % 8 == 0 else 8)]
-        found = [shipped.encode([TEXTS[i] for i in call]) for call in calls]
-        return sum(reference[call].tobytes() != found[i].tobytes() for i, call in enumerate(calls))
+        actual = [shipped.encode([TEXTS[i] for i in call]) for call in calls]
+        return sum(reference[call].tobytes() != actual[i].tobytes() for i, call in enumerate(calls))
 
     with ThreadPoolExecutor(64) as threads:
         assert [0] * 64 == list(threads.map(differences, range(64)))
@@ -285,10 +287,10 @@ def test_coroutines_share_an_embedder(shipped: Embedder, reference: FloatArray) 
         await shipped.asubmit(shipped.tokenize(["one text"]))
         shipped.submit(shipped.tokenize(["one text"])).result(30)
 
-    found = asyncio.run(scenario())
+    actual = asyncio.run(scenario())
 
     expected = [*reference[order], reference, reference, reference[:0]]
-    for i, (result, vectors) in enumerate(zip(found, expected, strict=True)):
+    for i, (result, vectors) in enumerate(zip(actual, expected, strict=True)):
         if i in (7, 100):
             assert isinstance(result, asyncio.CancelledError)
         else:
@@ -298,7 +300,7 @@ def test_coroutines_share_an_embedder(shipped: Embedder, reference: FloatArray) 
 
 def test_a_closed_or_deleted_embedder_leaves_no_thread() -> None:
     """A closed one refuses texts and keeps its `info`; closing it again does nothing."""
-    before = set(threading.enumerate())
+    threads_before = set(threading.enumerate())
     with Embedder.open() as closed:
         closed.close()
     closed.close()
@@ -308,10 +310,10 @@ def test_a_closed_or_deleted_embedder_leaves_no_thread() -> None:
 
     embedder = Embedder.open()
     embedder.encode(TEXTS * 4)
-    assert 1 + min(4, embedder.info.threads) == len(set(threading.enumerate()) - before)
+    assert 1 + min(4, embedder.info.threads) == len(set(threading.enumerate()) - threads_before)
     del embedder
     gc.collect()
-    until(lambda: not set(threading.enumerate()) - before)
+    until(lambda: not set(threading.enumerate()) - threads_before)
 
 
 FORKS = """
@@ -352,7 +354,7 @@ child("closed", Embedder.open)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_gets_an_error_instead_of_a_hang() -> None:
     """A child may open an embedder if its parent had none; else every use is refused, and it can exit."""
-    done = python(FORKS)
+    result = python(FORKS)
 
     expected = "unused ok\nopened{0}\nopened and busy{0}\nclosed refused\n".format(" refused" * 3)
-    assert (0, "", expected) == (done.returncode, done.stderr, done.stdout)
+    assert (0, "", expected) == (result.returncode, result.stderr, result.stdout)

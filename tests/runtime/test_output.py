@@ -50,10 +50,10 @@ def test_quantization_is_that_of_sentence_transformers(dtype: Dtype, dimensions:
     narrow[:, dimensions // 2] = -0.5
     for own_ranges in (None, narrow) if dtype.endswith("int8") else (None,):
         ranges = fixed_ranges(dimensions) if own_ranges is None else own_ranges
-        expected, found = reference(vectors, dtype, ranges=ranges), cast(vectors, dtype, own_ranges)
+        expected, actual = reference(vectors, dtype, ranges=ranges), cast(vectors, dtype, own_ranges)
 
-        assert (expected.dtype, expected.shape) == (found.dtype, found.shape)
-        assert expected.tobytes() == found.tobytes()
+        assert (expected.dtype, expected.shape) == (actual.dtype, actual.shape)
+        assert expected.tobytes() == actual.tobytes()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -61,11 +61,11 @@ def test_a_vector_has_the_same_bytes_in_any_batch(dtype: Dtype) -> None:
     """Alone, as [D], or in a batch of [N, D], for every dtype and number of dimensions; N may be 0."""
     for count, dimensions in ((0, 64), (1, 383), (1, 1), (7, 100), (40, 384), (40, 9)):
         vectors = unit_vectors(count, seed=count)
-        together = convert_vectors(vectors, dimensions, dtype)
+        converted = convert_vectors(vectors, dimensions, dtype)
 
-        assert (count, -(-dimensions // 8) if "binary" in dtype else dimensions) == together.shape
-        assert dtype.replace("ubinary", "uint8").replace("binary", "int8") == together.dtype
-        for vector, expected in zip(vectors, together, strict=True):
+        assert (count, -(-dimensions // 8) if "binary" in dtype else dimensions) == converted.shape
+        assert dtype.replace("ubinary", "uint8").replace("binary", "int8") == converted.dtype
+        for vector, expected in zip(vectors, converted, strict=True):
             assert expected.tobytes() == cast(shrink(vector, dimensions), dtype).tobytes()
         assert np.array_equal(cast(vectors, dtype), convert_vectors(vectors, None, dtype))
 
@@ -76,11 +76,11 @@ def test_int8_is_the_nearest_step_and_keeps_the_cosine(dimensions: int) -> None:
     vectors = unit_vectors(500, dimensions)
     low, high = fixed_ranges(dimensions)[:, 0]
 
-    found = cast(vectors, "int8").astype(np.float32)
+    actual = cast(vectors, "int8").astype(np.float32)
 
     inside = np.abs(vectors) < -0.98 * low
-    assert np.abs(found * (high - low) / 255 - vectors)[inside].max() <= (high - low) / 255 * 0.501
-    cosines = (found * vectors).sum(1) / np.linalg.norm(found, axis=1)
+    assert np.abs(actual * (high - low) / 255 - vectors)[inside].max() <= (high - low) / 255 * 0.501
+    cosines = (actual * vectors).sum(1) / np.linalg.norm(actual, axis=1)
     assert cosines.min() > 0.999
     assert cosines.mean() > 0.9999
     assert 0 == cast(np.zeros(8, np.float32), "int8").max()

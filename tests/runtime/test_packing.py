@@ -48,17 +48,17 @@ def batches_of(
 def batches_between(groups: list[list[Text]], lanes: list[Lane], streams: int) -> list[Batch]:
     """Take one batch after each group of texts, which must have the oldest text, and the rest at the end."""
     pool = Pool(lanes)
-    taken: list[Batch] = []
+    batches: list[Batch] = []
     for group in groups:
         pool.add(group)
         oldest = pool.texts[0]
         batch = pool.take(streams=streams)
         assert batch is not None
-        taken.append(batch)
+        batches.append(batch)
         assert any(text is oldest for text in batch.texts)
     while batch := pool.take(streams=streams):
-        taken.append(batch)
-    return taken
+        batches.append(batch)
+    return batches
 
 
 @settings(max_examples=150, deadline=None)  # no deadline: a busy machine is not a bug
@@ -69,7 +69,7 @@ def test_every_text_is_written_once_in_one_piece(lengths: list[list[int]], name:
     lanes, every = LANES[name], texts([length for group in lengths for length in group])
     ends = np.cumsum([0, *map(len, lengths)])
     groups = [every[start:end] for start, end in pairwise(ends)]
-    found = {}
+    actual = {}
 
     batches = batches_between(groups, lanes, streams)
 
@@ -88,9 +88,9 @@ def test_every_text_is_written_once_in_one_piece(lengths: list[list[int]], name:
             assert (len(text.ids), cells[-1] - cells[0] + 1) == (len(cells), len(cells))
             assert text.ids.tolist() == ids[row, cells].tolist()
             assert list(range(len(cells))) == positions[row, cells].tolist()
-            assert text.number not in found
-            found[text.number] = float(value)
-    assert {text.number: float(text.ids.sum()) for text in every} == found
+            assert text.number not in actual
+            actual[text.number] = float(value)
+    assert {text.number: float(text.ids.sum()) for text in every} == actual
     again = batches_between(groups, lanes, streams)
     assert [batch.inputs.tobytes() for batch in batches] == [batch.inputs.tobytes() for batch in again]
 
@@ -159,15 +159,17 @@ def test_texts_start_at_multiples_of_align() -> None:
 @pytest.mark.parametrize("max_tokens", [30, 48, 64, 100, 128, 200, 256, 300, 512])
 def test_grids_hold_every_text_of_a_model(max_tokens: int) -> None:
     """All grids, and the first two alone, hold texts up to its length and few longer; others are refused."""
-    for found in (grids(max_tokens), grids(max_tokens)[:2]):
-        lanes, lengths = [Lane(found, "f32")], list(range(2, max_tokens + 1))
+    for actual in (grids(max_tokens), grids(max_tokens)[:2]):
+        lanes, lengths = [Lane(actual, "f32")], list(range(2, max_tokens + 1))
         assert len(lengths) == sum(len(batch.texts) for batch in batches_of(lengths, lanes, streams=2))
-        assert len(set(found)) == len(found)
+        assert len(set(actual)) == len(actual)
         assert (
             LONG_TEXT_TOKENS
-            == found[0].width
-            <= max(grid.width for grid in found)
+            == actual[0].width
+            <= max(grid.width for grid in actual)
             <= max(64, max_tokens + 15)
         )
-        with pytest.raises(ValueError, match=f"a text has 600 tokens; the widest row holds {found[1].width}"):
+        with pytest.raises(
+            ValueError, match=f"a text has 600 tokens; the widest row holds {actual[1].width}"
+        ):
             batches_of([600], lanes)

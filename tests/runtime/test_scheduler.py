@@ -78,7 +78,7 @@ def test_an_idle_engine_runs_a_short_call_in_the_thread_of_its_caller() -> None:
                 raise KeyboardInterrupt
             return super().run(batch)
 
-    before = threading.active_count()
+    threads_before = threading.active_count()
     scheduler = Scheduler(InterruptedOnce())  # type: ignore[arg-type]
     with pytest.raises(KeyboardInterrupt):
         scheduler.submit(make_call(1), inline=True)
@@ -86,7 +86,7 @@ def test_an_idle_engine_runs_a_short_call_in_the_thread_of_its_caller() -> None:
 
     assert call.done()
     assert has_results(call, 3)
-    assert before == threading.active_count()
+    assert threads_before == threading.active_count()
 
 
 @pytest.mark.parametrize(
@@ -154,14 +154,17 @@ def failing_callback(*_: object) -> None:
 
 def test_an_exception_in_a_callback_ends_only_its_own_call(stepped: SteppedScheduler) -> None:
     """Other calls in the same batch get their vectors."""
-    failed, good = [make_call(3, started=failing_callback) for _ in range(2)], [make_call(3), make_call(3)]
-    for call in (failed[0], good[0]):
+    failing, succeeding = (
+        [make_call(3, started=failing_callback) for _ in range(2)],
+        [make_call(3), make_call(3)],
+    )
+    for call in (failing[0], succeeding[0]):
         call.add_done_callback(failing_callback)
 
-    stepped.run(failed[0], good[0], failed[1], good[1])
+    stepped.run(failing[0], succeeding[0], failing[1], succeeding[1])
 
-    assert all(has_results(call, 3) for call in good)
-    for call in failed:
+    assert all(has_results(call, 3) for call in succeeding)
+    for call in failing:
         with pytest.raises(RuntimeError, match="the callback failed"):
             call.result(10)
     assert (0, 0) == (stepped.stats.waiting, stepped.stats.running)

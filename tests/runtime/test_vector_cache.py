@@ -22,9 +22,9 @@ def test_a_stored_vector_is_found_by_its_ids() -> None:
     for _ in range(2):
         cache.put([b"ids"], vector[None])
 
-    found = cache.get([b"id", b"ids"])
-    assert [1] == list(found)
-    assert np.array_equal(vector, found[1])
+    actual = cache.get([b"id", b"ids"])
+    assert [1] == list(actual)
+    assert np.array_equal(vector, actual[1])
     assert (1, 3 + 1536 + ENTRY_BYTES) == (cache.hits, cache.bytes)
 
 
@@ -67,7 +67,7 @@ def test_the_cache_changes_no_bit(shipped: Embedder) -> None:
             expected = np.stack([shipped.encode(text, **options) for text in TEXTS])
             for step in (1, -1, 3, 1):
                 assert np.array_equal(expected[::step], cached.encode(TEXTS[::step], **options))
-        hits = cached.stats.cached
-        assert 2 * 13 <= hits <= 40
+        cached_count = cached.stats.cached
+        assert 2 * 13 <= cached_count <= 40
         assert 0.99 < cached.self_check() <= cached.self_check() <= 1
-        assert hits == cached.stats.cached
+        assert cached_count == cached.stats.cached

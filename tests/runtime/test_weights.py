@@ -34,8 +34,8 @@ def test_gathering_before_dequantizing_gives_the_same_rows() -> None:
         model = ov.Model([ops.gather(lookup, ids, np.int32(0)).output(0)], [ids], "lookup")
 
         assert (lookup is table) == gather_before_dequantize(model)
-        found = ov.Core().compile_model(model, "CPU")(np.array([4, 0, 4, 2], np.int32))[0]
-        assert expected[[4, 0, 4, 2]].tolist() == found.tolist()
+        actual = ov.Core().compile_model(model, "CPU")(np.array([4, 0, 4, 2], np.int32))[0]
+        assert expected[[4, 0, 4, 2]].tolist() == actual.tolist()
 
 
 def test_a_compiled_model_outlives_what_it_was_compiled_from() -> None:
@@ -87,9 +87,9 @@ def test_changes_of_the_file_do_not_reach_a_running_process(tmp_path: Path, ship
         f"    np.save({str(tmp_path / 'vectors.npy')!r}, [vectors, [e.encode(text) for text in texts]])"
     )
 
-    done = python(code)
+    result = python(code)
 
-    assert 0 == done.returncode, done.stderr
+    assert 0 == result.returncode, result.stderr
     expected = [shipped.encode(text) for text in texts]
     assert np.array_equal([expected, expected], np.load(tmp_path / "vectors.npy"))
 
@@ -97,7 +97,7 @@ def test_changes_of_the_file_do_not_reach_a_running_process(tmp_path: Path, ship
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss would count the parent's peak too")
 def test_memory_of_a_process_is_bounded() -> None:
     """1,500 short texts with two threads take at most 260 MB at the peak; 232 were measured."""
-    done = python(PEAK)
+    result = python(PEAK)
 
-    assert 0 == done.returncode, done.stderr
-    assert float(done.stdout) <= 260
+    assert 0 == result.returncode, result.stderr
+    assert float(result.stdout) <= 260

@@ -19,13 +19,13 @@ def test_lines_name_their_request() -> None:
         record = logging.LogRecord("a", logging.ERROR, "", 1, "it %s", ("failed",), sys.exc_info())
     token = request_context.set(("mine", ""))
     first, *trace = TextLines("%(message)s").format(record).splitlines()
-    found = json.loads(JsonLines().format(record))
+    actual = json.loads(JsonLines().format(record))
     request_context.reset(token)
 
     expected = {"level": "error", "logger": "a", "message": "it failed", "request_id": "mine"}
     assert ("it failed (request mine)", "RuntimeError: broken") == (first, trace[-1])
-    assert found == found | expected
-    assert found["trace"].endswith("RuntimeError: broken")
+    assert actual == actual | expected
+    assert actual["trace"].endswith("RuntimeError: broken")
 
 
 def test_access_line(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:

@@ -82,10 +82,10 @@ def test_a_full_queue(shipped: Embedder) -> None:
         for future in waiting.futures:
             future.set_result(shipped.encode(["a"]))
         answers = await asyncio.gather(*accepted)
-        again = asyncio.ensure_future(send(app, "POST", V1, BODY))
+        next_request = asyncio.ensure_future(send(app, "POST", V1, BODY))
         await waiting.until_called(3)
         waiting.futures[2].set_result(shipped.encode(["a"]))
-        return [*refused, *answers, await again]
+        return [*refused, *answers, await next_request]
 
     answers = asyncio.run(scenario())
 
@@ -117,22 +117,22 @@ def test_no_reference_cycles(app: ASGIApp, body: bytes) -> None:
 
 def test_cross_origin_requests(app: ASGIApp, shipped: Embedder) -> None:
     """Off by default; pages of an allowed site may send requests and read errors, other pages may not."""
-    allowing = create_app(shipped, Settings(cors_origins=(SITE,), api_keys=("key",), warm_up=False))
+    app_with_cors = create_app(shipped, Settings(cors_origins=(SITE,), api_keys=("key",), warm_up=False))
     names = ("allow-origin", "allow-private-network", "expose-headers")
     preflight = {"origin": SITE, "access-control-request-method": "POST"}
     preflight |= {"access-control-request-headers": "authorization,content-type"}
     preflight |= {"access-control-request-private-network": "true"}  # a public page asks for this network
-    evil = {"origin": "https://evil.example"}
+    foreign_origin = {"origin": "https://evil.example"}
     exposed = "x-request-id, x-truncated, x-model-fingerprint, server-timing"
     for server, method, headers, expected in (
         (app, "OPTIONS", preflight, (204, None, None, None)),
-        (allowing, "OPTIONS", preflight, (200, SITE, "true", None)),
-        (allowing, "OPTIONS", preflight | evil, (400, None, "true", None)),
-        (allowing, "POST", JSON | {"origin": SITE}, (401, SITE, None, exposed)),
+        (app_with_cors, "OPTIONS", preflight, (200, SITE, "true", None)),
+        (app_with_cors, "OPTIONS", preflight | foreign_origin, (400, None, "true", None)),
+        (app_with_cors, "POST", JSON | {"origin": SITE}, (401, SITE, None, exposed)),
     ):
         answer = ask(server, method, V1, BODY, headers)
-        found = (answer.headers.get(f"access-control-{name}") for name in names)
-        assert expected == (answer.status, *found), headers
+        actual = (answer.headers.get(f"access-control-{name}") for name in names)
+        assert expected == (answer.status, *actual), headers
 
 
 @pytest.mark.parametrize("base", ["/embed", "/a/b"])

@@ -164,9 +164,11 @@ def ask(keyed: Running, *command: str, text: str = "", cwd: Path | None = None) 
     environment |= {"TEXTS": json.dumps(TEXTS), "TIKTOKEN_CACHE_DIR": str(cl100k_folder())}
     environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # or it downloads prices at import
     options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 200}
-    done = subprocess.run(command, input=text, cwd=cwd, env=os.environ | environment, check=False, **options)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    result = subprocess.run(
+        command, input=text, cwd=cwd, env=os.environ | environment, check=False, **options
+    )
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("[")]
 
 
 def check(shipped: Embedder, client: str, found: Any) -> None:
@@ -197,9 +199,9 @@ def test_python_clients(answers: dict[str, Any], shipped: Embedder, client: str)
 @pytest.mark.slow  # a quarter of a minute to import
 def test_litellm(keyed: Running, shipped: Embedder) -> None:
     """LiteLLM gets the same vectors with and without encoding_format."""
-    ((client, found),) = ask(keyed, sys.executable, "-c", PROGRAM, text=LITELLM)
+    ((client, actual),) = ask(keyed, sys.executable, "-c", PROGRAM, text=LITELLM)
 
-    check(shipped, client, found)
+    check(shipped, client, actual)
 
 
 NODE = """
@@ -231,9 +233,9 @@ PACKAGES = ["ollama@0.6", "openai@6", "ai@6", "@ai-sdk/openai@3", "@ai-sdk/opena
 def test_node_clients(keyed: Running, shipped: Embedder, tmp_path: Path) -> None:
     """The packages openai and ollama, and the AI SDK with two of its providers, get the same vectors."""
     command = ["npm", "install", "--no-audit", "--no-fund", "--silent", *PACKAGES]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
-    if done.returncode:
-        pytest.skip(f"npm cannot install {' '.join(PACKAGES)}: {done.stderr[-200:]}")
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    if result.returncode:
+        pytest.skip(f"npm cannot install {' '.join(PACKAGES)}: {result.stderr[-200:]}")
 
     answers = ask(keyed, "node", "--input-type=module", "--eval", NODE, cwd=tmp_path)
 

@@ -14,8 +14,8 @@ V1 = "/v1/embeddings"
 
 def read_metrics(app: ASGIApp) -> dict[str, float]:
     """Return {name with labels: value}."""
-    found = re.findall(r"^([^#\s]\S*) (\S+)$", ask(app, "GET", "/metrics").body.decode(), re.MULTILINE)
-    return {name: float(value) for name, value in found}
+    actual = re.findall(r"^([^#\s]\S*) (\S+)$", ask(app, "GET", "/metrics").body.decode(), re.MULTILINE)
+    return {name: float(value) for name, value in actual}
 
 
 @pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")
@@ -32,16 +32,16 @@ def test_metrics_count_requests(shipped: Embedder) -> None:
     post(app, "/embed", {"inputs": {}})  # 422 there, 400 in OpenAI's API
 
     read_metrics(app)  # reading does not reset the counts
-    found, tokens = read_metrics(app), 3 + 3 + 256
+    actual, tokens = read_metrics(app), 3 + 3 + 256
 
     expected = {f'te_request_{kind}_total{{method="{V1}"}}': n for kind, n in (("count", 4), ("success", 2))}
     expected |= {'te_request_failure_total{err="validation"}': 3, "te_request_duration_count": 5}
     expected |= {"te_request_texts_sum": 3, "te_request_input_length_sum": tokens, "te_truncated_total": 1}
     expected |= {f"te_embed_{phase}_duration_count": 2 for phase in ("tokenization", "inference", "queue")}
     expected |= dict.fromkeys(("te_queue_size", "te_queue_tokens", "te_batch_running"), 0)
-    assert expected == {name: found[name] for name in expected}
-    assert 3 <= found["te_batch_texts_total"]
-    assert tokens <= found["te_batch_tokens_total"] <= found["te_batch_cells_total"]
-    assert min(found["te_embed_inference_duration_sum"], found["te_embed_queue_duration_sum"]) > 0
-    assert not any("/v1/1" in name or '"/"' in name for name in found)
+    assert expected == {name: actual[name] for name in expected}
+    assert 3 <= actual["te_batch_texts_total"]
+    assert tokens <= actual["te_batch_tokens_total"] <= actual["te_batch_cells_total"]
+    assert min(actual["te_embed_inference_duration_sum"], actual["te_embed_queue_duration_sum"]) > 0
+    assert not any("/v1/1" in name or '"/"' in name for name in actual)
     assert 0 == read_metrics(other)["te_request_texts_count"]

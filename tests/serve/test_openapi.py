@@ -40,10 +40,10 @@ def test_requests_are_described(shipped: Embedder) -> None:
     bodies += [({"input": "a", "dimensions": 385}, False), ({"input": "a", "encoding_format": "hex"}, False)]
     cases = [("/v1/embeddings", "EmbeddingRequest", body, fits) for body, fits in bodies]
     for count, fits in ((4, True), (5, False)):
-        similar = {"inputs": {"source_sentence": "a", "sentences": ["a"] * (count - 1)}}
+        similarity_request = {"inputs": {"source_sentence": "a", "sentences": ["a"] * (count - 1)}}
         texts = {"model": "all-minilm", "input": ["a"] * count}
         cases += [("/api/embed", "OllamaEmbedRequest", texts, fits)]
-        cases += [("/similarity", "SimilarityRequest", similar, fits)]
+        cases += [("/similarity", "SimilarityRequest", similarity_request, fits)]
 
     for path, schema, body, fits in cases:
         assert fits == validator(document, schema).is_valid(body), body
@@ -110,6 +110,6 @@ def test_schemathesis(tmp_path: Path) -> None:
             *("--checks", "all", "--max-examples", "300", "--seed", "1", "--no-color"),
             *("--request-timeout", "60", "--exclude-checks", "positive_data_acceptance"),  # 1.0 is an integer
         ]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
-    assert 0 == done.returncode, done.stdout[-4000:] + done.stderr[-2000:]
+    assert 0 == result.returncode, result.stdout[-4000:] + result.stderr[-2000:]

@@ -22,8 +22,8 @@ def test_valid_bodies() -> None:
         (rb'{"input": "\ud83d\ude09"}', "\U0001f609"),
         ('{"input": "é", "user": "é\\ud83d"}'.encode(), "é"),
     ):
-        found = read(body, EmbeddingRequest)
-        assert (text, None, None) == (found.input, found.model, found.truncate)
+        parsed = read(body, EmbeddingRequest)
+        assert (text, None, None) == (parsed.input, parsed.model, parsed.truncate)
     for value, lists in (("a", ["a"]), ("", [""]), (["a", ""], ["a", ""]), ([7, 8], [[7, 8]])):
         assert lists == texts_or_ids(value, 2, "input")
     assert [[7], [8, 9]] == texts_or_ids([[7], [8, 9]], 2, "input")
@@ -67,8 +67,8 @@ def test_invalid_bodies(body: bytes, message: str) -> None:
     with pytest.raises(ApiError, match=re.escape(message)) as refused:
         read(body, SimilarityRequest if b"inputs" in body else EmbeddingRequest)
 
-    found = refused.value.message
-    field = None if found.startswith("the body is") else re.split(r"\W", found)[0]
+    actual_message = refused.value.message
+    field = None if actual_message.startswith("the body is") else re.split(r"\W", actual_message)[0]
     assert (400, field) == (refused.value.status, refused.value.param)
 
 

@@ -214,7 +214,7 @@ manifest.json: not found: --model .
 this machine has: --device GPU.9
 one text may have 256: --max-batch-tokens 100
 each server process needs 65; the rest: memory_mb=175: --memory-mb 240
-Address already in use: --port PORT
+Address already in use; choose another with --port: --port PORT
 """
 REFUSED_WORKERS = f"""
 9999 workers, but {CPUS} CPUs are available: pass --workers {CPUS} or fewer: --workers 9999

@@ -85,10 +85,10 @@ def test_ids_of_any_text(shipped: Embedder, texts: list[str]) -> None:
 
     assert (decoded, native_ids) == (reader.read(cl100k_ids, ADA), reader.read(native_ids, ADA))
     try:
-        found: object = reader.read(cl100k_ids, MINILM)
+        outcome: object = reader.read(cl100k_ids, MINILM)
     except ApiError as refused:
-        found = refused.code
-    assert found in (decoded, "ambiguous_token_ids")
+        outcome = refused.code
+    assert outcome in (decoded, "ambiguous_token_ids")
 
 
 def test_requests_download_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -32,14 +32,14 @@ def test_spans_of_a_request() -> None:
     (body,) = bodies
     message = trace_service.ExportTraceServiceRequest.FromString(body)
     spans = {span.name: span for span in message.resource_spans[0].scope_spans[0].spans}
-    whole = spans.pop("POST /v1/embeddings")
-    facts = {attribute.key: attribute.value.int_value for attribute in whole.attributes}
+    root_span = spans.pop("POST /v1/embeddings")
+    facts = {attribute.key: attribute.value.int_value for attribute in root_span.attributes}
     counts = {"http.response.status_code": 200, "embeddings.texts": 2, "embeddings.tokens": 6}
     assert facts == facts | counts
-    assert PARENT == whole.trace_id.hex()
+    assert PARENT == root_span.trace_id.hex()
     assert {"tokenize", "queue", "inference"} == spans.keys()
     for span in spans.values():
-        assert whole.span_id == span.parent_span_id
-        times = (whole.start_time_unix_nano, span.start_time_unix_nano, span.end_time_unix_nano)
+        assert root_span.span_id == span.parent_span_id
+        times = (root_span.start_time_unix_nano, span.start_time_unix_nano, span.end_time_unix_nano)
         assert sorted(times) == [*times]
-        assert span.end_time_unix_nano <= whole.end_time_unix_nano
+        assert span.end_time_unix_nano <= root_span.end_time_unix_nano

@@ -33,13 +33,15 @@ def embedding_request(path: str, texts: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", [V1, TEI, "/", "/invocations", OLLAMA])
-@pytest.mark.parametrize("given", ["hello world", SHORT_TEXTS, MANY_TEXTS], ids=["text", "list", "long list"])
-def test_vectors_equal_encode(app: ASGIApp, shipped: Embedder, path: str, given: Any) -> None:
+@pytest.mark.parametrize(
+    "text_input", ["hello world", SHORT_TEXTS, MANY_TEXTS], ids=["text", "list", "long list"]
+)
+def test_vectors_equal_encode(app: ASGIApp, shipped: Embedder, path: str, text_input: Any) -> None:
     """Bit for bit and in order, with counts and times, and a byte order mark (RFC 8259) is ignored."""
-    texts = [given] if isinstance(given, str) else given
+    texts = [text_input] if isinstance(text_input, str) else text_input
     tokens = sum(shipped.count_tokens(texts))
 
-    answer = post(app, path, codecs.BOM_UTF8 + json.dumps(embedding_request(path, given)).encode())
+    answer = post(app, path, codecs.BOM_UTF8 + json.dumps(embedding_request(path, text_input)).encode())
 
     headers = answer.headers
     assert np.array_equal(shipped.encode(texts), answer.vectors)
@@ -114,17 +116,17 @@ def test_long_texts_in_a_long_list(app: ASGIApp) -> None:
 def test_token_ids_can_be_embedded_and_decoded(app: ASGIApp, shipped: Embedder) -> None:
     """Ids from both forms of /tokenize give the same vectors as the texts; /decode gives texts back."""
     texts = ["hello world", "word " * 300]
-    ours = post(app, "/tokenize", {"input": texts}).json
-    teis = post(app, "/tokenize", {"inputs": texts[:1]}).json
-    ids = [item["windows"] for item in ours["data"]]
+    our_tokens = post(app, "/tokenize", {"input": texts}).json
+    tei_tokens = post(app, "/tokenize", {"inputs": texts[:1]}).json
+    ids = [item["windows"] for item in our_tokens["data"]]
 
-    assert [(0, False), (1, True)] == [(item["index"], item["truncated"]) for item in ours["data"]]
-    assert sum(map(len, (*ids[0], *ids[1]))) == ours["usage"]["total_tokens"]
-    assert "all-MiniLM-L6-v2" == ours["model"]
+    assert [(0, False), (1, True)] == [(item["index"], item["truncated"]) for item in our_tokens["data"]]
+    assert sum(map(len, (*ids[0], *ids[1]))) == our_tokens["usage"]["total_tokens"]
+    assert "all-MiniLM-L6-v2" == our_tokens["model"]
     vectors = shipped.encode(texts)
     assert np.array_equal(vectors, post(app, V1, {"input": [windows[0] for windows in ids]}).vectors)
     assert np.array_equal(vectors[:1], post(app, V1, {"input": ids[0][0]}).vectors)
-    tei_ids = [[token["id"] for token in tokens] for tokens in teis]
+    tei_ids = [[token["id"] for token in tokens] for tokens in tei_tokens]
     assert np.array_equal(vectors[:1], post(app, TEI, {"inputs": tei_ids}).vectors)
     for given, options, decoded in (
         (ids[0][0], {}, ["hello world"]),
@@ -162,17 +164,17 @@ def test_similarity_and_prompts(shipped: Embedder) -> None:
         asubmit = Embedder.asubmit
 
     app = create_app(Prompted(shipped), Settings(warm_up=False))
-    texts, named = ["a cat", "a dog", "interest rates", "a cat"], {"prompt_name": "query"}
+    texts, query_prompt = ["a cat", "a dog", "interest rates", "a cat"], {"prompt_name": "query"}
     inputs = {"inputs": {"source_sentence": texts[0], "sentences": texts[1:]}}
 
-    for prompt, options in (("", {}), ("query: ", {"parameters": named})):
+    for prompt, options in (("", {}), ("query: ", {"parameters": query_prompt})):
         first, *others = shipped.encode([prompt + text for text in texts])
         cosines = np.array(post(app, "/similarity", inputs | options).json, np.float32)
         assert np.array_equal(np.stack(others) @ first, cosines)
-    vectors = post(app, TEI, {"inputs": ["a", "b"]} | named).vectors
+    vectors = post(app, TEI, {"inputs": ["a", "b"]} | query_prompt).vectors
     assert np.array_equal(shipped.encode(["query: a", "query: b"]), vectors)
-    assert "query" == post(app, "/tokenize", {"inputs": "a"} | named).json[0][1]["text"]
-    assert "cannot be used with token ids" in post(app, TEI, {"inputs": [[101, 102]]} | named).message
+    assert "query" == post(app, "/tokenize", {"inputs": "a"} | query_prompt).json[0][1]["text"]
+    assert "cannot be used with token ids" in post(app, TEI, {"inputs": [[101, 102]]} | query_prompt).message
     assert "no such prompt; it has query" in post(app, TEI, {"inputs": "a", "prompt_name": "x"}).message
 
 
@@ -264,7 +266,7 @@ def test_model_description(
     app = create_app(Described(shipped), Settings(truncate=truncate, warm_up=False))
     info, (tag, *_) = ask(app, "GET", "/info").json, ask(app, "GET", "/api/tags").json["models"]
     (loaded,) = ask(app, "GET", "/api/ps").json["models"]
-    shown = post(app, "/api/show", {"name": "all-minilm"}).json
+    model = post(app, "/api/show", {"name": "all-minilm"}).json
     modified = tag.pop("modified_at")
 
     limits = {"max_input_length": 256, "max_client_batch_size": 2048, "max_concurrent_requests": 512}
@@ -280,12 +282,12 @@ def test_model_description(
     expected = dict.fromkeys(("name", "model"), "all-minilm:latest") | {"details": details, "size": size}
     assert expected | {"digest": hashlib.sha256(shipped.info.fingerprint.encode()).hexdigest()} == tag
     assert loaded == tag | {"context_length": 256, "size_vram": 0, "expires_at": "0001-01-01T00:00:00Z"}
-    sizes = {"block_count": 6, "attention.head_count": 12, "context_length": 256}
-    sizes |= {"embedding_length": 384, "feed_forward_length": 1536}
+    expected_sizes = {"block_count": 6, "attention.head_count": 12, "context_length": 256}
+    expected_sizes |= {"embedding_length": 384, "feed_forward_length": 1536}
     about = {"general.architecture": "bert", "general.parameter_count": 22_565_376}
-    about |= {f"bert.{name}": value for name, value in sizes.items()}
-    assert (about, details, modified) == (shown["model_info"], shown["details"], shown["modified_at"])
-    assert ("Apache-2.0", ["embedding"]) == (shown["license"], shown["capabilities"])
+    about |= {f"bert.{name}": value for name, value in expected_sizes.items()}
+    assert (about, details, modified) == (model["model_info"], model["details"], model["modified_at"])
+    assert ("Apache-2.0", ["embedding"]) == (model["license"], model["capabilities"])
     assert datetime.fromisoformat(modified).tzinfo is not None
     assert info["version"] == ask(app, "GET", "/api/version").json["version"]
 

@@ -28,7 +28,7 @@ def current_key() -> str:
     core = ov.Core()
     facts = {
         "files": {str(path): file_facts(path).sha256 for path in sources if path.suffix != ".pyc"},
-        "packages": sorted(f"{found.name}=={found.version}" for found in distributions()),
+        "packages": sorted(f"{package.name}=={package.version}" for package in distributions()),
         "python": sys.version,
         "cpu": [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")],
         "limits": [item for item in os.environ.items() if item[0].startswith(("ONEDNN_", "DNNL_"))],

@@ -126,7 +126,7 @@ class Waiting(Embedder):
         self.futures.append(Future())
         return asyncio.wrap_future(self.futures[-1])
 
-    async def until_called(self, times: int) -> None:
+    async def until_called(self, calls: int) -> None:
         """Wait until `asubmit` has been called this many times."""
-        while len(self.futures) < times:
+        while len(self.futures) < calls:
             await asyncio.sleep(0)

@@ -32,26 +32,26 @@ def here(*arguments: str | Path, text: bytes = b"") -> subprocess.CompletedProce
 
     Its streams are files, because the command line asks the system about them.
     """
-    before = sys.argv, sys.stdin, warnings.showwarning, signal.getsignal(signal.SIGTERM)
+    originals = sys.argv, sys.stdin, warnings.showwarning, signal.getsignal(signal.SIGTERM)
     code: str | int | None = 0
     with contextlib.ExitStack() as stack:
         streams = (tempfile.TemporaryFile("w+", encoding="utf-8") for _ in range(3))  # noqa: SIM115  # closed by stack
-        given, *printed = map(stack.enter_context, streams)
-        given.buffer.write(text)
-        given.seek(0)
+        stdin, *outputs = map(stack.enter_context, streams)
+        stdin.buffer.write(text)
+        stdin.seek(0)
         try:
-            sys.argv, sys.stdin = ["ov-minilm", *map(str, arguments)], given
-            with contextlib.redirect_stdout(printed[0]), contextlib.redirect_stderr(printed[1]):
+            sys.argv, sys.stdin = ["ov-minilm", *map(str, arguments)], stdin
+            with contextlib.redirect_stdout(outputs[0]), contextlib.redirect_stderr(outputs[1]):
                 main()
         except SystemExit as done:
             code = done.code
         finally:
-            sys.argv, sys.stdin, warnings.showwarning, _ = before
-            signal.signal(signal.SIGTERM, before[-1])
+            sys.argv, sys.stdin, warnings.showwarning, _ = originals
+            signal.signal(signal.SIGTERM, originals[-1])
         assert isinstance(code, int)
-        for stream in printed:
+        for stream in outputs:
             stream.seek(0)  # writes what it holds, too
-        return subprocess.CompletedProcess(arguments, code, *(stream.read().encode() for stream in printed))
+        return subprocess.CompletedProcess(arguments, code, *(stream.read().encode() for stream in outputs))
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -47,9 +47,9 @@ class Running:
     url: str = ""  # http://127.0.0.1:PORT
     lines: list[str] = field(default_factory=list)  # of its log so far
 
-    def stop(self, number: int = signal.SIGTERM) -> int:
+    def stop(self, signal_number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit code."""
-        self.process.send_signal(number)
+        self.process.send_signal(signal_number)
         return self.process.wait(60)
 
     @property
@@ -127,8 +127,8 @@ def running(*options: str, **environment: str) -> Iterator[Running]:
     def read_log() -> None:
         for line in process.stderr or ():
             server.lines.append(line)
-            if found := re.search(r"ready: (http://\S+)/v1 ", line):
-                server.url = found[1]
+            if match := re.search(r"ready: (http://\S+)/v1 ", line):
+                server.url = match[1]
                 ready.set()
         ready.set()
 

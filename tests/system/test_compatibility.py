@@ -80,12 +80,12 @@ def test_a_job_of_an_earlier_version_resumes_or_is_refused(
         now.pop(fact, None)  # the rest are versions, the CPU and the path of the input, which may differ
     facts = {key: now.get(key, value) for key, value in json.loads(first).items()}
     (tmp_path / "job" / NAME).write_text("\n".join([json.dumps(facts), *done, ""]), encoding="utf-8")
-    kept = (tmp_path / "job/part-00000.parquet").read_bytes()
+    first_shard = (tmp_path / "job/part-00000.parquet").read_bytes()
 
     try:
-        found = run_job(tmp_path / "job")
+        actual = run_job(tmp_path / "job")
     except JobRefused as refused:
         assert "--overwrite" in str(refused)  # noqa: PT017  # both are right
-        found, kept = run_job(tmp_path / "job", overwrite=True), expected["part-00000.parquet"]
+        actual, first_shard = run_job(tmp_path / "job", overwrite=True), expected["part-00000.parquet"]
 
-    assert expected | {"part-00000.parquet": kept} == found
+    assert expected | {"part-00000.parquet": first_shard} == actual

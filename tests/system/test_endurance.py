@@ -67,10 +67,10 @@ print(len(wrong))
 
 def test_memory_does_not_grow_with_200_embedders() -> None:
     """Memory after the last 50 is at most 5 MB more than after the 50 before them."""
-    done = python(OPEN_AND_CLOSE)
+    result = python(OPEN_AND_CLOSE)
 
-    assert 0 == done.returncode, done.stderr
-    before, after = map(float, done.stdout.split())
+    assert 0 == result.returncode, result.stderr
+    before, after = map(float, result.stdout.split())
     assert after - before <= 5
 
 
@@ -81,6 +81,6 @@ def test_heap_checkers_find_no_fault_in_many_requests() -> None:
         pytest.skip("this libc has no libc_malloc_debug")
     checks = {"LD_PRELOAD": checker, "GLIBC_TUNABLES": "glibc.malloc.check=3", "MALLOC_PERTURB_": "165"}
 
-    done = python(MANY_REQUESTS, **checks, PYTHONMALLOC="debug")
+    result = python(MANY_REQUESTS, **checks, PYTHONMALLOC="debug")
 
-    assert (0, "0\n") == (done.returncode, done.stdout), done.stderr
+    assert (0, "0\n") == (result.returncode, result.stdout), result.stderr

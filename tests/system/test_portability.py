@@ -44,9 +44,9 @@ def test_the_package_runs_without_posix_modules(tmp_path: Path, monkeypatch: pyt
         if alias.name in MODULES
     ]
 
-    done = python(PROGRAM)
+    result = python(PROGRAM)
 
-    assert (0, []) == (done.returncode, imports), done.stderr
-    *found, memory = done.stdout.splitlines()
-    assert ["(384,) True", "b'new'"] == found
+    assert (0, []) == (result.returncode, imports), result.stderr
+    *actual, memory = result.stdout.splitlines()
+    assert ["(384,) True", "b'new'"] == actual
     assert '"state": "ok"' in memory
