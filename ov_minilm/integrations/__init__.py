@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from ov_minilm.artefact.location import find_model
 from ov_minilm.runtime.embedder import Embedder
@@ -33,6 +33,7 @@ ARGUMENT_HINTS = {  # keyword argument of another library -> what to write inste
         ("model_kwargs", "providers", "cuda", "device_ids", "preferred_providers"), "write device="
     ),
     **dict.fromkeys(("max_length", "max_seq_length"), "write truncate="),
+    **dict.fromkeys(("pool", "chunk_size", "backend", "num_proc", "n_jobs"), "write threads="),
     **dict.fromkeys(
         ("cache_folder", "cache_dir", "revision", "token", "use_auth_token"), "nothing is fetched"
     ),
@@ -41,6 +42,13 @@ ARGUMENT_HINTS = {  # keyword argument of another library -> what to write inste
     **dict.fromkeys(
         ("prompts", "prefix", "query_instruction", "text_instruction"), "write it before the texts"
     ),
+}
+
+METHOD_HINTS = {  # method or attribute of another library -> what to write instead
+    **dict.fromkeys(("start_multi_process_pool", "encode_multi_process"), "encode uses threads= CPUs"),
+    **dict.fromkeys(("to", "cpu", "cuda", "half", "eval", "stop_multi_process_pool"), "leave it out"),
+    **dict.fromkeys(("tokenize", "tokenizer", "token_count"), "write embedder.tokenize or .count_tokens"),
+    **dict.fromkeys(("fit", "save", "save_pretrained", "push_to_hub"), "train and save with the library"),
 }
 
 _opening = threading.Lock()
@@ -54,6 +62,19 @@ def extra(name: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise ImportError(f"{error}; pip install 'ov-minilm[{name}]'", name=error.name) from error
+
+
+def refuse(start: str, given: Iterable[str]) -> None:
+    """Raise TypeError for the first keyword argument, if any: `start`, its name, what to write instead."""
+    for name in given:
+        hint = ARGUMENT_HINTS.get(name, "")
+        raise TypeError(f"{start} {name}" + (f": {hint}" if hint else ""))
+
+
+def missing(self: object, name: str) -> NoReturn:
+    """Raise AttributeError; the message says what to write instead of what the other library has."""
+    hint = METHOD_HINTS.get(name, "")
+    raise AttributeError(f"{type(self).__name__} has no {name}" + (f": {hint}" if hint else ""))
 
 
 def with_prompt(prompt: str, texts: Iterable[str]) -> Iterable[str]:
@@ -81,11 +102,8 @@ class Adapter:
     def __new__(cls, *_: object, **given: object) -> Self:
         """Raise TypeError for an unknown keyword argument; the message says what to write instead."""
         takes = (getattr(cls, "__signature__", None) or inspect.signature(cls.__init__)).parameters
-        unknown = [name for name in given if name not in takes]
-        if unknown:
-            hint = ARGUMENT_HINTS.get(unknown[0], "")
-            names = ", ".join(name for name in takes if name != "self")
-            raise TypeError(f"{cls.__name__} takes {names}; not {unknown[0]}" + (f": {hint}" if hint else ""))
+        names = ", ".join(name for name in takes if name != "self")
+        refuse(f"{cls.__name__} takes {names}; not", (name for name in given if name not in takes))
         return super().__new__(cls)
 
     def __post_init__(self, model: str | None = None) -> None:  # noqa: RUF033  # most subclasses have no InitVar

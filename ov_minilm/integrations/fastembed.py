@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import InitVar, dataclass
 from itertools import chain
+from typing import Any
 
-from ov_minilm.integrations import DOCUMENT, QUERY, Adapter
+from ov_minilm.integrations import DOCUMENT, QUERY, Adapter, missing, refuse
 from ov_minilm.runtime.texts import iterate
 from ov_minilm.spec import FloatArray
 
@@ -23,19 +24,26 @@ class TextEmbedding(Adapter):
         return self.embedder.spec.dim
 
     def embed(
-        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self,
+        documents: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        **other: object,
     ) -> Iterator[FloatArray]:
         """Yield float32 (384,) for each document, in order, reading a bounded number of them ahead.
 
         batch_size and parallel have no effect: packing forms the batches, and `threads` sets the cores.
         """
+        refuse("embed takes no", other)
         texts = [documents] if isinstance(documents, str) else iterate(documents)
         return chain.from_iterable(self.embedder.encode_iter(texts, truncate=self.truncate))
 
-    def query_embed(self, query: str | Iterable[str]) -> Iterator[FloatArray]:
+    def query_embed(self, query: str | Iterable[str], **options: Any) -> Iterator[FloatArray]:
         """Yield float32 (384,) for each query, with the artefact's prompt for queries if it has one."""
-        return self.embed(self._prompted([query] if isinstance(query, str) else query, QUERY))
+        return self.embed(self._prompted([query] if isinstance(query, str) else query, QUERY), **options)
 
-    def passage_embed(self, texts: Iterable[str]) -> Iterator[FloatArray]:
+    def passage_embed(self, texts: Iterable[str], **options: Any) -> Iterator[FloatArray]:
         """Yield float32 (384,) for each passage, with the artefact's prompt for passages if it has one."""
-        return self.embed(self._prompted([texts] if isinstance(texts, str) else texts, DOCUMENT))
+        return self.embed(self._prompted([texts] if isinstance(texts, str) else texts, DOCUMENT), **options)
+
+    __getattr__ = missing

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from ov_minilm.errors import check_choice
-from ov_minilm.integrations import Adapter, with_prompt
+from ov_minilm.integrations import Adapter, missing, refuse, with_prompt
 from ov_minilm.runtime.output import Dtype
 from ov_minilm.spec import FloatArray
 
@@ -31,9 +31,10 @@ class SentenceTransformer(Adapter):
         batch_size: int = 32, show_progress_bar: bool | None = None,
         output_value: str | None = "sentence_embedding", precision: Dtype = "float32",
         convert_to_numpy: bool = True, convert_to_tensor: bool = False, device: object = None,
-        normalize_embeddings: bool = False, truncate_dim: int | None = None,
+        normalize_embeddings: bool = False, truncate_dim: int | None = None, **other: object,
     ) -> Any:
         """Return float32 (D,) for a str, (N, D) for N sentences: numpy, or torch with convert_to_tensor."""
+        refuse("encode takes no", {name: value for name, value in other.items() if value is not None})
         if output_value != "sentence_embedding":
             raise ValueError(f"no {output_value}: this model gives vectors of texts, not of tokens")
         if device is not None:
@@ -47,6 +48,7 @@ class SentenceTransformer(Adapter):
         )
         if convert_to_tensor or not convert_to_numpy:
             vectors = import_module("torch").from_numpy(vectors)
+            vectors = vectors if convert_to_tensor else list(vectors)
         return vectors[0] if isinstance(sentences, str) else vectors
     # fmt: on
 
@@ -57,6 +59,10 @@ class SentenceTransformer(Adapter):
         """Return the number of components of a vector."""
         return self.truncate_dim or self.embedder.spec.dim
 
+    get_embedding_dimension = get_sentence_embedding_dimension
+
     def similarity(self, a: FloatArray, b: FloatArray) -> FloatArray:
         """Return the cosines (N, M), as a numpy array, of a (N, D) and b (M, D)."""
         return self.embedder.similarity(a, b)
+
+    __getattr__ = missing

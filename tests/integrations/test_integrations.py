@@ -223,7 +223,11 @@ def test_names_of_other_libraries_are_accepted(path: str, options: dict[str, Any
         ("llama_index.MiniLMEmbedding", {"thread": 1}, r"takes .*threads.*; not thread$"),
         ("sentence_transformers.SentenceTransformer", {"trust_remote_code": True}, ": nothing is fetched$"),
         ("sentence_transformers_module.MiniLMModule", {"model_name_or_path": NAME}, ": write model=$"),
-        ("sklearn.MiniLMVectorizer", {"n_jobs": 2}, "MiniLMVectorizer takes model, .*; not n_jobs$"),
+        (
+            "sklearn.MiniLMVectorizer",
+            {"n_jobs": 2},
+            "MiniLMVectorizer takes model, .*; not n_jobs: write threads=$",
+        ),
         ("fastembed.TextEmbedding", {"model_name": "BAAI/bge"}, f"{NAME}; .*: ov-minilm convert BAAI"),
         ("sentence_transformers.SentenceTransformer", {"model_name_or_path": "BAAI/bge"}, "convert BAAI"),
         ("langchain.MiniLMEmbeddings", {"model": "."}, "manifest.json: not found"),
