@@ -210,7 +210,7 @@ def choose_grids(asked: Options, manifest: Manifest) -> tuple[Grid, ...]:
     Raises:
         ValueError: a limit leaves no room for the grids that every text needs.
     """
-    npu = any(name.startswith("NPU") for name in devices(asked.device))
+    npu = any(used and name.startswith("NPU") for name, used in devices(asked.device).items())
     found = [grid for grid in grids(manifest.spec.max_tokens) if grid in manifest.grids]
     found += [grid for grid in manifest.grids if grid not in found]  # an artefact may have additional grids
     longest = max(grid.width for grid in found)
