@@ -21,7 +21,7 @@ import click
 
 from ov_minilm._version import __version__
 from ov_minilm.cli_help import Commands
-from ov_minilm.cli_options import ARTEFACT, PATH, RUN, run_options
+from ov_minilm.cli_options import ARTEFACT, FILE, FOLDER, PATH, RUN, run_options
 from ov_minilm.drift.evaluation import HUB
 from ov_minilm.errors import DriftTooLarge, OvMiniLMError, TruncationWarning
 
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from ov_minilm.runtime.tokens import Truncate
 
 
-FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 # extra -> modules that it installs; a missing module that is not listed belongs to the extra `convert`
 EXTRAS = {
     "bench": ("cpuinfo", "jinja2", "rich"),
@@ -65,8 +63,8 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
+    except (KeyboardInterrupt, click.Abort) as stop:
+        _print_error("interrupted", stop)
         sys.exit(130)
     except BrokenPipeError:  # the reader of stdout closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -74,9 +72,14 @@ def main() -> None:
     except (OvMiniLMError, ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if debug:
             raise
-        click.echo(f"error: {_explain(error)}", err=True)
+        _print_error(f"error: {_explain(error)}", error)
         failed = isinstance(error, DriftTooLarge | RuntimeError)  # RuntimeError: a check of `convert` failed
         sys.exit(1 if failed else 2)
+
+
+def _print_error(line: str, error: BaseException) -> None:
+    """Print what happened, and then the notes of the error: what is kept, and how to resume."""
+    click.echo("\n".join((line, *getattr(error, "__notes__", ()))), err=True)
 
 
 def _explain(error: Exception) -> str:
@@ -360,8 +363,7 @@ def _leave_at_once() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
-        if isinstance(stop, KeyboardInterrupt):
-            click.echo("interrupted", err=True)
+        _print_error("interrupted" if isinstance(stop, KeyboardInterrupt) else "terminated", stop)
         sys.stderr.flush()
         os._exit(130 if isinstance(stop, KeyboardInterrupt) else 143)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,8 +12,22 @@ import click
 from ov_minilm.errors import ManifestInvalid
 
 C = TypeVar("C", bound=Callable[..., Any])
-PATH = click.Path(path_type=Path)
 RUN = ("model", "threads", "memory_mb", "cache_dir", "device", "precision", "lowering")
+
+
+class NamedPath(click.Path):
+    """A path; an empty one, as an unset variable of a script gives, is a usage error."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the Path."""
+        if not os.fspath(value):
+            self.fail("the name is empty; name a file or folder, or leave the option out", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = NamedPath(path_type=Path)
+FILE = NamedPath(path_type=Path, exists=True, dir_okay=False)
+FOLDER = NamedPath(path_type=Path, exists=True, file_okay=False)
 
 
 class Artefact(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4, at run time too
@@ -25,6 +40,7 @@ class Artefact(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         from ov_minilm.artefact.location import find_model
 
         try:
+            PATH.convert(value, param, ctx)
             return find_model(value)
         except ManifestInvalid as error:
             self.fail(str(error), param, ctx)

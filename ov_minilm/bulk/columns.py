@@ -20,7 +20,7 @@ from ov_minilm.bulk.inputs import display_name
 from ov_minilm.bulk.json_text import json_text, members
 from ov_minilm.bulk.refusals import bad_row, refusal
 from ov_minilm.bulk.rows import Kept
-from ov_minilm.runtime.texts import has_surrogates, mend_surrogates
+from ov_minilm.runtime.texts import mend_surrogates
 
 # what Arrow and Python raise for a value that does not fit a type
 CONVERSION_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError)
@@ -213,4 +213,4 @@ def without_surrogates(value: Any) -> Any:
     """Replace unpaired surrogates, which Arrow's strings (UTF-8) cannot hold."""
     if isinstance(value, list):
         return [without_surrogates(inner) for inner in value]
-    return mend_surrogates(value) if isinstance(value, str) and has_surrogates(value) else value
+    return mend_surrogates(value) if isinstance(value, str) else value

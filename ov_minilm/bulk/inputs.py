@@ -7,6 +7,7 @@ import difflib
 import glob
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
 from ov_minilm.bulk.refusals import refusal
+from ov_minilm.files import LFS_POINTER
 from ov_minilm.runtime.texts import iterate
 
 if TYPE_CHECKING:
@@ -22,11 +24,13 @@ if TYPE_CHECKING:
 Kind = Literal["text", "jsonl", "csv", "tsv", "parquet"]
 
 STDIN = "-"
+SEPARATORS = re.escape(os.sep + (os.altsep or ""))
 ERRORS = ".errors.jsonl"  # suffix to the name of an output: the list of its bad rows
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 PACKED = {  # codec -> first bytes; a frame of zstd may be one to skip
-    "gzip": (b"\x1f\x8b",),
-    "zstd": (b"\x28\xb5\x2f\xfd", *(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))),
+    "gzip": (GZIP,),
+    "zstd": (ZSTD, *(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))),
     "bz2": (b"BZh",),
 }
 KINDS: dict[str, Kind] = {
@@ -49,8 +53,8 @@ UNSUPPORTED_ENDINGS = {  # ending -> format, and what to do instead
     **dict.fromkeys((".npy", ".npz", ".pkl", ".db", ".sqlite"), ("this format", "write it as .jsonl")),
 }
 MAGIC = {  # first bytes -> format, and what to do instead
-    b"\x1f\x8b": ("gzip", "let its name end in .gz"),
-    b"\x28\xb5\x2f\xfd": ("zstd", "let its name end in .zst"),
+    GZIP: ("gzip", "let its name end in .gz"),
+    ZSTD: ("zstd", "let its name end in .zst"),
     **{  # each compression level, for a file with data and for an empty one
         b"BZh%d%b" % (level, block): ("bzip2", "let its name end in .bz2")
         for level in range(1, 10)
@@ -61,13 +65,14 @@ MAGIC = {  # first bytes -> format, and what to do instead
     b"PAR1\x15": ("Parquet", "pass --format parquet"),
     b"ARROW1\0\0": ("an Arrow file", "write it as .parquet with pyarrow"),
     b"\xff\xff\xff\xff": ("an Arrow stream", "write it as .parquet with pyarrow"),
-    b"version https:/": ("a Git LFS pointer", "fetch the file with git lfs pull"),
+    LFS_POINTER: ("a Git LFS pointer", "fetch the file with git lfs pull"),
     # UTF-32 comes first, because its byte order mark starts with that of UTF-16.
     b"\xff\xfe\0\0": ("UTF-32", "pass --encoding utf-32"),
     b"\0\0\xfe\xff": ("UTF-32", "pass --encoding utf-32"),
     b"\xff\xfe": ("UTF-16", "pass --encoding utf-16"),
     b"\xfe\xff": ("UTF-16", "pass --encoding utf-16"),
 }
+TWO_STARS = re.compile(rf"(?:^|(?<=[{SEPARATORS}]))\*\*(?:[{SEPARATORS}]|$)")  # a part of a pattern
 # Python's codecs that are not encodings of text files.
 NON_TEXT_CODECS = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape")
 # field of Dialect -> formats of input for which this option has an effect
@@ -244,8 +249,7 @@ def expand(patterns: Sequence[str]) -> Iterator[str]:
             continue
         if path.is_dir():
             raise refusal("is_folder", name=pattern, example=path / "*.parquet")
-        names = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207  # with a root too
-        found = [name for name in names if not name.is_dir() and not _is_error_list(name)]
+        found = [name for name in _matches(pattern) if not name.is_dir() and not _is_error_list(name)]
         if not found:
             missing = "no_match" if glob.has_magic(pattern) else "not_there"
             raise refusal("is_url" if "://" in pattern else missing, name=pattern, hint=_hint(path))
@@ -262,6 +266,23 @@ def _hint(missing: Path) -> str:
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     similar = difflib.get_close_matches(missing.name, names, n=1)
     return f"; did you mean {folder / similar[0]}?" if similar else ""
+
+
+def _matches(pattern: str) -> Iterator[Path]:
+    """Yield what a glob pattern matches. For ** each folder is searched once, so circles of links end."""
+    stars = TWO_STARS.search(pattern)
+    if stars is None:
+        yield from sorted(map(Path, glob.glob(pattern)))  # noqa: PTH207  # with a root too
+        return
+    before, after = pattern[: stars.start()], pattern[stars.end() :] or "*"
+    folders = list(_matches(before)) if before else [Path()]
+    searched: set[Path] = set()
+    for folder in folders:  # the list grows while it is read
+        if (place := folder.resolve()) not in searched:
+            searched.add(place)
+            inside = glob.escape(str(folder))
+            yield from _matches(str(Path(inside, after)))
+            folders += filter(Path.is_dir, _matches(str(Path(inside, "*"))))
 
 
 def _is_error_list(path: Path) -> bool:
@@ -317,9 +338,26 @@ def check_start(inputs: Inputs, file: str, start: bytes) -> None:
             if file in inputs.pipes and "its name" in advice:  # a pipe has no meaningful name
                 advice = f"unpack it on the way: {found_format} -dc < FILE | ov-minilm encode"
             raise refusal("looks_like", file=name, what=found_format, kind=kind, instead=advice)
-    if utf8 and kind != "parquet" and b"\0" in start[:2]:
-        advice = "pass --encoding utf-16-le or utf-16-be"
-        raise refusal("looks_like", file=name, what="UTF-16", kind=kind, instead=advice)
+    if utf8 and kind != "parquet" and (encoding := _wide_encoding(start)):
+        advice = f"pass --encoding {encoding}, or remove its NUL bytes: tr -d '\\000'"
+        raise refusal("looks_like", file=name, what=encoding[:6].upper(), kind=kind, instead=advice)
+
+
+def _wide_encoding(start: bytes) -> str | None:
+    """Return the encoding of a start without a byte order mark, if a character has two or four bytes.
+
+    A text in UTF-8 may have NUL bytes. UTF-32 has one in each four bytes. UTF-16 has several, all in the
+    first or all in the second byte of its characters, also beside a line feed.
+    """
+    for encoding, high in (("utf-32-le", 3), ("utf-32-be", 0)):
+        if len(start) >= 8 and not any(start[high::4]):
+            return encoding
+    for encoding, high in (("utf-16-le", 1), ("utf-16-be", 0)):
+        highs, lows = start[high::2], start[1 - high :: 2]
+        line_feed = b"\n" not in start or (10, 0) in zip(lows, highs, strict=False)
+        if highs.count(0) > 1 and 0 not in lows and line_feed:
+            return encoding
+    return None
 
 
 def display_name(name: str) -> str:

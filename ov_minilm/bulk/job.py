@@ -33,6 +33,7 @@ from ov_minilm.bulk.pipeline import (
 )
 from ov_minilm.bulk.refusals import refusal
 from ov_minilm.bulk.sink import Form, Sink, json_lines
+from ov_minilm.errors import BadRow
 from ov_minilm.files import atomic_write
 
 UNFINISHED = (".part-*", "._errors-*")  # files that a killed process did not finish
@@ -113,6 +114,8 @@ def run(
         BadRow: a row is bad, and `on_error` is "stop".
         OSError: an input or the output cannot be used.
         ValueError: the output is among the inputs, or cannot have such vectors or columns.
+
+    A note of the error says how many rows are kept.
     """
     check_output(inputs, output, dtype=options.dtype, on_error=options.on_error)
     backend = engine() if callable(engine) else engine
@@ -201,20 +204,23 @@ def _stamp(file: str, inputs: Inputs) -> str:
 
 @contextmanager
 def begin(job: Job, *, overwrite: bool, say: Callable[[str], None]) -> Iterator[Journal]:
-    """Yield the locked journal; at the end, remove incomplete files."""
+    """Yield the locked journal; at the end, remove incomplete files. A note of an error says what is kept."""
     job.folder.mkdir(exist_ok=True)
     with Journal.open(job.folder) as journal:
         _resume(job, journal, overwrite=overwrite, say=say)
         try:
             yield journal
-        except BaseException:
+        except BaseException as error:
+            advice = "mend the row, or pass --on-error skip: " if isinstance(error, BadRow) else ""
             if job.inputs.resumable and journal.done:
                 rows = sum(done.rows for done in journal.done.values())
-                say(f"{job.folder} keeps the {rows:,} rows that are done; the same command resumes there")
+                kept = f"{job.folder} keeps the {rows:,} rows that are done"
+                kept += f"; {advice}the same command resumes there"
             else:
                 _discard(job.folder)
                 reason = "no shard was finished" if job.inputs.resumable else "a pipe cannot be read again"
-                say(f"nothing is kept: {reason}; the same command starts over")
+                kept = f"nothing is kept: {reason}; {advice}the same command starts over"
+            vars(error).setdefault("__notes__", []).append(kept)  # add_note needs Python 3.11
             raise
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import codecs
 import csv
+import gzip
 import io
 import json
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
@@ -110,7 +112,7 @@ class Lines:
         Raises:
             ValueError: the file has another format, or lacks a header or a column.
         """
-        check_start(self._inputs, self._name, self._bytes.peek(16))
+        check_start(self._inputs, self._name, self._bytes.peek(32))
         if self._kind == "text" and self._name not in self._inputs.pipes:
             rows = TEXT_SAMPLE
         records = []
@@ -145,7 +147,32 @@ def _decompressed(raw: BinaryIO, name: str) -> BinaryIO:
     if start and not start.startswith(PACKED[codec]):
         raw.close()
         raise OSError(f"it does not begin like {codec}; if it is plain, take {suffix} off its name")
+    if codec == "gzip":
+        return cast("BinaryIO", _Gzip(raw))
     return cast("BinaryIO", arrow(f"reading {name}").CompressedInputStream(raw, codec))
+
+
+class _Gzip(io.RawIOBase):
+    """Decompresses gzip, of several members too, and with zero bytes at the end, as tar writes them.
+
+    Arrow refuses such zeros. As with Arrow, a damaged stream raises OSError without errno.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = gzip.GzipFile(fileobj=_buffered(stream))
+
+    def readable(self) -> bool:
+        """Return True, as BufferedReader requires."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read decompressed bytes into the buffer."""
+        try:
+            block = self._stream.read1(len(buffer))
+        except (EOFError, zlib.error) as error:
+            raise OSError(str(error)) from error
+        buffer[: len(block)] = block
+        return len(block)
 
 
 class _Utf8(io.RawIOBase):

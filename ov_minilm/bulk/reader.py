@@ -124,7 +124,7 @@ def _columns(inputs: Inputs, file: str, *, typed: bool) -> FoundColumns:
         from ov_minilm.bulk.parquet import kept_types
 
         with Path(file).open("rb") as stream:
-            check_start(inputs, file, stream.read(16))
+            check_start(inputs, file, stream.read(32))
         return FoundColumns(kept_types(inputs, file))
     others = [name for name in inputs.keep if name != inputs.column]
     if kind == "text" and others:

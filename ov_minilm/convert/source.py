@@ -18,12 +18,12 @@ from ov_minilm.artefact.location import NAMES
 from ov_minilm.artefact.manifest import TOKENIZER, Source, file_facts
 from ov_minilm.convert import onnx, quiet, tensors
 from ov_minilm.errors import SourceRefused
+from ov_minilm.files import LFS_POINTER
 from ov_minilm.spec import MINILM, FloatArray, ModelSpec, Pooling
 
 WEIGHTS = "model.safetensors"
 SHARDS, INDEX = "model-*-of-*.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-LFS_POINTER = b"version https://git-lfs"  # first bytes of a file that Git LFS has not fetched
 ONNX = ("onnx/model.onnx", "model.onnx")  # paths that Transformers.js and optimum use
 HUB_ID = MINILM.name
 REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"

@@ -23,8 +23,7 @@ def iterate(texts: Any) -> Iterable[Any]:
         TypeError: a str, bytes, mapping, set, data frame, or an array that is not 1-D; the message says what
             to pass.
     """
-    kind = type(texts)
-    wanted = ""
+    kind, wanted = type(texts), ""
     if isinstance(texts, list):  # the common case
         return texts
     if isinstance(texts, str):
@@ -71,7 +70,8 @@ def check_text(item: object, index: int) -> str:
 
 def mend_surrogates(text: str) -> str:
     """Join surrogate pairs and replace unpaired ones by U+FFFD: the tokenizer takes only valid Unicode."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    valid = text.isascii() or not has_surrogates(text)  # most texts are ASCII: one call less
+    return text if valid else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def has_surrogates(text: str) -> bool:

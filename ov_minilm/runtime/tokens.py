@@ -18,7 +18,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ov_minilm.errors import ManifestInvalid, TextTooLong
-from ov_minilm.runtime.texts import has_surrogates, mend_surrogates
+from ov_minilm.runtime.texts import mend_surrogates
 from ov_minilm.spec import FloatArray, IntArray, ModelSpec
 
 Truncate = Literal["end", "error", "mean"]
@@ -118,7 +118,7 @@ class Tokens:
         least two tokens, also an empty one. Without `whole`, a long text is read only far enough to find out
         that it has more than one window.
         """
-        valid = [mend_surrogates(text) if has_surrogates(text) else text for text in texts]
+        valid = [mend_surrogates(text) for text in texts]
         short = ["" if len(text) > PIECE_CHARS else text for text in valid]
         # One text is encoded in this thread. Batches use other threads, which under load wait for a CPU.
         tokenizer = self._tokenizer

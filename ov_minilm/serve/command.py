@@ -18,7 +18,7 @@ from click.core import ParameterSource
 
 from ov_minilm.artefact.location import find_model
 from ov_minilm.cli_help import HelpfulCommand
-from ov_minilm.cli_options import RUN, run_options
+from ov_minilm.cli_options import FILE, RUN, run_options
 from ov_minilm.doctor import SERVER_MB
 from ov_minilm.runtime import cpus
 from ov_minilm.serve.settings import AccessLog, Settings, TokenIds, Truncate
@@ -154,7 +154,7 @@ def _default(name: str) -> dict[str, Any]:
 )
 @click.option(
     "--api-key-file",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=FILE,
     help="File with one key on each line; read again at SIGHUP.",
 )
 @click.option("--protect-health", is_flag=True, help="Ask for the key on /health, /livez and /readyz too.")

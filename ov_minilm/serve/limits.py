@@ -290,6 +290,8 @@ def _decompress(body: bytearray, encoding: str, limit: int, budget: BodyBudget) 
         raise _too_large(limit)
     if not stream.eof:
         raise ApiError("bad_json", f"the body is {encoding} that ends too early: it is incomplete")
+    if rest := stream.unused_data.lstrip(b"\0"):  # zeros may follow gzip, as RFC 1952's readers accept
+        raise ApiError("bad_json", f"the body has {len(rest)} bytes behind the end of its {encoding}")
     budget.take(len(found))
     return found
 

@@ -31,7 +31,10 @@ from ov_minilm.serve.workers import STOPPED, STOPPING
 
 HEAD_TIMEOUT_S = 10.0  # first line and headers of a request must arrive within this time
 BODY_TIMEOUT_S = 30.0  # the body of a request must arrive within this time
-MAX_HEAD_BYTES = 65_536  # limit of first line and headers together
+MAX_HEAD_BYTES = (
+    65_536  # limit of first line and headers together; also of a trailer, and of chunk extensions
+)
+HEAD_TOO_LARGE = f"the head or the trailer of the request is over {MAX_HEAD_BYTES} bytes"
 WRITE_TIMEOUT_S = 60.0  # a client that does not read its answer for this time is disconnected
 KEEP_ALIVE_S = 75  # longer than clients keep unused connections, so that the client closes them first
 SWITCH_INTERVAL_S = 0.0003  # a Python thread must yield after this time, so that batches start without delay
@@ -102,7 +105,8 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._read_timer: asyncio.TimerHandle | None = None  # ends a request that does not become complete
         self._write_timer: asyncio.TimerHandle | None = None  # disconnects a client that does not read
-        self._head_bytes = 0
+        self._head_bytes = 0  # of a head that is not complete, or without bytes of a body since the head
+        self._counted_bytes = 0  # of the latest bytes, how many may belong to a head
         self._begun = False  # the first byte of a request has arrived
         self._in_body = False
         self._ended = False  # a request was completed by the latest bytes
@@ -126,19 +130,20 @@ class Protocol(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         self._ended = False
+        self._counted_bytes = len(data)
         self._feed(data)
         if self.transport.is_closing() or self._last_answer:
             return
         if self._in_body and self._read_timer is None:
             self._start_timer(BODY_TIMEOUT_S)
         answered = self.cycle is None or self.cycle.response_complete
-        if self._in_body or self._ended or not answered:
+        if self._ended:
             return
-        self._head_bytes += len(data)
         self._begun = True
+        self._head_bytes += self._counted_bytes
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._end(ApiError("bad_http", f"the head of the request is over {MAX_HEAD_BYTES} bytes"))
-        elif self._read_timer is None:
+            self._end(ApiError("bad_http", HEAD_TOO_LARGE))
+        elif self._read_timer is None and answered:
             self._start_timer(HEAD_TIMEOUT_S)
 
     def _feed(self, data: bytes) -> None:
@@ -183,6 +188,8 @@ class Protocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
             self._refuse(ApiError("bad_http_version", f"this is HTTP/{version}, {HTTP_1_ONLY}"))
+        if sum(len(name) + len(value) + 4 for name, value in self.headers) + len(self.url) > MAX_HEAD_BYTES:
+            self._refuse(ApiError("bad_http", HEAD_TOO_LARGE))
         coding = next((value.lower() for name, value in self.headers if name == b"transfer-encoding"), b"")
         if coding.endswith(b"chunked") and coding != b"chunked":  # the parser refuses other endings
             message = (
@@ -201,10 +208,12 @@ class Protocol(HttpToolsProtocol):
         self._in_body = True
         self._cancel_read_timer()
         super().on_headers_complete()
+        self.headers = []  # the fields of a trailer must not become headers (RFC 9110, 6.5.1)
 
     def on_body(self, body: bytes) -> None:
         """Receive a part of the body."""
         if not self.parser.should_upgrade():
+            self._head_bytes = self._counted_bytes = 0
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -349,8 +358,9 @@ class Server(uvicorn.Server):
         )
 
     def report_ready(self) -> None:
-        """Log that the server is ready."""
-        log.info(self.description())
+        """Log that the server is ready, unless it was stopped during its start."""
+        if not self.should_exit:
+            log.info(self.description())
 
     def report_signal(self, number: int) -> None:
         """Log that the server shuts down."""

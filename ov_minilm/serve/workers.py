@@ -178,6 +178,8 @@ class Supervisor:
             self._totals = tuple(map(sum, zip(self._totals, message, strict=True)))  # type: ignore[assignment]
             return
         worker.ready = True
+        if self._ending:
+            return
         if self._started:
             log.info("worker %d is ready again, as process %d", worker.number + 1, worker.process.pid)
         elif all(self._connections):

@@ -9,16 +9,18 @@ from ov_minilm.bulk.inputs import Dialect, Inputs, Pipe, expand, open_pipes
 
 
 def test_patterns_are_sorted_and_names_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """** matches subfolders; folders are left out; the exact name of a file is not a pattern."""
+    """** matches subfolders, once if links lead in circles; the exact name of a file is not a pattern."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "deep/down").mkdir(parents=True)
     (tmp_path / "folder.csv").mkdir()
-    (tmp_path / "deep/loop").symlink_to(".")
+    for link, target in (("deep/loop", "."), ("deep/up", "..")):  # all ways through both are 2 ** 40
+        (tmp_path / link).symlink_to(target)
     for name in ("b.csv", "a.csv", "deep/down/c.csv", "odd[1].csv"):
         (tmp_path / name).touch()
 
     assert ["a.csv", "b.csv", "odd[1].csv"] == list(expand(["*.csv"]))
-    assert ["deep/down/c.csv", "b.csv", "-"] == list(expand(["deep/**/*.csv", "b.csv", "-"]))
+    assert ["deep/down/c.csv", "b.csv", "-"] == list(expand(["deep/d**/**/*.csv", "b.csv", "-"]))
+    assert ["deep/down/c.csv", "deep/up/a.csv"] == [*expand(["deep/**/[a-c].csv"])][:2]
     assert ["odd[1].csv"] == list(expand(["odd[1].csv"]))
 
 

@@ -161,7 +161,7 @@ def test_a_truncated_gzip_file_is_one_bad_row(tmp_path: Path, run_job: RunJob) -
     (tmp_path / "in.txt.gz").write_bytes(gzip.compress("\n".join(texts).encode())[:-3000])
     files = tmp_path / "in.txt.gz", write(tmp_path / "next.txt", ["last"])
 
-    with pytest.raises(BadRow, match="from here on the file cannot be read: Truncated"):
+    with pytest.raises(BadRow, match="from here on the file cannot be read: Compressed file ended"):
         run_job(*files, to=output)
     done = run_job(*files, to=output, on_error="skip")
 

@@ -22,7 +22,7 @@ from support.serving import CPUS, Running, keep_asking, needs_two_cpus, request_
 
 from ov_minilm import Embedder
 from ov_minilm.serve.command import command
-from ov_minilm.serve.server import JoinedWrites, url
+from ov_minilm.serve.server import JoinedWrites, Server, url
 
 BODY = json.dumps({"input": "one text", "model": "m"}).encode()
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -104,6 +104,8 @@ WIRE: list[tuple[bytes, str, str]] = [
     (b"GET / HTTP/9.9\r\n\r\n", "400", NOT_HTTP),
     (b"\x00" * 100, "400", NOT_HTTP),
     (GET + b"x-filler: " + b"a" * 70_000, "400", "over 65536 bytes"),
+    (HEAD + b"x-filler: " + b"a" * 70_000 + b"\r\n" + LENGTH + BODY, "400", "over 65536 bytes"),
+    (HEAD + CHUNKED + b"0\r\nx-trailer: " + b"a" * 70_000, "400", "over 65536 bytes"),
     (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", "405", "not a proxy"),
     (GET + b"\r\n", "400", NO_HOST),
     (GET + b"Host: a\r\nHost: b\r\n\r\n", "400", NO_HOST),
@@ -138,6 +140,8 @@ WIRE: list[tuple[bytes, str, str]] = [
     (encoded(b"deflate", zlib.compress(BODY)[2:-4]), "200", ""),  # without zlib's frame, as some send it
     (encoded(b"deflate, gzip", gzip.compress(zlib.compress(BODY), mtime=0)), "200", ""),
     *((encoded(coding, BODY), "415", READABLE) for coding in (b"br", b"gzip, zstd")),
+    (encoded(b"gzip", GZIP + bytes(9)), "200", ""),  # padded with zeros, as gzip's own readers accept
+    (encoded(b"gzip", GZIP + GZIP), "400", f"the body has {len(GZIP)} bytes behind the end of its gzip"),
     (encoded(b"gzip", BODY), "400", "the body is not gzip"),
     (encoded(b"gzip", GZIP[:-9]), "400", "the body is gzip that ends too early"),
     (encoded(b"gzip", gzip.compress(b" " * 50_000_000, mtime=0)), "413", "larger than 100000 bytes"),
@@ -257,12 +261,13 @@ def test_without_the_extra() -> None:
 
 
 def test_first_line_of_the_log(server: Running) -> None:
-    """It has the URL (IPv6 in brackets), the model and how it runs; on this machine no key is needed."""
+    """It has the URL (IPv6 in brackets), the model and how it runs; stopped before, a server logs none."""
     ready = json.loads(server.lines[0])["message"]
     for part in ("ready: http://127.0.0.1:", "all-MiniLM-L6-v2", "int8 on CPU", "kernel", "threads", "MB"):
         assert part in ready
     ipv6 = cast("socket.socket", SimpleNamespace(getsockname=lambda: ("::1", 80, 0, 0)))
     assert "http://[::1]:80" == url(ipv6)
+    Server.report_ready(cast("Server", SimpleNamespace(should_exit=True)))  # does not ask for a description
 
 
 def test_help_names_a_variable_for_each_option() -> None:
