@@ -24,7 +24,7 @@ from environments import Environments, Unavailable, discover
 from jobs import memory_budget, parquet, reuse, vector_cache
 from limit import limit
 from pictures import draw_all
-from servers import SERVING, Server, our_server
+from servers import OUR_SERVER, SERVING, Server, our_server
 
 from ov_minilm.errors import TruncationWarning
 from ov_minilm.files import atomic_write
@@ -97,7 +97,7 @@ class Bench:
 
     def run(self, only: Sequence[str], against: Sequence[str]) -> None:
         """Run the workloads in `only` against the peers in `against`; an empty list means all."""
-        known = [*RACES, *SERVING, *ALONE]
+        known = [*RACES, *SERVING, *OUR_SERVER, *ALONE]
         for name in only:
             if name not in known:
                 raise click.UsageError(f"no workload {name!r}; there are: {'; '.join(known)}")
@@ -107,6 +107,7 @@ class Bench:
             self._race(contenders, Process, RACES, only)
         for contenders in groups([our_server()], servers):
             self._race(contenders, Server, SERVING, only)
+        self._race([our_server()], Server, OUR_SERVER, only)
         self._race(our_contenders[:1], Process, ALONE, only)
 
     def _peers(self, against: Sequence[str]) -> tuple[list[Contender], list[Contender]]:

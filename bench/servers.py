@@ -7,6 +7,8 @@ the server. Clients run on the same CPUs as the servers.
 from __future__ import annotations
 
 import asyncio
+import copy
+import dataclasses
 import json
 import re
 import socket
@@ -14,9 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import uvloop
@@ -24,19 +27,27 @@ import uvloop
 from ov_minilm.measure import machine
 from ov_minilm.measure.benchmarks import latency
 from ov_minilm.measure.contender import Contender, ContenderFailed
-from ov_minilm.measure.race import Race, Values
+from ov_minilm.measure.race import PRECISE, Race, Values
 from ov_minilm.measure.row import OURS, Row
 
 START_TIMEOUT_S, END_TIMEOUT_S = 120.0, 10.0
 CLIENTS = 8  # clients in the measurement with several sizes of requests
 CURVE = (1, 2, 4, 8, 16, 32, 64)  # numbers of clients that send one text per request
-REQUEST_SIZES = (1, 32, 256)  # texts
+REQUESTS = {1: "requests of 1 text", 32: "requests of 32 texts", 256: "requests of 256 texts"}
 LOAD_S = 1.5  # duration of the load in one turn
 MODEL = "all-MiniLM-L6-v2"
+# of each API: the URL, and the body of a request without its texts; the first one sends and gets base64
+OPENAI = ("/v1/embeddings", "input", {"model": MODEL, "encoding_format": "base64"})
+APIS = {  # all three send numbers
+    OURS: ("/v1/embeddings", "input", {"model": MODEL}),
+    f"{OURS} TEI": ("/embed", "inputs", {}),
+    f"{OURS} Ollama": ("/api/embed", "input", {"model": MODEL}),
+}
 ONE_THREAD, TWO_WORKERS = f"{OURS} 1 thread", f"{OURS} 2 workers"  # each of one thread
 WORKERS = "server, workers"
 
 Ask = Callable[[bytes], Any]  # sends a request and waits for the answer
+Api = tuple[str, str, Mapping[str, str]]  # URL, field of the texts, other fields
 
 
 def our_server(name: str = OURS, *options: str) -> Contender:
@@ -94,8 +105,11 @@ class Server:
             if head[9:12] != b"200" or not length:
                 raise ValueError(f"{head.splitlines()[0].decode()}: {body[:200]!r}")
 
-        yield ask
-        writer.close()
+        try:
+            yield ask
+        finally:
+            writer.close()
+            await writer.wait_closed()
 
     def pss_mb(self) -> float:
         """Return the memory of all processes of the server in MB; shared pages count once."""
@@ -115,10 +129,11 @@ class Server:
         self._log.close()
 
 
-def request(texts: list[str]) -> bytes:
-    """Return the bytes of a request for base64."""
-    body = json.dumps({"model": MODEL, "input": texts, "encoding_format": "base64"}).encode()
-    head = "POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+def request(texts: list[str], api: Api = OPENAI) -> bytes:
+    """Return the bytes of a request."""
+    url, field, options = api
+    body = json.dumps({**options, field: texts}).encode()
+    head = f"POST {url} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -143,21 +158,33 @@ async def closed_loop(server: Server, requests: list[bytes], clients: int) -> Va
     return {"texts_per_s": len(seconds) / wall} | latency({"seconds": seconds})
 
 
-def load(name: str, clients: int, size: int) -> Callable[[Race[Server]], Iterator[Row]]:
-    """Return the benchmark with this many clients, and `size` sentences per request."""
+def load(
+    name: str,
+    clients: int,
+    size: int,
+    apis: Mapping[str, Api] = MappingProxyType({}),
+    *,
+    precise: float = PRECISE,
+) -> Callable[[Race[Server]], Iterator[Row]]:
+    """Return the benchmark with this many clients, and `size` sentences per request.
+
+    `apis` are the APIs of some contenders; the others get requests in OpenAI's API. `precise` is that of
+    `Race.rows`.
+    """
 
     def benchmark(race: Race[Server]) -> Iterator[Row]:
         texts = race.texts.make("sentences")
-        requests = [request(texts[start : start + size]) for start in range(0, len(texts), size)]
+        lists = [texts[start : start + size] for start in range(0, len(texts), size)]
 
         def turn(server: Server) -> Values:
+            requests = [request(each, apis.get(server.contender.name, OPENAI)) for each in lists]
             try:
                 found = uvloop.run(closed_loop(server, requests, clients))
             except (OSError, ValueError, EOFError) as error:  # EOFError: the server closed the connection
                 raise ContenderFailed(f"{server.contender.name}: {error}, in {name!r}") from error
             return found | {"texts_per_s": found["texts_per_s"] * size}
 
-        return race.rows(name, turn)
+        return race.rows(name, turn, precise=precise)
 
     return benchmark
 
@@ -174,9 +201,18 @@ def workers(race: Race[Server]) -> Iterator[Row]:
         race.running.pop(contender.name).close()
 
 
-SERVING = {
-    f"server, {size} texts a request": load(f"server, {size} texts a request", CLIENTS, size)
-    for size in REQUEST_SIZES
-}
+def apis(race: Race[Server]) -> Iterator[Row]:
+    """Measure the three APIs of one server."""
+    server = race.running[OURS]
+    for name in APIS:
+        race.running[name] = copy.copy(server)  # the same server, with another name
+        race.running[name].contender = dataclasses.replace(server.contender, name=name)
+    for size in (1, 32):
+        yield from load(f"server, APIs, {REQUESTS[size]}", CLIENTS, size, APIS, precise=0.003)(race)
+    for name in APIS.keys() - {OURS}:
+        race.running.pop(name)
+
+
+SERVING = {f"server, {name}": load(f"server, {name}", CLIENTS, size) for size, name in REQUESTS.items()}
 SERVING |= {f"server, {clients} clients": load(f"server, {clients} clients", clients, 1) for clients in CURVE}
-SERVING[WORKERS] = workers
+OUR_SERVER = {WORKERS: workers, "server, APIs": apis}  # benchmarks of ov_minilm alone

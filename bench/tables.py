@@ -12,7 +12,7 @@ from accuracy import DIMENSIONS, DTYPES
 from environments import discover
 from jobs import CACHE_MB, CACHED, MEMORY_BUDGETS_MB, NO_REPEATS, ONE_THREAD, RAY, REUSE, ZIPF
 from limit import OTHER, PARTS
-from servers import TWO_WORKERS, WORKERS
+from servers import REQUESTS, TWO_WORKERS, WORKERS
 
 from ov_minilm.artefact.drift_record import summarize
 from ov_minilm.artefact.manifest import SHIPPED, Manifest
@@ -100,8 +100,15 @@ def race() -> str:
 
 def serving() -> str:
     """Return the table of servers under load."""
-    sizes = [(f"server, {n} texts a request", q) for n in (1, 32, 256) for q in ("texts_per_s", "p99_ms")]
+    sizes = [(f"server, {name}", q) for name in REQUESTS.values() for q in ("texts_per_s", "p99_ms")]
     return _tables(lambda figures: [figures.table("", sizes)])
+
+
+def apis() -> str:
+    """Return the table of the three APIs of one server."""
+    names = [REQUESTS[size] for size in (1, 32)]
+    columns = [(f"server, APIs, {name}", q) for name in names for q in ("texts_per_s", "p50_ms")]
+    return _tables(lambda figures: [figures.table("", columns)])
 
 
 def smaller_vectors() -> str:

@@ -7,7 +7,7 @@ import pytest
 from accuracy import NotMeasured, accuracy, smaller_vectors
 from jobs import job, table
 from limit import limit
-from servers import Server, load, our_server
+from servers import Server, apis, load, our_server
 from support.rows import race
 
 from ov_minilm import Embedder
@@ -54,12 +54,16 @@ def test_a_server_is_timed(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -
     broken = (sys.executable, "-c", "print('no model'); raise SystemExit(3)")
 
     with race(shipped, [our_server()], Server) as started:
-        rows = {row.quantity: row.value for row in load("server, 32 texts a request", 2, 32)(started)}
+        rows = {row.quantity: row.value for row in load("server, requests of 32 texts", 2, 32)(started)}
         (server,) = started.running.values()
         memory = server.pss_mb()
+        for name, value in {"LOAD_S": 0.01, "CLIENTS": 2}.items():
+            monkeypatch.setattr(f"servers.{name}", value)
+        names = {row.contender for row in apis(started)}
 
     assert 1.3 < rows["texts_per_s"] / 32 * rows["p50_ms"] / 1000 < 3  # two requests at a time
     assert rows["p99_ms"] >= rows["p50_ms"]
     assert 100 < memory < 1500
+    assert {"ov_minilm", "ov_minilm TEI", "ov_minilm Ollama"} == names
     with pytest.raises(ContenderFailed, match="stub: no model"):
         Server(Contender("stub", "", broken, ""), 1)
