@@ -74,7 +74,7 @@ FP32_ONLY = ["drift", "--reference", str(SHIPPED), "--texts", __file__]
         (["drift", "--reference", "."], b"", "nothing to measure on"),
         (["drift", "--reference", ".", "--hub", "sts99"], b"", "'sts99' is not one of 'stsb_dev'"),
         (["drift", "--reference", ".", "--beir", "."], b"", "has no corpus.jsonl"),
-        (["bench", "--report", "/nowhere/page.html"], b"", "/nowhere"),
+        (["bench", "--reference", ".", "--report", "/no/page.html"], b"", "/no"),  # before a model is opened
         (FP32_ONLY, b"", "has int8 weights; the reference must be FP32"),
     ],
 )
