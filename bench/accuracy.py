@@ -49,38 +49,39 @@ def accuracy(race: Race[Process]) -> Iterator[Row]:
     """Measure the mean cosine to FP32, and Spearman's correlation with human scores against that of FP32."""
     pairs = Pairs()
     path = race.file(STS_SET, pairs.texts)
-    vectors = {
-        name: unit_vectors(found) for name, found in race.each(lambda process: process.vectors(path)).items()
+    vectors_by_name = {
+        name: unit_vectors(vectors)
+        for name, vectors in race.each(lambda process: process.vectors(path)).items()
     }
-    if FP32 not in vectors:
+    if FP32 not in vectors_by_name:
         raise NotMeasured("needs the FP32 artefact as the reference: out/fp32")
-    reference = vectors[FP32]
-    for name, found in vectors.items():
-        same_width = found.shape == reference.shape  # vectors of another length have no cosine to these
-        cosine = float((reference * found).sum(1).mean()) if same_width else 0.0
-        points = pairs.spearman(found)
+    reference = vectors_by_name[FP32]
+    for name, vectors in vectors_by_name.items():
+        same_width = vectors.shape == reference.shape  # vectors of another length have no cosine to these
+        cosine = float((reference * vectors).sum(1).mean()) if same_width else 0.0
+        score = pairs.spearman(vectors)
         yield race.row("accuracy", name, "cosine", [cosine])
-        yield race.row("accuracy", name, "spearman", [points])
-        yield race.row("accuracy", name, "spearman_change", [points - pairs.spearman(reference)])
+        yield race.row("accuracy", name, "spearman", [score])
+        yield race.row("accuracy", name, "spearman_change", [score - pairs.spearman(reference)])
 
 
 def smaller_vectors(race: Race[Process]) -> Iterator[Row]:
     """Measure every dtype with every number of dimensions: bytes, Spearman, nearest neighbours kept."""
     pairs = Pairs()
     with Embedder.open() as embedder:
-        whole = embedder.encode(pairs.texts, progress=False)
+        full_vectors = embedder.encode(pairs.texts, progress=False)
         for dimensions, dtype in product(DIMENSIONS, DTYPES):
             stored = embedder.encode(pairs.texts, dimensions=dimensions, dtype=dtype, progress=False)
             shortened = unit_vectors(stored, bits=dimensions if dtype == "binary" else 0)
             name = f"smaller vectors, {dtype} {dimensions}"
             yield race.row(name, OURS, "bytes", [stored[0].nbytes])
             yield race.row(name, OURS, "spearman", [pairs.spearman(shortened)])
-            yield race.row(name, OURS, "overlap", [neighbour_overlap(whole, shortened)])
+            yield race.row(name, OURS, "overlap", [neighbour_overlap(full_vectors, shortened)])
 
 
 def unit_vectors(stored: np.ndarray, *, bits: int = 0) -> FloatArray:  # [N, D]
     """Return stored vectors as float unit vectors; a packed bit becomes 1 or -1."""
     if bits:
         stored = np.unpackbits(stored.view(np.uint8) ^ np.uint8(128), axis=-1)[:, :bits] * 2.0 - 1
-    found: FloatArray = stored / np.linalg.norm(stored.astype(np.float32), axis=1, keepdims=True)
-    return found
+    vectors: FloatArray = stored / np.linalg.norm(stored.astype(np.float32), axis=1, keepdims=True)
+    return vectors

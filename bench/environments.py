@@ -67,13 +67,13 @@ class Peer:
         text = file.read_text(encoding="utf-8")
         if file.suffix == ".mjs":
             text = "\n".join(re.findall(r"(?m)^// ([A-Z]+ = .+)$", text))
-        facts: dict[str, Any] = {"SERVES": False}
+        constants: dict[str, Any] = {"SERVES": False}
         for node in ast.parse(text).body:
             if isinstance(node, ast.Assign) and (name := ast.unparse(node.targets[0])) in FACTS:
-                facts[name] = ast.literal_eval(node.value)
-        if missing := sorted(set(FACTS) - facts.keys()):
+                constants[name] = ast.literal_eval(node.value)
+        if missing := sorted(set(FACTS) - constants.keys()):
             raise ValueError(f"{file}: {', '.join(missing)} not defined")
-        return cls(file.stem, file, *(facts[name] for name in FACTS))
+        return cls(file.stem, file, *(constants[name] for name in FACTS))
 
 
 def discover(folder: Path = PEERS) -> list[Peer]:
@@ -178,14 +178,14 @@ class Environments:
         env = {**os.environ, **(self.environment if request else {}), **variables}
         if not shutil.which(command[0]):
             self._fail(peer, f"{command[0]} is not installed")
-        done = subprocess.run(command, input=request, capture_output=True, text=True, env=env, check=False)
-        if done.returncode:
+        result = subprocess.run(command, input=request, capture_output=True, text=True, env=env, check=False)
+        if result.returncode:
             output_lines = [
-                line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()
+                line.strip() for line in (result.stderr or result.stdout).splitlines() if line.strip()
             ]
             errors = [line for line in output_lines if "error" in line.lower()]
             self._fail(peer, [*errors[:1], *reversed(output_lines), "no message"][0])
-        return done.stdout
+        return result.stdout
 
     def _fail(self, peer: Peer, reason: str) -> None:
         self._failed[peer.name] = reason

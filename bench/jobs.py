@@ -67,15 +67,17 @@ def parquet(count: int, workload: str) -> Benchmark:
             rows = (count if name == OURS else min(count, MAX_TEXTS)) // WAYS[OURS][0]  # rows of a shard
             texts = distinct(race, workload, rows * shards)
             with tempfile.TemporaryDirectory() as folder:
-                done = job(table(Path(folder, "in.parquet"), texts), "--rows-per-shard", str(rows), *options)
+                finished = job(
+                    table(Path(folder, "in.parquet"), texts), "--rows-per-shard", str(rows), *options
+                )
             # the shards before the first window are a warm-up
-            ends = done.written[SHARDS_PER_RATE - 1 :: SHARDS_PER_RATE]
+            ends = finished.written[SHARDS_PER_RATE - 1 :: SHARDS_PER_RATE]
             rates = [SHARDS_PER_RATE * rows / (end - start) for start, end in pairwise(ends)]
             tokens = statistics.mean(map(race.texts.tokens, texts))
             yield race.row(name_prefix, name, "texts_per_s", rates)
             yield race.row(name_prefix, name, "tokens_per_s", [rate * tokens for rate in rates])
             if name != RAY:
-                yield race.row(name_prefix, name, "peak_mb", [done.peak_mb])
+                yield race.row(name_prefix, name, "peak_mb", [finished.peak_mb])
             if name == OURS:
                 for window, rate in enumerate(rates, 2):
                     yield race.row(
@@ -127,15 +129,17 @@ def reuse(race: Race[Process]) -> Iterator[Row]:
     for count, rounds in REUSE_ROUNDS.items():
         texts = distinct(race, "sentences", count)
         changed = [text if n % CHANGE_EVERY else race.texts.text(20, rng) for n, text in enumerate(texts)]
-        shares = []
+        percentages = []
         for _ in range(rounds):
             with tempfile.TemporaryDirectory() as folder:
-                before = table(Path(folder, "before.parquet"), texts)
-                after = table(Path(folder, "after.parquet"), changed)
-                plain = job(before).seconds
-                again = (job(source, "--reuse", f"{folder}/kept").seconds for source in (before, after))
-                shares.append([100 * seconds / plain for seconds in again])
-        for step, values in zip(REUSE_STEPS, zip(*shares, strict=True), strict=True):
+                old_table = table(Path(folder, "before.parquet"), texts)
+                new_table = table(Path(folder, "after.parquet"), changed)
+                plain = job(old_table).seconds
+                seconds_with_reuse = (
+                    job(source, "--reuse", f"{folder}/kept").seconds for source in (old_table, new_table)
+                )
+                percentages.append([100 * seconds / plain for seconds in seconds_with_reuse])
+        for step, values in zip(REUSE_STEPS, zip(*percentages, strict=True), strict=True):
             yield race.row(f"encode --reuse, {count:,} texts, {step}", OURS, "share", values)
 
 
@@ -146,25 +150,25 @@ def vector_cache(race: Race[Process]) -> Iterator[Row]:
     queries = distinct(race, "query", ZIPF_TEXTS)
     pool = distinct(race, "sentences", MAX_LISTS * TEXTS_PER_LIST)
     weights = [1 / rank for rank in range(1, ZIPF_TEXTS + 1)]
-    rng, turns = random.Random("zipf"), Counter[str]()  # noqa: S311
+    rng, rounds_of = random.Random("zipf"), Counter[str]()  # noqa: S311
 
     def zipf(process: Process) -> Values:
         name = process.contender.name
-        path = race.file(f"zipf {turns[name]}", rng.choices(queries, weights, k=ZIPF_QUERIES))
-        turns[name] += 1
+        path = race.file(f"zipf {rounds_of[name]}", rng.choices(queries, weights, k=ZIPF_QUERIES))
+        rounds_of[name] += 1
         return {"texts_per_s": ZIPF_QUERIES / sum(process.ask("each", texts=path)["seconds"])}
 
     def no_repeats(process: Process) -> Values:
         name = process.contender.name
-        texts = pool[turns[name] * TEXTS_PER_LIST :][:TEXTS_PER_LIST]
-        path = race.file(f"no repeats {turns[name]}", texts)
-        turns[name] += 1
+        texts = pool[rounds_of[name] * TEXTS_PER_LIST :][:TEXTS_PER_LIST]
+        path = race.file(f"no repeats {rounds_of[name]}", texts)
+        rounds_of[name] += 1
         return {"texts_per_s": TEXTS_PER_LIST / process.ask("time", texts=path)["seconds"][0]}
 
     warm = race.file("zipf", rng.choices(queries, weights, k=2 * ZIPF_TEXTS))
     race.each(lambda process: process.ask("time", texts=warm))
     yield from race.rows(ZIPF, zipf, max_rounds=ZIPF_ROUNDS)
-    turns.clear()
+    rounds_of.clear()
     # one more round as a warm-up
     yield from race.rows(NO_REPEATS, no_repeats, precise=0, max_rounds=MAX_LISTS - 1)
     race.running.pop(CACHED).close()

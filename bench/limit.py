@@ -54,26 +54,26 @@ def limit(race: Race[Process]) -> Iterator[Row]:
             texts = race.texts.make(workload)
             tokens = sum(min(count, spec.max_tokens) for count in embedder.count_tokens(texts))
             embedder.encode(texts, progress=False)
-            shares = []
+            percentages = []
             for _ in range(ROUNDS):
-                at_limit = plain.seconds() / (ROWS * race.threads)  # a token
-                rates.append(operations / at_limit / 1e9)
+                limit_seconds = plain.seconds() / (ROWS * race.threads)  # a token
+                rates.append(operations / limit_seconds / 1e9)
                 started = time.perf_counter()
                 embedder.encode(texts, progress=False)
-                shares.append(100 * at_limit * tokens / (time.perf_counter() - started))
-            yield race.row(f"limit, {workload}", OURS, "share", shares)
+                percentages.append(100 * limit_seconds * tokens / (time.perf_counter() - started))
+            yield race.row(f"limit, {workload}", OURS, "share", percentages)
         yield race.row("limit, list", PLAIN, "gflops", rates)
         for tokens in ONE_TEXT:
             plain = Multiplications(layers * spec.layers, tokens, streams=1, threads=race.threads)
             text = race.texts.text(tokens)
-            ours, rates = [], []
+            our_rates, rates = [], []
             embedder.encode(text)
             for _ in range(ROUNDS):
                 rates.append(operations * tokens / plain.seconds() / 1e9)
                 seconds = _median_seconds(partial(embedder.encode, text), CALLS_S)
-                ours.append(operations * tokens / seconds / 1e9)
+                our_rates.append(operations * tokens / seconds / 1e9)
             yield race.row(f"limit, one text of {tokens} tokens", PLAIN, "gflops", rates)
-            yield race.row(f"limit, one text of {tokens} tokens", OURS, "gflops", ours)
+            yield race.row(f"limit, one text of {tokens} tokens", OURS, "gflops", our_rates)
     for part, share in parts(SHIPPED, info).items():
         yield race.row(f"parts of a batch, {part}", OURS, "share", [share])
 
@@ -116,11 +116,11 @@ def parts(folder: Path, info: Info) -> dict[str, float]:
         request.get_tensor(segments).data[:] = 1
     times = _profile(requests, PROFILE_S)
     total = sum(times.values())
-    found: dict[str, float] = defaultdict(float)
+    percentages: dict[str, float] = defaultdict(float)
     for node, microseconds in times.items():
         part = next((part for part, name in PARTS.items() if re.search(name, node)), OTHER)
-        found[part] += 100 * microseconds / total
-    return found
+        percentages[part] += 100 * microseconds / total
+    return percentages
 
 
 def _requests(

@@ -118,12 +118,12 @@ def memory(figures: Figures) -> Figure | None:
 
 def limit(figures: Figures) -> Figure | None:
     """Draw the share of the INT8 limit that is reached, and the parts of the time of a batch."""
-    shares = sorted((r for r in figures.rows.values() if r.quantity == "share"), key=lambda row: -row.value)
+    rows = sorted((r for r in figures.rows.values() if r.quantity == "share"), key=lambda row: -row.value)
     titles = {"limit, ": "INT8 limit that lists reach", "parts of a batch, ": "Where a batch's time goes"}
     panels = {}
     for prefix, title in titles.items():
-        found = [row for row in shares if row.workload.startswith(prefix)]
-        panels[title] = {row.workload.removeprefix(prefix): (row.value, " %") for row in found}
+        panel_rows = [row for row in rows if row.workload.startswith(prefix)]
+        panels[title] = {row.workload.removeprefix(prefix): (row.value, " %") for row in panel_rows}
     return _bars(panels, 1.9, whole=100) if all(panels.values()) else None
 
 
@@ -211,11 +211,11 @@ def _bars(panels: dict[str, Panel], height: float, whole: float | None = None) -
     if not lines:
         return None
     figure = Figure(figsize=(WIDTH, height * lines + 0.4), layout="constrained")
-    places = figure.subplots(lines, 2, squeeze=False).ravel()
-    for axes, (title, bars) in zip(places, panels.items(), strict=False):
+    axes_list = figure.subplots(lines, 2, squeeze=False).ravel()
+    for axes, (title, bars) in zip(axes_list, panels.items(), strict=False):
         _panel(axes, bars, whole)
         axes.set_title(title)
-    for axes in places[len(panels) :]:
+    for axes in axes_list[len(panels) :]:
         axes.axis("off")
     return figure
 
@@ -241,7 +241,7 @@ def _labels(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
     """Write names beside their points, without overlapping points or other names."""
     axes.get_figure().draw_without_rendering()  # type: ignore[union-attr]  # axes have one; ends the layout
     pixels = axes.transData.transform(list(points.values()))
-    taken: list[BboxBase] = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels]
+    occupied: list[BboxBase] = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels]
     for name, point in points.items():
         for dx, dy, alignment in PLACES:
             offset: dict[str, Any] = {"xytext": (dx, dy), "textcoords": "offset points"}
@@ -249,9 +249,9 @@ def _labels(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
             text.set(color=MINE if name == OURS else INK, weight="bold" if name == OURS else "normal")
             box = text.get_window_extent()
             inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
-            if inside and not any(box.overlaps(other) for other in taken):
+            if inside and not any(box.overlaps(other) for other in occupied):
                 break
             text.remove()
         else:
             axes.add_artist(text)  # if no place is free, the name overlaps others instead of being omitted
-        taken.append(box)
+        occupied.append(box)

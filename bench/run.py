@@ -68,13 +68,13 @@ def main(**options: Any) -> None:
     """Run benchmarks, store their rows, and draw the pictures."""
     warnings.simplefilter("ignore", TruncationWarning)
     if not options["render"]:
-        kept = read(ROWS) if ROWS.exists() else []
+        stored = read(ROWS) if ROWS.exists() else []
         # --quick writes nothing, because its figures are less precise than the committed ones
         quick = options["quick"]
         bench = Bench(cpus.threads(options["threads"]), options["seconds"], keep=not quick)
         bench.run(*(options[name] or (default if quick else ()) for name, default in QUICK.items()))
         if quick:
-            sys.exit(compare(kept, bench.rows))
+            sys.exit(compare(stored, bench.rows))
     for path in draw_all(read(ROWS), RESULTS / "pictures"):
         click.echo(path)
 
@@ -112,14 +112,14 @@ class Bench:
 
     def _peers(self, against: Sequence[str]) -> tuple[list[Contender], list[Contender]]:
         """Install and prepare peers; return libraries and servers."""
-        found = discover()
-        environments = Environments(found, say)
-        everybody = {f"{peer.name} {variant}": (peer, variant) for peer in found for variant in peer.variants}
+        peers = discover()
+        environments = Environments(peers, say)
+        variants = {f"{peer.name} {variant}": (peer, variant) for peer in peers for variant in peer.variants}
         for name in against:
-            if name not in everybody and name != "nobody":
-                raise click.UsageError(f"no peer {name!r}; there are: {'; '.join(everybody)}")
+            if name not in variants and name != "nobody":
+                raise click.UsageError(f"no peer {name!r}; there are: {'; '.join(variants)}")
         kinds: tuple[list[Contender], list[Contender]] = [], []
-        for name, (peer, variant) in everybody.items():
+        for name, (peer, variant) in variants.items():
             if not against or name in against:
                 try:
                     kinds[peer.serves].append(environments.contender(peer, variant))
@@ -130,13 +130,13 @@ class Bench:
     def _race(
         self, contenders: Sequence[Contender], start: Any, benchmarks: Mapping[str, Any], only: Sequence[str]
     ) -> None:
-        picked = [name for name in benchmarks if not only or name in only]
-        if not picked:
+        selected = [name for name in benchmarks if not only or name in only]
+        if not selected:
             return
         race: Race[Any]
         with Race(contenders, start, **self._options) as race:
-            for number, name in enumerate(picked, 1):
-                race.part = f"{number} of {len(picked)}, "
+            for number, name in enumerate(selected, 1):
+                race.part = f"{number} of {len(selected)}, "
                 try:
                     self._keep(list(benchmarks[name](race)), {})
                 except NotMeasured as reason:
@@ -166,21 +166,21 @@ class Bench:
 def groups(our_contenders: Sequence[Contender], peers: Sequence[Contender]) -> Iterator[list[Contender]]:
     """Split peers into groups, each with ov_minilm; the first group has all variants of ov_minilm."""
     for start in range(0, max(1, len(peers)), PEERS_AT_A_TIME):
-        wanted = [one for one in our_contenders if not start or one.name in (OURS, FP32)]
-        yield [*wanted, *peers[start : start + PEERS_AT_A_TIME]]
+        ours_in_group = [one for one in our_contenders if not start or one.name in (OURS, FP32)]
+        yield [*ours_in_group, *peers[start : start + PEERS_AT_A_TIME]]
 
 
-def compare(kept: Sequence[Row], new: Sequence[Row]) -> int:
+def compare(committed: Sequence[Row], new: Sequence[Row]) -> int:
     """Print each ratio and the committed one; return 1 if one is outside of the committed interval."""
-    before, moved = {(row.machine, row.what): row for row in kept}, 0
+    by_name, any_moved = {(row.machine, row.what): row for row in committed}, 0
     for row in (one for one in new if one.quantity == RATIO):
-        state, against = "new  ", "none kept"
-        if old := before.get((row.machine, row.what)):
+        state, comparison = "new  ", "none kept"
+        if old := by_name.get((row.machine, row.what)):
             state = "holds" if old.low <= row.value <= old.high else "MOVED"
-            against = f"kept {old.value:.2f}× ({old.low:.2f} to {old.high:.2f})"
-        moved |= state == "MOVED"
-        click.echo(f"{state}  {row.workload} against {row.contender}: {row.value:.2f}×, {against}")
-    return moved
+            comparison = f"kept {old.value:.2f}× ({old.low:.2f} to {old.high:.2f})"
+        any_moved |= state == "MOVED"
+        click.echo(f"{state}  {row.workload} against {row.contender}: {row.value:.2f}×, {comparison}")
+    return any_moved
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class Server:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
         self.contender = contender
-        self.facts = {"variant": contender.title}
+        self.versions = {"variant": contender.title}
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         placeholders = {"PORT": str(self.port), "THREADS": str(threads)} | contender.models
         command = [placeholders.get(word, word) for word in contender.command]
@@ -141,11 +141,11 @@ async def closed_loop(server: Server, requests: list[bytes], clients: int) -> Va
     """Let each client send its next request after each response; return requests/s and latencies."""
     seconds: list[float] = []
 
-    async def work(ask: Ask, turn: int) -> None:
+    async def work(ask: Ask, first: int) -> None:
         while time.perf_counter() < ends:
-            turn += clients
+            first += clients
             sent = time.perf_counter()
-            await ask(requests[turn % len(requests)])
+            await ask(requests[first % len(requests)])
             seconds.append(time.perf_counter() - sent)
 
     async with AsyncExitStack() as stack:
@@ -153,7 +153,7 @@ async def closed_loop(server: Server, requests: list[bytes], clients: int) -> Va
         await asyncio.gather(*(ask(requests[0]) for ask in asks))
         started = time.perf_counter()
         ends = started + LOAD_S
-        await asyncio.gather(*(work(ask, turn) for turn, ask in enumerate(asks)))
+        await asyncio.gather(*(work(ask, first) for first, ask in enumerate(asks)))
         wall = time.perf_counter() - started
     return {"texts_per_s": len(seconds) / wall} | latency({"seconds": seconds})
 
@@ -176,15 +176,15 @@ def load(
         texts = race.texts.make("sentences")
         lists = [texts[start : start + size] for start in range(0, len(texts), size)]
 
-        def turn(server: Server) -> Values:
+        def measure(server: Server) -> Values:
             requests = [request(each, apis.get(server.contender.name, OPENAI)) for each in lists]
             try:
-                found = uvloop.run(closed_loop(server, requests, clients))
+                results = uvloop.run(closed_loop(server, requests, clients))
             except (OSError, ValueError, EOFError) as error:  # EOFError: the server closed the connection
                 raise ContenderFailed(f"{server.contender.name}: {error}, in {name!r}") from error
-            return found | {"texts_per_s": found["texts_per_s"] * size}
+            return results | {"texts_per_s": results["texts_per_s"] * size}
 
-        return race.rows(name, turn, precise=precise)
+        return race.rows(name, measure, precise=precise)
 
     return benchmark
 

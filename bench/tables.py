@@ -151,11 +151,11 @@ def behind() -> str:
 def unavailable() -> str:
     """List peers and workloads that could not be measured, and why."""
     path = RESULTS / "unavailable.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     known = {f"{peer.name} {variant}" for peer in discover() for variant in peer.variants}
     raced = {row.contender for figures in machines() for row in figures.rows.values()}
-    rest = ", ".join(sorted(known - raced - set(found))) or "none"
-    lines = "".join(f"- {name}: {reason}\n" for name, reason in sorted(found.items()))
+    rest = ", ".join(sorted(known - raced - set(saved))) or "none"
+    lines = "".join(f"- {name}: {reason}\n" for name, reason in sorted(saved.items()))
     return f"{lines}- Peers not measured yet with this version of the model: {rest}.\n"
 
 
@@ -165,14 +165,16 @@ def jobs() -> str:
 
     def course(figures: Figures) -> list[Table]:
         prefix = f"{columns[0][0]}, at "
-        done = sorted(int(r.workload.removeprefix(prefix)) for r in figures.rows.values() if prefix in r.what)
-        cells = [number(figures.value(f"{prefix}{n}", OURS, "texts_per_s")) for n in done]
+        sizes = sorted(
+            int(r.workload.removeprefix(prefix)) for r in figures.rows.values() if prefix in r.what
+        )
+        cells = [number(figures.value(f"{prefix}{n}", OURS, "texts_per_s")) for n in sizes]
         rates = [["texts/s", *cells]] if cells else []
-        return [Table("", ["texts done", *map(number, done)], rates, [figures.conditions])]
+        return [Table("", ["texts done", *map(number, sizes)], rates, [figures.conditions])]
 
     by_engine = _tables(lambda figures: [figures.table("", columns)])
-    again = _of_ours("encode --reuse, ", REUSE, ["time, % of a job without --reuse"], ("share",))
-    return "\n".join((by_engine, _tables(course), again)) if by_engine != MISSING else MISSING
+    reuse = _of_ours("encode --reuse, ", REUSE, ["time, % of a job without --reuse"], ("share",))
+    return "\n".join((by_engine, _tables(course), reuse)) if by_engine != MISSING else MISSING
 
 
 def vector_cache() -> str:
@@ -233,16 +235,18 @@ def _of_ours(prefix: str, names: Sequence[str], header: list[str], quantities: S
     """Render rows of ov_minilm alone: one line for each workload `prefix + name` that was measured."""
 
     def table(figures: Figures) -> list[Table]:
-        found = {
+        rows_by_name = {
             name: [figures.find(prefix + name, OURS, quantity) for quantity in quantities] for name in names
         }
-        measured = [place for place in range(len(header)) if any(rows[place] for rows in found.values())]
+        measured = [
+            column for column in range(len(header)) if any(rows[column] for rows in rows_by_name.values())
+        ]
         cells = [
-            [name, *(number(row.value) if (row := rows[place]) else "–" for place in measured)]
-            for name, rows in found.items()
+            [name, *(number(row.value) if (row := rows[column]) else "–" for column in measured)]
+            for name, rows in rows_by_name.items()
             if any(rows)
         ]
-        return [Table("", ["", *(header[place] for place in measured)], cells, [figures.conditions])]
+        return [Table("", ["", *(header[column] for column in measured)], cells, [figures.conditions])]
 
     return _tables(table)
 

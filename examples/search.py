@@ -20,25 +20,25 @@ PARAGRAPHS = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*+]|\d+[.)]) )")  # and the items
 
 def passages(text: str) -> list[str]:
     """Put paragraphs together while they stay shorter than 400 characters, about 100 tokens."""
-    found = [""]
+    paragraphs = [""]
     for paragraph in PARAGRAPHS.split(text):
-        if len(found[-1]) + len(paragraph) > 400:
-            found.append("")
-        found[-1] = f"{found[-1]}\n{paragraph}".strip()
-    return [passage for passage in found if passage]
+        if len(paragraphs[-1]) + len(paragraph) > 400:
+            paragraphs.append("")
+        paragraphs[-1] = f"{paragraphs[-1]}\n{paragraph}".strip()
+    return [passage for passage in paragraphs if passage]
 
 
 def update(index: duckdb.DuckDBPyConnection, files: dict[str, int], embedder: Embedder) -> None:
     """Embed files that are new, changed or embedded by another model; forget those that are gone."""
     model = embedder.info.fingerprint
     rows = index.execute("SELECT DISTINCT path, changed, model FROM passages").fetchall()
-    stale = [path for path, changed, by in rows if (files.get(path), model) != (changed, by)]
-    new = files.keys() - {path for path, _, _ in rows} | files.keys() & stale
+    outdated = [path for path, changed, by in rows if (files.get(path), model) != (changed, by)]
+    new = files.keys() - {path for path, _, _ in rows} | files.keys() & outdated
     found = [(path, text) for path in new for text in passages(Path(path).read_text("utf-8", "replace"))]
     paths, texts = [path for path, _ in found], [text for _, text in found]
     vectors = embedder.encode(texts, truncate="mean").tolist()
     index.begin()  # killed before the commit, the index is as it was
-    index.execute("DELETE FROM passages WHERE list_contains(?, path)", [stale])
+    index.execute("DELETE FROM passages WHERE list_contains(?, path)", [outdated])
     index.execute(INSERT, [paths, [files[path] for path in paths], model, texts, vectors])
     index.commit()
 

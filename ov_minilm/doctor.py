@@ -66,51 +66,56 @@ def examine(options: Mapping[str, Any], *, reference: Path | None = None) -> lis
         options: the options of Embedder.open.
         reference: an FP32 artefact to compare the speed with.
     """
-    found = [_threads(options.get("threads"))]
-    found += _in_a_child("probe", options, reference)
-    if found[-1].topic == "speed":  # the first child completed every check
-        found += _in_a_child("probe_memory", options, reference)
-    return found
+    findings = [_threads(options.get("threads"))]
+    findings += _in_a_child("probe", options, reference)
+    if findings[-1].topic == "speed":  # the first child completed every check
+        findings += _in_a_child("probe_memory", options, reference)
+    return findings
 
 
-def _threads(asked: int | None) -> Finding:
+def _threads(requested: int | None) -> Finding:
     """Compare the number of threads with the CPUs that the affinity mask and the cgroup quota allow."""
     available, cpu_count = cpus.available_cpus(), os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     try:
-        running = cpus.threads(asked)
+        running = cpus.threads(requested)
     except ValueError as error:
         return Finding("threads", "wrong", str(error), f"unset {cpus.VARIABLE}, or pass a number")
-    facts = {"available": available, "cpus": cpu_count, "running": running, "load": round(load, 2)}
+    details = {"available": available, "cpus": cpu_count, "running": running, "load": round(load, 2)}
     text = f"{running} of {cpu_count} CPUs"
     if running > available:
         fix = f"pass threads={available}, or give the container more CPUs"
-        return Finding("threads", "wrong", f"{running} threads for {available} CPUs", fix, facts)
+        return Finding("threads", "wrong", f"{running} threads for {available} CPUs", fix, details)
     if available < cpu_count:
         text += "; the affinity mask or the cgroup quota allows no more"
     if load > cpu_count:
         fix = "run again when the machine is idle: the speed below is too low"
         return Finding(
-            "threads", "note", f"{text}; other processes use them too, load {load:.1f}", fix, facts
+            "threads", "note", f"{text}; other processes use them too, load {load:.1f}", fix, details
         )
-    return Finding("threads", "ok", text, facts=facts)
+    return Finding("threads", "ok", text, facts=details)
 
 
 def _cache(folder: Path) -> Finding:
     """Check that the cache is writable, and the checksums of the models in it."""
     from ov_minilm.runtime.cache import SUFFIX, is_whole
 
-    kept = [path for path in folder.rglob(f"*{SUFFIX}") if path.is_file()]
-    damaged = [path for path in kept if not is_whole(path)]
-    size = sum(path.stat().st_size for path in kept)
-    facts = {"folder": str(folder), "models": len(kept), "bytes": size, "damaged": [str(p) for p in damaged]}
+    models = [path for path in folder.rglob(f"*{SUFFIX}") if path.is_file()]
+    damaged = [path for path in models if not is_whole(path)]
+    size = sum(path.stat().st_size for path in models)
+    details = {
+        "folder": str(folder),
+        "models": len(models),
+        "bytes": size,
+        "damaged": [str(p) for p in damaged],
+    }
     if damaged:
         return Finding(
             "cache",
             "wrong",
-            f"{len(damaged)} of {len(kept)} models are damaged: {damaged[0].name}",
+            f"{len(damaged)} of {len(models)} models are damaged: {damaged[0].name}",
             f"delete {folder}; check the disk if it happens again",
-            facts,
+            details,
         )
     probe = folder / ".doctor"
     try:
@@ -120,9 +125,9 @@ def _cache(folder: Path) -> Finding:
         probe.unlink()
     except OSError as error:
         fix = "use a folder that this user can write, on a disk with 200 MB free"
-        return Finding("cache", "wrong", f"{folder} cannot be written ({error.strerror})", fix, facts)
+        return Finding("cache", "wrong", f"{folder} cannot be written ({error.strerror})", fix, details)
     return Finding(
-        "cache", "ok", f"{folder}: {len(kept)} models, {size / 1e6:.0f} MB, none damaged", facts=facts
+        "cache", "ok", f"{folder}: {len(models)} models, {size / 1e6:.0f} MB, none damaged", facts=details
     )
 
 
@@ -146,30 +151,33 @@ def _in_a_child(function: str, options: Mapping[str, Any], reference: Path | Non
             child.kill()
             out, err = child.communicate()
             err = f"no result within {CHILD_TIMEOUT_S} s\n"
-    found = [Finding(**json.loads(line)) for line in out.splitlines()]
+    findings = [Finding(**json.loads(line)) for line in out.splitlines()]
     if child.returncode != 0:
-        found.append(_death(child.returncode, err, found))
-    return found
+        findings.append(_death(child.returncode, err, findings))
+    return findings
 
 
-def _death(code: int, err: str, found: Sequence[Finding]) -> Finding:
+def _death(code: int, err: str, findings: Sequence[Finding]) -> Finding:
     """Return the finding about a child that crashed or failed."""
-    after = f"after {found[-1].topic}" if found else "at its start"
+    moment = f"after {findings[-1].topic}" if findings else "at its start"
     last = (err.strip().splitlines() or [""])[-1]
     if code < 0 and not last.startswith("no result"):
         name = signal.Signals(-code).name
         fix = "set ONEDNN_MAX_CPU_ISA=AVX2 and try again, or install another version of openvino"
-        return Finding("openvino", "wrong", f"crashed with {name} {after}", fix, {"signal": name})
+        return Finding("openvino", "wrong", f"crashed with {name} {moment}", fix, {"signal": name})
     return Finding(
-        "openvino", "wrong", f"failed {after}: {last}", "reinstall ov-minilm; if the message stays, report it"
+        "openvino",
+        "wrong",
+        f"failed {moment}: {last}",
+        "reinstall ov-minilm; if the message stays, report it",
     )
 
 
 def probe(arguments: str) -> None:
     """Print the findings of `examine` that need OpenVINO, as lines of JSON. Runs in a child process."""
-    given = json.loads(arguments)
+    request = json.loads(arguments)
     warnings.simplefilter("ignore", CacheWarning)  # the check of the cache reports this
-    for finding in _probe(given["options"], given["reference"]):
+    for finding in _probe(request["options"], request["reference"]):
         print(json.dumps(asdict(finding)), flush=True)  # noqa: T201  # read by the parent
 
 
@@ -222,14 +230,16 @@ def _probe(options: dict[str, Any], reference: str | None) -> Iterator[Finding]:
         yield golden
         if golden.state == "wrong":
             return  # the other configurations would fail the same check
-        ways = {f"{info.weights} {info.lowering}": embedder}
+        configurations = {f"{info.weights} {info.lowering}": embedder}
         if info.weights == "int8" and info.device == "CPU":
             other = "native" if info.lowering == "conv" else "conv"
-            ways[f"int8 {other}"] = stack.enter_context(Embedder.open(**{**options, "lowering": other}))
+            configurations[f"int8 {other}"] = stack.enter_context(
+                Embedder.open(**{**options, "lowering": other})
+            )
         if reference is not None:
             fp32 = {**options, "model": reference, "precision": "f32", "lowering": "auto"}
-            ways["fp32"] = stack.enter_context(Embedder.open(**fp32))
-        yield _speed(ways, manifest.golden.text)
+            configurations["fp32"] = stack.enter_context(Embedder.open(**fp32))
+        yield _speed(configurations, manifest.golden.text)
 
 
 def _versions(openvino: str) -> Finding:
@@ -245,12 +255,12 @@ def _cpu(kernels: Kernels) -> Finding:
     family = next(family_name for part, family_name in KERNELS.items() if part in kernels.int8)
     bf16 = "BF16 native" if kernels.native_bf16 else "no BF16"
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL")
-    facts = asdict(kernels) | {"family": family, "native_bf16": kernels.native_bf16, "limit": limit}
+    details = asdict(kernels) | {"family": family, "native_bf16": kernels.native_bf16, "limit": limit}
     text = f"INT8 on {family} ({kernels.int8}), {bf16}"
     if limit not in ("ALL", "DEFAULT"):
         fix = "unset it if this CPU supports more and nothing crashes"
-        return Finding("cpu", "note", f"{text}; ONEDNN_MAX_CPU_ISA={limit} is set", fix, facts)
-    return Finding("cpu", "ok", text, facts=facts)
+        return Finding("cpu", "note", f"{text}; ONEDNN_MAX_CPU_ISA={limit} is set", fix, details)
+    return Finding("cpu", "ok", text, facts=details)
 
 
 def _golden(embedder: Embedder) -> Finding:
@@ -265,12 +275,12 @@ def _golden(embedder: Embedder) -> Finding:
     return Finding("golden", "ok", text, facts=cosines)
 
 
-def _speed(ways: Mapping[str, Embedder], text: str) -> Finding:
+def _speed(configurations: Mapping[str, Embedder], text: str) -> Finding:
     """Compare the speed of configurations, which take turns. The first configuration is the one in use."""
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    rates: dict[str, list[float]] = {name: [] for name in configurations}
+    times: dict[str, list[float]] = {name: [] for name in configurations}
     for round_ in range(ROUNDS + 1):
-        for name, embedder in ways.items():
+        for name, embedder in configurations.items():
             seconds = [_time(embedder, [f"{number}: {text}" for number in range(TEXTS_PER_ROUND)])]
             singles = [_time(embedder, [text]) for _ in range(SINGLE_CALLS // ROUNDS)]
             if round_:  # the first round compiles
@@ -281,7 +291,7 @@ def _speed(ways: Mapping[str, Embedder], text: str) -> Finding:
             "texts_per_s": round(statistics.median(rates[name]), 1),
             "ms": round(1000 * statistics.median(times[name]), 2),
         }
-        for name in ways
+        for name in configurations
     }
     summary = "; ".join(
         f"{name} {figures['texts_per_s']:.0f} texts/s, {figures['ms']:.1f} ms for one text"

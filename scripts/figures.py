@@ -53,8 +53,11 @@ def packing(path: Path) -> None:
     lengths = [len(text.ids) for text in batch.texts]
     padded = sorted(lengths, reverse=True)
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6), width_ratios=[1, 1])
-    for axes, drawn, width in ((left, [[n] for n in padded], padded[0]), (right, rows, batch.grid.width)):
+    figure, (left_axes, right) = plt.subplots(1, 2, figsize=(8, 3.6), width_ratios=[1, 1])
+    for axes, drawn, width in (
+        (left_axes, [[n] for n in padded], padded[0]),
+        (right, rows, batch.grid.width),
+    ):
         for y, row in enumerate(drawn):
             axes.barh(y, width, height=0.82, color="none", edgecolor=GREY, linewidth=0.6)
             start = 0
@@ -66,7 +69,7 @@ def packing(path: Path) -> None:
         axes.set_xlim(0, 66)
         axes.set_xlabel("tokens", color=GREY)
     cells = (len(padded) * padded[0], batch.grid.cells)
-    left.set_title(f"padded: {len(padded)} rows, {sum(lengths) / cells[0]:.0%} full", color=GREY)
+    left_axes.set_title(f"padded: {len(padded)} rows, {sum(lengths) / cells[0]:.0%} full", color=GREY)
     right.set_title(f"packed: {batch.grid.rows} rows of 64, {sum(lengths) / cells[1]:.0%} full", color=GREY)
     print(f"packing: {len(lengths)} texts, {sum(lengths)} tokens; cells padded {cells[0]}, packed {cells[1]}")
     save(figure, path)

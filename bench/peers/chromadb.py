@@ -35,6 +35,6 @@ def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str], i
     return lambda texts, _: np.array(embed(texts))
 
 
-def facts(_: str) -> dict[str, str]:
+def versions(_: str) -> dict[str, str]:
     """Versions."""
     return {name: version(name) for name in ("chromadb", "onnxruntime")} | {"precision": "f32"}

@@ -65,6 +65,6 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
     return encode
 
 
-def facts(variant: str) -> dict[str, str]:
+def versions(variant: str) -> dict[str, str]:
     """Versions."""
     return {name: version(name) for name in ("ctranslate2", "tokenizers")} | {"precision": variant}

@@ -57,6 +57,6 @@ def load(variant: str, models: dict[str, str], _: int) -> Callable[[list[str]], 
     return encode
 
 
-def facts(_: str) -> dict[str, str]:
+def versions(_: str) -> dict[str, str]:
     """Versions."""
     return {"embed_anything": version("embed_anything"), "precision": "f32"}

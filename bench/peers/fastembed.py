@@ -35,6 +35,6 @@ def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str]], 
     return lambda texts: np.array(list(embedding.embed(texts, batch_size=len(texts))))
 
 
-def facts(_: str) -> dict[str, str]:
+def versions(_: str) -> dict[str, str]:
     """Versions."""
     return {name: version(name) for name in ("fastembed", "onnxruntime")} | {"precision": "f32"}

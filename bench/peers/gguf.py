@@ -64,11 +64,11 @@ def prepare(models: dict[str, str]) -> None:
             if source_name.startswith("pooler") or source_name.endswith("position_ids"):
                 continue
             ours = names.get_name(source_name, try_suffixes=(".weight", ".bias"))
-            wanted = gguf.GGMLQuantizationType.F32
+            float32 = gguf.GGMLQuantizationType.F32
             if tensor.ndim == 2 and ours not in ("position_embd.weight", "token_types.weight"):
-                wanted = gguf.GGMLQuantizationType[name]
-            tensor = gguf.quants.quantize(tensor.astype(np.float32), wanted)
-            writer.add_tensor(ours, tensor, raw_dtype=wanted)
+                float32 = gguf.GGMLQuantizationType[name]
+            tensor = gguf.quants.quantize(tensor.astype(np.float32), float32)
+            writer.add_tensor(ours, tensor, raw_dtype=float32)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()

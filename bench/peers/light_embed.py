@@ -32,6 +32,6 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
     return lambda texts, batch: model.encode(texts, batch_size=batch, normalize_embeddings=True)
 
 
-def facts(variant: str) -> dict[str, str]:
+def versions(variant: str) -> dict[str, str]:
     """Versions."""
     return {name: version(name) for name in ("light-embed", "onnxruntime")} | {"precision": variant}

@@ -21,5 +21,5 @@ await serve(async ({ variant, models, threads }) => {
         return vector.map((value) => value / length);
       }),
     );
-  return { embed, facts: { "node-llama-cpp": version("node-llama-cpp"), precision: variant }, batches: [1, 32] };
+  return { embed, versions: { "node-llama-cpp": version("node-llama-cpp"), precision: variant }, batches: [1, 32] };
 });

@@ -37,6 +37,6 @@ def load(_: str, models: dict[str, str], __: int) -> Callable[[list[str], int], 
     )
 
 
-def facts(_: str) -> dict[str, str]:
+def versions(_: str) -> dict[str, str]:
     """Versions."""
     return {name: version(name) for name in ("model2vec", "tokenizers")} | {"precision": "f16 table"}

@@ -32,7 +32,7 @@ def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str]], 
     return pipeline.embed_documents
 
 
-def facts(_: str) -> dict[str, str]:
+def versions(_: str) -> dict[str, str]:
     """Versions, and the CPU plugin's default precision: the pipeline does not expose its own."""
     import openvino
 

@@ -63,6 +63,6 @@ def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str]], 
     return encode
 
 
-def facts(_: str) -> dict[str, str]:
+def versions(_: str) -> dict[str, str]:
     """Versions, and the float type that OpenVINO reports."""
     return {name: version(name) for name in ("optimum-intel", "openvino", "transformers")} | _ran

@@ -40,7 +40,7 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
     )
 
 
-def facts(_: str) -> dict[str, str]:
+def versions(_: str) -> dict[str, str]:
     """Versions, and the instruction set that PyTorch uses."""
     import torch
 

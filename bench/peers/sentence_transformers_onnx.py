@@ -65,7 +65,7 @@ def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str], i
     )
 
 
-def facts(_: str) -> dict[str, str]:
+def versions(_: str) -> dict[str, str]:
     """Versions."""
     names = ("sentence-transformers", "optimum-onnx", "onnxruntime")
     return {name: version(name) for name in names} | {"precision": "dynamic int8, f32 between"}

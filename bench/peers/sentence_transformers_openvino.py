@@ -73,6 +73,6 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
     )
 
 
-def facts(_: str) -> dict[str, str]:
+def versions(_: str) -> dict[str, str]:
     """Versions, and the float type that OpenVINO chose."""
     return {name: version(name) for name in ("sentence-transformers", "optimum-intel", "openvino")} | _ran

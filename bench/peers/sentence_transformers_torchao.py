@@ -37,7 +37,7 @@ def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str], i
     )
 
 
-def facts(_: str) -> dict[str, str]:
+def versions(_: str) -> dict[str, str]:
     """Versions, and the instruction set that PyTorch uses."""
     import torch
 

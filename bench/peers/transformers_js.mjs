@@ -26,6 +26,6 @@ await serve(async ({ variant, models, threads }) => {
     return texts.map((_, row) => data.slice(row * dims[1], (row + 1) * dims[1]));
   };
   const names = ["@huggingface/transformers", "onnxruntime-node"];
-  const facts = Object.fromEntries(names.map((name) => [name, version(name)]));
-  return { embed, facts: { ...facts, precision: variant }, batches: [1, 2, 4, 8, 16, 32] };
+  const versions = Object.fromEntries(names.map((name) => [name, version(name)]));
+  return { embed, versions: { ...versions, precision: variant }, batches: [1, 2, 4, 8, 16, 32] };
 });

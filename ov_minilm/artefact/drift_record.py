@@ -78,23 +78,23 @@ class Gate:
 
     def broken(self, drift: Drift) -> list[str]:
         """Return a message for every limit that `drift` breaks, with the value and the limit."""
-        where = f"{drift.lowering}/{drift.precision}"
-        found = [
-            f"{where}: mean cosine of texts of {name} tokens {cosine.mean:.5f} < {self.cosine_mean}"
+        config = f"{drift.lowering}/{drift.precision}"
+        messages = [
+            f"{config}: mean cosine of texts of {name} tokens {cosine.mean:.5f} < {self.cosine_mean}"
             for name, cosine in drift.cosine.items()
             if cosine.texts >= self.few and not cosine.mean >= self.cosine_mean
         ]
-        found += [
-            f"{where}: neighbour overlap@{NEIGHBOURS} of {name} {overlap:.4f} < {self.overlap}"
+        messages += [
+            f"{config}: neighbour overlap@{NEIGHBOURS} of {name} {overlap:.4f} < {self.overlap}"
             for name, overlap in drift.overlap.items()
             if not overlap >= self.overlap
         ]
-        found += [
-            f"{where}: Spearman on {name} moved by {sts.delta:+.3f} points, allowed is {self.spearman}"
+        messages += [
+            f"{config}: Spearman on {name} moved by {sts.delta:+.3f} points, allowed is {self.spearman}"
             for name, sts in drift.sts.items()
             if not abs(sts.delta) <= self.spearman
         ]
-        return found
+        return messages
 
 
 def gate(drifts: Sequence[Drift], limits: Gate) -> list[str]:

@@ -156,15 +156,15 @@ def file_facts(path: Path) -> FileFacts:
         return FileFacts(file.tell(), digest.hexdigest())
 
 
-def check_file(path: Path, facts: FileFacts) -> None:
+def check_file(path: Path, expected: FileFacts) -> None:
     """Raise FileMismatch for a file that is missing, truncated or changed."""
     if not path.is_file():
-        raise FileMismatch(path, f"{facts.bytes} bytes", "no file")
-    found = file_facts(path)
-    if found.bytes != facts.bytes:
-        raise FileMismatch(path, f"{facts.bytes} bytes", f"{found.bytes} bytes")
-    if found.sha256 != facts.sha256:
-        raise FileMismatch(path, f"sha256 {facts.sha256[:16]}…", f"sha256 {found.sha256[:16]}…")
+        raise FileMismatch(path, f"{expected.bytes} bytes", "no file")
+    actual = file_facts(path)
+    if actual.bytes != expected.bytes:
+        raise FileMismatch(path, f"{expected.bytes} bytes", f"{actual.bytes} bytes")
+    if actual.sha256 != expected.sha256:
+        raise FileMismatch(path, f"sha256 {expected.sha256[:16]}…", f"sha256 {actual.sha256[:16]}…")
 
 
 def fingerprint(spec: ModelSpec, files: Mapping[str, FileFacts]) -> str:

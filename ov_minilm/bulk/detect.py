@@ -49,10 +49,10 @@ def _is_json(lines: Sequence[str]) -> bool:
 def _begins_with_object(line: str) -> bool:
     start = line.lstrip("[ ")
     try:
-        found, end = _decoder.raw_decode(start)
+        value, end = _decoder.raw_decode(start)
     except (ValueError, RecursionError):
         return False
-    return bool(found) and isinstance(found, dict) and start[end:].lstrip("] ")[:1] in ("", ",", "{")
+    return bool(value) and isinstance(value, dict) and start[end:].lstrip("] ")[:1] in ("", ",", "{")
 
 
 def _is_table(lines: Sequence[str], delimiter: str, column: str) -> bool:

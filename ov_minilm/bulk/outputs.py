@@ -172,19 +172,19 @@ def _identity(file: str | IO[Any]) -> tuple[int, int] | None:
     """Return an identity that is equal for all names of a file; None if it is not a regular file."""
     try:
         stream = sys.stdin if file == STDIN else file
-        found = Path(stream).stat() if isinstance(stream, str) else os.fstat(stream.fileno())
+        status = Path(stream).stat() if isinstance(stream, str) else os.fstat(stream.fileno())
     except (OSError, ValueError):  # the stream is closed, or is in memory
         return None
-    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 
 def _finds(pattern: str, path: Path) -> bool:
     """Return whether a pattern would match a file, which may not exist yet."""
     parts = Path(pattern).parts
-    fixed = next((place for place, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    root = Path(*parts[:fixed]).resolve()
+    first_magic = next((place for place, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    root = Path(*parts[:first_magic]).resolve()
     for target in (path.parent.resolve() / path.name, path.resolve()):
-        if target.is_relative_to(root) and _match(parts[fixed:], target.relative_to(root).parts):
+        if target.is_relative_to(root) and _match(parts[first_magic:], target.relative_to(root).parts):
             return True
     return False
 
@@ -209,7 +209,7 @@ def _was_written(file: str) -> bool:
     if path.name.startswith("part-") and path.with_name(NAME).is_file():
         return True
     try:
-        beside = json.loads(path.with_name(f"{path.name}.json").read_bytes())
+        description = json.loads(path.with_name(f"{path.name}.json").read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(beside, dict) and "fingerprint" in beside
+    return isinstance(description, dict) and "fingerprint" in description

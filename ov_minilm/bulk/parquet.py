@@ -73,10 +73,10 @@ class Parquet:
     def take(self, max_rows: int) -> Rows:
         """Return the next rows; none at the end of the file."""
         while not len(self._piece):
-            found = next(self._pieces, None)
-            if found is None:
+            next_piece = next(self._pieces, None)
+            if next_piece is None:
                 return Rows(self._name, "row", (), [], None, {}, self._at)
-            self._piece = found
+            self._piece = next_piece
         piece, self._piece = self._piece[:max_rows], self._piece[max_rows:]
         bad: dict[int, str] = {}
         texts: list[str | None] = [None] * len(piece)
@@ -84,12 +84,14 @@ class Parquet:
             bad = dict.fromkeys(range(len(piece)), piece.reason)
         else:
             texts = _texts(piece.column(self._column), bad)
-        kept = self._kept(piece, bad)
+        columns_to_keep = self._kept(piece, bad)
         for row in bad:
             texts[row] = None
         first = self._at.row + 1
         self._at = Position(self._at.file, self._at.row + len(texts))
-        return Rows(self._name, "row", range(first, first + len(texts)), texts, kept, bad, self._at)
+        return Rows(
+            self._name, "row", range(first, first + len(texts)), texts, columns_to_keep, bad, self._at
+        )
 
     def _kept(self, piece: Piece, bad: dict[int, str]) -> Kept:
         """Cast the columns to keep to their types in the output, or convert them to JSON."""
@@ -112,18 +114,18 @@ class Parquet:
             if self._too_long[group]:
                 yield UnreadableRows(rows, bad_row("long", most=MAX_BYTES))
                 continue
-            left = rows
+            rows_left = rows
             try:
                 for batch in self._file.iter_batches(
                     self._most, row_groups=[group], columns=list(dict.fromkeys(names)), use_threads=False
                 ):
-                    left -= len(batch)
+                    rows_left -= len(batch)
                     yield batch[min(skip, len(batch)) :]
                     skip -= min(skip, len(batch))
             except (OSError, ValueError) as error:
                 if not damaged(error):
                     raise
-                yield UnreadableRows(left, bad_row("group", group=group, error=error))[skip:]
+                yield UnreadableRows(rows_left, bad_row("group", group=group, error=error))[skip:]
                 skip = 0
 
     def bytes_read(self) -> int:
@@ -160,12 +162,12 @@ def kept_types(inputs: Inputs, name: str, schema: pa.Schema | None = None) -> di
     Raises:
         ValueError: a column is missing or ambiguous, or the column of the texts has another type.
     """
-    found = pq.read_schema(name) if schema is None else schema
-    kind = found.field(index(found.names, inputs.column, name)).type
+    file_schema = pq.read_schema(name) if schema is None else schema
+    kind = file_schema.field(index(file_schema.names, inputs.column, name)).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_null(kind) or any(is_a(kind) for is_a in TEXTUAL)):
         raise refusal("not_text", file=name, column=inputs.column, found=kind)
-    return {column: found.field(index(found.names, column, name)).type for column in inputs.keep}
+    return {column: file_schema.field(index(file_schema.names, column, name)).type for column in inputs.keep}
 
 
 def was_written(name: str) -> bool:
@@ -265,35 +267,37 @@ def join(schema: pa.Schema, file: IO[bytes], parts: Sequence[Path]) -> None:
 
 def _writer(file: IO[bytes], schema: pa.Schema) -> Any:
     """Return a writer that compresses only the kept columns: vectors hardly become smaller."""
-    kept = [name for name in schema.names if name != VECTOR]
-    leaves = {f"{VECTOR}.list.element": "none"}
+    kept_columns = [name for name in schema.names if name != VECTOR]
+    vector_compression = {f"{VECTOR}.list.element": "none"}
     return pq.ParquetWriter(
         file,
         schema,
         version="2.6",
-        compression=dict.fromkeys(kept, "zstd") | leaves,
-        use_dictionary=kept,
-        write_statistics=kept,
+        compression=dict.fromkeys(kept_columns, "zstd") | vector_compression,
+        use_dictionary=kept_columns,
+        write_statistics=kept_columns,
     )
 
 
-def output_schema(kept: pa.Schema | None, empty: NDArray[Any], metadata: Mapping[str, str]) -> pa.Schema:
+def output_schema(
+    kept_columns: pa.Schema | None, empty: NDArray[Any], metadata: Mapping[str, str]
+) -> pa.Schema:
     """Return the schema of an output: the kept columns or the text, and vectors like those in `empty`."""
-    before = [pa.field("text", pa.string())] if kept is None else list(kept)
+    leading_fields = [pa.field("text", pa.string())] if kept_columns is None else list(kept_columns)
     vector = pa.list_(pa.from_numpy_dtype(empty.dtype), empty.shape[1])
     schema_metadata = {f"ov_minilm.{name}": value for name, value in metadata.items()}
-    return pa.schema([*before, pa.field(VECTOR, vector)], schema_metadata)
+    return pa.schema([*leading_fields, pa.field(VECTOR, vector)], schema_metadata)
 
 
 def _table(block: Block, schema: pa.Schema) -> pa.Table:
     if block.columns is None:
-        kept = [pa.array([columns.without_surrogates(text) for text in block.texts], pa.string())]
+        arrays = [pa.array([columns.without_surrogates(text) for text in block.texts], pa.string())]
     else:
-        kept = cast("pa.RecordBatch", block.columns).columns
+        arrays = cast("pa.RecordBatch", block.columns).columns
     is_null = [text is None for text in block.texts]
     vectors = pa.FixedSizeListArray.from_arrays(
         pa.array(np.ascontiguousarray(block.vectors).reshape(-1)),
         type=schema.field(VECTOR).type,
         mask=pa.array(is_null) if any(is_null) else None,
     )
-    return pa.Table.from_arrays([*kept, vectors], schema=schema)
+    return pa.Table.from_arrays([*arrays, vectors], schema=schema)

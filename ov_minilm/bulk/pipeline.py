@@ -150,31 +150,35 @@ def pending_rows(
 
 def read_shard(reader: Reader, shard: int, rows_per_shard: int) -> Iterator[Rows]:
     """Yield the rows of one shard, starting at the reader's position, with the digest after each block."""
-    left, digest = rows_per_shard, hashlib.blake2b(digest_size=16)
-    while left and (rows := reader.take(left)) is not None:
-        kept = rows.columns if isinstance(rows.columns, list) else [""] * len(rows.texts)
-        for index, row in enumerate(zip(rows.texts, kept, strict=True)):
+    rows_left, digest = rows_per_shard, hashlib.blake2b(digest_size=16)
+    while rows_left and (rows := reader.take(rows_left)) is not None:
+        kept_values = rows.columns if isinstance(rows.columns, list) else [""] * len(rows.texts)
+        for index, row in enumerate(zip(rows.texts, kept_values, strict=True)):
             bad = (rows.file, rows.numbers[index], rows.bad[index]) if index in rows.bad else ""
             digest.update(repr((*row, bad)).encode("utf-8", "surrogatepass"))
         yield replace(rows, shard=shard, digest=digest.hexdigest())
-        left -= len(rows.texts)
+        rows_left -= len(rows.texts)
 
 
 def unchanged(job: Job, done: Mapping[int, Done]) -> dict[int, Done]:
     """Return the finished shards whose rows are unchanged in the changed inputs, with their new ends."""
     policy: OnError = "skip" if job.options.on_error == "skip" else "null"
-    found: dict[int, Done] = {}
+    unchanged_shards: dict[int, Done] = {}
     with Reader(job.inputs) as reader:
         for shard in range(max(done, default=-1) + 1):
-            kept: list[str] = []
+            kept_json: list[str] = []
             last = None
             for last in read_shard(reader, shard, job.options.rows_per_shard):
-                kept += _typed_as_json(apply_error_policy(last, policy))
+                kept_json += _typed_as_json(apply_error_policy(last, policy))
             if last is None:
                 break
-            if shard in done and done[shard].digest == last.digest and kept == _written_as_json(job, shard):
-                found[shard] = replace(done[shard], end=last.end)
-    return found
+            if (
+                shard in done
+                and done[shard].digest == last.digest
+                and kept_json == _written_as_json(job, shard)
+            ):
+                unchanged_shards[shard] = replace(done[shard], end=last.end)
+    return unchanged_shards
 
 
 def _typed_as_json(rows: Rows) -> list[str]:

@@ -192,10 +192,10 @@ def _call(call: Callable[[], Any]) -> bytes:
 
 def _unwrap(answer: bytes) -> Any:
     """Return the result of `_call`, or raise its error."""
-    found = pickle.loads(answer)  # noqa: S301  # of our own actors
-    if isinstance(found, Exception):
-        raise found
-    return found
+    result = pickle.loads(answer)  # noqa: S301  # of our own actors
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _probe(opening: EmbedderOptions, inputs: Inputs, options: BulkOptions, form: Form) -> bytes:
@@ -240,14 +240,14 @@ class _Worker:
 
 def _counted(portions: Iterator[Rows], task: Task) -> Iterator[Rows]:
     """Refuse a shard without the planned number of rows: this machine reads different files."""
-    found = 0
+    rows_read = 0
     for rows in portions:
-        found += len(rows.texts)
+        rows_read += len(rows.texts)
         yield rows
-    if found != task.rows:
+    if rows_read != task.rows:
         raise ValueError(
-            f"shard {task.shard} has {found} rows on {platform.node()} and {task.rows} where the job began; "
-            "do both see the same files?"
+            f"shard {task.shard} has {rows_read} rows on {platform.node()} and {task.rows} where the job "
+            "began; do both see the same files?"
         )
 
 
@@ -297,10 +297,10 @@ class RayBackend:
             # In the order of completion: if a finished shard waited for others, a kill would lose it.
             batches = answers.iter_batches(batch_size=None, prefetch_batches=0)
             for number, answer in enumerate(chain.from_iterable(batch["answer"] for batch in batches), 1):
-                done = _unwrap(answer)
-                journal.add(done)
-                meter.advance(done.rows, done.tokens, total * number // len(tasks))
-                meter.keep(done.rows)
+                shard = _unwrap(answer)
+                journal.add(shard)
+                meter.advance(shard.rows, shard.tokens, total * number // len(tasks))
+                meter.keep(shard.rows)
         except ray.exceptions.RayError as error:
             raise RuntimeError(f"Ray failed: {str(error).splitlines()[-1]}") from error
 

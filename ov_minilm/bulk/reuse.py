@@ -72,18 +72,18 @@ class KeptVectors:
         """
         keys = [_hash(text) for text in texts]
         hashes = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
-        kept, records = np.zeros(len(texts), bool), np.zeros(len(texts), self._record)
+        is_kept, records = np.zeros(len(texts), bool), np.zeros(len(texts), self._record)
         if len(self._hashes):
             at = np.searchsorted(self._hashes[:, 0], hashes[:, 0])
             at = np.minimum(at, len(self._hashes) - 1)
-            kept = (self._hashes[at] == hashes).all(1)
-            for number in np.unique(self._segment[at[kept]]):
-                in_segment = kept & (self._segment[at] == number)
+            is_kept = (self._hashes[at] == hashes).all(1)
+            for number in np.unique(self._segment[at[is_kept]]):
+                in_segment = is_kept & (self._segment[at] == number)
                 records[in_segment] = self._segments[number][self._row[at[in_segment]]]
         for index, key in enumerate(keys if self._new else ()):
             if key in self._new:
-                kept[index], records[index] = True, self._new[key]
-        return kept, records
+                is_kept[index], records[index] = True, self._new[key]
+        return is_kept, records
 
     def add(self, texts: Iterable[str], vectors: FloatArray, tokens: Iterable[int], cut: set[int]) -> None:
         """Keep vectors [N, D]; a full segment is written at once, the rest by `write`."""
@@ -144,11 +144,11 @@ class Pending:
 
     def result(self) -> FloatArray:  # -> [N, D]
         """Wait for the new vectors, store them, and return all vectors in the order of the texts."""
-        found, texts = self.future.result(), self.texts
+        vectors, texts = self.future.result(), self.texts
         out: FloatArray = np.array(texts.records["vector"])
-        out[~texts.kept] = found
+        out[~texts.kept] = vectors
         cut = set(texts.tokenized.truncated)
-        self.vectors.add(compress(texts.texts, ~texts.kept), found, texts.tokenized.tokens, cut)
+        self.vectors.add(compress(texts.texts, ~texts.kept), vectors, texts.tokenized.tokens, cut)
         return out
 
     def cancel(self) -> bool:
@@ -184,12 +184,12 @@ class ReusingEmbedder:
 
     def tokenize(self, texts: Sequence[str], *, truncate: Truncate) -> Texts:
         """Tokenize the texts that are new."""
-        kept, records = self._vectors.find(texts)
-        tokenized = self._embedder.tokenize(list(compress(texts, ~kept)), truncate=truncate)
-        records["tokens"][~kept] = tokenized.tokens
-        records["cut"][np.flatnonzero(~kept)[tokenized.truncated]] = True
+        is_kept, records = self._vectors.find(texts)
+        tokenized = self._embedder.tokenize(list(compress(texts, ~is_kept)), truncate=truncate)
+        records["tokens"][~is_kept] = tokenized.tokens
+        records["cut"][np.flatnonzero(~is_kept)[tokenized.truncated]] = True
         tokens, truncated = records["tokens"].tolist(), np.flatnonzero(records["cut"]).tolist()
-        return Texts(texts, kept, records, tokenized, tokens, truncated)
+        return Texts(texts, is_kept, records, tokenized, tokens, truncated)
 
     def submit(self, texts: Texts) -> Pending:
         """Put the new texts into the queue."""

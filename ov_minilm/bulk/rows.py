@@ -86,14 +86,14 @@ def apply_error_policy(rows: Rows, on_error: OnError) -> Rows:
         return rows
     if on_error == "stop":
         raise rows.errors()[0]
-    kept = [index for index in range(len(rows.texts)) if index not in rows.bad]
+    good_rows = [index for index in range(len(rows.texts)) if index not in rows.bad]
     columns = rows.columns
     if isinstance(columns, list):
-        columns = [columns[index] for index in kept]
+        columns = [columns[index] for index in good_rows]
     elif columns is not None:
-        columns = select(columns, kept)
-    numbers = [rows.numbers[index] for index in kept]
-    return replace(rows, numbers=numbers, texts=[rows.texts[index] for index in kept], columns=columns)
+        columns = select(columns, good_rows)
+    numbers = [rows.numbers[index] for index in good_rows]
+    return replace(rows, numbers=numbers, texts=[rows.texts[index] for index in good_rows], columns=columns)
 
 
 def select(batch: pa.RecordBatch, rows: Sequence[int]) -> pa.RecordBatch:

@@ -50,13 +50,13 @@ def original_vectors(checkpoint: Checkpoint, texts: Sequence[str], tokens: Token
     return vectors
 
 
-def require_equal(name: str, expected: FloatArray, found: FloatArray) -> float:
+def require_equal(name: str, expected: FloatArray, actual: FloatArray) -> float:
     """Return the lowest cosine between rows of two sets of unit vectors [N, D].
 
     Raises:
         RuntimeError: a cosine is under MIN_COSINE; the message names the reference and the text.
     """
-    cosines = (expected.astype(np.float64) * found).sum(1)
+    cosines = (expected.astype(np.float64) * actual).sum(1)
     lowest = int(cosines.argmin())
     if not cosines[lowest] >= MIN_COSINE:
         raise RuntimeError(

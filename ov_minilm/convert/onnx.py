@@ -40,32 +40,32 @@ def tensors(path: Path, layers: int) -> dict[str, FloatArray]:
             )
         return constants[prefix + name]
 
-    found = {}
+    tensors = {}
     for name in tables():
-        found[f"{name}.weight"] = _values(path, named(f"{name}.weight"))
+        tensors[f"{name}.weight"] = _values(path, named(f"{name}.weight"))
     for name in norms(layers):
         for part in ("weight", "bias"):
-            found[f"{name}.{part}"] = _values(path, named(f"{name}.{part}"))
+            tensors[f"{name}.{part}"] = _values(path, named(f"{name}.{part}"))
     for name in linear(layers):
         bias = named(f"{name}.bias")
-        found[f"{name}.bias"] = _values(path, bias)
-        found[f"{name}.weight"] = _weight_beside(path, bias)
-    return found
+        tensors[f"{name}.bias"] = _values(path, bias)
+        tensors[f"{name}.weight"] = _weight_beside(path, bias)
+    return tensors
 
 
 def _weight_beside(path: Path, bias: ov.Node) -> FloatArray:
     """Return the weight [O, C] of the only linear layer that adds this bias [O]."""
     name = bias.get_friendly_name()
-    beside = [
+    readers = [
         reader.get_node().input_value(1 - reader.get_index()).get_node()
         for reader in bias.output(0).get_target_inputs()
     ]
-    if [node.get_type_name() for node in beside] != ["MatMul"]:
+    if [node.get_type_name() for node in readers] != ["MatMul"]:
         raise SourceRefused(
             f"{path}: {name} is not the bias of exactly one matrix product; export the model without fusions"
         )
-    weight = beside[0].input_value(1).get_node()
-    rows_are_outputs = beside[0].get_attributes()["transpose_b"]
+    weight = readers[0].input_value(1).get_node()
+    rows_are_outputs = readers[0].get_attributes()["transpose_b"]
     if weight.get_type_name() == "Transpose":
         weight, rows_are_outputs = weight.input_value(0).get_node(), not rows_are_outputs
     if weight.get_type_name() != "Constant":

@@ -41,7 +41,7 @@ class FeedForward:
 
 def feed_forwards(model: ov.Model) -> list[FeedForward]:
     """Return the feed-forward layers in order; each is a linear layer after a GELU."""
-    found = []
+    layers = []
     for down, _ in linear_layers(model):
         gelu = down.input_value(0).get_node()
         if gelu.get_type_name() == "Gelu":
@@ -51,8 +51,8 @@ def feed_forwards(model: ov.Model) -> list[FeedForward]:
             kinds = (up.get_type_name(), up_bias.get_type_name(), down_bias.get_type_name())
             if kinds != ("MatMul", "Add", "Add"):
                 raise RuntimeError(f"a feed-forward layer is {kinds}, expected MatMul, Add and Add")
-            found.append(FeedForward(up, up_bias, gelu, down, down_bias))
-    return found
+            layers.append(FeedForward(up, up_bias, gelu, down, down_bias))
+    return layers
 
 
 def peaks(model: ov.Model, samples: Iterable[Mapping[str, IntArray]]) -> list[FloatArray]:
@@ -66,12 +66,14 @@ def peaks(model: ov.Model, samples: Iterable[Mapping[str, IntArray]]) -> list[Fl
         ov.Model(outputs, probe.get_parameters(), "peaks"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
     request = compiled.create_infer_request()
-    found = [np.zeros(output.get_partial_shape()[0].get_length(), np.float32) for output in compiled.outputs]
+    largest = [
+        np.zeros(output.get_partial_shape()[0].get_length(), np.float32) for output in compiled.outputs
+    ]
     for sample in samples:
         request.infer(sample)
-        for index, peak in enumerate(found):
+        for index, peak in enumerate(largest):
             np.maximum(peak, request.get_output_tensor(index).data, out=peak)
-    return found
+    return largest
 
 
 def select(peak: FloatArray) -> NDArray[np.int64]:

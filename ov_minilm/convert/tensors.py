@@ -51,19 +51,19 @@ def read(paths: Sequence[Path]) -> dict[str, FloatArray]:
     Raises:
         SourceRefused: a file cannot be read; the message names it and the reason.
     """
-    found = {}
+    tensors = {}
     for path in paths:
         for name, tensor in (_pickled if path.suffix == ".bin" else _stored)(path):
             new = name
             for old_name, new_name in RENAMED.items():
                 new = new.replace(old_name, new_name)
-            if new in found:
+            if new in tensors:
                 raise SourceRefused(f"{path}: {name} occurs twice in the checkpoint")
-            found[new] = tensor
-    return found
+            tensors[new] = tensor
+    return tensors
 
 
-def check(path: Path, found: Mapping[str, FloatArray], spec: ModelSpec) -> None:
+def check(path: Path, tensors: Mapping[str, FloatArray], spec: ModelSpec) -> None:
     """Raise SourceRefused if a tensor is missing, not finite, or has another shape than config.json says."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name in linear(spec.layers):
@@ -73,24 +73,24 @@ def check(path: Path, found: Mapping[str, FloatArray], spec: ModelSpec) -> None:
     for name in norms(spec.layers):
         shapes |= {f"{name}.{part}": (spec.dim,) for part in ("weight", "bias")}
     rows = dict(zip(tables(), (spec.vocab_size, spec.max_tokens, 1), strict=True))
-    missing = [name for name in (*(f"{table}.weight" for table in rows), *shapes) if name not in found]
+    missing = [name for name in (*(f"{table}.weight" for table in rows), *shapes) if name not in tensors]
     if missing:
         raise SourceRefused(
             f"{path}: {missing[0]} and {len(missing) - 1} more are missing; "
             f"config.json says {spec.layers} layers"
         )
     for table, min_rows in rows.items():
-        shape = found[f"{table}.weight"].shape
+        shape = tensors[f"{table}.weight"].shape
         if len(shape) != 2 or shape[0] < min_rows or shape[1] != spec.dim:
             raise SourceRefused(
                 f"{path}: {table} is {shape}; config.json says {spec.dim} components "
                 f"and {min_rows} rows or more"
             )
     for name, shape in shapes.items():
-        if found[name].shape != shape:
-            raise SourceRefused(f"{path}: {name} is {found[name].shape}; config.json says {shape}")
+        if tensors[name].shape != shape:
+            raise SourceRefused(f"{path}: {name} is {tensors[name].shape}; config.json says {shape}")
     for name in (*(f"{table}.weight" for table in rows), *shapes):
-        if not np.isfinite(found[name]).all():
+        if not np.isfinite(tensors[name]).all():
             raise SourceRefused(f"{path}: {name} has NaN or infinite values")
 
 

@@ -38,13 +38,13 @@ def compare(
     manifest = Manifest.read(reference)
     if manifest.weights != "f32":
         raise ValueError(f"{reference} has {manifest.weights} weights; the reference must be FP32")
-    found = []
+    drifts = []
     with Embedder.open(reference, precision="f32", threads=threads) as fp32:
         expected = memoize(fp32.encode)
         for way in ways:
             with Embedder.open(model, precision=precision, lowering=way, threads=threads) as embedder:
                 info = embedder.info
-                found.append(
+                drifts.append(
                     measure(
                         expected,
                         embedder.encode,
@@ -55,4 +55,4 @@ def compare(
                         max_tokens=manifest.spec.max_tokens,
                     )
                 )
-    return found
+    return drifts

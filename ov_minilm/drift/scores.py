@@ -55,35 +55,37 @@ def measure(
     collections = {name: pairs.texts for name, pairs in evaluation.pairs.items()} | evaluation.collections
     searched = (retrieval.texts for retrieval in evaluation.retrieval.values())
     texts = list(dict.fromkeys(text for part in (*collections.values(), *searched) for text in part))
-    place = {text: index for index, text in enumerate(texts)}
-    expected, found = reference(texts), candidate(texts)
+    index_of_text = {text: index for index, text in enumerate(texts)}
+    expected, actual = reference(texts), candidate(texts)
     tokens = np.minimum(count_tokens(texts), max_tokens)
 
     sts = {}
     for name, pairs in evaluation.pairs.items():
-        left, right = [place[t] for t in pairs.left], [place[t] for t in pairs.right]
+        left, right = [index_of_text[t] for t in pairs.left], [index_of_text[t] for t in pairs.right]
         scores = np.array(pairs.scores)
-        old, new = ((v[left] * v[right]).sum(1) for v in (expected, found))
+        old, new = ((v[left] * v[right]).sum(1) for v in (expected, actual))
         correlations = (f(values, scores) for f in (spearman, pearson) for values in (old, new))
         figures = (*correlations, *delta_interval(old, new, scores))
         sts[name] = Sts(len(scores), *(round(100 * figure, 4) for figure in figures))
     overlaps = {}
     for name, collection in collections.items():
         if len(set(collection)) > MIN_TEXTS_TO_GATE:
-            rows = [place[text] for text in dict.fromkeys(collection)]
-            overlaps[name] = round(neighbour_overlap(expected[rows], found[rows]), 4)
+            rows = [index_of_text[text] for text in dict.fromkeys(collection)]
+            overlaps[name] = round(neighbour_overlap(expected[rows], actual[rows]), 4)
     ndcgs = {}
     for name, retrieval in evaluation.retrieval.items():
-        documents = [place[t] for t in retrieval.documents.values()]
-        queries = [place[t] for t in retrieval.queries.values()]
-        means = (float(ndcg(v[queries], v[documents], retrieval).mean()) for v in (expected, found))
+        documents = [index_of_text[t] for t in retrieval.documents.values()]
+        queries = [index_of_text[t] for t in retrieval.queries.values()]
+        means = (float(ndcg(v[queries], v[documents], retrieval).mean()) for v in (expected, actual))
         ndcgs[name] = Ndcg(len(documents), len(queries), *(round(100 * mean, 4) for mean in means))
-    return Drift(precision, lowering, cosine_by_length(expected, found, tokens), overlaps, sts, ndcgs)
+    return Drift(precision, lowering, cosine_by_length(expected, actual, tokens), overlaps, sts, ndcgs)
 
 
-def cosine_by_length(expected: FloatArray, found: FloatArray, tokens: NDArray[np.int64]) -> dict[str, Cosine]:
+def cosine_by_length(
+    expected: FloatArray, actual: FloatArray, tokens: NDArray[np.int64]
+) -> dict[str, Cosine]:
     """Compare unit vectors [N, D] row by row, in bins of token counts [N]; empty bins are left out."""
-    cosines = (expected.astype(np.float64) * found).sum(1)
+    cosines = (expected.astype(np.float64) * actual).sum(1)
     result = {}
     for low, high in LENGTH_BINS:
         in_bin = cosines[(tokens >= low) & (tokens <= high)]
@@ -95,31 +97,31 @@ def cosine_by_length(expected: FloatArray, found: FloatArray, tokens: NDArray[np
     return result
 
 
-def neighbour_overlap(expected: FloatArray, found: FloatArray, k: int = NEIGHBOURS) -> float:
-    """Return the mean share of the k nearest neighbours in `expected` [N, D] that `found` [N, D] keeps.
+def neighbour_overlap(expected: FloatArray, actual: FloatArray, k: int = NEIGHBOURS) -> float:
+    """Return the mean share of the k nearest neighbours in `expected` [N, D] that `actual` [N, D] keeps.
 
     Raises:
         ValueError: there are k or fewer vectors; every overlap would be 1.
     """
     if len(expected) <= k:
         raise ValueError(f"{len(expected)} vectors; overlap@{k} needs more than {k}")
-    kept = 0
+    common = 0
     for start in range(0, len(expected), 1024):  # 1024 rows of the N x N matrix at a time, to bound memory
         block = slice(start, start + 1024)
-        kept += sum(
+        common += sum(
             len(set(old) & set(new))
             for old, new in zip(
-                _nearest(expected, block, k).tolist(), _nearest(found, block, k).tolist(), strict=True
+                _nearest(expected, block, k).tolist(), _nearest(actual, block, k).tolist(), strict=True
             )
         )
-    return kept / (k * len(expected))
+    return common / (k * len(expected))
 
 
 def _nearest(vectors: FloatArray, rows: slice, k: int) -> NDArray[np.int64]:
     """Return the k nearest neighbours of some rows, [rows, k]."""
-    similar = vectors[rows] @ vectors.T
-    similar[np.arange(len(similar)), np.arange(rows.start, rows.start + len(similar))] = -np.inf
-    nearest: NDArray[np.int64] = np.argpartition(-similar, k, axis=1)[:, :k]
+    cosines = vectors[rows] @ vectors.T
+    cosines[np.arange(len(cosines)), np.arange(rows.start, rows.start + len(cosines))] = -np.inf
+    nearest: NDArray[np.int64] = np.argpartition(-cosines, k, axis=1)[:, :k]
     return nearest
 
 
@@ -201,14 +203,14 @@ def ndcg(
     # documents are sorted by id first, so that a stable sort by cosine breaks ties by id
     order = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)
     documents = documents[order]
-    found = np.zeros(len(queries))
+    gains = np.zeros(len(queries))
     for row, (query, judged) in enumerate(retrieval.judgements.items()):
         nearest = np.argsort(-(documents @ queries[row]), kind="stable")[: k + 1]
         ranked = [ids[order[i]] for i in nearest if ids[order[i]] != query][:k]
         ideal = _gain(sorted(judged.values(), reverse=True)[:k])
         if ideal > 0:
-            found[row] = _gain([judged.get(document, 0) for document in ranked]) / ideal
-    return found
+            gains[row] = _gain([judged.get(document, 0) for document in ranked]) / ideal
+    return gains
 
 
 def _gain(judgements: Sequence[int]) -> float:

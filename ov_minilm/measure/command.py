@@ -91,12 +91,12 @@ def worth_racing(contenders: Sequence[Contender], info: Info) -> list[Contender]
 
 def tables(result: Result) -> list[Table]:
     """Return the tables of a result."""
-    figures, found = result.figures, []
+    figures, measured_tables = result.figures, []
     for title, workloads in TABLES.items():
         columns = [(name, quantity) for name, quantities in workloads.items() for quantity in quantities]
         if measured := [column for column in columns if figures.contenders(*column)]:
-            found.append(figures.table(title, measured))
-    return found
+            measured_tables.append(figures.table(title, measured))
+    return measured_tables
 
 
 def heading(result: Result) -> str:
@@ -109,11 +109,13 @@ def sentences(result: Result) -> list[str]:
     """Return the results as sentences, one for each question that the rows answer."""
     figures, info = result.figures, result.info
     lines = [line for line in (_against_fp32(figures), _lowering(figures, info), _cost(figures)) if line]
-    warmed, after = (figures.find(name, OURS, "p50_ms") for name in ("query", "query after a list"))
-    if warmed and after:
-        slower = after.value > SLOWER_AFTER_LIST * warmed.value
+    before_list, after_list = (figures.find(name, OURS, "p50_ms") for name in ("query", "query after a list"))
+    if before_list and after_list:
+        slower = after_list.value > SLOWER_AFTER_LIST * before_list.value
         end = ": slower, because lists evict what was compiled for single texts." if slower else "."
-        lines.append(f"A query takes {number(warmed.value)} ms; after a list, {number(after.value)} ms{end}")
+        lines.append(
+            f"A query takes {number(before_list.value)} ms; after a list, {number(after_list.value)} ms{end}"
+        )
     if FP32 not in {row.contender for row in result.rows}:
         lines.append("FP32 was not measured: make it with `ov-minilm convert`, and name it with --reference.")
     if result.machine_is_noisy:
@@ -137,15 +139,15 @@ def _lowering(figures: Figures, info: Info) -> str:
     if ratio is None:
         return ""
     if ratio.value > AS_FAST:
-        than = f"it is {ratio.value:.2f}× as fast as {other}"
+        comparison = f"it is {ratio.value:.2f}× as fast as {other}"
     elif ratio.value > 1 / AS_FAST:
-        than = f"{other} is as fast ({ratio.value:.2f}×), so the choice does not matter on this machine"
+        comparison = f"{other} is as fast ({ratio.value:.2f}×), so the choice does not matter on this machine"
     else:
-        than = f"{other} is faster, {1 / ratio.value:.2f}×: pass lowering={other!r}"
+        comparison = f"{other} is faster, {1 / ratio.value:.2f}×: pass lowering={other!r}"
     layers = info.precision
     if info.long_precision != info.precision:
         layers += f", in long texts {info.long_precision}"
-    return f"INT8 layers run as {info.lowering} (kernel {info.kernel}), the others in {layers}: {than}."
+    return f"INT8 layers run as {info.lowering} (kernel {info.kernel}), the others in {layers}: {comparison}."
 
 
 def _cost(figures: Figures) -> str:

@@ -45,10 +45,10 @@ def ours(model: Path | None, reference: Path | None) -> list[Contender]:
     command = (sys.executable, "-m", "ov_minilm.measure.worker", str(ADAPTER))
     folder = {"model": str(model or "")}
     variants = {OURS: "int8", f"{OURS} native": "native", f"{OURS} conv": "conv"}
-    found = [Contender(name, name, command, variant, folder) for name, variant in variants.items()]
+    contenders = [Contender(name, name, command, variant, folder) for name, variant in variants.items()]
     if reference:
-        found.append(Contender(FP32, FP32, command, "fp32", {"model": str(reference)}))
-    return found
+        contenders.append(Contender(FP32, FP32, command, "fp32", {"model": str(reference)}))
+    return contenders
 
 
 class Process:
@@ -74,7 +74,7 @@ class Process:
         except BaseException:
             self.close()
             raise
-        self.facts: dict[str, str] = loaded["facts"]
+        self.versions: dict[str, str] = loaded["versions"]
         self.first_vector_s = time.perf_counter() - started  # seconds from the start of the process
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class Process:
         ContenderFailed: the answer is an error, or no answer came.
         """
         assert self._process.stdin and self._process.stdout  # noqa: PT018  # pipes, both
-        asked = time.perf_counter()
+        started = time.perf_counter()
         watchdog = threading.Timer(ANSWER_TIMEOUT_S, self._process.kill)
         # without this, the interpreter would wait for the timer after an interrupt
         watchdog.daemon = True
@@ -96,7 +96,7 @@ class Process:
             line = ""
         finally:
             watchdog.cancel()
-        if not line and time.perf_counter() - asked >= ANSWER_TIMEOUT_S:
+        if not line and time.perf_counter() - started >= ANSWER_TIMEOUT_S:
             raise ContenderFailed(f"{self.contender.name}: no answer to {do} in {ANSWER_TIMEOUT_S:.0f} s")
         if not line:
             raise ContenderFailed(f"{self.contender.name}: the process ended: {self._last_log_line()}")

@@ -33,7 +33,7 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
     return lambda texts, _: embedder.encode(texts, progress=False)
 
 
-def facts(_: str) -> dict[str, str]:
+def versions(_: str) -> dict[str, str]:
     """Return versions, and the precision, lowering and kernel that run."""
     names = ("precision", "lowering", "kernel")
     return {**_info["versions"], **{name: str(_info[name]) for name in names}}

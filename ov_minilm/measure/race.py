@@ -37,7 +37,7 @@ Say = Callable[[str], None]
 class Running(Protocol):
     """A contender that has started: a process, or a server."""
 
-    facts: dict[str, str]  # versions, and the precision that runs
+    versions: dict[str, str]  # versions, and the precision that runs
 
     def close(self) -> None:
         """End it."""
@@ -106,24 +106,24 @@ class Race(Generic[R]):
 
     def each(self, call: Callable[[R], T]) -> dict[str, T]:
         """Call a function once for every contender; return the results of those that do not fail."""
-        found = {}
+        results = {}
         for name, running in list(self.running.items()):
             try:
-                found[name] = call(running)
+                results[name] = call(running)
             except ContenderFailed as error:
                 self._drop(name, error)
-        return found
+        return results
 
     def rows(
         self,
         workload: str,
-        turn: Callable[[R], Values],
+        measure: Callable[[R], Values],
         *,
         max_rounds: int = MAX_ROUNDS,
         precise: float = PRECISE,
     ) -> Iterator[Row]:
         """Yield a row for each contender and quantity, and the ratio of the first quantity to OURS."""
-        rounds = self._rounds(workload, turn, max_rounds, precise)
+        rounds = self._rounds(workload, measure, max_rounds, precise)
         our_rounds = rounds.get(OURS, [])
         for name, values in rounds.items():
             for quantity in values[0]:
@@ -136,18 +136,18 @@ class Race(Generic[R]):
 
     def row(self, workload: str, contender: str, quantity: str, values: Sequence[float]) -> Row:
         """Return the row of a quantity; `values` has one value for each round."""
-        facts = self.running[contender].facts if contender in self.running else {}
-        low, middle, high = (float(f"{value:.4g}") for value in np.percentile(values, (5, 50, 95)))
+        versions = self.running[contender].versions if contender in self.running else {}
+        low, median, high = (float(f"{value:.4g}") for value in np.percentile(values, (5, 50, 95)))
         return Row(
             what=f"{workload}/{contender}/{quantity}",
-            value=middle,
+            value=median,
             unit=UNITS[quantity],
             low=low,
             high=high,
             rounds=len(values),
             machine=self._machine,
             artefact=self._artefact,
-            versions=", ".join(f"{name} {number}" for name, number in facts.items()),
+            versions=", ".join(f"{name} {number}" for name, number in versions.items()),
             taken=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         )
 
@@ -157,32 +157,34 @@ class Race(Generic[R]):
         return len(self.probes) >= MIN_ROUNDS and relative_spread(self.probes) > NOISY_SPREAD
 
     def _rounds(
-        self, workload: str, turn: Callable[[R], Values], max_rounds: int, precise: float
+        self, workload: str, measure: Callable[[R], Values], max_rounds: int, precise: float
     ) -> dict[str, list[Values]]:
         """Collect rounds; the first one is a warm-up and does not count."""
         self._say(f"{self.part}{workload}: warming")
-        self.each(turn)
-        found: dict[str, list[Values]] = {name: [] for name in self.running}
-        spent = dict.fromkeys(found, 0.0)
+        self.each(measure)
+        rounds: dict[str, list[Values]] = {name: [] for name in self.running}
+        seconds_spent = dict.fromkeys(rounds, 0.0)
         for number in range(max_rounds):
-            going = [name for name in found if not self._enough(found[name], spent[name], precise)]
-            if not going:
+            unfinished = [
+                name for name in rounds if not self._enough(rounds[name], seconds_spent[name], precise)
+            ]
+            if not unfinished:
                 break
-            left = sum(max(0.0, self._seconds - spent[name]) for name in going)
-            self._say(f"{self.part}{workload}: round {number + 1}, at most {left:.0f} s left")
+            seconds_left = sum(max(0.0, self._seconds - seconds_spent[name]) for name in unfinished)
+            self._say(f"{self.part}{workload}: round {number + 1}, at most {seconds_left:.0f} s left")
             self.probes.append(machine.probe(self.threads))
-            order = [name for name in self.running if name in going or name == OURS]
-            turns = number % len(order)  # each round begins with another contender
-            for name in order[turns:] + order[:turns]:
+            order = [name for name in self.running if name in unfinished or name == OURS]
+            first = number % len(order)  # each round begins with another contender
+            for name in order[first:] + order[:first]:
                 time.sleep(SILENCE_S)
                 started = time.perf_counter()
                 try:
-                    found[name].append(turn(self.running[name]))
+                    rounds[name].append(measure(self.running[name]))
                 except ContenderFailed as error:
                     self._drop(name, error)
-                    found.pop(name)
-                spent[name] += time.perf_counter() - started
-        return {name: values for name, values in found.items() if values}
+                    rounds.pop(name)
+                seconds_spent[name] += time.perf_counter() - started
+        return {name: values for name, values in rounds.items() if values}
 
     def _enough(self, values: Sequence[Values], spent: float, precise: float) -> bool:
         """Return whether a contender needs no more rounds."""

@@ -54,10 +54,10 @@ class Figures:
 
     def contenders(self, workload: str, quantity: str) -> list[str]:
         """Return the contenders with a row of this quantity: ov_minilm first, then from best to worst."""
-        found = [r for r in self.rows.values() if (r.workload, r.quantity) == (workload, quantity)]
+        rows = [r for r in self.rows.values() if (r.workload, r.quantity) == (workload, quantity)]
         lower = UNITS[quantity] in LOWER_IS_BETTER
-        found.sort(key=lambda row: (row.contender != OURS, row.value if lower else -row.value))
-        return [row.contender for row in found]
+        rows.sort(key=lambda row: (row.contender != OURS, row.value if lower else -row.value))
+        return [row.contender for row in rows]
 
     def same_vectors(self, contender: str) -> bool:
         """Return False if a contender's vectors were compared with those of the model and differ."""
@@ -77,12 +77,12 @@ class Figures:
     def table(self, title: str, columns: Sequence[Column], contenders: Sequence[str] | None = None) -> Table:
         """Return a table with contenders in rows, figures in columns, and ratios to ov_minilm in brackets."""
         columns = [column for column in columns if self.contenders(*column)]
-        found = list(contenders or ())
+        names = list(contenders or ())
         for column in columns if contenders is None else ():
-            found += [name for name in self.contenders(*column) if name not in found]
+            names += [name for name in self.contenders(*column) if name not in names]
         first = dict(reversed(columns))  # workload -> the quantity of its ratio
         cells = []
-        for name in found:
+        for name in names:
             line = (self._cell(w, name, quantity, with_ratio=first[w] == quantity) for w, quantity in columns)
             cells.append([f"{name} {self._mark(name)}".strip(), *line])
         text = " ".join(cell for line in cells for cell in line)

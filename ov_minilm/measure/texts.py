@@ -62,12 +62,12 @@ class Texts:
     def text(self, tokens: int, rng: random.Random | None = None) -> str:
         """Return consecutive words from a random place, with exactly this many tokens."""
         rng = rng or random.Random(tokens)  # noqa: S311
-        place, left, found = rng.randrange(len(self._words)), tokens - SPECIAL_TOKENS, []
-        while left:
+        place, tokens_left, words = rng.randrange(len(self._words)), tokens - SPECIAL_TOKENS, []
+        while tokens_left:
             word = self._words[place % len(self._words)]
             place += 1
             # a word that is too long is skipped, because a shorter one will fit
-            if self._tokens[word] <= left:
-                found.append(word)
-                left -= self._tokens[word]
-        return " ".join(found)
+            if self._tokens[word] <= tokens_left:
+                words.append(word)
+                tokens_left -= self._tokens[word]
+        return " ".join(words)

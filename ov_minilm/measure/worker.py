@@ -9,18 +9,19 @@ ADAPTER.py must define the first three of the following names, and may define th
     SORTED: True if the worker sorts texts by length and splits them; `Encode` gets one batch at a time.
     CONCURRENT: True if threads may call `Encode` at the same time. Otherwise callers wait for a lock.
     prepare(models: dict[str, str]): make the model files that `load` reads, in the folders `models` names.
-    facts(variant: str) -> dict[str, str]: versions, and the precision that was used.
+    versions(variant: str) -> dict[str, str]: names and versions of libraries, and the precision used.
 
 Each request and each answer is one line. The answer is {"error": ...} if the request failed. FILE is a JSON
 list of texts:
 
-    {"do": "prepare", "models": {...}} {"do": "load", "variant": ..., "models": {...}, "threads": ...}   ->
-    {"facts"} {"do": "tune", "texts": FILE, "first": N}     -> {"batch"}; the fastest for N texts, kept for
-    the list {"do": "time", "texts": FILE}                 -> {"seconds": [one call with the list]} {"do":
-    "each", "texts": FILE}                 -> {"seconds": [a call for each text]} {"do": "callers", "texts":
-    FILE, "callers": N}  -> {"wall", "seconds": [a call for each text]}, N threads {"do": "during_list",
-    "texts": FILE, "list": FILE} -> {"texts_per_s", "seconds"}; a thread runs the list {"do": "vectors",
-    "texts": FILE}              -> {"vectors": N lists of D numbers}
+    {"do": "prepare", "models": {...}}
+    {"do": "load", "variant": ..., "models": {...}, "threads": ...}   -> {"versions"}
+    {"do": "tune", "texts": FILE, "first": N}     -> {"batch"}: the fastest size for N texts; it stays
+    {"do": "time", "texts": FILE}                 -> {"seconds": [one call with the list]}
+    {"do": "each", "texts": FILE}                 -> {"seconds": [a call for each text]}
+    {"do": "callers", "texts": FILE, "callers": N}  -> {"wall", "seconds": [a call for each text]}, in N threads
+    {"do": "during_list", "texts": FILE, "list": FILE} -> {"texts_per_s", "seconds"}, beside the list
+    {"do": "vectors", "texts": FILE}              -> {"vectors": N lists of D numbers}
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Worker:
         """Load the model, and encode one text."""
         self._encode = self._adapter.load(variant, models, threads)
         self._run(["one text"], "")
-        return {"facts": self._adapter.facts(variant) if hasattr(self._adapter, "facts") else {}}
+        return {"versions": self._adapter.versions(variant) if hasattr(self._adapter, "versions") else {}}
 
     def do_tune(self, texts: str, first: int) -> dict[str, Any]:
         """Find the fastest batch size for a list, unless it is known already."""
@@ -107,17 +108,17 @@ class Worker:
 
     def do_during_list(self, texts: str, list: str) -> dict[str, Any]:  # noqa: A002  # the protocol's word
         """Encode single texts while a list is encoded."""
-        items, over = self._read(list), threading.Event()
+        items, finished = self._read(list), threading.Event()
 
         def bulk() -> int:
-            done = 0
-            while not over.is_set():
+            count = 0
+            while not finished.is_set():
                 self._timed(items, list)
-                done += len(items)
-            return done
+                count += len(items)
+            return count
 
         with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
-            stack.callback(over.set)
+            stack.callback(finished.set)
             started = time.perf_counter()
             future = pool.submit(bulk)
             time.sleep(HEAD_START_S)
@@ -126,7 +127,7 @@ class Worker:
                 seconds.append(self._timed([text], texts))
                 if time.perf_counter() - started > MAX_DURING_LIST_S:
                     break
-            over.set()
+            finished.set()
             return {"seconds": seconds, "texts_per_s": future.result() / (time.perf_counter() - started)}
 
     def do_vectors(self, texts: str) -> dict[str, Any]:

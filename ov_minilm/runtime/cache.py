@@ -80,16 +80,16 @@ class Cache:
         """Return the stored bytes; None if the file does not exist, is damaged, or has other facts."""
         path = self.path(name, facts)
         try:
-            found = _read(path)
+            stored = _read(path)
         except FileNotFoundError:
             return None
         except OSError as error:
             self._warn_once(f"{path} cannot be read ({error.strerror})")
             return None
-        if found is None:
+        if stored is None:
             self.drop(name, facts, "its hash is wrong")
             return None
-        header, blob = found
+        header, blob = stored
         if header != self._header(facts):
             self.drop(name, facts, "it belongs to another model or machine")
             return None

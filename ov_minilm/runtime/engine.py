@@ -102,22 +102,22 @@ class Engine:
             raise OvMiniLMError(f"OpenVINO cannot compile {grid} for {device}: {error}") from error
         self._weights.release()
         if device == "CPU":
-            asked = self.plan.lane_of(grid).precision
-            found = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-            if found != asked:
-                raise PrecisionUnavailable(asked, device, f"OpenVINO chose {found}")
-        fresh = checked(compiled)
+            requested = self.plan.lane_of(grid).precision
+            chosen = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+            if chosen != requested:
+                raise PrecisionUnavailable(requested, device, f"OpenVINO chose {chosen}")
+        compiled_grid = checked(compiled)
         if self._cache:
             self._cache.store_model(compiled, device, str(grid), config)
-        return fresh
+        return compiled_grid
 
     def _checked(self, grid: Grid, compiled: ov.CompiledModel) -> CompiledGrid:
-        found = CompiledGrid(compiled)
+        compiled_grid = CompiledGrid(compiled)
         batch = golden_batch(self._golden, grid, self.plan.lane_of(grid).align)
-        found.cosine = self._golden.min_cosine(found.run(batch))
-        if not found.cosine >= MIN_COSINE:
-            raise SelfCheckFailed(f"{grid} on {self.plan.device}", found.cosine, MIN_COSINE)
-        return found
+        compiled_grid.cosine = self._golden.min_cosine(compiled_grid.run(batch))
+        if not compiled_grid.cosine >= MIN_COSINE:
+            raise SelfCheckFailed(f"{grid} on {self.plan.device}", compiled_grid.cosine, MIN_COSINE)
+        return compiled_grid
 
 
 def golden_batch(golden: Golden, grid: Grid, align: int) -> Batch:

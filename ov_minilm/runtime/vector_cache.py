@@ -39,11 +39,11 @@ class VectorCache:
     def get(self, texts: Sequence[bytes]) -> dict[int, FloatArray]:  # -> [D] each
         """Return {index into `texts`: cached vector}; `texts` are token ids as bytes."""
         with self._lock:
-            found = {index: ids for index, ids in enumerate(texts) if ids in self._vectors}
-            for ids in found.values():
+            cached = {index: ids for index, ids in enumerate(texts) if ids in self._vectors}
+            for ids in cached.values():
                 self._vectors.move_to_end(ids)
-            self.hits += len(found)
-            return {index: np.frombuffer(self._vectors[ids], np.float32) for index, ids in found.items()}
+            self.hits += len(cached)
+            return {index: np.frombuffer(self._vectors[ids], np.float32) for index, ids in cached.items()}
 
     def put(self, texts: Sequence[bytes], vectors: FloatArray) -> None:  # [N, D]
         """Add the vectors of texts; the least recently used ones are removed."""

@@ -209,23 +209,25 @@ class Ollama:
         return await self._service.embed(request, self._read_embed, any_type=True)
 
     def _read_embed(self, body: bytes | bytearray) -> ParsedBody:
-        asked = read(body, OllamaEmbedRequest)
-        name = self._check_model(asked.model)
-        texts = [asked.input] if isinstance(asked.input, str) and asked.input else list(asked.input or ())
+        request = read(body, OllamaEmbedRequest)
+        name = self._check_model(request.model)
+        texts = (
+            [request.input] if isinstance(request.input, str) and request.input else list(request.input or ())
+        )
         check_count(texts, self._service.settings.max_client_batch_size, "input")
-        dimensions = asked.dimensions if 0 < (asked.dimensions or 0) < self._service.spec.dim else None
+        dimensions = request.dimensions if 0 < (request.dimensions or 0) < self._service.spec.dim else None
 
-        def write(found: Embedded) -> bytearray:
+        def write(result: Embedded) -> bytearray:
             end = b',"total_duration":%d,"load_duration":0,"prompt_eval_count":%d}'
             return write_rows(
                 b'{"model":%b,"embeddings":' % encode_json(name),
-                (row.tolist() for row in found.shortened(dimensions)),
-                end % (int(1e9 * found.seconds), found.tokens),
+                (row.tolist() for row in result.shortened(dimensions)),
+                end % (int(1e9 * result.seconds), result.tokens),
             )
 
         return ParsedBody(
             texts,
-            "error" if asked.truncate is False else "end",
+            "error" if request.truncate is False else "end",
             write,
             cut_advice='leave out "truncate": false; the input length exceeds the context length',
         )
@@ -235,13 +237,13 @@ class Ollama:
         return await self._service.embed(request, self._read_embeddings, any_type=True)
 
     def _read_embeddings(self, body: bytes | bytearray) -> ParsedBody:
-        asked = read(body, OllamaEmbeddingsRequest)
-        self._check_model(asked.model)
+        request = read(body, OllamaEmbeddingsRequest)
+        self._check_model(request.model)
 
         def write(found: Embedded) -> bytes:
             return encode_json(OllamaEmbeddingsResponse([x for row in found.vectors for x in row.tolist()]))
 
-        return ParsedBody([asked.prompt] if asked.prompt else [], "end", write)
+        return ParsedBody([request.prompt] if request.prompt else [], "end", write)
 
     def _check_model(self, name: str | None) -> str:
         """Return the name if this server has a model of this name.

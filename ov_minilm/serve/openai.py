@@ -158,39 +158,41 @@ class OpenAI:
         return await self._service.embed(request, lambda body: self._read(body, header))
 
     def _read(self, body: bytes | bytearray, header: str | None) -> ParsedBody:
-        asked = read(body, EmbeddingRequest)
-        model = self._model_name(asked.model)
-        self._service.check_dimensions(asked.dimensions)
+        request = read(body, EmbeddingRequest)
+        model = self._model_name(request.model)
+        self._service.check_dimensions(request.dimensions)
         if header not in (None, *get_args(Truncate)):
             message = f"x-truncate is {header!r}; choose end, error or mean"
             raise ApiError("bad_field", message, param="x-truncate")
-        form, dimensions = asked.encoding_format, asked.dimensions
+        form, dimensions = request.encoding_format, request.dimensions
 
-        def write(found: Embedded) -> bytearray:
-            return embedding_answer(found.shortened(dimensions), form, model, found.tokens)
+        def write(result: Embedded) -> bytearray:
+            return embedding_answer(result.shortened(dimensions), form, model, result.tokens)
 
         return ParsedBody(
-            texts_or_ids(asked.input, self._service.settings.max_client_batch_size, "input"),
-            asked.truncate or cast("Truncate | None", header) or self._service.settings.truncate,
+            texts_or_ids(request.input, self._service.settings.max_client_batch_size, "input"),
+            request.truncate or cast("Truncate | None", header) or self._service.settings.truncate,
             write,
             cut_advice='send "truncate": "end" to cut it or "mean" to average its windows',
-            ids_model=asked.model,
+            ids_model=request.model,
         )
 
-    def _model_name(self, asked: str | None) -> str:
+    def _model_name(self, requested: str | None) -> str:
         """Return the model's name for the answer. ApiError 404 for unknown names with --strict-model."""
         names = self._service.names
-        if asked in names:
-            return asked
+        if requested in names:
+            return requested
         if self._service.settings.strict_model:
-            problem = "no model was named" if asked is None else f"the model {asked!r:.200} does not exist"
+            problem = (
+                "no model was named" if requested is None else f"the model {requested!r:.200} does not exist"
+            )
             message = f"{problem}; this server has {', '.join(names)}"
             raise ApiError("no_such_model", message, param="model")
         return names[0]
 
-    def tokens(self, asked: TokenizeRequest) -> bytes:
+    def tokens(self, request: TokenizeRequest) -> bytes:
         """Return the answer of POST /tokenize with `input`: token ids, a list for each window."""
-        texts = texts_or_ids(asked.input, self._service.settings.max_client_batch_size, "input")
+        texts = texts_or_ids(request.input, self._service.settings.max_client_batch_size, "input")
         self._service.check_characters(texts, "input")
         tokenized = self._service.embedder.tokenize(texts, truncate="mean")
         data = [

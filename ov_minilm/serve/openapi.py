@@ -209,17 +209,17 @@ def _operation(
     parameters: list[dict[str, Any]] | None = None,
     headers: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    done: dict[str, Any] = {"description": "Done"}
-    done["content"] = _json(_reference(answer) if isinstance(answer, str) else answer)
+    success: dict[str, Any] = {"description": "Done"}
+    success["content"] = _json(_reference(answer) if isinstance(answer, str) else answer)
     if headers:
-        done["headers"] = {
+        success["headers"] = {
             name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()
         }
     shape = _json(_reference(ERRORS.get(tag, ERRORS["OpenAI"])[0]))
     operation: dict[str, Any] = {
         "tags": [tag],
         "summary": summary,
-        "responses": {"200": done}
+        "responses": {"200": success}
         | {str(status): {"description": MEANINGS[status], "content": shape} for status in errors},
     }
     if parameters:

@@ -100,29 +100,29 @@ def _parts(hint: Any) -> list[Any]:
 
 def texts_or_ids(value: str | list[Any], max_texts: int, field: str) -> list[Any]:
     """Return an input as a list of 1 to `max_texts` texts or lists of token ids. ApiError 400 for others."""
-    found: list[Any] = [value] if isinstance(value, str) else value
-    kinds = set(map(type, found))
+    entries: list[Any] = [value] if isinstance(value, str) else value
+    kinds = set(map(type, entries))
     if kinds == {int}:  # the ids of a single text
-        found, kinds = [found], {list}
-    if not found:
+        entries, kinds = [entries], {list}
+    if not entries:
         raise ApiError("no_texts", f"{field} is an empty list; send at least one text", param=field)
     if len(kinds) > 1:
         names = sorted({str: "texts", int: "numbers", list: "lists"}[kind] for kind in kinds)
         raise ApiError("bad_field", f"{field} mixes {' and '.join(names)}; send one kind", param=field)
-    if kinds == {list} and len(found) == 1:
-        check_tokens(len(found[0]))
-    check_count(found, max_texts, field)
-    if kinds == {list} and [] in found:
-        message = f"{field}[{found.index([])}] is an empty list of token ids"
+    if kinds == {list} and len(entries) == 1:
+        check_tokens(len(entries[0]))
+    check_count(entries, max_texts, field)
+    if kinds == {list} and [] in entries:
+        message = f"{field}[{entries.index([])}] is an empty list of token ids"
         raise ApiError("no_texts", message, param=field)
-    return found
+    return entries
 
 
-def check_count(found: list[Any], max_texts: int, field: str) -> None:
+def check_count(entries: list[Any], max_texts: int, field: str) -> None:
     """Raise ApiError 400 for more than `max_texts` entries."""
-    if len(found) > max_texts:
+    if len(entries) > max_texts:
         raise ApiError(
             "too_many_texts",
-            f"{field} has {len(found)} entries; this server accepts {max_texts} in a request",
+            f"{field} has {len(entries)} entries; this server accepts {max_texts} in a request",
             param=field,
         )

@@ -139,20 +139,20 @@ class Service:
             queued_at = time.perf_counter()
             await asyncio.sleep(0)  # requests that arrive together are then submitted together
             with self.admission.budget(sum(map(len, tokenized.windows))).queued(tokens):
-                began: list[float] = []
+                start_times: list[float] = []
                 vectors = await _or_client_disconnect(
-                    self.embedder.asubmit(tokenized, started=lambda: began.append(time.perf_counter())),
+                    self.embedder.asubmit(tokenized, started=lambda: start_times.append(time.perf_counter())),
                     request,
                 )
             embedded_at = time.perf_counter()
             outcome.phases = {
                 "tokenize": (received_at, queued_at),
-                "queue": (queued_at, began[0] if began else queued_at),
-                "inference": (began[0] if began else queued_at, embedded_at),
+                "queue": (queued_at, start_times[0] if start_times else queued_at),
+                "inference": (start_times[0] if start_times else queued_at, embedded_at),
             }
-            found = Embedded(vectors, tokens, characters, outcome, embedded_at - received_at)
+            result = Embedded(vectors, tokens, characters, outcome, embedded_at - received_at)
             del tokenized, vectors
-            write = partial(parsed.write, found)
+            write = partial(parsed.write, result)
             answer = await (asyncio.to_thread(write) if outcome.texts > INLINE_VECTORS else _run_here(write))
         self.metrics.embedded(outcome)
         headers = {
@@ -162,7 +162,7 @@ class Service:
                 f"{name};dur={1000 * (ended - begun):.2f}" for name, (begun, ended) in outcome.phases.items()
             ),
         }
-        return json_answer(answer, headers | dict(parsed.headers(found)))
+        return json_answer(answer, headers | dict(parsed.headers(result)))
 
     async def offload_body(self, request: Request, write: Callable[[bytes | bytearray], bytes]) -> Response:
         """Answer a request about tokens: `write` turns its body into the answer."""
@@ -351,7 +351,7 @@ async def _run_here(work: Callable[[], T]) -> T:
     return work()
 
 
-async def _or_client_disconnect(found: asyncio.Future[FloatArray], request: Request) -> FloatArray:
+async def _or_client_disconnect(vectors: asyncio.Future[FloatArray], request: Request) -> FloatArray:
     """Wait for the vectors; if the client disconnects, remove its texts from the queue.
 
     Watching for a disconnect costs more than embedding a short text, so it starts after
@@ -360,21 +360,21 @@ async def _or_client_disconnect(found: asyncio.Future[FloatArray], request: Requ
     Raises:
         ClientDisconnect: the client disconnected.
     """
-    leaving: asyncio.Future[Message] | None = None
+    disconnect: asyncio.Future[Message] | None = None
 
     def listen() -> None:
-        nonlocal leaving
-        leaving = asyncio.ensure_future(request.receive())
-        leaving.add_done_callback(lambda _: found.cancel())
+        nonlocal disconnect
+        disconnect = asyncio.ensure_future(request.receive())
+        disconnect.add_done_callback(lambda _: vectors.cancel())
 
     timer = asyncio.get_running_loop().call_later(WATCH_DISCONNECT_AFTER_S, listen)
     try:
-        return await found
+        return await vectors
     except asyncio.CancelledError:
-        if leaving is not None and leaving.done() and not leaving.cancelled():
+        if disconnect is not None and disconnect.done() and not disconnect.cancelled():
             raise ClientDisconnect from None
         raise
     finally:
         timer.cancel()
-        if leaving is not None:
-            leaving.cancel()
+        if disconnect is not None:
+            disconnect.cancel()

@@ -179,28 +179,28 @@ class Tei:
         return await self._service.embed(request, self._read_embed)
 
     def _read_embed(self, body: bytes | bytearray) -> ParsedBody:
-        asked = read(body, EmbedRequest)
-        self._service.check_dimensions(asked.dimensions)
+        request = read(body, EmbedRequest)
+        self._service.check_dimensions(request.dimensions)
 
-        def write(found: Embedded) -> bytearray:
-            return write_rows(b"", (row.tolist() for row in found.shortened(asked_dimensions)), b"")
+        def write(result: Embedded) -> bytearray:
+            return write_rows(b"", (row.tolist() for row in result.shortened(dimensions)), b"")
 
-        asked_dimensions = asked.dimensions
-        texts = texts_or_ids(asked.inputs, self._service.settings.max_client_batch_size, "inputs")
-        return self._parsed_body(texts, asked, write)
+        dimensions = request.dimensions
+        texts = texts_or_ids(request.inputs, self._service.settings.max_client_batch_size, "inputs")
+        return self._parsed_body(texts, request, write)
 
     def _parsed_body(
-        self, texts: list[Any], asked: EmbedRequest | SimilarityParameters, write: Any
+        self, texts: list[Any], request: EmbedRequest | SimilarityParameters, write: Any
     ) -> ParsedBody:
         truncate: Truncate = self._service.settings.truncate
-        if asked.truncate is not None:
-            truncate = "end" if asked.truncate else "error"
+        if request.truncate is not None:
+            truncate = "end" if request.truncate else "error"
         return ParsedBody(
-            self._prompted(texts, asked.prompt_name),
+            self._prompted(texts, request.prompt_name),
             truncate,
             write,
             field="inputs",
-            keep_end=(asked.truncation_direction or "right").lower() == "left",
+            keep_end=(request.truncation_direction or "right").lower() == "left",
             headers=_headers,
         )
 
@@ -222,17 +222,17 @@ class Tei:
         return await self._service.embed(request, self._read_similarity)
 
     def _read_similarity(self, body: bytes | bytearray) -> ParsedBody:
-        asked = read(body, SimilarityRequest)
-        if not asked.inputs.sentences:
+        request = read(body, SimilarityRequest)
+        if not request.inputs.sentences:
             message = "inputs.sentences is an empty list; send at least one text"
             raise ApiError("no_texts", message, param="inputs")
-        texts = [asked.inputs.source_sentence, *asked.inputs.sentences]
+        texts = [request.inputs.source_sentence, *request.inputs.sentences]
         check_count(texts, self._service.settings.max_client_batch_size, "inputs")
 
         def write(found: Embedded) -> bytes:
             return encode_json((found.vectors[1:] @ found.vectors[0]).tolist())
 
-        return self._parsed_body(texts, asked.parameters or SimilarityParameters(), write)
+        return self._parsed_body(texts, request.parameters or SimilarityParameters(), write)
 
     async def tokenize(self, request: Request) -> Response:
         """POST /tokenize: a body with `inputs` has TEI's form, a body with `input` the form of ov_minilm."""
@@ -249,12 +249,12 @@ class Tei:
 
         return await self._service.offload_body(request, write)
 
-    def _tokens(self, asked: TokenizeInputsRequest) -> bytes:
-        texts = texts_or_ids(asked.inputs, self._service.settings.max_client_batch_size, "inputs")
+    def _tokens(self, request: TokenizeInputsRequest) -> bytes:
+        texts = texts_or_ids(request.inputs, self._service.settings.max_client_batch_size, "inputs")
         self._service.check_characters(texts, "inputs")
-        texts = self._prompted(texts, asked.prompt_name)
+        texts = self._prompted(texts, request.prompt_name)
         encodings = (
-            self._tokenizer.encode(text, add_special_tokens=asked.add_special_tokens)
+            self._tokenizer.encode(text, add_special_tokens=request.add_special_tokens)
             for text in _valid(texts)
         )
         rows = (_token_list(text, encoding) for text, encoding in zip(texts, encodings, strict=True))
@@ -308,20 +308,20 @@ class Tei:
         raise ApiError("unsupported", reason)
 
 
-def _headers(found: Embedded) -> Mapping[str, str]:
+def _headers(result: Embedded) -> Mapping[str, str]:
     """Return TEI's headers: times in milliseconds, and counts."""
     names = {"tokenize": "tokenization", "queue": "queue", "inference": "inference"}
     phases = {
         f"x-{names[name]}-time": str(round(1000 * (ended - begun)))
-        for name, (begun, ended) in found.outcome.phases.items()
+        for name, (begun, ended) in result.outcome.phases.items()
     }
-    total = str(round(1000 * found.seconds))
+    total = str(round(1000 * result.seconds))
     return phases | {
         "x-compute-type": "cpu",
         "x-compute-time": total,
         "x-total-time": total,
-        "x-compute-characters": str(found.characters),
-        "x-compute-tokens": str(found.tokens),
+        "x-compute-characters": str(result.characters),
+        "x-compute-tokens": str(result.tokens),
     }
 
 

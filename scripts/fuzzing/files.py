@@ -372,34 +372,34 @@ def _parse_exactly(line: str) -> Any:
     return json.loads(line, parse_float=Decimal, parse_constant=refuse)
 
 
-def _equal_values(expected: Any, found: Any) -> bool:
+def _equal_values(expected: Any, actual: Any) -> bool:
     """Compare values by meaning: 1 equals 1.0, but 1 does not equal true."""
-    if isinstance(expected, bool) or isinstance(found, bool):
-        return expected is found
-    if isinstance(expected, int | float | Decimal) and isinstance(found, int | float | Decimal):
-        if isinstance(expected, float) and isinstance(found, Decimal):
-            return expected == float(found)  # the output has the fewest digits that give the same float
-        if isinstance(expected, Decimal) and isinstance(found, float):
-            return float(expected) == found
-        return _number(expected) == _number(found)
-    if isinstance(expected, list | tuple) and isinstance(found, list | tuple):
-        return len(expected) == len(found) and all(map(_equal_values, expected, found))
-    if isinstance(expected, dict) and isinstance(found, dict):
-        return list(expected) == list(found) and all(
-            _equal_values(expected[name], found[name]) for name in expected
+    if isinstance(expected, bool) or isinstance(actual, bool):
+        return expected is actual
+    if isinstance(expected, int | float | Decimal) and isinstance(actual, int | float | Decimal):
+        if isinstance(expected, float) and isinstance(actual, Decimal):
+            return expected == float(actual)  # the output has the fewest digits that give the same float
+        if isinstance(expected, Decimal) and isinstance(actual, float):
+            return float(expected) == actual
+        return _number(expected) == _number(actual)
+    if isinstance(expected, list | tuple) and isinstance(actual, list | tuple):
+        return len(expected) == len(actual) and all(map(_equal_values, expected, actual))
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        return list(expected) == list(actual) and all(
+            _equal_values(expected[name], actual[name]) for name in expected
         )
-    if isinstance(expected, str) and isinstance(found, str):
-        return mend_surrogates(expected) == mend_surrogates(found)
-    if isinstance(expected, bytes) and isinstance(found, str):
-        return base64.b64encode(expected).decode() == found
+    if isinstance(expected, str) and isinstance(actual, str):
+        return mend_surrogates(expected) == mend_surrogates(actual)
+    if isinstance(expected, bytes) and isinstance(actual, str):
+        return base64.b64encode(expected).decode() == actual
     # a column with strings in one file and bytes in another
-    if isinstance(expected, str) and isinstance(found, bytes):
-        return expected.encode() == found
-    if isinstance(expected, float | Decimal) and found is None:
+    if isinstance(expected, str) and isinstance(actual, bytes):
+        return expected.encode() == actual
+    if isinstance(expected, float | Decimal) and actual is None:
         return not Decimal(expected).is_finite()
     if isinstance(expected, str | int | float | bytes | dict | list | type(None)):
-        return type(expected) is type(found) and expected == found
-    return str(expected) == str(found)
+        return type(expected) is type(actual) and expected == actual
+    return str(expected) == str(actual)
 
 
 def _number(value: float | Decimal) -> Decimal | str:
@@ -520,12 +520,12 @@ def _jsonl(rng: random.Random, count: int, column: str, keep: list[str], dialect
 
 def _json_row(line: str, column: str, keep: list[str]) -> Row:
     try:
-        found = json.loads(line, parse_float=Decimal, parse_constant=lambda _: None)
+        record = json.loads(line, parse_float=Decimal, parse_constant=lambda _: None)
     except ValueError:
         return Row(None)
-    if not isinstance(found, dict) or not isinstance(found.get(column), str):
+    if not isinstance(record, dict) or not isinstance(record.get(column), str):
         return Row(None)
-    return Row(found[column], {name: found.get(name) for name in keep})
+    return Row(record[column], {name: record.get(name) for name in keep})
 
 
 def _csv(

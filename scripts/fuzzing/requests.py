@@ -196,18 +196,18 @@ class RequestFuzzer:
             return shrink(vectors, dimensions)
         return vectors
 
-    def _check_tokens(self, request: dict[str, Any], found: Any) -> None:
+    def _check_tokens(self, request: dict[str, Any], actual: Any) -> None:
         value: Any = request["inputs" if "inputs" in request else "input"]
         texts: list[str] = [value] if isinstance(value, str) else value
         if "inputs" in request:
-            if len(found) != len(texts):
-                raise WrongResult(f"/tokenize: {len(found)} lists for {len(texts)} texts")
+            if len(actual) != len(texts):
+                raise WrongResult(f"/tokenize: {len(actual)} lists for {len(texts)} texts")
             return
         ids = [
             [window.tolist() for window in item]
             for item in self._embedder.tokenize(texts, truncate="mean").windows
         ]
-        if [item["windows"] for item in found["data"]] != ids:
+        if [item["windows"] for item in actual["data"]] != ids:
             raise WrongResult(f"/tokenize: wrong ids for {request}")
 
 

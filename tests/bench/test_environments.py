@@ -22,7 +22,7 @@ def load(variant, models, threads):
     lines = int(pathlib.Path(models["table"], "lines").read_text())
     return lambda texts: np.array([[len(text), lines] for text in texts])
 
-def facts(variant):
+def versions(variant):
     return {name: os.environ[name] for name in ("HF_HUB_OFFLINE", "DO_NOT_TRACK", "HOME")}
 """
 
@@ -74,7 +74,7 @@ def test_the_files_of_a_peer_are_made_once(tmp_path: Path) -> None:
     reused = Environments([peer], messages.append, cache=cache).contender(peer, "plain")
 
     assert [3.0, 12.0] == vectors[:, 0].tolist()
-    assert {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "HOME": f"{cache}/home"} == process.facts
+    assert {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "HOME": f"{cache}/home"} == process.versions
     assert ("toy plain", "a toy", ["making table by toy"]) == (reused.name, reused.title, messages)
 
 

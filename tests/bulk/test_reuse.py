@@ -29,8 +29,8 @@ def test_reuse_does_not_change_the_output(tmp_path: Path, options: list[str]) ->
 
     assert encode(tmp_path, TEXTS, *options, reuse=False) == encode(tmp_path, TEXTS, *options)
     assert encode(tmp_path, changed, *options, reuse=False) == encode(tmp_path, changed, *options)
-    (facts,) = (tmp_path / "kept").iterdir()
-    assert [1, len(TEXTS)] == sorted(len(np.load(path)) for path in facts.glob("*.hashes.npy"))
+    (folder,) = (tmp_path / "kept").iterdir()
+    assert [1, len(TEXTS)] == sorted(len(np.load(path)) for path in folder.glob("*.hashes.npy"))
 
 
 def test_only_vectors_of_the_same_truncation_are_reused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.convert, pytest.mark.filterwarnings("ignore::ov_minilm
 )
 def test_a_converted_model_keeps_its_vectors(converted: Callable[[str], Path], kind: str) -> None:
     """FP32: those of sentence-transformers at 1e-5, with every prompt; the same bits in every batch."""
-    folder, facts = converted(kind), KINDS[kind]
+    folder, properties = converted(kind), KINDS[kind]
     rng = np.random.default_rng(7)
     texts = [*TEXTS, *("word " * int(n) for n in rng.integers(1, 160, 60))]
 
@@ -36,6 +36,10 @@ def test_a_converted_model_keeps_its_vectors(converted: Callable[[str], Path], k
 
     manifest = Manifest.read(folder / "int8")
     spec = manifest.spec
-    assert (facts.layers, facts.width, facts.heads) == (spec.layers, spec.dim, spec.heads)
-    assert (facts.pooling, facts.max_tokens, facts.prompts) == (spec.pooling, spec.max_tokens, spec.prompts)
-    assert max(grid.width for grid in manifest.grids) < 2 * facts.max_tokens
+    assert (properties.layers, properties.width, properties.heads) == (spec.layers, spec.dim, spec.heads)
+    assert (properties.pooling, properties.max_tokens, properties.prompts) == (
+        spec.pooling,
+        spec.max_tokens,
+        spec.prompts,
+    )
+    assert max(grid.width for grid in manifest.grids) < 2 * properties.max_tokens

@@ -18,7 +18,7 @@ class Toy:
     def __init__(self, contender: Contender, _threads: int) -> None:
         if contender.name == "broken":
             raise ContenderFailed("broken: no model")
-        self.name, self.facts, self.closed = contender.name, {"toy": "1.0"}, False
+        self.name, self.versions, self.closed = contender.name, {"toy": "1.0"}, False
 
     def close(self) -> None:
         """Record that it was closed."""

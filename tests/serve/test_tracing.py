@@ -33,9 +33,9 @@ def test_spans_of_a_request() -> None:
     message = trace_service.ExportTraceServiceRequest.FromString(body)
     spans = {span.name: span for span in message.resource_spans[0].scope_spans[0].spans}
     root_span = spans.pop("POST /v1/embeddings")
-    facts = {attribute.key: attribute.value.int_value for attribute in root_span.attributes}
+    attributes = {attribute.key: attribute.value.int_value for attribute in root_span.attributes}
     counts = {"http.response.status_code": 200, "embeddings.texts": 2, "embeddings.tokens": 6}
-    assert facts == facts | counts
+    assert attributes == attributes | counts
     assert PARENT == root_span.trace_id.hex()
     assert {"tokenize", "queue", "inference"} == spans.keys()
     for span in spans.values():

@@ -78,8 +78,8 @@ def test_a_job_of_an_earlier_version_resumes_or_is_refused(
     now = json.loads((tmp_path / "whole" / NAME).read_text(encoding="utf-8").splitlines()[0])
     for fact in ("format", "form", "truncate", "dtype", "rows_per_shard", "column"):
         now.pop(fact, None)  # the rest are versions, the CPU and the path of the input, which may differ
-    facts = {key: now.get(key, value) for key, value in json.loads(first).items()}
-    (tmp_path / "job" / NAME).write_text("\n".join([json.dumps(facts), *done, ""]), encoding="utf-8")
+    header = {key: now.get(key, value) for key, value in json.loads(first).items()}
+    (tmp_path / "job" / NAME).write_text("\n".join([json.dumps(header), *done, ""]), encoding="utf-8")
     first_shard = (tmp_path / "job/part-00000.parquet").read_bytes()
 
     try:

@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 export const require = createRequire(process.argv[2] + "/");
 export const version = (name) => require(`${process.argv[2]}/node_modules/${name}/package.json`).version;
 
-// load(request) returns { embed, facts, batches }; embed(texts) returns the vectors [N][D] of one batch.
+// load(request) returns { embed, versions, batches }; embed(texts) returns the vectors [N][D] of one batch.
 export async function serve(load) {
   let embed, batches;
   const best = new Map(); // list of texts -> its fastest batch size
@@ -42,7 +42,7 @@ export async function serve(load) {
       const loaded = await load(request);
       ({ embed, batches } = loaded);
       await run(["one text"], 1);
-      return { facts: { ...loaded.facts, node: process.version } };
+      return { versions: { ...loaded.versions, node: process.version } };
     },
     async tune({ texts, first }) {
       if (best.has(texts)) return { batch: best.get(texts) };
