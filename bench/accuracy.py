@@ -46,7 +46,7 @@ class Pairs:
 
 
 def accuracy(race: Race[Process]) -> Iterator[Row]:
-    """Measure the mean cosine to FP32, and Spearman's correlation with human scores against that of FP32."""
+    """Measure the mean cosine to FP32, and how Spearman's correlation with human scores differs from FP32."""
     pairs = Pairs()
     path = race.file(STS_SET, pairs.texts)
     vectors_by_name = {

@@ -49,7 +49,7 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One library, in one environment."""
+    """A library or server to compare with, which has an environment of its own."""
 
     name: str
     file: Path

@@ -1,4 +1,4 @@
-"""Measures which share of this machine's INT8 limit `encode` reaches, and what takes the rest of the time.
+"""Measures the percentage of this machine's INT8 limit that `encode` reaches, and where the other time goes.
 
 The limit is the speed of the model's linear layers as plain INT8 multiplications in OpenVINO, measured in
 turn with `encode`. The share is their time for the tokens of a text divided by the time of the text. The
@@ -43,7 +43,7 @@ PLAIN = "plain INT8 multiplications"
 
 
 def limit(race: Race[Process]) -> Iterator[Row]:
-    """Measure the limit, the share of it reached by lists and single texts, and the parts of a batch."""
+    """Measure the INT8 limit, the percentage that lists and single texts reach, and the parts of a batch."""
     with Embedder.open(threads=race.threads) as embedder:
         info, spec = embedder.info, embedder.spec
         layers = [(spec.dim, spec.dim)] * 4 + [(spec.dim, spec.intermediate), (spec.intermediate, spec.dim)]

@@ -31,7 +31,7 @@ STYLE = {
     "figure.facecolor": "white",  # pictures have a white background, also on dark pages
 }
 WIDTH, DPI = 8.0, 110  # width in inches and dots per inch: 880 pixels, which pages show at 800
-# most other libraries in a bar chart, and most lines or points in the other pictures
+# maximum of other libraries in a bar chart, and of lines or points in the other pictures
 RIVALS, MAX_POINTS = 4, 7
 # Offsets of labels in points, and their alignment, the best place first.
 PLACES = ((8, 4, "left"), (8, -13, "left"), (-8, 4, "right"), (-8, -13, "right"), (0, 16, "center"))

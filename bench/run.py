@@ -1,6 +1,6 @@
 """Measure everything: workloads, other libraries, servers, jobs, the limit; and draw the pictures.
 
-Without options, all of it is measured and written to bench/results: hours, on a quiet machine.
+Without options, it measures everything for hours, on a quiet machine, and writes bench/results.
 
 Examples:
   python bench/run.py --quick      two workloads, two peers; do the committed ratios hold?

@@ -27,7 +27,7 @@ LISTS = [(name, "texts_per_s") for name in ("sentences", "chunks", "documents", 
 COSTS = [("new process", "first_vector_s"), ("new process", "peak_mb"), ("accuracy", "spearman_change")]
 HEADLINERS = ("sentence_transformers torch", "onnxruntime int8", "fastembed f32")
 WORKLOADS = ("sentences", "chunks")  # workloads of the bulk jobs
-CORES = (2, 16, 64)  # cores of servers with as many workers, whose speed is calculated
+CORES = (2, 16, 64)  # cores of servers with one worker per core; their speed is calculated, not measured
 NOT_MEASURED = "Calculated from the table above, not measured"
 MACHINES = ((1, 16), (1, 64), (16, 64))  # number, cores
 

@@ -29,7 +29,7 @@ def passages(text: str) -> list[str]:
 
 
 def update(index: duckdb.DuckDBPyConnection, files: dict[str, int], embedder: Embedder) -> None:
-    """Embed files that are new, changed or embedded by another model; forget those that are gone."""
+    """Embed files that are new, changed or embedded by another model; remove passages of deleted files."""
     model = embedder.info.fingerprint
     rows = index.execute("SELECT DISTINCT path, changed, model FROM passages").fetchall()
     outdated = [path for path, changed, by in rows if (files.get(path), model) != (changed, by)]

@@ -17,7 +17,7 @@ def main(tag: str | None) -> str:
     """Return the notes of this version.
 
     Raises:
-        SystemExit: the changelog has no such section, it is empty, undated, or the tag is of another version.
+        SystemExit: the section is missing, empty or undated, or the tag is of another version.
     """
     source = (ROOT / "ov_minilm/_version.py").read_text(encoding="utf-8")
     version = re.findall(r'^__version__ = "(.+)"$', source, re.MULTILINE)[0]

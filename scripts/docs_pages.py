@@ -38,7 +38,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def page(source: str) -> tuple[str, list[Path]]:
-    """Return the text of a file with links changed to pages of the site, and the pictures in it.
+    """Return the text of a file, with links changed to pages of the site, and the pictures that it shows.
 
     A picture that does not exist yet is left out; any other broken link is an error.
     """

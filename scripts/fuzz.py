@@ -67,7 +67,7 @@ def main(cases: int, seed: int | None, only: str | None, short: bool) -> None:
     started, outcomes, in_use_mb = time.monotonic(), Counter[str](), list[float]()
     with Embedder.open(threads=1) as embedder, tempfile.TemporaryDirectory(dir=_memory_folder()) as folder:
         if not short:
-            embedder.warm_up()  # compiled before the first measurement, so that it does not count as growth
+            embedder.warm_up()  # compiled before the first measurement, so that the model's memory does not count as growth
         with_hashes, with_model = RequestFuzzer(embedder, real=False), RequestFuzzer(embedder, real=True)
         for number in range(cases):
             if short and time.monotonic() - started > SHORT_S:
@@ -112,7 +112,7 @@ def _memory_mb() -> float:
 
 def _memory_folder() -> str | None:
     """Return a folder in memory if the system has one, because syncing every shard to a disk is slow."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # a private folder is made in it
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # the fuzzer makes a private folder in this one
 
 
 if __name__ == "__main__":

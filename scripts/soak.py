@@ -120,7 +120,7 @@ def main(minutes: float, seed: int) -> None:
 
 
 def growth_mb(memory_samples: list[float]) -> float:
-    """Return the median of the last fifth minus that of the first: one sample may lie in a large call."""
+    """Return the median of the last fifth minus the median of the first; single samples may be high."""
     size = max(1, len(memory_samples) // 5)
     return (
         round(statistics.median(memory_samples[-size:]) - statistics.median(memory_samples[:size]), 1)

@@ -29,7 +29,7 @@ GOLDEN = Path(__file__).parent / "golden"
 os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "False", "ANONYMIZED_TELEMETRY": "False"}
 
 
-SLOW_TIMEOUT_S = 1800  # of a test marked slow; pyproject.toml has that of others
+SLOW_TIMEOUT_S = 1800  # timeout of a test marked slow; pyproject.toml has the timeout of the other tests
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

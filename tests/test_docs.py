@@ -79,7 +79,7 @@ def script(page: list[Block]) -> str:
 def test_code_blocks_print_what_the_page_shows(
     page: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """The blocks of a page run one after the other in an empty folder."""
+    """The code blocks of a page run one after another in an empty folder."""
     found = [block for block in blocks(page) if block.runs]
     if not found:
         pytest.skip("no code that runs")

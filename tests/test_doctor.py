@@ -28,7 +28,7 @@ def diagnose(*arguments: str | Path, **environment: str) -> tuple[list[str], dic
 
 
 def test_a_working_machine_has_no_finding() -> None:
-    """Exit code 0; kernels, devices, self-check, speed of both lowerings and memory are those here."""
+    """The exit code is 0; kernels, devices, self-check, speed and memory describe this machine."""
     wrong_topics, findings = diagnose("--memory-mb", "256")
     facts = {topic: finding["facts"] for topic, finding in findings.items()}
 
@@ -68,7 +68,7 @@ SMALLER = "pass --memory-mb 540 (memory_mb=540 to Embedder.open), or give the co
     ],
 )
 def test_memory_is_judged_by_the_limit(limit_mb: Any, asked_mb: int | None, state: str, fix: str) -> None:
-    """With a tenth in reserve, a limit allows all grids, a smaller --memory-mb, or nothing."""
+    """A memory limit, less a tenth, allows all grids, a smaller --memory-mb, or no start."""
     peaks = {"open": 110 * 10**6, "first_text": 160 * 10**6, "lists": 200 * 10**6, "all_grids": 670 * 10**6}
 
     actual = judge_memory(peaks, limit_mb and limit_mb * 10**6, 184, asked_mb)
@@ -164,7 +164,7 @@ def test_a_damaged_model_is_a_finding(
     ],
 )
 def test_an_openvino_that_does_not_load_is_a_finding(module: str, text: str, tmp_path: Path) -> None:
-    """It may crash on import, as on some CPUs, or fail to import."""
+    """The import of OpenVINO may crash, as on some CPUs, or fail."""
     (tmp_path / "openvino.py").write_text(module)
 
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])

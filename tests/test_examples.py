@@ -30,7 +30,7 @@ def run(name: str, folder: Path, *arguments: str | Path) -> list[str]:
 
 
 def test_every_example_is_short_and_tested() -> None:
-    """Each has fewer than 60 lines and is named in this file."""
+    """Each example has fewer than 60 lines and is named in this file."""
     this_file = Path(__file__).read_text(encoding="utf-8")
 
     for path in EXAMPLES.glob("*.py"):
@@ -78,7 +78,7 @@ def test_duplicates_are_grouped(tmp_path: Path) -> None:
 
 
 def test_zero_shot_classifies_most_tickets(tmp_path: Path) -> None:
-    """Of sixty tickets in five classes at least fifty get the class that their author meant."""
+    """At least 50 of 60 tickets, in five classes, get the class that their author meant."""
     *lines, verdict = run("zero_shot.py", tmp_path)
 
     assert 60 == len(lines)

@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # folder -> other folders
 
 
 def test_modules_import_downward() -> None:
-    """No cycles, also of late imports; no module imports the package itself or a folder above its own."""
+    """There are no cycles, late imports included; no module imports the package or a folder above."""
     graph = import_graph()
 
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(graph) > 60  # or CycleError
@@ -78,7 +78,7 @@ def test_openvino_is_imported_in_one_place() -> None:
 
 
 def test_encoding_uses_no_network(tmp_path: Path) -> None:
-    """It opens no socket, looks up no host, starts no extra thread and writes no file in the home folder."""
+    """An import opens no socket, starts no extra thread and writes no file in the home folder."""
     result = python(
         "import sys, threading\n"
         "def hook(event, arguments):\n"
@@ -95,7 +95,7 @@ def test_encoding_uses_no_network(tmp_path: Path) -> None:
 
 
 def test_encoding_loads_no_large_library() -> None:
-    """No torch, conversion tool, web framework or hub client; the import alone loads no numpy or OpenVINO."""
+    """`encode` loads no torch, web framework or hub client; the import loads no numpy or OpenVINO."""
     result = python(
         "import sys, ov_minilm; early = set(sys.modules)\n"
         "ov_minilm.encode('a')\n"

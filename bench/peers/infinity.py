@@ -42,7 +42,7 @@ def main() -> None:
         host="127.0.0.1",
         port=int(port),
         log_level="warning",
-        timeout_keep_alive=75,  # otherwise infinity disconnects clients whose requests wait
+        timeout_keep_alive=75,  # without this option, infinity disconnects clients whose requests wait
     )
 
 

@@ -19,7 +19,7 @@ list of texts:
     {"do": "tune", "texts": FILE, "first": N}     -> {"batch"}: the fastest size for N texts; it stays
     {"do": "time", "texts": FILE}                 -> {"seconds": [one call with the list]}
     {"do": "each", "texts": FILE}                 -> {"seconds": [a call for each text]}
-    {"do": "callers", "texts": FILE, "callers": N}  -> {"wall", "seconds": [a call for each text]}, in N threads
+    {"do": "callers", "texts": FILE, "callers": THREADS} -> {"wall", "seconds": [a call for each text]}
     {"do": "during_list", "texts": FILE, "list": FILE} -> {"texts_per_s", "seconds"}, beside the list
     {"do": "vectors", "texts": FILE}              -> {"vectors": N lists of D numbers}
 """

@@ -123,7 +123,7 @@ class Row:
 
 @dataclass
 class GeneratedFile:
-    """A generated file, and the rows that a job should find in it."""
+    """A generated file, and the rows that a job should read from it."""
 
     name: str
     content: bytes

@@ -50,7 +50,7 @@ def test_the_golden_batch_fills_every_row(align: int) -> None:
 
 
 def test_the_shipped_golden_text_is_tokenized_as_recorded(shipped: Embedder) -> None:
-    """Its ids are those of the shipped tokenizer, and the self-check has a cosine above 0.998."""
+    """The golden ids are those of the shipped tokenizer; the self-check has a cosine above 0.998."""
     golden = Manifest.read(SHIPPED).golden
 
     assert TEXT.startswith(golden.text)

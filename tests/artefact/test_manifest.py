@@ -1,4 +1,4 @@
-"""A manifest that is not exact is refused, and so are files that do not match it."""
+"""A wrong manifest is refused, and so are files that do not match the manifest."""
 
 import dataclasses
 import functools
@@ -167,7 +167,7 @@ def test_the_smallest_valid_manifest_is_read(artefact: Path) -> None:
 @pytest.mark.parametrize("name", CONTENT)
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_file_is_refused_by_name(artefact: Path, name: str, damage: str) -> None:
-    """For a changed byte, a shorter file or none, the error has the path and both sizes or hashes."""
+    """If a file is changed, shorter or missing, the error has its path and both sizes or hashes."""
     description, path, content = describe(artefact), artefact / name, CONTENT[name]
     damaged = content[:-1] + bytes([content[-1] ^ 1]) if damage == "flip" else content[:-1]
     path.write_bytes(damaged)
@@ -188,7 +188,7 @@ def test_a_damaged_file_is_refused_by_name(artefact: Path, name: str, damage: st
 
 
 def test_the_fingerprint_depends_on_every_field_of_the_spec(artefact: Path) -> None:
-    """It has 16 hex digits and does not depend on the order of the files; the shipped one never changes."""
+    """A fingerprint has 16 hex digits and ignores the order of files; the shipped one never changes."""
     files = describe(artefact).files
     others: list[dict[str, Any]] = [{field.name: 7} for field in dataclasses.fields(MINILM)]
     actual = {fingerprint(dataclasses.replace(MINILM, **other), files) for other in ({}, *others)}

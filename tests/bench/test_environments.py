@@ -63,7 +63,7 @@ def test_wrong_facts_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("this_python")
 def test_the_files_of_a_peer_are_made_once(tmp_path: Path) -> None:
-    """It makes them, loads them and encodes, offline and with its own home folder."""
+    """The peer makes and loads its files and encodes, offline and with its own home folder."""
     peer, messages, cache = toy(tmp_path / "peers", FACTS + PREPARING_PEER), list[str](), tmp_path / "cache"
     (tmp_path / "texts.json").write_text('["one", "a longer one"]', encoding="utf-8")
 

@@ -30,7 +30,7 @@ ROWS = [
 
 
 def test_tables_show_only_the_shipped_artefact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All stored rows are of it; a table without rows says that they are missing."""
+    """All stored rows are of the shipped artefact; a table without rows says so."""
     refuse_stale(read(tables.ROWS) if tables.ROWS.exists() else [], shipped_fingerprint())
     monkeypatch.setattr(tables, "machines", list)
 
@@ -39,7 +39,7 @@ def test_tables_show_only_the_shipped_artefact(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_pictures_are_drawn_of_the_rows(tmp_path: Path) -> None:
-    """Pictures are PNG, 800 to 900 pixels wide, with the same bytes each time; without rows there is none."""
+    """Pictures are PNG, 800 to 900 pixels wide, with the same bytes each time; no rows, no picture."""
     written, redrawn = (draw_all(ROWS, tmp_path / name) for name in ("a", "b"))
 
     assert sorted(PICTURES) == sorted(path.stem for path in written)
@@ -69,7 +69,7 @@ def test_a_new_ratio_is_compared_with_the_stored_interval(capsys: pytest.Capture
 
 
 def test_libraries_run_in_groups_with_ov_minilm_in_each() -> None:
-    """Few at a time, for their memory; each runs once, as do the other variants of ov_minilm."""
+    """A group is small, to limit memory; each peer and each variant of ov_minilm runs once."""
     our_contenders = [Contender(name, "", (), "") for name in (OURS, f"{OURS} conv")]
     peers = [Contender(str(n), "", (), "") for n in range(12)]
 

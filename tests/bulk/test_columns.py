@@ -40,7 +40,7 @@ def test_a_value_of_another_type_makes_its_row_bad(kind: pa.DataType, value: obj
 
 @pytest.mark.parametrize("kind", [pa.int8(), pa.string_view(), pa.list_(pa.binary_view()), pa.null()])
 def test_rows_of_any_type_can_be_selected(kind: pa.DataType) -> None:
-    """Some rows or none, as when bad rows are skipped."""
+    """A selection has some rows, or none, as when bad rows are skipped."""
     batch = pa.RecordBatch.from_arrays([pa.nulls(3, kind), pa.array([1, 2, 3])], names=["x", "n"])
 
     assert [1, 3] == select(batch, [0, 2])["n"].to_pylist()
@@ -88,7 +88,7 @@ def to_json(batch: pa.RecordBatch, bad: dict[int, str]) -> list[Any]:
 def test_a_value_without_equivalent_loses_only_itself(
     array: pa.Array, convert: Convert, values: list[Any], reason: str
 ) -> None:
-    """Converted to another type or to JSON, the other values are kept; the error says why."""
+    """A conversion to another type or to JSON keeps all other values; the error says why."""
     bad: dict[int, str] = {}
 
     assert values == convert(pa.RecordBatch.from_arrays([array], names=["x"]), bad)
@@ -112,7 +112,7 @@ WITHOUT_TYPE: Any = [1, "a"], [True, 1], [{}], [[]], [[{"a": 1}]], [[1], "a"], [
     ],
 )
 def test_the_first_json_values_determine_the_type(values: list[object], kind: pa.DataType | None) -> None:
-    """It holds all of them without loss; if no type does, the column stays JSON."""
+    """The type holds all values without loss; if no type does, the column stays JSON."""
     assert kind == columns.json_type(values)
 
 

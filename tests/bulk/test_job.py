@@ -156,7 +156,7 @@ def test_a_job_stops_at_the_first_bad_row(tmp_path: Path, run_job: RunJob) -> No
 
 
 def test_a_truncated_gzip_file_is_one_bad_row(tmp_path: Path, run_job: RunJob) -> None:
-    """The rows before the damage are encoded, one error stands for the rest, and the next file is read."""
+    """Rows before the damage are encoded, one error covers the other rows, the next file is read."""
     texts, output = sentences(3000), tmp_path / "v.npy"
     (tmp_path / "in.txt.gz").write_bytes(gzip.compress("\n".join(texts).encode())[:-3000])
     files = tmp_path / "in.txt.gz", write(tmp_path / "next.txt", ["last"])
@@ -289,7 +289,7 @@ def test_a_full_disk_loses_no_finished_shard(tmp_path: Path, run_job: RunJob) ->
 
 
 def test_lost_and_truncated_shards_are_computed_again(tmp_path: Path, run_job: RunJob) -> None:
-    """They get the same bytes, from the middle of a compressed file; other shards are not written again."""
+    """Missing shards get the same bytes, also inside a compressed file; others are not rewritten."""
     source = write(tmp_path / "in.txt.gz", TEXTS[:500])
     run_job(source, to=tmp_path / "out")
     before, times = content(tmp_path / "out"), modified(tmp_path / "out")
@@ -325,7 +325,7 @@ def with_other_lowering() -> HashEmbedder:
 def test_another_job_is_refused(
     tmp_path: Path, change: dict[str, Any], difference: str, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error has what differs, and no file is changed; overwrite starts the other job."""
+    """The error names the differences and no file is changed; overwrite starts the other job."""
     source = write(tmp_path / "in.txt", TEXTS[:300])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(source.read_bytes())))
     run_job(source, to=tmp_path / "out")
@@ -416,7 +416,7 @@ def test_input_options_of_encode(
     message: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each option has its effect, or an error names it."""
+    """An option has its effect, or an error names the option."""
     monkeypatch.chdir(tmp_path)
     Path("in.csv").write_text(source, "latin-1")
 
@@ -431,7 +431,7 @@ def test_input_options_of_encode(
 def test_a_parquet_text_of_too_many_bytes_is_not_read(
     tmp_path: Path, rows: int, calls: int, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is one bad row; the metadata of a row group of one row shows its size before it is read."""
+    """A text that is too long is a bad row; a row group of one row shows its size in the metadata."""
     monkeypatch.setattr("ov_minilm.bulk.parquet.MAX_BYTES", 200)
     reads = Mock(wraps=pq.ParquetFile.iter_batches)
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *args, **options: reads(*args, **options))
@@ -447,7 +447,7 @@ def test_a_parquet_text_of_too_many_bytes_is_not_read(
 
 
 def test_a_job_of_stdin_starts_over(tmp_path: Path, run_job: RunJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It cannot be read again, so the same command replaces the output."""
+    """Stdin cannot be read again, so the same command replaces the output."""
     for texts in (TEXTS[:250], ["one", "two"]):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(texts).encode())))
         run_job("-", to=tmp_path / "out")

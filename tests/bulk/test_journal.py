@@ -63,7 +63,7 @@ CHANGES = ["model was 'm', is 'n'", "keep was ['a'], is None", "rows was 3, is N
 def test_only_inputs_may_change_or_be_added(
     facts: dict[str, object], inputs: str, differences: list[str]
 ) -> None:
-    """Otherwise the job is refused, with all that differs; the message has the first three."""
+    """After other changes the job is refused: the error has all differences, its message three."""
     now = Header(facts, [[file[0], f"{file[1]} bytes"] for file in inputs.split()], "skip")
     if not differences:
         compare(Path("out"), JOB, now)
@@ -83,7 +83,7 @@ def test_only_inputs_may_change_or_be_added(
     ],
 )
 def test_a_journal_of_another_version_is_refused(tmp_path: Path, content: bytes, version: str) -> None:
-    """No shard is read from it, nor from a file that is not a journal."""
+    """No shard is read from such a journal, or from a file that is not a journal."""
     (tmp_path / NAME).write_bytes(content)
 
     with Journal.open(tmp_path) as journal:

@@ -118,7 +118,7 @@ def test_a_bad_line_loses_only_itself(
 @pytest.mark.parametrize("codec", ["", ".gz", ".bz2", ".zst"])
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "csv"])
 def test_reading_starts_at_any_row(tmp_path: Path, ending: str, codec: str) -> None:
-    """From the end of each row on, the other rows are the same as from the start, compressed or not."""
+    """Reading that starts after any row gives the same later rows, compressed or not."""
     row = {"txt": "text {}\n", "jsonl": '{{"text": "text {}"}}\n', "csv": '"text {}"\n'}[ending]
     content = ("text\n" * (ending == "csv") + "".join(map(row.format, range(9)))).encode()
     path = tmp_path / f"in.{ending}{codec}"
@@ -197,7 +197,7 @@ def test_a_file_in_another_format_is_refused(tmp_path: Path, name: str, content:
 
 
 def test_utf_16_without_byte_order_mark_is_refused(tmp_path: Path) -> None:
-    """The error names the two encodings that need none."""
+    """The error names the two encodings that need no byte order mark."""
     (tmp_path / "a.txt").write_bytes(b"\0a")
 
     with pytest.raises(ValueError, match="no byte order mark; pass --encoding utf-16-le or utf-16-be"):

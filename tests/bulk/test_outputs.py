@@ -109,7 +109,7 @@ def test_an_output_that_would_lose_files_is_refused(
     ],
 )
 def test_other_outputs_are_accepted(inputs: str, output: str) -> None:
-    """No pattern matches them; all inputs may be outputs of earlier jobs."""
+    """No pattern matches an output of this job; all inputs may be outputs of earlier jobs."""
     check(inputs, output)
 
 

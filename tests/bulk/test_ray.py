@@ -163,7 +163,7 @@ def test_ray_embedder_is_pickled_with_its_options(shipped: Embedder, monkeypatch
 
 @pytest.mark.parametrize("rows_per_shard", [1, 37, 140, 1000])
 def test_the_plan_has_the_shards_of_a_local_job(tmp_path: Path, rows_per_shard: int) -> None:
-    """Each shard starts at the same row and has as many rows, also in damaged files."""
+    """Every shard has the same first row and number of rows, also in damaged files."""
     names = ["a.parquet", "b.csv", "c.txt.gz", "d.parquet", "e.jsonl"]
     for name in names:
         write(tmp_path / name, sentences(100))

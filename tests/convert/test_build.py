@@ -114,7 +114,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, before)  # coverage writes its data at
 def test_a_second_build_has_the_same_bytes_and_a_failed_one_changes_nothing(
     request: pytest.FixtureRequest, tmp_path: Path, model: str
 ) -> None:
-    """No host is looked up; a build over the drift limits, or on a full disk, keeps the old artefact."""
+    """A build uses no network; over the drift limits, or on a full disk, the old artefact stays."""
     if model == "small":
         first = request.getfixturevalue("converted")(SOON[0])
         sha256, command = file_facts(first / "checkpoint" / WEIGHTS).sha256, conversion(first / "checkpoint")

@@ -29,7 +29,7 @@ def exported(converted: Callable[[str], Path]) -> Path:
 
 
 def test_the_tensors_of_a_graph_are_those_of_the_checkpoint(exported: Path) -> None:
-    """Names, shapes and bits; also in a graph whose transposes were not folded."""
+    """Names, shapes and bits are equal, also for a graph whose transposes were not folded."""
     expected = safetensors.load_file(exported / "checkpoint/model.safetensors")
 
     for graph in ("onnx-checkpoint/onnx/model.onnx", "unfolded.onnx"):
@@ -41,7 +41,7 @@ def test_the_tensors_of_a_graph_are_those_of_the_checkpoint(exported: Path) -> N
 
 
 def test_the_layout_of_transformers_js_is_a_source(exported: Path) -> None:
-    """It needs --pooling, which no file there has; for a checkpoint that has one, another is refused."""
+    """A folder with ONNX needs --pooling; where a file names the pooling, another is refused."""
     graph = exported / "onnx-checkpoint/onnx/model.onnx"
     sha256 = file_facts(graph).sha256
     official = file_facts(exported / "checkpoint/model.safetensors").sha256

@@ -24,7 +24,7 @@ def vectors(model: ov.Model) -> FloatArray:
 
 
 def test_channels_far_above_the_others_are_selected() -> None:
-    """Above twice the 99.5th percentile of the peaks; an even layer has none."""
+    """An outlier exceeds twice the 99.5th percentile of the peaks; an even layer has no outlier."""
     peak = np.linspace(1, 6, 1536, dtype=np.float32)
     assert [] == outliers.select(peak).tolist()
 

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.convert, pytest.mark.filterwarnings("ignore::ov_minilm
     "kind", [pytest.param(kind, marks=[] if kind in SOON else pytest.mark.slow) for kind in KINDS]
 )
 def test_a_converted_model_keeps_its_vectors(converted: Callable[[str], Path], kind: str) -> None:
-    """FP32: those of sentence-transformers at 1e-5, with every prompt; the same bits in every batch."""
+    """FP32 equals sentence-transformers to 1e-5, with every prompt; every batch gives the same bits."""
     folder, properties = converted(kind), KINDS[kind]
     rng = np.random.default_rng(7)
     texts = [*TEXTS, *("word " * int(n) for n in rng.integers(1, 160, 60))]

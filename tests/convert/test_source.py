@@ -66,7 +66,7 @@ def write_small(tmp_path: Path, kind: Kind | None = None) -> tuple[Path, str]:
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_the_spec_is_read_from_the_checkpoint(tmp_path: Path, kind: Kind) -> None:
-    """Layers, width, length, pooling and prompts are those of its files, not those of MiniLM."""
+    """Layers, width, length, pooling and prompts come from the checkpoint's files, not from MiniLM."""
     folder, sha256 = write_small(tmp_path, kind)
 
     checkpoint = find(str(folder), None, sha256)
@@ -132,7 +132,7 @@ def test_the_spec_is_read_from_the_checkpoint(tmp_path: Path, kind: Kind) -> Non
 def test_a_checkpoint_that_cannot_be_converted_exactly_is_refused(
     tmp_path: Path, change: Kind | dict[str, Any], message: str
 ) -> None:
-    """What the packed graph cannot compute as the source does is named in one line, with its file."""
+    """One line names the file and the property that the packed graph cannot reproduce."""
     folder, sha256 = write_small(tmp_path, change if isinstance(change, Kind) else None)
     for name, content in change.items() if isinstance(change, dict) else ():
         if isinstance(content, dict):
@@ -150,7 +150,7 @@ def test_a_checkpoint_that_cannot_be_converted_exactly_is_refused(
 
 
 def test_weights_in_several_files_are_read_as_one(tmp_path: Path) -> None:
-    """The tensors are those of one file, the hash is that of sha256sum's lines; a missing file is named."""
+    """Tensors equal those of one file, the hash covers sha256sum's lines; a missing file is named."""
     folder, sha256 = write_small(tmp_path)
     expected = find(str(folder), None, sha256).tensors
     tensors = draw(Kind())

@@ -27,7 +27,7 @@ AWKWARD = ["word " * 500, "Ünïcode — ΑΒΓ 中文 👍🏽", "", "  spaces\
 
 
 def test_vectors_are_those_of_transformers_js(built: Path, tmp_path: Path) -> None:
-    """FP32 at 1e-5, INT8 within the drift limits; the FP32 files equal those made from safetensors."""
+    """FP32 agrees to 1e-5, INT8 within the drift limits; FP32 files equal those from safetensors."""
     pytest.importorskip("onnx", reason="pip install -e '.[convert,dev]'")
     folder, out = tmp_path / "all-MiniLM-L6-v2", tmp_path / "out"
     code = "import sys; from pathlib import Path; from checkpoints import as_transformers_js as write\n"

@@ -1,4 +1,4 @@
-"""Drift statistics are those of scipy, scikit-learn and trec_eval; the gate refuses what exceeds a limit."""
+"""Drift statistics equal those of scipy, scikit-learn and trec_eval; the gate refuses values over a limit."""
 
 from collections.abc import Sequence
 
@@ -38,7 +38,7 @@ def at_degrees(*degrees: float) -> FloatArray:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(score, score), min_size=3, max_size=40), st.integers(0, 1000))
 def test_ranks_and_correlations_are_those_of_scipy(pairs: list[tuple[float, float]], seed: int) -> None:
-    """Ties included; correlations of resamples from counts are those of the drawn rows."""
+    """Ties are included; a resample given as counts has the correlation of the repeated rows."""
     a, b = np.array(pairs).T
     counts = np.bincount(np.random.default_rng(seed).integers(len(a), size=len(a)), minlength=len(a))
     resampled = [np.repeat(column, counts) for column in (a, b)]
@@ -88,7 +88,7 @@ def retrieval(judgements: dict[str, dict[str, int]], documents: int = 12) -> Ret
 
 
 def test_ndcg_is_that_of_scikit_learn() -> None:
-    """Both agree on random searches, with more than ten relevant documents and with fewer."""
+    """Both agree on random searches, with fewer and with more than ten relevant documents."""
     metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn comes with the convert extra")
     rng = np.random.default_rng(6)
     gains = rng.choice([0, 0, 0, 1, 2, 3], size=(40, 60))

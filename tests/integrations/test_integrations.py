@@ -40,7 +40,7 @@ FOLDER = Path(integrations.__file__).parent
 NAME = "all-MiniLM-L6-v2"
 OFFICIAL = f"sentence-transformers/{NAME}"
 TEXTS = ["A cat sleeps on the sofa.", "Interest rates stay where they are.", ""]
-PROMPTS = {"query": "query: ", "passage": "passage: "}  # those of e5
+PROMPTS = {"query": "query: ", "passage": "passage: "}  # the prompts of e5
 
 Call = Callable[[list[str]], Any]
 
@@ -182,7 +182,7 @@ def test_a_missing_library_is_an_error_with_its_extra() -> None:
 
 @pytest.mark.parametrize("path", CALLS)
 def test_copies_and_pickles_share_the_embedder(path: str) -> None:
-    """Equal artefact, device and threads mean the same compiled models; the other options are kept."""
+    """Adapters of equal artefact, device and threads share compiled models; other options differ."""
     embedder = adapter(path)(threads=1, truncate="mean")
 
     assert Adapter(threads=1).embedder is embedder.embedder is not Adapter().embedder
@@ -268,7 +268,7 @@ def test_other_values_than_lists_of_texts_are_refused(path: str, method: str) ->
 
 @pytest.mark.parametrize("method", ["embed", "query_embed", "passage_embed", "encode"])
 def test_signatures_are_those_of_the_libraries(method: str) -> None:
-    """Each argument that concerns one process has the position, name and default of the library's method."""
+    """An argument for one process has the position, name and default of the library's method."""
     path = "sentence_transformers.SentenceTransformer" if method == "encode" else "fastembed.TextEmbedding"
     name, _, kind = path.partition(".")
     library = getattr(pytest.importorskip(name, reason="pip install -e '.[guests]'"), kind)
@@ -283,7 +283,9 @@ def test_signatures_are_those_of_the_libraries(method: str) -> None:
     )
 
     assert theirs[: len(ours)] == ours
-    assert method != "encode" or ours[-1][0] == "truncate_dim"  # the rest is for several processes
+    assert (
+        method != "encode" or ours[-1][0] == "truncate_dim"
+    )  # the other arguments are for several processes
     assert method == "encode" or len(theirs) == len(ours)
 
 

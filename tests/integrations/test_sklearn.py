@@ -23,7 +23,7 @@ valid_tag_types
 
 
 def test_the_checks_of_scikit_learn_pass() -> None:
-    """Parameters, clones, tags and base classes; the other checks are skipped, because they have no texts."""
+    """Checks of parameters, clones, tags and base classes pass; the others have no texts."""
     with pytest.warns(SkipTestWarning, match="string=True"):
         results = estimator_checks.check_estimator(MiniLMVectorizer(), on_fail=None)
 

@@ -61,7 +61,7 @@ def test_the_result_is_told_in_sentences(shipped: Embedder, what: str, value: fl
     [(FROZEN, b""), (FROZEN, b"2 of 5, "), pytest.param(SHIPPED, b"", marks=pytest.mark.slow)],
 )
 def test_bench_prints_rows_and_writes_a_report(tmp_path: Path, model: Path, last: bytes) -> None:
-    """It says how to add FP32; after Ctrl-C the report has what was measured, and the exit code is 130."""
+    """The report says how to add FP32; Ctrl-C keeps the finished rows, with exit code 130."""
     process = subprocess.Popen(
         [sys.executable, "-m", "ov_minilm", "bench", str(model), "--seconds", "5", "--report", "page.html"]
         + ([] if last else ["--json"]),

@@ -18,7 +18,7 @@ ROWS = [
 
 
 def test_new_rows_replace_old_ones(tmp_path: Path) -> None:
-    """A row replaces that of the same name and machine; rows of other artefacts are removed."""
+    """A row replaces the row of the same name and machine; rows of other artefacts are removed."""
     path, first = tmp_path / "rows.jsonl", row("mix/a/texts_per_s", 1)
     elsewhere, newer = dataclasses.replace(first, machine="another"), row("mix/a/texts_per_s", 2)
 
@@ -81,7 +81,7 @@ def test_a_table_is_sorted_by_speed() -> None:
 
 
 def test_the_page_is_escaped_and_loads_nothing() -> None:
-    """It has no link to load, and each cell has the name of its column, for phones."""
+    """The page loads no other file; each cell has the name of its column, for phones."""
     html = page("a <title>", ["a & b"], [Table("speed", ["", "x"], [[OURS, "1"]], ["a note"])])
 
     for shown in ("a &lt;title&gt;", "a &amp; b", 'class="ours"', 'data-label="x"', "a note"):

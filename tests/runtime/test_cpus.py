@@ -37,7 +37,7 @@ V1 = "5:memory:/elsewhere\n4:cpu,cpuacct:/app\n3:cpuset:/elsewhere\n"
 def test_the_tightest_quota_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str | None, files: dict[str, str], expected: int
 ) -> None:
-    """The smallest quota of this cgroup and those above it counts, as whole CPUs and at least one."""
+    """The smallest quota of this cgroup and its parents counts, in whole CPUs, at least one."""
     contents = {} if groups is None else {"proc/self/cgroup": f"{groups.strip()}\n"}
     for name, content in files.items():
         path = f"sys/fs/cgroup/{name}"

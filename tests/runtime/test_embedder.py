@@ -82,7 +82,7 @@ def test_other_texts_in_a_call_change_no_bit(
     ids=str,
 )
 def test_options_change_no_bit(shipped: Embedder, reference: FloatArray, options: dict[str, Any]) -> None:
-    """With each set of options, texts alone, together and shuffled have the same bits; limits are kept."""
+    """Texts have the same bits alone, together and shuffled, for all options; limits hold."""
     try:
         embedder = Embedder.open(**options)
     except PrecisionUnavailable as reason:
@@ -201,7 +201,7 @@ def test_all_ways_to_encode_agree(shipped: Embedder) -> None:
 
 
 def test_a_progress_callback_may_encode_and_may_interrupt(shipped: Embedder, reference: FloatArray) -> None:
-    """It receives (done, total) up to the total; an exception in it ends its own call and nothing else."""
+    """The callback gets (done, total) up to the total; an exception in it ends only its own call."""
     received: list[tuple[int, int]] = []
 
     def progress(done: int, total: int) -> None:
@@ -219,7 +219,7 @@ def test_a_progress_callback_may_encode_and_may_interrupt(shipped: Embedder, ref
 
 
 def test_an_interrupt_cancels_texts_that_were_submitted_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the chunk after the interrupted one, only batches that were already packed are run."""
+    """After an interrupt, the next chunk runs only those batches that were already packed."""
     engine, manifest = FakeEngine(threads=1, gated=True), Manifest.read(SHIPPED)
     tokens = Tokens.open(SHIPPED / TOKENIZER, manifest.spec)
     tokenize, batches = tokens.tokenize, CHUNK_TEXTS // 8
@@ -353,7 +353,7 @@ child("closed", Embedder.open)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_gets_an_error_instead_of_a_hang() -> None:
-    """A child may open an embedder if its parent had none; else every use is refused, and it can exit."""
+    """A child may open an embedder if its parent had none; otherwise use is refused, exit works."""
     result = python(FORKS)
 
     expected = "unused ok\nopened{0}\nopened and busy{0}\nclosed refused\n".format(" refused" * 3)

@@ -18,7 +18,7 @@ def read_static(path: Path) -> ov.Model:
 
 
 def test_every_int8_layer_is_lowered() -> None:
-    """All 40 of them, and no float layer; query, key and value share one transposition."""
+    """All 40 INT8 layers change and no float layer; query, key and value share one transposition."""
     model = read_static(SHIPPED / "model.xml")
 
     assert 40 == lower(model)
@@ -31,5 +31,5 @@ def test_every_int8_layer_is_lowered() -> None:
 
 @pytest.mark.convert
 def test_an_fp32_graph_is_not_changed(built: Path) -> None:
-    """It has no quantized layer to lower."""
+    """An FP32 graph has no quantized layer, so nothing is lowered."""
     assert 0 == lower(read_static(built / "fp32/model.xml"))

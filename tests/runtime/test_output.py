@@ -1,4 +1,4 @@
-"""Smaller vectors: those of sentence-transformers, with the same bits in any batch."""
+"""Smaller vectors equal those of sentence-transformers, with the same bits in any batch."""
 
 import re
 from typing import Any
@@ -72,7 +72,7 @@ def test_a_vector_has_the_same_bytes_in_any_batch(dtype: Dtype) -> None:
 
 @pytest.mark.parametrize("dimensions", [64, 384])
 def test_int8_is_the_nearest_step_and_keeps_the_cosine(dimensions: int) -> None:
-    """With the fixed ranges an int8 vector keeps its direction: no offset, 0 stays 0."""
+    """With fixed ranges an int8 vector keeps its direction, because 0 stays 0."""
     vectors = unit_vectors(500, dimensions)
     low, high = fixed_ranges(dimensions)[:, 0]
 

@@ -29,7 +29,7 @@ groups_of_texts = st.lists(st.integers(1, 256) | st.integers(1, 24), min_size=1,
 
 
 def texts(lengths: list[int]) -> list[Text]:
-    """Make texts of these lengths whose ids are 1, 2, 3… through all of them: no two sums are equal."""
+    """Make texts of these lengths; ids count on from text to text, so that all sums differ."""
     ends = np.cumsum([0, *lengths])
     ids = [np.arange(start + 1, end + 1, dtype=np.int32) for start, end in pairwise(ends)]
     return [Text(text_ids, None, number) for number, text_ids in enumerate(ids)]
@@ -46,7 +46,7 @@ def batches_of(
 
 
 def batches_between(groups: list[list[Text]], lanes: list[Lane], streams: int) -> list[Batch]:
-    """Take one batch after each group of texts, which must have the oldest text, and the rest at the end."""
+    """Take a batch, with the oldest text in it, after each group, and the other texts at the end."""
     pool = Pool(lanes)
     batches: list[Batch] = []
     for group in groups:
@@ -123,7 +123,7 @@ def test_every_text_is_written_once_in_one_piece(lengths: list[list[int]], name:
 def test_the_grid_fits_the_rows(
     lengths: list[int], streams: int, compiled: str | None, expected: str
 ) -> None:
-    """It is the narrowest, as tall as each stream can fill; a few rows use one that is compiled already."""
+    """The grid is the narrowest, and as tall as streams can fill; few rows use a compiled grid."""
     assert expected.split() == [str(batch.grid) for batch in batches_of(lengths, [ALL], streams, compiled)]
 
 

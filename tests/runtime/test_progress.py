@@ -37,7 +37,7 @@ def test_progress_goes_to_a_callback_or_a_terminal(capsys: pytest.CaptureFixture
 
 
 def test_a_long_call_draws_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It appears late and counts the texts before it; without a terminal it is at most ten plain lines."""
+    """The bar appears late and counts earlier texts; without a terminal there are at most ten lines."""
     clock = iter([0.0, 1.0, 3.0, 4.0])  # at the start and at each block
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock, 5.0)))
 

@@ -67,7 +67,7 @@ def test_every_text_gets_its_own_vector(stepped: SteppedScheduler, counts: list[
 
 
 def test_an_idle_engine_runs_a_short_call_in_the_thread_of_its_caller() -> None:
-    """No thread starts and the result is there when `submit` returns, also after an interrupted call."""
+    """No thread starts, and `submit` returns with the result, also after an interrupted call."""
 
     class InterruptedOnce(FakeEngine):
         interrupts = True
@@ -172,7 +172,7 @@ def test_an_exception_in_a_callback_ends_only_its_own_call(stepped: SteppedSched
 
 @pytest.mark.parametrize("count", [1, 600])
 def test_an_error_ends_the_calls_that_it_affects(count: int) -> None:
-    """An error of the engine ends the calls of its batch, one of packing all that wait; later calls run."""
+    """An engine error ends the calls of its batch, a packing error all waiting calls; later calls run."""
     stepped = SteppedScheduler(FakeEngine(grids=GRIDS[:2]))
     stepped.engine.breaks = True
     stepped.run(failed := make_call(count), steps=1)

@@ -44,7 +44,7 @@ if hasattr(np.dtypes, "StringDType"):  # new in numpy 2
 
 @pytest.mark.parametrize("make", CONTAINERS.values(), ids=CONTAINERS)
 def test_texts_of_any_container_are_read_in_order(make: Callable[[list[Any]], Any]) -> None:
-    """They become a list of str; a missing text is named by its index."""
+    """Any container becomes a list of str; a missing text is named by its index."""
     assert (TEXTS, []) == (check_texts(make(TEXTS)), check_texts(make([])))
     with pytest.raises(TypeError, match=r"^text 2 is .*; leave it out, or pass '' in its place$"):
         check_texts(make(["a", "b", None]))

@@ -57,7 +57,7 @@ def test_ids_of_known_texts(text: str, ids: list[int]) -> None:
 
 @pytest.mark.parametrize("words", [0, 1, 253, 254, 255, 508, 509, 1000, 2000])
 def test_a_long_text_has_several_windows(words: int) -> None:
-    """Each has its own [CLS] and [SEP], which count once; token ids are cut at the same places as text."""
+    """Every window has [CLS] and [SEP], counted once; token ids are cut at the same places as text."""
     ids, text = [WORD] * words, "word " * words
     windows = [2 + min(254, words - start) for start in range(0, max(1, words), 254)]
     for given_text in (text, ids, [CLS, *ids, SEP]):

@@ -25,7 +25,7 @@ print(int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]
 
 
 def test_gathering_before_dequantizing_gives_the_same_rows() -> None:
-    """The rows are those of a table that is dequantized first; a float table is not changed."""
+    """Rows equal those of a table that is dequantized first; a float table is not changed."""
     scales = np.array([[0.5], [1.0], [2.0], [3.0], [0.25]], np.float32)
     floats = np.arange(-5, 5, dtype=np.float32).reshape(5, 2)
     ids = ops.parameter([-1], ov.Type.i32)

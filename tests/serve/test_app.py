@@ -98,7 +98,7 @@ def test_a_full_queue(shipped: Embedder) -> None:
 
 @pytest.mark.parametrize(("cosine", "status", "word"), [(1.0, 200, "ready"), (0.5, 503, "wrong_vectors")])
 def test_readiness(shipped: Embedder, cosine: float, status: int, word: str) -> None:
-    """Ready after an inference whose vector matches the known one; 503 if it does not."""
+    """/readyz is 200 after an inference with the known vector, and 503 after another vector."""
     waiting = Waiting(shipped)
     waiting.cosine = cosine
     app = create_app(waiting)

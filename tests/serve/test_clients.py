@@ -192,7 +192,7 @@ def answers(keyed: Running) -> dict[str, Any]:
 
 @pytest.mark.parametrize("client", re.findall(r"^\w.*", CLIENTS, re.MULTILINE))
 def test_python_clients(answers: dict[str, Any], shipped: Embedder, client: str) -> None:
-    """Each gets the vectors of `encode`, bit for bit, or raises its own error with the server's message."""
+    """A client gets the exact vectors of `encode`, or raises its own error with the server's message."""
     check(shipped, client, answers[client])
 
 

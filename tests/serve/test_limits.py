@@ -27,7 +27,7 @@ WRONG_HEADERS = (None, "", "Bearer", "Bearer three", "one", "Basic one", "Bearer
 
 
 def test_keys() -> None:
-    """Each of the keys is accepted, all else is 401; a server without keys accepts anything."""
+    """Every key is accepted, other headers are 401; a server without keys accepts anything."""
     keys = Keys(["one", "two"])
     for header in ("Bearer one", "bearer  two ", "Bearer two"):
         keys.check(header)
@@ -70,7 +70,7 @@ def test_urls_that_need_a_key(shipped: Embedder) -> None:
 
 
 def test_limits_of_requests_bodies_and_tokens() -> None:
-    """One request, byte or token too many now is 429, too many at any time is 400; none stays counted."""
+    """A request that must wait too long gets 429, one that can never fit 400; counts return to 0."""
     admission = Admission(2, 1.0, 1000)
     budget = admission.budget(1)
 

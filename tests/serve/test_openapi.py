@@ -85,7 +85,7 @@ def test_answers_are_described(app: ASGIApp) -> None:
 
 
 def test_every_url_is_described(shipped: Embedder) -> None:
-    """Except those that only refuse, and /invocations, another name of /embed."""
+    """The schema leaves out paths that only refuse, and /invocations, another name of /embed."""
     service = Service(shipped, Settings(warm_up=False))
     apis = openai.OpenAI(service)
     urls = {*apis.routes(), *tei.Tei(service, apis).routes(), *ollama.Ollama(service).routes()}

@@ -37,7 +37,7 @@ def page(browser: Any, server: Running, request: pytest.FixtureRequest) -> Itera
 
 @pytest.mark.parametrize("page", [390], indirect=True)
 def test_similarities(page: Any, shipped: Embedder) -> None:
-    """Each cell is the cosine of two texts, the line below has the counts, and all of it fits a phone."""
+    """A cell is the cosine of two texts, the line below has the counts; the page fits a phone."""
     texts = page.input_value("#texts").split("\n")
     vectors = shipped.encode(texts)
     cells = [float(cell) for cell in page.locator("tbody td").all_inner_texts()]
@@ -76,7 +76,7 @@ def test_keyboard_and_messages(page: Any) -> None:
 
 
 def test_code_snippets(page: Any, server: Running) -> None:
-    """Each has the server's address and the typed text with its quotes; those of curl give vectors."""
+    """A snippet has the server's address and the typed text with its quotes; curl gets vectors."""
     page.fill("#texts", 'it\'s "quoted" <b>&</b>')
     quoted = r"""it's \"quoted\" <b>&</b>"""
 

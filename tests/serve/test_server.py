@@ -261,7 +261,7 @@ def test_without_the_extra() -> None:
 
 
 def test_first_line_of_the_log(server: Running) -> None:
-    """It has the URL (IPv6 in brackets), the model and how it runs; stopped before, a server logs none."""
+    """The line has URL (IPv6 in brackets), model, kernel and memory; a stopped server logs none."""
     ready = json.loads(server.lines[0])["message"]
     for part in ("ready: http://127.0.0.1:", "all-MiniLM-L6-v2", "int8 on CPU", "kernel", "threads", "MB"):
         assert part in ready

@@ -12,7 +12,7 @@ PARENT = "0af7651916cd43dd8448eb211c80319c"
 
 
 def test_spans_of_a_request() -> None:
-    """One span for the request, within the client's trace, and in it one each to tokenize, wait and infer."""
+    """The request's span, in the client's trace, has a child span to tokenize, to wait and to infer."""
     bodies: list[bytes] = []
 
     class Collector(BaseHTTPRequestHandler):

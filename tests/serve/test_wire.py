@@ -62,7 +62,7 @@ def test_vectors_equal_encode(app: ASGIApp, shipped: Embedder, path: str, text_i
 
 @pytest.mark.parametrize("number", [0, 1, 384, 1000, None])
 def test_dimensions_of_ollama(app: ASGIApp, shipped: Embedder, number: int | None) -> None:
-    """As in Ollama, a number that the model cannot give is ignored; the other APIs refuse it."""
+    """As in Ollama, dimensions beyond the model's are ignored; the other APIs refuse them."""
     answer = post(app, OLLAMA, embedding_request(OLLAMA, ["a", "b"]) | {"dimensions": number})
 
     assert np.array_equal(shrink(shipped.encode(["a", "b"]), 1 if number == 1 else 384), answer.vectors)

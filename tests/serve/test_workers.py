@@ -39,7 +39,7 @@ def shared_weights(pid: int) -> set[str]:
 
 
 def test_kill_a_worker_and_then_the_parent(shipped: Embedder, tmp_path: Path) -> None:
-    """After kill -9 under load the other worker answers, and a new one with the same CPUs and keys starts.
+    """After kill -9 the other worker answers, and a new one starts with the same CPUs and keys.
 
     Meanwhile the server is not ready; the metrics are sums over all workers, the dead one included; all share
     one copy of the weights. After kill -9 of the parent the workers end.

@@ -21,7 +21,7 @@ JSON = {"content-type": "application/json"}
 
 @dataclass(frozen=True)
 class Answer:
-    """The response to a request; status 0 if the application sent none."""
+    """The response to a request; status 0 if the application sent no response."""
 
     status: int
     headers: dict[str, str]

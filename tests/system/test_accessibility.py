@@ -26,7 +26,7 @@ def install_axe_core(folder: Path) -> str:
 
 @pytest.mark.skipif(not shutil.which("npm"), reason="needs npm")
 def test_pages_have_no_serious_accessibility_violation(tmp_path: Path, browser: Any, server: Running) -> None:
-    """In dark mode on a phone and in light mode on a screen, none is serious or critical."""
+    """No finding is serious or critical, in dark mode on a phone and in light mode on a screen."""
     report, script, found = tmp_path / "report.html", install_axe_core(tmp_path), {}
     report.write_text(render.page("ov_minilm on this machine", ["Fast."], [REPORT]), encoding="utf-8")
     for url in (f"{server.url}/", f"{server.url}/docs", report.as_uri()):

@@ -14,7 +14,7 @@ from ov_minilm import Embedder, JobRefused
 
 FROZEN = Path(__file__).parents[1] / "frozen"
 FINGERPRINTS = {"0.1.0": "97108a3897dec23a"}
-# Of 0.1.0. Names may be added; to remove one needs a new minor version before 1.0, a major one after it.
+# Names of 0.1.0. Names may be added; removing one needs a new minor version, from 1.0 on a major one.
 PUBLIC = """
 ArtefactError BadRow CacheWarning DeviceUnavailable DriftTooLarge Embedder FileMismatch ForkedProcess Info
 JobRefused ManifestInvalid OvMiniLMError PrecisionUnavailable SelfCheckFailed SourceRefused TextTooLong
@@ -28,7 +28,7 @@ stats spec prompts truncated
 
 @pytest.fixture(params=FINGERPRINTS)
 def version(request: pytest.FixtureRequest) -> str:
-    """Each earlier version."""
+    """The name of an earlier version; one test for each."""
     return str(request.param)
 
 
@@ -41,7 +41,7 @@ def embedder(version: str) -> Iterator[Embedder]:
 
 @pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")
 def test_an_artefact_of_an_earlier_version_opens(version: str, embedder: Embedder) -> None:
-    """It has its fingerprint, which users store beside an index, and its vectors; public names exist."""
+    """Fingerprint, which users store beside an index, and vectors are unchanged; public names exist."""
     assert set() == set(PUBLIC) - set(ov_minilm.__all__)
     assert set() == set(METHODS) - set(dir(embedder))
     assert FINGERPRINTS.keys() == {path.name for path in FROZEN.iterdir() if path.is_dir()}

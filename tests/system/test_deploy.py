@@ -85,7 +85,7 @@ def test_names_in_the_files() -> None:
 
 
 def test_kubernetes_manifests(server: Running) -> None:
-    """Each is valid by Kubernetes' own schema, without unknown fields, and selects our pods.
+    """Each manifest is valid by Kubernetes' own schema, without unknown fields, and selects our pods.
 
     Probes ask URLs that answer; the autoscaler's metric exists; the memory budget is under the limit.
     """
@@ -150,7 +150,7 @@ def ask_until_both_answered(proxy: Running, *servers: Running) -> None:
 
 
 def test_nginx(server: Running, tmp_path: Path) -> None:
-    """A real nginx with our file sends requests to both servers; none fails while a server shuts down."""
+    """A real nginx with our file uses both servers; no request fails while a server shuts down."""
     nginx, address = program("nginx"), free_address()
     with running() as leaving:
         text = proxy_file("nginx.conf", server, leaving).replace("listen 8080", f"listen {address}")

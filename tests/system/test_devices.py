@@ -20,7 +20,7 @@ DEVICES = [
 
 @pytest.fixture(scope="module", params=DEVICES)
 def device(request: pytest.FixtureRequest) -> str:
-    """Each device of this machine."""
+    """The name of a device of this machine; one test for each."""
     name: str = request.param
     if name.rpartition(":")[2] not in {found.partition(".")[0] for found in survey()[1]}:
         pytest.skip(f"this machine has no {name}")
@@ -55,7 +55,7 @@ def test_every_grid_computes_the_golden_vector(device: str) -> None:
 
 
 def test_the_second_start_reads_compiled_models_from_the_cache(device: str, tmp_path: Path) -> None:
-    """It compiles and writes nothing, if the device can export models."""
+    """A second start compiles and writes nothing, if the device can export models."""
     if device.startswith("AUTO"):
         pytest.skip("AUTO exports no models; test_cache.py tests what happens then")
     vectors, files = [], []

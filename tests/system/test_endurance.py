@@ -75,7 +75,7 @@ def test_memory_does_not_grow_with_200_embedders() -> None:
 
 
 def test_heap_checkers_find_no_fault_in_many_requests() -> None:
-    """With the checkers of glibc and Python, thousands of requests return the right bits."""
+    """Under the memory checkers of glibc and Python, thousands of requests return the right bits."""
     checker = ctypes.util.find_library("c_malloc_debug")
     if checker is None:
         pytest.skip("this libc has no libc_malloc_debug")

@@ -12,7 +12,7 @@ ENCODE = [sys.executable, "-c", "from ov_minilm import encode; print(encode('a')
 
 @pytest.mark.parametrize("without_network", ["unshare", "strace"])
 def test_encode_needs_no_network_and_opens_no_connection(tmp_path: Path, without_network: str) -> None:
-    """It works without a loopback device, and no system call connects or opens an internet socket."""
+    """`encode` works without a loopback device; no system call connects or opens an internet socket."""
     log = tmp_path / "log"
     command = {
         "unshare": ["unshare", "--user", "--map-root-user", "--net"],

@@ -33,7 +33,7 @@ probe_memory('{{"options": {{}}}}')
 
 
 def test_the_package_runs_without_posix_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Vectors, threads, files and doctor work; no file imports such a module when it is imported."""
+    """Vectors, threads, files and doctor work without modules that only Unix has."""
     monkeypatch.chdir(tmp_path)
     imports = [
         f"{path.relative_to(ROOT)}: {alias.name}"
