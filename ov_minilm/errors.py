@@ -68,7 +68,7 @@ class SourceRefused(OvMiniLMError):
 
 
 class DeviceUnavailable(OvMiniLMError):
-    """OpenVINO has no such device on this machine."""
+    """OpenVINO does not have the requested device on this machine."""
 
     def __init__(self, asked: str, available: Sequence[str]) -> None:
         self.asked = asked

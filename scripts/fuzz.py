@@ -67,7 +67,7 @@ def main(cases: int, seed: int | None, only: str | None, short: bool) -> None:
     started, outcomes, in_use_mb = time.monotonic(), Counter[str](), list[float]()
     with Embedder.open(threads=1) as embedder, tempfile.TemporaryDirectory(dir=_memory_folder()) as folder:
         if not short:
-            embedder.warm_up()  # compiled before the first measurement, so that the model's memory does not count as growth
+            embedder.warm_up()  # before the first measurement, or compiled grids would count as growth
         with_hashes, with_model = RequestFuzzer(embedder, real=False), RequestFuzzer(embedder, real=True)
         for number in range(cases):
             if short and time.monotonic() - started > SHORT_S:

@@ -46,7 +46,7 @@ class Golden:
         return vector
 
     def min_cosine(self, vectors: FloatArray) -> float:  # [N, D]
-        """Return the lowest cosine of the vectors with the golden one; NaN if any of them has a NaN.
+        """Return the lowest cosine of the vectors with the golden one; NaN if any vector has a NaN.
 
         The cosine is computed as 1 - distance² / 2, so that a vector whose length is not 1 gets a lower
         value.

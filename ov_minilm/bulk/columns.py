@@ -27,7 +27,7 @@ CONVERSION_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError)
 EXACT_INTEGERS = 1 << 53  # a double holds every integer up to this one exactly
 
 T = TypeVar("T")
-# a file and the column's type in it; None: JSON values of several types
+# file -> type of the column in this file; None: JSON values of several types
 Found: TypeAlias = "tuple[str, pa.DataType | None]"
 
 
@@ -55,7 +55,7 @@ def json_type(values: Iterable[Any]) -> pa.DataType | None:
 def common_field(name: str, found: Sequence[Found], of_json: bool) -> pa.Field:
     """Return a column type that holds the values of all files without loss.
 
-    Raises: ValueError: there is none; the message names the first two files that disagree.
+    Raises: ValueError: no type holds all values; the message names the first two files that disagree.
     """
     if all(kind is None or pa.types.is_null(kind) for _, kind in found):
         return json_field(name) if of_json else pa.field(name, pa.null())

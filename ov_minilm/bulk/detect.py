@@ -56,7 +56,7 @@ def _begins_with_object(line: str) -> bool:
 
 
 def _is_table(lines: Sequence[str], delimiter: str, column: str) -> bool:
-    """Return whether the first line is a header with this column, and the other lines have as many fields."""
+    """Return whether the first line is a header with this column, and all lines have as many fields."""
     header = [name.strip(' "') for name in lines[0].split(delimiter)]
     if len(lines) == 1 and delimiter != "\t":  # a text may have a comma
         return False

@@ -73,7 +73,7 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path) -> Journal:
-        """Lock the journal of a folder, and create it if there is none.
+        """Lock the journal of a folder; create the journal if the folder has none.
 
         Raises:
             BlockingIOError: another process has locked it.
@@ -135,7 +135,7 @@ class Journal:
 
 
 def _lock(file: IO[bytes], folder: Path) -> None:
-    """Lock the file until it is closed. Windows has no such locks: two jobs must not share a folder."""
+    """Lock the file until it is closed. Windows has no file locks like these, so two jobs must not share a folder there."""
     if sys.platform == "win32":
         return
     import fcntl

@@ -41,7 +41,7 @@ class Meter:
             self._first = time.monotonic(), done
 
     def keep(self, texts: int) -> None:
-        """Add texts whose vectors are written, so that a kill does not lose them."""
+        """Add texts whose vectors are written to disk and stay there if the process is killed."""
         self._kept += texts
 
     def line(self, now: float) -> str:

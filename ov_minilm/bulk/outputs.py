@@ -36,7 +36,7 @@ class Output:
 
     @classmethod
     def parse(cls, name: str | os.PathLike[str], form: Form | None = None) -> Output:
-        """Return the output with this name: a file if its ending is known, a folder if it has none.
+        """Return the output of this name: a file if the ending is known, a folder if the name has no ending.
 
         Raises:
             ValueError: the ending is unknown or does not fit `form`, or the name is empty.

@@ -71,7 +71,7 @@ class Parquet:
         self._piece: Piece = pa.RecordBatch.from_pylist([], pa.schema([]))
 
     def take(self, max_rows: int) -> Rows:
-        """Return the next rows; none at the end of the file."""
+        """Return the next rows; an empty result means the end of the file."""
         while not len(self._piece):
             next_piece = next(self._pieces, None)
             if next_piece is None:

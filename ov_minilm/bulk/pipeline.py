@@ -37,7 +37,7 @@ from ov_minilm.spec import FloatArray
 Encoder = Embedder | ReusingEmbedder
 
 SHARD_ROWS = 65_536
-# Work in the engine's queue: this many seconds of it, within these bounds in tokens. More rows pack better,
+# Seconds of work to hold in the engine's queue, and bounds of it in tokens. More rows pack better,
 # but a kill loses more of them.
 AHEAD_S = 2.0
 AHEAD_TOKENS = 1 << 14, 1 << 16  # lower and upper bound
@@ -68,7 +68,7 @@ class BulkOptions:
     rows_per_shard: int = SHARD_ROWS
 
     def __post_init__(self) -> None:
-        """Raise TypeError and ValueError for options that have no such value."""
+        """Raise TypeError or ValueError for an option with an invalid value."""
         check_choice("truncate", self.truncate, get_args(Truncate))
         check_choice("dtype", self.dtype, DTYPES)
         check_choice("on_error", self.on_error, get_args(OnError))
@@ -161,7 +161,7 @@ def read_shard(reader: Reader, shard: int, rows_per_shard: int) -> Iterator[Rows
 
 
 def unchanged(job: Job, done: Mapping[int, Done]) -> dict[int, Done]:
-    """Return the finished shards whose rows are unchanged in the changed inputs, with their new ends."""
+    """Return the finished shards whose rows are the same in the changed inputs, with new end positions."""
     policy: OnError = "skip" if job.options.on_error == "skip" else "null"
     unchanged_shards: dict[int, Done] = {}
     with Reader(job.inputs) as reader:

@@ -112,7 +112,7 @@ def _context() -> Any:
 class RayEmbedder:
     """Adds a column of vectors to batches, for `Dataset.map_batches` of Ray Data.
 
-    Each actor has one Embedder.
+    Every actor has one Embedder.
 
         data.map_batches(RayEmbedder, concurrency=4, num_cpus=2)
 

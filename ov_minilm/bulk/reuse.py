@@ -38,7 +38,7 @@ Hashes = NDArray[np.uint64]  # [N, 2] of texts
 
 
 class KeptVectors:
-    """The vectors in one folder. Not for use by several threads."""
+    """The vectors in one folder. Only one thread may use an instance."""
 
     def __init__(self, folder: Path, facts: Mapping[str, object], dim: int) -> None:
         """Read the hashes of the kept texts (24 bytes of memory each); create a missing folder.
@@ -86,7 +86,7 @@ class KeptVectors:
         return is_kept, records
 
     def add(self, texts: Iterable[str], vectors: FloatArray, tokens: Iterable[int], cut: set[int]) -> None:
-        """Keep vectors [N, D]; a full segment is written at once, the rest by `write`."""
+        """Add vectors [N, D]; a full segment is written at once, a partial one by `write`."""
         for index, (text, vector, count) in enumerate(zip(texts, vectors, tokens, strict=True)):
             self._new[_hash(text)] = np.array((vector, count, index in cut), self._record)
         if len(self._new) >= SEGMENT_TEXTS:
@@ -157,7 +157,7 @@ class Pending:
 
 
 class ReusingEmbedder:
-    """Replaces an Embedder in a job; computes only texts whose vectors are not kept yet."""
+    """Replaces an Embedder in a job; computes only texts whose vectors are not stored yet."""
 
     def __init__(self, embedder: Embedder, folder: Path, truncate: Truncate, facts: Iterable[str]) -> None:
         """Use a folder; `facts` are the fields of `embedder.info` that determine the vectors."""

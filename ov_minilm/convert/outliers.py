@@ -77,7 +77,7 @@ def peaks(model: ov.Model, samples: Iterable[Mapping[str, IntArray]]) -> list[Fl
 
 
 def select(peak: FloatArray) -> NDArray[np.int64]:
-    """Return the channels [k] of one layer whose peak [I] is far above the others; often none."""
+    """Return the channels [k] of one layer whose peaks are far above all others; often there are none."""
     channels: NDArray[np.int64] = np.flatnonzero(peak > OUTLIER_RATIO * np.percentile(peak, PERCENTILE))
     return channels
 

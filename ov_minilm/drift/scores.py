@@ -19,7 +19,7 @@ from ov_minilm.drift.evaluation import Evaluation, Retrieval
 from ov_minilm.spec import MINILM, FloatArray
 
 LENGTH_BINS = ((1, 64), (65, 128), (129, 256), (257, 512))  # tokens, inclusive
-# number of bootstrap resamples, share of them in the interval, and seed (fixed, for reproducible results)
+# number of bootstrap resamples, confidence level of the interval, and seed (fixed, for equal results)
 RESAMPLES, COVERAGE, SEED = 1000, 0.95, 0
 
 Encode = Callable[[Sequence[str]], FloatArray]
@@ -149,7 +149,7 @@ def delta_interval(reference: Column, candidate: Column, scores: Column) -> tupl
 
     Paired bootstrap, percentile method (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
     chapter 13): both columns see the same resampled pairs, so pairs that are hard for both cancel out. A
-    resample in which a column is constant has no correlation and is left out; NaN if that leaves none.
+    resample in which a column is constant has no correlation and is left out; NaN if no resample is left.
     """
     pairs, block = len(scores), 100  # 100 resamples at a time, to bound memory
     rng = np.random.default_rng(SEED)
@@ -194,7 +194,7 @@ def ndcg(
 ) -> NDArray[np.float64]:
     """Return the nDCG@k [Q] of ranking documents [N, D] by cosine for queries [Q, D], rows as in `retrieval`.
 
-    The result equals that of ndcg_cut of trec_eval, which pytrec_eval and BEIR use. The gain is the
+    The result equals ndcg_cut of trec_eval, which pytrec_eval and BEIR use. The gain is the
     judgement, discounted by log2(1 + rank). A missing or negative judgement counts as 0. If cosines are
     equal, the larger id comes first. The ideal ranking has all judged documents. A query without a relevant
     document gets 0. As in BEIR, a document with the same id as the query is not ranked.

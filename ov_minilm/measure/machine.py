@@ -22,7 +22,7 @@ PROBE_BYTES = 4 << 20  # bytes that every thread hashes, which takes 2 to 10 ms
 
 
 def describe(threads: int) -> str:
-    """Return the processor, its instruction set, a limit of it that is set, and the number of threads."""
+    """Return the processor, its instruction set, a limit set for oneDNN, and the number of threads."""
     info = cpuinfo.get_cpu_info()
     flags = info.get("flags", [])
     isa = next((name for needed, name in ISA.items() if set(needed) <= set(flags)), "no AVX2")

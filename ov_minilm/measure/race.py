@@ -98,7 +98,7 @@ class Race(Generic[R]):
             self._drop(contender.name, error)
 
     def file(self, name: str, texts: Sequence[str] | None = None) -> str:
-        """Write a list of texts, by default that of a workload, to a file for contenders; return its path."""
+        """Write texts, by default those of the workload `name`, to a file for contenders; return its path."""
         path = Path(self._folder.name) / f"{name}.json"
         if not path.exists():
             path.write_text(json.dumps(texts or self.texts.make(name)), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""One measured figure with its conditions, and the file of such rows."""
+"""One measured figure with its conditions, and the file in which these rows are stored."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class Worker:
         return {"seconds": [self._timed(self._read(texts), texts)]}
 
     def do_each(self, texts: str) -> dict[str, Any]:
-        """Encode one text after the other."""
+        """Encode the texts one by one, each in a call of its own."""
         return {"seconds": [self._timed([text], texts) for text in self._read(texts)]}
 
     def do_callers(self, texts: str, callers: int) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Tokenized:
     """Token ids of texts, for `Embedder.submit`."""
 
     windows: list[list[IntArray]]  # the windows of each text; a long text may have several
-    cut: dict[int, int]  # index of a text that was cut -> its number of tokens, or a lower bound of it
+    cut: dict[int, int]  # index of a text that was cut -> number of its tokens, or a lower bound
 
     @property
     def truncated(self) -> list[int]:

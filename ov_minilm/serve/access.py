@@ -105,7 +105,7 @@ class JsonLines(logging.Formatter):
 
 def configure_logging(level: str, *, as_json: bool, stream: TextIO) -> None:
     """Send all lines of this process to a stream, in one format; Python's warnings too."""
-    # What no line shows is not looked up for each record (see "Optimization" in Python's logging HOWTO).
+    # No line shows thread, process or task: logging need not look them up (see its HOWTO, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
     handler = logging.StreamHandler(stream)

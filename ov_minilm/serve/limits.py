@@ -216,7 +216,7 @@ async def read_body(request: Request, limit: int, budget: BodyBudget, *, any_typ
     Args:
         request: a request whose body has not been read.
         limit: bytes of the body, both as sent and decompressed.
-        budget: where the bytes are counted.
+        budget: counts the bytes that are held.
         any_type: accept any content type, unless a web page sent it (it has the header Origin).
 
     Raises:

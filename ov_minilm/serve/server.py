@@ -76,7 +76,7 @@ class JoinedWrites:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send the data together with held data; if there is none, hold the data."""
+        """Send the data together with held data; if no data is held, hold this data."""
         if self._held:
             data, self._held = self._held + data, b""
             self._transport.write(data)
@@ -153,7 +153,7 @@ class Protocol(HttpToolsProtocol):
             rest = self._feed_until_offer(rest)
 
     def _feed_until_offer(self, data: bytes) -> bytes | None:
-        """Parse bytes; return those to parse again, if a request offers an upgrade."""
+        """Parse bytes; if a request offers an upgrade, return the bytes to parse again."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:

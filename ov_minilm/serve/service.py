@@ -308,7 +308,7 @@ def _chunks(texts: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
 
 
 class SlicedResponse(Response):
-    """A large answer, sent in slices, so that the socket's buffer does not hold a second copy of it."""
+    """A large answer, sent in slices: the socket's buffer then needs no second copy."""
 
     def __init__(self, content: bytes | bytearray, headers: Mapping[str, str]) -> None:
         self._content = memoryview(content)

@@ -14,7 +14,7 @@ AccessLog = Literal["plain", "json", "off"]
 class Settings:
     """The defaults suit a server for one team on one machine.
 
-    Settings that text-embeddings-inference also has mean the same as there.
+    A setting with the name of one of text-embeddings-inference has the same meaning.
     """
 
     # names of the model; answers have the first one; empty: the model's own names

@@ -57,7 +57,7 @@ class WorkerServer(Server):
         loop.call_later(YIELD_S, self._listen, listener)
 
     def _accept(self, listener: socket.socket) -> bool:
-        """Accept a connection; return False if none is left."""
+        """Accept a connection; return False if no connection waits."""
         try:
             connection, _ = listener.accept()
         # another worker accepted it first, the client disconnected, or the listener is closed

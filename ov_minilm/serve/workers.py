@@ -263,7 +263,7 @@ def summing_metrics() -> Iterator[None]:
     """Let processes forked within this context share their metrics, through files in memory."""
     from prometheus_client import values
 
-    memory = "/dev/shm"  # noqa: S108  # the folder in it has a name of its own, for this user alone
+    memory = "/dev/shm"  # noqa: S108  # a new folder in this one has a random name and is private to this user
     with tempfile.TemporaryDirectory(
         prefix="ov_minilm-", dir=memory if os.access(memory, os.W_OK) else None
     ) as folder:
