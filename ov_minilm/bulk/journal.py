@@ -135,7 +135,7 @@ class Journal:
 
 
 def _lock(file: IO[bytes], folder: Path) -> None:
-    """Lock the file until it is closed. Windows has no file locks like these, so two jobs must not share a folder there."""
+    """Lock the file until it is closed; not on Windows, where two jobs must not share a folder."""
     if sys.platform == "win32":
         return
     import fcntl
