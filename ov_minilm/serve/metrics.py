@@ -100,7 +100,7 @@ class Metrics:
         }
 
     def count(self, path: str, status: int, seconds: float, refused: int = 0) -> None:
-        """Count a request and its result; `refused`: status of the error in OpenAI's API, 0 without an error."""
+        """Count a request and its result; `refused` is the status of the error, in OpenAI's API, or 0."""
         self._requests(path).inc()
         if status < 400:
             self._successes(path).inc()
