@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import httptools
@@ -203,12 +203,22 @@ class Protocol(HttpToolsProtocol):
         # a request about the whole server, not about a resource
         if self.url == b"*" and method == b"OPTIONS":
             self.url = b"/"
-        if not self.url.startswith((b"/", b"http://", b"https://")):
-            self._refuse(ApiError("bad_http", "the target of the request must begin with /"))
-        self._in_body = True
+        if not self.url.startswith(b"/"):
+            self.url = self._relative(self.url)
         self._cancel_read_timer()
         super().on_headers_complete()
+        self._in_body = True
         self.headers = []  # the fields of a trailer must not become headers (RFC 9110, 6.5.1)
+
+    def _relative(self, target: bytes) -> bytes:
+        """Return an absolute target, as proxies get it, without its host; an empty path is /."""
+        try:
+            found = httptools.parse_url(target)
+        except httptools.HttpParserInvalidURLError:
+            found = None
+        if found is None or not target.startswith((b"http://", b"https://")):
+            self._refuse(ApiError("bad_http", "the target of the request must begin with /"))
+        return (found.path or b"/") + (b"?" + found.query if found.query else b"")
 
     def on_body(self, body: bytes) -> None:
         """Receive a part of the body."""
@@ -226,7 +236,7 @@ class Protocol(HttpToolsProtocol):
         self._cancel_read_timer()
         super().on_message_complete()
 
-    def _refuse(self, error: ApiError) -> None:
+    def _refuse(self, error: ApiError) -> NoReturn:
         """Stop parsing an invalid head."""
         self._refusal = error
         raise ValueError(error.message)

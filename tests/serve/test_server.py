@@ -110,7 +110,10 @@ WIRE: list[tuple[bytes, str, str]] = [
     (GET + b"\r\n", "400", NO_HOST),
     (GET + b"Host: a\r\nHost: b\r\n\r\n", "400", NO_HOST),
     (b"GET livez HTTP/1.1\r\nHost: a\r\n\r\n", "400", "Invalid characters in url"),
-    (b"GET ftp://x/livez HTTP/1.1\r\nHost: a\r\n\r\n", "400", "must begin with /"),
+    *(
+        (b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % target, "400", "must begin with /")
+        for target in (b"ftp://x/livez", b"http://x:99999/livez", b"http://[::1/livez")
+    ),
     (HEAD + CHUNKED + b"zz\r\n", "400", NOT_HTTP),
     (HEAD + b"Content-Length: 3\r\n" + CHUNKED + b"abc", "400", "Transfer-Encoding"),
     (HEAD + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", "400", "Content-Length"),
@@ -120,6 +123,7 @@ WIRE: list[tuple[bytes, str, str]] = [
     # Unusual, and allowed.
     (b"\r\n\r\n" + LAST, "200", ""),
     (b"GET http://x/livez HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n", "200", ""),
+    (b"GET http://x HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n", "200", ""),  # an empty path is /
     (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n", "204", ""),
     (b"GET /livez HTTP/1.0\r\n\r\n", "200", ""),
     # 100 before the body is read; a body that is too large is refused before the client sends it.
