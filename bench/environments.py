@@ -90,7 +90,7 @@ def discover(folder: Path = PEERS) -> list[Peer]:
 
 
 class Environments:
-    """Creates each environment and each model file at most once, and does not repeat what failed."""
+    """Creates each environment and each model file at most once; failed commands are not repeated."""
 
     def __init__(
         self, peers: Sequence[Peer], say: Callable[[str], None], *, cache: Path = CACHE, checkpoint: str = ""
@@ -112,7 +112,7 @@ class Environments:
     def contender(self, peer: Peer, variant: str) -> Contender:
         """Install a peer; return the contender of one of its variants.
 
-        Unavailable: it cannot be installed, or a file that it needs cannot be made.
+        Unavailable: the peer cannot be installed, or a file that the peer needs cannot be made.
         """
         command = self.command(peer)
         if peer.serves:
@@ -172,7 +172,7 @@ class Environments:
         return folder / name
 
     def _run(self, peer: Peer, command: Sequence[str], request: str = "", **variables: str) -> str:
-        """Run an installation command and return its stdout. Unavailable: it failed, now or before."""
+        """Run an installation command; return its stdout. Unavailable: the command failed, now or before."""
         if peer.name in self._failed:
             raise Unavailable(self._failed[peer.name])
         env = {**os.environ, **(self.environment if request else {}), **variables}

@@ -34,7 +34,7 @@ WAYS = {  # number of shards, options of `encode`
     ONE_THREAD: (8, ("--threads", "1")),
     RAY: (12, ("--engine", "ray", "--threads", "1", "--actors", "2")),
 }
-MAX_TEXTS = 80_000  # of jobs with one thread or with Ray: enough for their rates
+MAX_TEXTS = 80_000  # maximum of texts in jobs with one thread or with Ray, which are slow
 SHARDS_PER_RATE = 2
 ROUNDS = 3
 CHANGE_EVERY = 100  # for the second job with --reuse, every 100th text is changed
@@ -43,8 +43,8 @@ REUSE_STEPS = ("first job", "1 % changed")
 REUSE = [f"{n:,} texts, {step}" for n in REUSE_ROUNDS for step in REUSE_STEPS]
 MEMORY_BUDGETS_MB = (200, 300, 500, 1000)
 CACHE_MB, ZIPF_TEXTS = 16, 10_000
-ZIPF_QUERIES, ZIPF_ROUNDS = 200, 30  # number of queries in a turn
-# the measurement without repeats: number of texts in a turn, and number of turns
+ZIPF_QUERIES, ZIPF_ROUNDS = 200, 30  # number of queries in a round
+# without repeats: number of texts in a round, and number of rounds
 TEXTS_PER_LIST, MAX_LISTS = 512, 100
 ZIPF, NO_REPEATS = f"queries, Zipf over {ZIPF_TEXTS:,} texts", "sentences, no repeats"
 

@@ -1,8 +1,8 @@
 """Measures the percentage of this machine's INT8 limit that `encode` reaches, and where the other time goes.
 
-The limit is the speed of the model's linear layers as plain INT8 multiplications in OpenVINO, measured in
-turn with `encode`. The share is their time for the tokens of a text divided by the time of the text. The
-parts are the times that OpenVINO reports for the nodes of a batch.
+The limit is the speed of the model's linear layers as plain INT8 multiplications in OpenVINO, measured
+alternately with `encode`. The percentage is the time of these layers, for as many tokens, divided by the
+time of `encode`. The parts are the times that OpenVINO reports for the nodes of a batch.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from ov_minilm import Embedder
 COLUMNS = "(path TEXT, changed BIGINT, model TEXT, text TEXT, vector FLOAT[384])"
 BEST = "FROM passages SELECT array_inner_product(vector, ?::FLOAT[384]), path, text ORDER BY 1 DESC LIMIT 5"
 INSERT = "INSERT INTO passages SELECT unnest(?), unnest(?), ?, unnest(?), unnest(?::FLOAT[384][])"
-PARAGRAPHS = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*+]|\d+[.)]) )")  # and the items of a list
+PARAGRAPHS = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*+]|\d+[.)]) )")  # also splits at the items of a list
 
 
 def passages(text: str) -> list[str]:
@@ -37,7 +37,7 @@ def update(index: duckdb.DuckDBPyConnection, files: dict[str, int], embedder: Em
     found = [(path, text) for path in new for text in passages(Path(path).read_text("utf-8", "replace"))]
     paths, texts = [path for path, _ in found], [text for _, text in found]
     vectors = embedder.encode(texts, truncate="mean").tolist()
-    index.begin()  # killed before the commit, the index is as it was
+    index.begin()  # if the program is killed before the commit, the index is unchanged
     index.execute("DELETE FROM passages WHERE list_contains(?, path)", [outdated])
     index.execute(INSERT, [paths, [files[path] for path in paths], model, texts, vectors])
     index.commit()

@@ -92,7 +92,7 @@ class Soak:
 @click.option("--minutes", default=30.0, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def main(minutes: float, seed: int) -> None:
-    """Use an Embedder until the time is over, and print what was found."""
+    """Use an Embedder until the time is over, and print a summary."""
     warnings.simplefilter("ignore", TruncationWarning)
     seconds = 60 * minutes
     with Embedder.open() as embedder:

@@ -76,7 +76,7 @@ def artefact_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytes
     """The artefacts of this session and, with pytest's cache, of earlier ones."""
     session = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        session = session.parent  # of all workers
+        session = session.parent  # shared by all pytest-xdist workers
     cache = getattr(pytestconfig, "cache", None)
     return ArtefactCache(cache.mkdir("artefacts") if cache else session / "kept", session / "artefacts")
 

@@ -81,7 +81,7 @@ FP32_ONLY = ["drift", "--reference", str(SHIPPED), "--texts", __file__]
 def test_a_usage_error_is_one_clear_line(
     arguments: list[str], text: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exit code 2, the reason on stderr, no traceback, and no file left."""
+    """The exit code is 2; stderr has the reason and no traceback; no file is left."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OV_MINILM_STSB", "")
 
@@ -184,7 +184,7 @@ def test_help_has_valid_examples_and_groups(name: str) -> None:
 
 @pytest.mark.convert
 def test_drift_measures_and_passes(built: Path, tmp_path: Path) -> None:
-    """Spearman and, with --beir, nDCG@10 of both lowerings against FP32: a table, or JSON of one lowering."""
+    """`drift` prints Spearman and, with --beir, nDCG@10 as a table, or as JSON for one lowering."""
     sts, beir = tmp_path / "sts.tsv", tmp_path / "pets"
     sts.write_text(
         "5.0\tA man plays a guitar.\tSomeone is playing guitar.\n"

@@ -36,12 +36,12 @@ class Block:
 
     @property
     def installs(self) -> bool:
-        """Whether it has only pip commands."""
+        """Whether the block has only pip commands."""
         return self.language == "sh" and all(map(PIP.match, self.code.splitlines()))
 
     @property
     def runs(self) -> bool:
-        """Whether this file runs it."""
+        """Whether this file runs the block."""
         return self.language in ("python", "sh") and not (NOT_RUN.fullmatch(self.comment) or self.installs)
 
 
@@ -110,7 +110,7 @@ def test_code_blocks_print_what_the_page_shows(
 
 
 def test_every_block_runs_or_says_why_not() -> None:
-    """Here, or in a test that it names; all Python parses, and every extra of a pip command exists."""
+    """A block runs here or in the test it names; Python parses, extras in pip commands exist."""
     extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for block in (block for page in PAGES for block in blocks(page)):
         assert block.language in ("python", "sh", *PLAIN), f"{block.where}: language {block.language!r}"

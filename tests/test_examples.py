@@ -39,7 +39,7 @@ def test_every_example_is_short_and_tested() -> None:
 
 
 def test_search_finds_by_meaning_and_updates_its_index(tmp_path: Path) -> None:
-    """The file found has no word of the question; new, changed and deleted files are noticed."""
+    """The best file shares no word with the question; new, changed and deleted files are noticed."""
     pytest.importorskip("duckdb", reason="pip install -e '.[examples]'")
     notes = tmp_path / "notes"
     (notes / "garden").mkdir(parents=True)

@@ -121,9 +121,9 @@ class EncodedRows:
 
 
 def _shards(inputs: Inputs, done: Mapping[int, Done]) -> Generator[tuple[int, Reader], None, None]:
-    """Yield every unfinished shard and a reader at its first row. The caller reads or skips these rows.
+    """Yield every unfinished shard and a reader at its first row.
 
-    The last shard may have no rows.
+    The caller must read or skip the rows of a shard before the next one. The last shard may have no rows.
     """
     shard, at = 0, Position()
     while True:

@@ -81,7 +81,7 @@ class ParsedBody:
     texts: list[Any]  # str, or lists of token ids
     truncate: Truncate
     write: Callable[[Embedded], bytes | bytearray]
-    field: str = "input"  # the name of `texts` in the body
+    field: str = "input"  # name of the field of the body that had `texts`
     cut_advice: str = 'send "truncate": true to cut it'  # the end of the error for a text that is too long
     ids_model: str | None = None  # the model named in a request with token ids
     keep_end: bool = False  # keep the last tokens of a text that is cut, instead of the first

@@ -115,7 +115,7 @@ NO_VALUE = object()
 
 @dataclass
 class Row:
-    """A row as an independent reader finds it."""
+    """A row as an independent reader reads it."""
 
     text: str | None  # None: the row has no text, and must be named as bad
     kept: dict[str, Any] = field(default_factory=dict)

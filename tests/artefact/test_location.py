@@ -13,7 +13,7 @@ NAME = "all-MiniLM-L6-v2"
 
 
 def test_names_and_paths_find_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None and its names, in any case, are the shipped model; `./` before a name makes it a path."""
+    """None and its names, in any case, mean the shipped model; `./` before a name makes it a path."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(SHIPPED, tmp_path / NAME)
 

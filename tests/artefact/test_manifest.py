@@ -30,7 +30,7 @@ from ov_minilm.errors import FileMismatch, ManifestInvalid
 from ov_minilm.spec import MINILM, Grid
 
 CONTENT = {GRAPH: b"<net/>", WEIGHTS: bytes(range(256)) * 5000, TOKENIZER: b'{"version": "1.0"}'}
-BYTE = "invalid start byte"  # of Python's message
+BYTE = "invalid start byte"  # length of Python's message
 FACTS = {"bytes": 6, "sha256": hashlib.sha256(CONTENT[GRAPH]).hexdigest()}
 
 
@@ -65,7 +65,7 @@ def artefact(tmp_path: Path) -> Path:
 
 
 def edit(folder: Path, changes: dict[str, Any]) -> None:
-    """Set values in the manifest's JSON by path, such as "spec/dim"; `...` removes one."""
+    """Set values in the manifest's JSON by path, such as "spec/dim"; `...` removes a value."""
     raw = json.loads((folder / NAME).read_text(encoding="utf-8"))
     for path, value in changes.items():
         *outer, last = (int(key) if key.isdigit() else key for key in path.split("/"))

@@ -36,7 +36,7 @@ def test_the_limit_of_the_machine_is_measured(shipped: Embedder, monkeypatch: py
 
 
 def test_a_job_is_timed(tmp_path: Path) -> None:
-    """A job has the seconds and the peak memory of its process; a failed one gives the reason."""
+    """A job reports time and peak memory of its process; a failed job reports the reason."""
     source = table(tmp_path / "in.parquet", ["one", "two"])
 
     done = job(source, "--rows-per-shard", "1")

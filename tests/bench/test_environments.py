@@ -34,7 +34,7 @@ def this_python(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def toy(folder: Path, text: str, name: str = "toy.py") -> Peer:
-    """Write the file of the only peer of a folder, and read it."""
+    """Write the file of a peer into a folder, and read the folder's only peer."""
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(text, encoding="utf-8")
     (peer,) = discover(folder)

@@ -58,7 +58,7 @@ Convert = Callable[[pa.RecordBatch, dict[int, str]], list[Any]]
 
 
 def to(kind: pa.DataType) -> Convert:
-    """Return a function that converts a column to a type, for its values as strings."""
+    """Return a function that converts a column to a type and returns the values as strings."""
     schema = pa.schema([("x", kind)])
     return lambda batch, bad: columns.conform(batch, schema, bad)["x"].cast(pa.string()).to_pylist()
 

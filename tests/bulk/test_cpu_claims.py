@@ -31,7 +31,7 @@ def test_each_process_has_its_own_cpus(tmp_path: Path) -> None:
 
         def start() -> tuple[subprocess.Popen[str], str]:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            stack.enter_context(process)  # closes stdin, which ends it
+            stack.enter_context(process)  # at the end closes stdin, which ends the process
             assert process.stdout is not None
             return process, process.stdout.readline().strip()
 

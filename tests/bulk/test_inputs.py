@@ -60,7 +60,7 @@ def test_files_that_cannot_be_read_are_refused(
         if name.startswith("a"):
             (tmp_path / name).touch()
 
-    with pytest.raises((ValueError, OSError), match=message):  # noqa: PT012  # the first that looks at it
+    with pytest.raises((ValueError, OSError), match=message):  # noqa: PT012  # one of these calls fails
         files = tuple(expand(names.split()))
         open_pipes(files)
         [Inputs(files).kind_of(file) for file in files]
@@ -89,7 +89,7 @@ def test_a_wrong_dialect_is_refused(option: str, value: str, message: str) -> No
 
 
 def test_a_pipe_gives_its_first_bytes_again() -> None:
-    """After `rewind`, all bytes can be read once; closing it leaves the stream open."""
+    """After `rewind`, all bytes can be read once; closing a Pipe leaves the stream open."""
     stream = io.BytesIO(b"one\ntwo\nthree\n")
     pipe = Pipe(stream)
     with io.BufferedReader(pipe, 4) as first_look:

@@ -52,7 +52,7 @@ def modified(folder: Path) -> dict[str, int]:
 def test_vectors_are_those_of_embedder_encode(
     tmp_path: Path, output: str, options: dict[str, Any], shipped: Embedder, run_job: RunJob
 ) -> None:
-    """From every format into every format, vectors have the order of the rows; the output names the model."""
+    """For all pairs of formats, vectors have the order of the rows; the output names the model."""
     for number, name in enumerate(["b.jsonl.zst", "a1.parquet", "a2.parquet", "c.csv.gz", "d.txt"]):
         write(tmp_path / name, TEXTS[30 * number : 30 * number + 30])
     files = [tmp_path / name for name in ("b.jsonl.zst", "a*.parquet", "c.csv.gz", "d.txt")]
@@ -114,7 +114,7 @@ def write_bad_files(folder: Path) -> dict[str, list[str | None]]:
 
 @pytest.mark.parametrize("on_error", ["skip", "null"])
 def test_a_bad_row_is_listed_and_left_out_or_null(tmp_path: Path, on_error: OnError, run_job: RunJob) -> None:
-    """Its file and number are in a list, and all other rows have their vectors and columns."""
+    """A list has file and number of the bad row; all other rows have their vectors and columns."""
     files, output = write_bad_files(tmp_path), tmp_path / "v.parquet"
     bad = [
         (str(tmp_path / name), number)
@@ -213,7 +213,7 @@ def test_an_interrupted_job_resumes(
 ) -> None:
     """Finished shards are kept, and the output has the same bytes; no other process may write meanwhile.
 
-    Ctrl-C ends it within 2 s, reports what is kept, leaves no incomplete file, and --reuse keeps its vectors.
+    Ctrl-C ends a job within 2 s, reports the rows kept, leaves no incomplete file; --reuse keeps vectors.
     """
     source = write(tmp_path / "in.parquet", TEXTS)
     reuse = ["--reuse", tmp_path / "kept"] if output == "v.jsonl" else []
@@ -242,7 +242,7 @@ def test_an_interrupted_job_resumes(
     assert seed is not None or 1 < len(shards(parts)) < 50
     if number == signal.SIGINT:
         assert re.search(rf"{parts} keeps the [1-9]\d* rows that are done; the same command resumes", stderr)
-        assert (130, True) == (process.returncode, seconds < 2)  # it waits for no running batch
+        assert (130, True) == (process.returncode, seconds < 2)  # Ctrl-C does not wait for a running batch
         assert [] == [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
         assert not reuse or list((tmp_path / "kept").glob("*/*.hashes.npy"))
     finished, seen = modified(parts), dict[str, int]()
@@ -365,7 +365,7 @@ def test_changed_inputs_keep_their_unchanged_shards(
     kept: list[int],
     run_job: RunJob,
 ) -> None:
-    """A job with a bad row resumes with corrected inputs or another policy, and ends as if done at once."""
+    """A job with a bad row resumes with corrected inputs or another policy; the result is the same."""
     for name in ("fresh", "again"):
         (tmp_path / name).mkdir()
     target = tmp_path / "again" / output
@@ -456,7 +456,7 @@ def test_a_job_of_stdin_starts_over(tmp_path: Path, run_job: RunJob, monkeypatch
 
 
 def test_only_parquet_needs_pyarrow(tmp_path: Path) -> None:
-    """Without it, text becomes .npy and JSON lines; for Parquet, the error says what to install."""
+    """Without pyarrow, text becomes .npy and JSON lines; for Parquet, the error says what to install."""
     source = write(tmp_path / "in.txt", ["a", "b"])
     done = python(
         "import sys; sys.modules['pyarrow'] = None\n"

@@ -1,6 +1,6 @@
 """Files of lines: every record has its number, and a broken one loses only itself.
 
-test_random_files.py compares what is read of files with what other readers find.
+test_random_files.py compares the rows with those of other readers.
 """
 
 import bz2
@@ -60,7 +60,7 @@ def test_rows_have_the_numbers_of_an_editor(
 
 
 def test_stdin_is_text_in_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The locale does not matter; errors name it stdin."""
+    """The locale does not matter; errors call the input "stdin"."""
     stream = io.TextIOWrapper(io.BytesIO("naïve\n".encode() + b"\xff\n"), encoding="ascii")
     monkeypatch.setattr(sys, "stdin", stream)
 

@@ -17,7 +17,7 @@ from ov_minilm.bulk.meter import Meter
 def test_the_line_has_share_time_left_and_rates(
     total: int | None, start: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """200 bytes were done before; since then 300 bytes took 6 s, and 500 are left. Stdin has no size."""
+    """An earlier run read 200 bytes, this one 300 in 6 s, and 500 are left. Stdin has no size."""
     monkeypatch.setattr("time.monotonic", iter([100.0, 104.0]).__next__)
     meter = Meter(total, show=False)
     meter.advance(100, 1500, 200)

@@ -64,7 +64,7 @@ json.dump([row["embedding"].tolist() for row in sorted(rows, key=lambda row: row
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[subprocess.Popen[str]]:
-    """A cluster on this machine, each of its machines a set of processes; RAY_ADDRESS has its address."""
+    """A Ray cluster of several nodes on this machine; RAY_ADDRESS is set to its address."""
     pytest.importorskip("ray", reason="needs the extra ray")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")

@@ -1,4 +1,4 @@
-"""Arguments of a program mean what the options of the command mean; the error for a wrong one names it."""
+"""Arguments of a program mean the same as options of the command; errors name the wrong argument."""
 
 import io
 from collections.abc import Callable
@@ -112,7 +112,7 @@ def test_wrong_arguments_are_refused(
 
 
 def test_names_may_be_paths_in_any_iterable() -> None:
-    """Names of inputs, of columns and of the output; the output has the values of the input."""
+    """Names of inputs, columns and outputs may be odd; the output has the values of the input."""
     inputs = find((Path(name) for name in ["in.csv"]), keep=iter(["id", "id"]), typed=False)
 
     assert 1 == job.run(inputs, Output.parse(Path("v.jsonl")), BulkOptions(), LOCAL).rows

@@ -47,7 +47,7 @@ def test_only_vectors_of_the_same_truncation_are_reused(tmp_path: Path) -> None:
 
 
 def test_vectors_without_hashes_are_ignored(tmp_path: Path) -> None:
-    """A process that was killed between writing the two files leaves nothing that is used."""
+    """If a process is killed between writing the two files, the first one is ignored."""
     first = KeptVectors(tmp_path, {}, 4)
     first.add(["a", "b"], np.eye(2, 4, dtype=np.float32), [3, 4], {1})
     first.write()

@@ -109,7 +109,7 @@ def test_the_size_of_blocks_does_not_change_the_bytes(
 
 @pytest.mark.parametrize("form", FORMS)
 def test_joined_files_have_all_rows(form: Form, tmp_path: Path) -> None:
-    """A joined file is the file that one writer would write, except for the borders of row groups."""
+    """A joined file equals the file of a single writer, except for the borders of row groups."""
     blocks, joined = [block(slice(1)), block(slice(1, None))], io.BytesIO()
     parts = [tmp_path / "0", tmp_path / "1"]
     for part, of_part in zip(parts, blocks, strict=True):

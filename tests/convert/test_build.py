@@ -31,7 +31,7 @@ def artefact_files(folder: Path) -> dict[str, bytes]:
 
 
 def unfinished(folder: Path) -> list[str]:
-    """Name what builds left behind in a folder."""
+    """Return the names of temporary folders that builds left in a folder."""
     return [path.name for path in folder.iterdir() if path.name not in ("fp32", "int8")]
 
 
@@ -176,7 +176,7 @@ SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}  # -> ex
 def test_a_killed_build_keeps_the_old_artefact(
     small: Path, tmp_path: Path, signal_sent: signal.Signals, early: bool
 ) -> None:
-    """Stopped before its first file or later, it leaves nothing; after SIGKILL the next one cleans up."""
+    """A build that is stopped leaves no file; after SIGKILL the next build cleans up."""
     out, reached = write_old(tmp_path), tmp_path / "reached"
     command = [sys.executable, "-c", KILLED, str(reached), str(early), *conversion(small), "-o", str(out)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
@@ -235,7 +235,7 @@ def test_a_missing_library_is_named_with_its_extra(
 def test_wrong_arguments_are_refused_before_the_export(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, options: list[str], message: str
 ) -> None:
-    """Exit code 2 and the reason, and no file is changed."""
+    """The exit code is 2, stderr has the reason, and no file is changed."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text("one\ntwo\n")

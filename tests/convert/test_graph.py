@@ -53,7 +53,7 @@ def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
 def test_the_packed_graph_computes_what_the_export_of_optimum_intel_does(
     converted: Callable[[str], Path], tmp_path: Path, kind: str
 ) -> None:
-    """Built from the weights alone, it gives the vectors of the graph traced from torch."""
+    """The graph built from the weights alone gives the vectors of the graph traced from torch."""
     folder = converted(kind) / "checkpoint"
     checkpoint = find(str(folder), None, file_facts(folder / WEIGHTS).sha256)
     (tmp_path / "tokenizer.json").write_text(checkpoint.tokenizer, encoding="utf-8")

@@ -24,7 +24,7 @@ KIND = KINDS["Xenova"]
 
 @pytest.fixture
 def exported(converted: Callable[[str], Path]) -> Path:
-    """A small checkpoint, its graph in the layout of Transformers.js, and one with transposes left in."""
+    """A small checkpoint and its ONNX graphs, one as for Transformers.js, one with unfolded transposes."""
     return converted("Xenova")
 
 
@@ -92,7 +92,7 @@ def rename_bias(graph: Any) -> None:
 def test_a_changed_graph_is_refused(
     exported: Path, tmp_path: Path, change: Callable[[Any], None], message: str
 ) -> None:
-    """FP16 and fused layers: the tensor is named."""
+    """The error names the tensor that is FP16 or part of a fused layer."""
     model = onnx.load(exported / "onnx-checkpoint/onnx/model.onnx")
     change(model.graph)
     onnx.save(model, tmp_path / "model.onnx")

@@ -41,7 +41,7 @@ def edit(path: Path, **values: object) -> None:
 
 
 def test_the_official_model_is_identified_by_its_hash(tmp_path: Path) -> None:
-    """Package and folder have its name and spec; other weights are refused with both hashes."""
+    """Package and folder have MiniLM's name and spec; other weights are refused with both hashes."""
     official, folder = find(PACKAGE, None, None), tmp_path / "checkpoint"
     weights = folder / WEIGHTS
     shutil.copytree(official.folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
@@ -231,7 +231,7 @@ class HubHandler(SimpleHTTPRequestHandler):
 
 @pytest.mark.parametrize("weights", ["model.safetensors", "onnx/model.onnx"])
 def test_only_the_needed_files_of_a_hub_id_are_downloaded(tmp_path: Path, weights: str) -> None:
-    """Configuration and weights; the ONNX graph only if there are no other weights."""
+    """Only configuration and weights are fetched; the ONNX graph if there are no other weights."""
     names = {"README.md", "pytorch_model.bin", "config.json", "onnx/model.onnx", weights}
     listing = {"id": "someone/model", "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
     for name in names:
@@ -255,7 +255,7 @@ def test_only_the_needed_files_of_a_hub_id_are_downloaded(tmp_path: Path, weight
 
 
 def test_both_layouts_of_sentence_transformers_are_read(converted: Callable[[str], Path]) -> None:
-    """The one that the installed version writes, and the older one of most published checkpoints."""
+    """The layout of the installed version and the older one of most checkpoints give equal tensors."""
     folders = (converted("arctic") / name for name in ("checkpoint", "saved"))
     first, second = (find(str(folder), None, file_facts(folder / WEIGHTS).sha256) for folder in folders)
 

@@ -82,7 +82,7 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes, message: str) -
 
 
 def test_values_that_cannot_be_weights_are_refused(tmp_path: Path) -> None:
-    """NaN in a tensor, and a tensor in two files, of which one would be lost."""
+    """A tensor with NaN is refused, and a tensor in two files, because one would be lost."""
     file = tmp_path / "model.safetensors"
     name = "encoder.layer.0.output.dense.bias"
     spec = ModelSpec("small", 48, 128, len(WORDS), 1, 4, 144, "mean", {})

@@ -1,7 +1,7 @@
 """Write tests/frozen/VERSION: a small artefact, vectors of a few texts, and an interrupted job.
 
 Run once for a release whose manifest or journal has another form: python tests/frozen/freeze.py
-A folder that is there is never written again: later versions must read it.
+An existing folder is never overwritten: later versions must be able to read it.
 """
 
 import json
@@ -32,7 +32,7 @@ KIND = Kind(layers=1, width=32, heads=2, max_tokens=64)  # small enough for a re
 
 def main(folder: Path) -> None:
     """Convert a checkpoint with random weights, encode, and leave a job with one of its two shards done."""
-    folder.mkdir()  # fails if it is there
+    folder.mkdir()  # fails if the folder exists
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         write(KIND, work / "checkpoint")

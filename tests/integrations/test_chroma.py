@@ -36,7 +36,7 @@ def fill(folder: Path, model: str | None = None) -> Any:
 
 
 def test_a_stored_collection_opens_with_its_own_artefact_only(tmp_path: Path, shipped: Embedder) -> None:
-    """A process that imports the adapter passes no function; if the artefact was replaced, opening fails."""
+    """With the adapter imported, no function need be passed; with another artefact, opening fails."""
     collection, folder = fill(tmp_path / "kept"), tmp_path / "model"
     shutil.copytree(SHIPPED, folder)
     fill(tmp_path / "replaced", str(folder))
@@ -49,7 +49,7 @@ def test_a_stored_collection_opens_with_its_own_artefact_only(tmp_path: Path, sh
 
     result = python(f"folders = {[str(tmp_path / 'kept'), str(tmp_path / 'replaced')]}\n{QUERY}")
 
-    stored = collection.get(include=["embeddings"])["embeddings"]  # Chroma normalizes them once more
+    stored = collection.get(include=["embeddings"])["embeddings"]  # Chroma normalizes the vectors again
     np.testing.assert_allclose(np.array(stored, np.float32), shipped.encode(TEXTS), rtol=1e-6, atol=0)
     assert "cosine" == collection.configuration_json["hnsw"]["space"]
     assert (1, "[['0']]\n") == (result.returncode, result.stdout), result.stderr

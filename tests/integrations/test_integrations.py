@@ -149,7 +149,7 @@ def test_vectors_are_those_of_the_embedder(path: str, prompted: str, shipped: Em
 
 
 def test_an_adapter_is_short_and_imports_one_library() -> None:
-    """In 70 lines or fewer, it imports Python, numpy, this package and its library; all are tested here."""
+    """An adapter has at most 70 lines, imports only its library, numpy and ours, and is tested here."""
     extra_imports = {"sentence_transformers_module": "torch", "__init__": "typing_extensions"}
     for path in FOLDER.glob("*.py"):
         source = path.read_text(encoding="utf-8")

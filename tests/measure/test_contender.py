@@ -48,7 +48,7 @@ def toy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_a_contender_encodes_and_is_timed(toy: Process, tmp_path: Path) -> None:
-    """Vectors in order, the best batch size, seconds of every call, its own memory; it survives an error."""
+    """It returns vectors, the best batch size, times and memory, and goes on after an error."""
 
     def file(texts: list[str]) -> str:
         path = tmp_path / f"{len(texts)}.json"

@@ -59,7 +59,7 @@ def test_ratios_are_taken_within_a_round(shipped: Embedder) -> None:
 def test_a_ratio_above_one_means_faster(
     shipped: Embedder, quantity: str, seconds: float, theirs: list[float], better: float
 ) -> None:
-    """Fewer ms or more texts/s; the race ends early if values agree or the time is over."""
+    """Faster is fewer ms or more texts/s; the race ends early if values agree or the time is over."""
     values = itertools.cycle(theirs)
 
     with toys(shipped, "other", seconds=seconds) as started:
@@ -71,7 +71,7 @@ def test_a_ratio_above_one_means_faster(
 
 
 def test_a_failed_contender_leaves_the_race(shipped: Embedder) -> None:
-    """The reason is kept and the others go on; if ov_minilm itself fails, the race ends."""
+    """The reason is recorded and other contenders go on; if ov_minilm itself fails, the race ends."""
 
     def measure(toy: Toy, broken: str) -> Values:
         if toy.name == broken:

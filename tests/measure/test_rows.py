@@ -58,7 +58,7 @@ def test_rows_that_cannot_be_compared_are_refused(rows: list[Row], error: type, 
 
 
 def test_a_table_is_sorted_by_speed() -> None:
-    """ov_minilm first, others with the ratio, who is ahead, and notes on vectors that differ."""
+    """ov_minilm comes first; other rows have a ratio, a mark if faster, and notes on other vectors."""
     table = Figures(ROWS, shipped_fingerprint()).table("", [("mix", "texts_per_s")])
 
     cells = [

@@ -50,7 +50,7 @@ def flip_bit(path: Path, offset: int) -> None:
 
 
 def replace_by_folder(path: Path) -> None:
-    """Replace a file by a folder of its name."""
+    """Replace a file by a folder with the same name."""
     path.unlink()
     path.mkdir()
 
@@ -68,7 +68,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 def test_a_stored_model_is_loaded_only_for_the_same_facts(cache: Cache) -> None:
-    """Other processes load it too, but not with other facts or from a file of another machine."""
+    """Another process loads the model too; with other options, or on another machine, it does not."""
     this_machine, other_machine = (Cache(cache.folder, {"machine": machine}) for machine in ("this", "that"))
 
     assert BLOB == this_machine.load("1x16", FACTS)
@@ -94,7 +94,7 @@ def test_a_damaged_file_is_not_loaded(cache: Cache, damage: str) -> None:
 
 
 def test_old_unfinished_files_are_removed(cache: Cache) -> None:
-    """Killed processes leave them; new ones may be in use, and other files are not the cache's."""
+    """Old unfinished files of killed processes are removed; new ones and foreign files are not."""
     with atomic_write(cache.path("8x64", FACTS)):
         (unfinished,) = cache.folder.glob(".*")
         abandoned = Path(f"{unfinished}2")
@@ -128,7 +128,7 @@ def wrong_model(grid: Grid) -> bytes:
 
 
 def test_a_damaged_cache_changes_no_vector(tmp_path: Path, shipped: Embedder) -> None:
-    """Encode warns once, gives the same bits and repairs the cache, or works without if it cannot."""
+    """`encode` warns once, gives the same bits, and repairs the cache if possible."""
     expected = shipped.encode("a").tobytes()
     with Embedder.open(cache_dir=tmp_path) as embedder:
         assert expected == embedder.encode("a").tobytes()
@@ -192,7 +192,7 @@ def test_an_unusable_folder_is_one_warning(tmp_path: Path, where: str) -> None:
 
 
 def test_each_set_of_options_has_its_own_file(tmp_path: Path, shipped: Embedder) -> None:
-    """The next process uses it; lowering and threads are part of its name; the folder may have any name."""
+    """The next process loads the models; lowering and threads are part of a model's file name."""
     folder = tmp_path / "new/Bücher 缓存 📦 with 'quotes' and $"
     created = set()
     for options in ({}, {}, {"lowering": "native"}, {"lowering": "conv"}, {"threads": 1}):

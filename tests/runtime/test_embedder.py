@@ -123,7 +123,7 @@ def test_every_grid_and_row_gives_the_same_bits(shipped: Embedder) -> None:
 def test_fp32_equals_sentence_transformers(
     shipped: Embedder, fp32: Embedder, golden: tuple[list[str], FloatArray]
 ) -> None:
-    """FP32 at 1e-5, the order of summation; INT8 has a cosine of 0.97 on every text and 0.995 on average."""
+    """FP32 agrees to 1e-5; the cosine of INT8 is at least 0.97 for every text, 0.995 on average."""
     texts, expected = golden
     np.testing.assert_allclose(fp32.encode(texts), expected, rtol=0, atol=1e-5)
     cosines = (shipped.encode(texts) * expected).sum(1)
@@ -132,7 +132,7 @@ def test_fp32_equals_sentence_transformers(
 
 
 def unread() -> Iterator[str]:
-    """Yield texts that nobody may ask for."""
+    """Yield texts; fail if any is requested."""
     pytest.fail("a text was read")
     yield ""
 
@@ -165,7 +165,7 @@ def unread() -> Iterator[str]:
 def test_errors_name_the_text_or_the_option(
     shipped: Embedder, call: Callable[[Any], object], message: str
 ) -> None:
-    """A text by its index in the whole call, an option with its value; bad options before a text is read."""
+    """The error has the text's index or the option's value; options are checked before texts."""
     with pytest.raises((TypeError, ValueError, TextTooLong)) as caught:
         call(shipped)
     assert re.match(message, f"{caught.type.__name__}: {caught.value}")
@@ -299,7 +299,7 @@ def test_coroutines_share_an_embedder(shipped: Embedder, reference: FloatArray) 
 
 
 def test_a_closed_or_deleted_embedder_leaves_no_thread() -> None:
-    """A closed one refuses texts and keeps its `info`; closing it again does nothing."""
+    """A closed embedder refuses texts and keeps its `info`; a second close() does nothing."""
     threads_before = set(threading.enumerate())
     with Embedder.open() as closed:
         closed.close()

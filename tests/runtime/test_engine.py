@@ -58,8 +58,8 @@ def test_a_missing_device_is_refused() -> None:
         (requested(), MANIFEST, BF16, ("f32", "bf16")),  # short texts are the same on every CPU
         (requested(), MANIFEST, VNNI, ("f32", "f32")),
         (requested(), MANIFEST, AVX2, ("f32", "f32")),
-        (requested(), UNMEASURED, BF16, ("f32", "f32")),  # its drift is not known
-        (requested(), OVER_LIMIT, BF16, ("f32", "f32")),  # its drift is over the limits
+        (requested(), UNMEASURED, BF16, ("f32", "f32")),  # the drift of BF16 is not known
+        (requested(), OVER_LIMIT, BF16, ("f32", "f32")),  # the drift of BF16 is over the limits
         (requested(), FP32, AMX, ("f32", "f32")),
         (requested("f32"), MANIFEST, AMX, ("f32", "f32")),
         (requested("bf16"), MANIFEST, AMX, ("bf16", "bf16")),
@@ -67,7 +67,12 @@ def test_a_missing_device_is_refused() -> None:
         (requested(device="GPU"), MANIFEST, None, ("f16", "f16")),
         (requested(device="AUTO:GPU,NPU"), MANIFEST, None, ("f16", "f16")),
         (requested(device="AUTO:GPU,CPU"), MANIFEST, None, ("f32", "f32")),  # the CPU may take part
-        (requested("f16", "CPU"), MANIFEST, AMX, "use bf16 or f32"),  # its kernels give other bits each time
+        (
+            requested("f16", "CPU"),
+            MANIFEST,
+            AMX,
+            "use bf16 or f32",
+        ),  # kernels of f16 give other bits each time
         *[
             (requested("f16", device), MANIFEST, None, "use bf16 or f32")
             for device in "AUTO AUTO:CPU HETERO:CPU MULTI:CPU(2) BATCH:CPU(4)".split()
@@ -86,7 +91,7 @@ def test_precision_depends_on_length_kernels_and_measured_drift(
 
 
 def test_lowering_depends_on_the_kernels() -> None:
-    """Convolution with AMX or a plain GEMM, matrix product with VNNI; no choice for FP32."""
+    """AMX and a plain GEMM use the convolution, VNNI the matrix product; FP32 has no choice."""
     found = [plan.choose_lowering(requested(), MANIFEST, kernels) for kernels in (AMX, VNNI, AVX2, None)]
 
     assert ["conv", "native", "conv", "native"] == found
@@ -129,7 +134,7 @@ def test_streams_and_threads_depend_on_the_grid() -> None:
 
 
 def test_cpus_without_vnni_give_nearly_the_same_vectors(tmp_path: Path) -> None:
-    """They choose the convolution; only the rounding between layers differs from the matrix product here."""
+    """Such CPUs run the convolution; vectors differ only by the rounding between layers."""
     code = (
         "import numpy as np; from ov_minilm import Embedder\n"
         "with Embedder.open(precision='f32') as e:\n"

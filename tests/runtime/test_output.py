@@ -40,7 +40,7 @@ def quantized(vectors: FloatArray, dtype: Dtype, ranges: FloatArray) -> Vectors:
 @pytest.mark.parametrize("dimensions", [1, 7, 64, 384])
 @pytest.mark.parametrize("dtype", DTYPES[2:])
 def test_quantization_is_that_of_sentence_transformers(dtype: Dtype, dimensions: int, library: bool) -> None:
-    """The same bytes, dtype and shape; also with given ranges, a constant component, values out of range."""
+    """Bytes, dtype and shape are equal, also with given ranges, constant components, values out of range."""
     reference = quantized
     if library:
         reference = pytest.importorskip("sentence_transformers.util.quantization").quantize_embeddings

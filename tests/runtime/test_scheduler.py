@@ -193,7 +193,7 @@ def test_an_error_ends_the_calls_that_it_affects(count: int) -> None:
 
 
 def test_a_cancelled_call_leaves_the_queue(stepped: SteppedScheduler) -> None:
-    """Its texts that are not packed yet never run."""
+    """Texts of a cancelled call that are not packed yet never run."""
     calls = [make_call(600) for _ in range(50)]
     stepped.run(*calls, steps=1)
     assert all(call.cancel() for call in calls)
@@ -204,7 +204,7 @@ def test_a_cancelled_call_leaves_the_queue(stepped: SteppedScheduler) -> None:
 
 
 def test_a_slow_batch_delays_no_other(stepped: SteppedScheduler) -> None:
-    """A call in another batch is done while the slow one still runs."""
+    """A call in another batch ends while the slow batch still runs."""
     slow, other, done = make_call(2, tokens=64), make_call(2, tokens=64), []
 
     def meanwhile() -> None:
@@ -220,7 +220,7 @@ def test_a_slow_batch_delays_no_other(stepped: SteppedScheduler) -> None:
 
 @pytest.mark.parametrize("by_callback", [False, True])
 def test_close_finishes_accepted_calls_and_refuses_new_ones(by_callback: bool) -> None:
-    """Called in a worker thread it returns without waiting for them; called again it waits."""
+    """close() in a worker thread does not wait for the workers; a second close() waits."""
     engine = FakeEngine(gated=True)
     scheduler = Scheduler(engine)  # type: ignore[arg-type]
     closed = threading.Event()

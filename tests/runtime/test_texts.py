@@ -52,7 +52,7 @@ def test_texts_of_any_container_are_read_in_order(make: Callable[[list[Any]], An
 
 @pytest.mark.parametrize("item", [float("nan"), pd.NA, pd.NaT, np.ma.masked], ids=repr)
 def test_every_missing_value_is_refused(item: object) -> None:
-    """NaN, NA, NaT and masked items; arrays of the same types without one are accepted."""
+    """NaN, NA, NaT and masked items are refused; arrays without missing items are accepted."""
     assert TEXTS == check_texts(np.array(TEXTS)) == check_texts(np.ma.masked_array(TEXTS))
     with pytest.raises(TypeError, match=r"^text 0 is .*; leave it out, or pass '' in its place$"):
         check_texts([item])

@@ -46,7 +46,7 @@ def ids_of(texts: list[str]) -> list[list[int]]:
     ids=len,
 )
 def test_ids_of_known_texts(text: str, ids: list[int]) -> None:
-    """int32, not padded, at most 256 with [CLS] and [SEP]; surrogates are repaired."""
+    """Ids are int32, unpadded, at most 256 with [CLS] and [SEP]; surrogates are repaired."""
     fresh = Tokens.open(SHIPPED / TOKENIZER, MINILM)  # in the test, for mutmut
     (word,), (found, *_) = fresh.windows(["word", text])
 

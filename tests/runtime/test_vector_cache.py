@@ -29,7 +29,7 @@ def test_a_stored_vector_is_found_by_its_ids() -> None:
 
 
 def test_the_least_recently_used_vectors_are_evicted() -> None:
-    """The limit holds also when threads fill it, and a vector in use stays."""
+    """The memory limit holds also when threads fill the cache, and a recently used vector stays."""
     cache = VectorCache(1)
     cache.put([b"used"], np.ones((1, 384), np.float32))
 
@@ -45,7 +45,7 @@ def test_the_least_recently_used_vectors_are_evicted() -> None:
 
 
 def test_a_cached_text_is_not_computed_again() -> None:
-    """A cached text beside new ones is not computed again either; `started` is called for every call."""
+    """A cached text in a call with new texts is not computed again; `started` is called for every call."""
     cache, scheduler = VectorCache(1), Scheduler(FakeEngine(), workers=0)  # type: ignore[arg-type]
     started_calls: list[str] = []
     for count in (3, 3, 5):

@@ -39,7 +39,7 @@ def test_gathering_before_dequantizing_gives_the_same_rows() -> None:
 
 
 def test_a_compiled_model_outlives_what_it_was_compiled_from() -> None:
-    """The copy of the file, the model, the weights and the Core; its embedding table stays INT8."""
+    """File copy, model, weights and Core are freed at the end; the embedding table stays INT8."""
     model, weights = read(ov.Core(), SHIPPED / GRAPH, SHIPPED / WEIGHTS)
     model.reshape({i.any_name: [1, 16] for i in model.inputs})
     compiled = ov.Core().compile_model(model, "CPU")

@@ -116,7 +116,7 @@ def test_no_reference_cycles(app: ASGIApp, body: bytes) -> None:
 
 
 def test_cross_origin_requests(app: ASGIApp, shipped: Embedder) -> None:
-    """Off by default; pages of an allowed site may send requests and read errors, other pages may not."""
+    """CORS is off by default; only pages of an allowed site may send requests and read errors."""
     app_with_cors = create_app(shipped, Settings(cors_origins=(SITE,), api_keys=("key",), warm_up=False))
     names = ("allow-origin", "allow-private-network", "expose-headers")
     preflight = {"origin": SITE, "access-control-request-method": "POST"}

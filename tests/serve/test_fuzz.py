@@ -11,7 +11,7 @@ from ov_minilm import Embedder
 @pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")
 @pytest.mark.parametrize("cases", [1_000, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_random_requests(shipped: Embedder, cases: int) -> None:
-    """A valid one gets the vectors, order, dimensions and counts of `encode`; the others get an error."""
+    """A valid request gets the vectors and counts of `encode`; invalid requests get an error."""
     requests = RequestFuzzer(shipped, real=False)
     try:
         outcomes = Counter(requests.run_case(seed) for seed in range(cases))

@@ -43,7 +43,7 @@ def test_keys() -> None:
 
 
 def test_invalid_settings() -> None:
-    """An empty key would accept everybody, others cannot be sent in a header; choices are listed."""
+    """Empty keys, and keys that no header can hold, are refused; the error lists the choices."""
     for key in ("", " a", "a\n", "schlüssel"):
         with pytest.raises(ValueError, match="API key"):
             Settings(api_keys=("fine", key))
@@ -52,7 +52,7 @@ def test_invalid_settings() -> None:
 
 
 def test_urls_that_need_a_key(shipped: Embedder) -> None:
-    """Texts, tokens, models and metrics do; pages do not, and health only with `protect_health`."""
+    """Texts, tokens, models and metrics need a key; pages do not, health only with `protect_health`."""
     app = create_app(shipped, Settings(api_keys=("key",), warm_up=False))
     protected = create_app(shipped, Settings(api_keys=("key",), protect_health=True, warm_up=False))
     key = JSON | {"authorization": "Bearer key"}

@@ -94,7 +94,7 @@ def test_code_snippets(page: Any, server: Running) -> None:
 
 
 def test_a_server_with_a_key(browser: Any, keyed: Running) -> None:
-    """The page asks for the key and works with it; /docs needs no key."""
+    """The page asks for a key and works when it is entered; /docs needs no key."""
     page = browser.new_page()
     page.goto(keyed.url)
     page.wait_for_selector("#key-row:not([hidden])")

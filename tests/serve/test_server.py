@@ -165,7 +165,7 @@ def test_bytes_of_http(server: Running, sent: bytes, statuses: str, words: str) 
 
 
 def test_writes_are_joined() -> None:
-    """The head and the body of an answer are sent together; a single write soon after, or by closing."""
+    """Head and body of an answer are sent in one piece; a single write is sent soon, or at close."""
     sent: list[bytes] = []
 
     async def answer() -> None:
@@ -275,7 +275,7 @@ def test_first_line_of_the_log(server: Running) -> None:
 
 
 def test_help_names_a_variable_for_each_option() -> None:
-    """OV_MINILM_PORT for --port, and so on."""
+    """The help shows OV_MINILM_PORT for --port, and such a variable for every option."""
     text = here("serve", "--help").stdout.decode()
     options = {*re.findall(r"^  (?:-\w, )?--([a-z-]+)", text, re.MULTILINE)} - {"help"}
 
@@ -306,7 +306,7 @@ def test_environment_variables(
 def test_json_log_and_keys(tmp_path: Path) -> None:
     """One line for each request with time, id and traceparent, and without texts, keys and query strings.
 
-    The server has two ports. Its file of keys is read again at SIGHUP; a file without keys changes nothing.
+    The server has two ports. At SIGHUP it reads its file of keys again; a file without keys changes nothing.
     """
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     keys = tmp_path / "keys"

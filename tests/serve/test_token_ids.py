@@ -1,4 +1,4 @@
-"""Token ids are read in the right one of two vocabularies, or refused."""
+"""Token ids are decoded with the right one of two vocabularies, or refused."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
             [HELLO, [9906, 100_000]],
             MINILM,
             ["hello world", "HelloIClient"],
-        ),  # one id proves it for all
+        ),  # one id decides the vocabulary of all
         ("auto", [NATIVE], MINILM, [NATIVE]),
         ("auto", [NATIVE], ADA, [NATIVE]),
         ("native", [[791, 8415, 13]], MINILM, [[791, 8415, 13]]),
@@ -92,7 +92,7 @@ def test_ids_of_any_text(shipped: Embedder, texts: list[str]) -> None:
 
 
 def test_requests_download_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without cl100k on this machine its ids are refused, and no file appears."""
+    """If cl100k is not on this machine, its ids are refused, and no file is created."""
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
 
     with pytest.raises(ApiError) as refused:

@@ -37,7 +37,7 @@ def embedding_request(path: str, texts: Any) -> dict[str, Any]:
     "text_input", ["hello world", SHORT_TEXTS, MANY_TEXTS], ids=["text", "list", "long list"]
 )
 def test_vectors_equal_encode(app: ASGIApp, shipped: Embedder, path: str, text_input: Any) -> None:
-    """Bit for bit and in order, with counts and times, and a byte order mark (RFC 8259) is ignored."""
+    """Vectors are equal to the bit and in order; a byte order mark (RFC 8259) is ignored."""
     texts = [text_input] if isinstance(text_input, str) else text_input
     tokens = sum(shipped.count_tokens(texts))
 

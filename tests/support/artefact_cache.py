@@ -55,7 +55,9 @@ class ArtefactCache:
                 shutil.copytree(kept, new)
             else:
                 make(new)
-                key.unlink(missing_ok=True)  # first, and written last: it says that the folder is complete
+                key.unlink(
+                    missing_ok=True
+                )  # removed first and written last, because the key says that the folder is complete
                 shutil.rmtree(kept, ignore_errors=True)
                 shutil.copytree(new, kept)
                 key.write_text(current, encoding="utf-8")

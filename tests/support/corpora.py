@@ -1,4 +1,4 @@
-"""Files of texts to encode, and what came of them."""
+"""Writes files of texts to encode, and reads the outputs."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ def sentences(count: int, seed: int = 0) -> list[str]:
 
 
 def write(path: Path, texts: list[str]) -> Path:
-    """Write texts with their numbers as the name says."""
+    """Write texts and their numbers in the format of the file's ending."""
     rows = [{"id": number, "text": text} for number, text in enumerate(texts)]
     lines = {
         ".txt": "".join(f"{text}\n" for text in texts),

@@ -32,7 +32,7 @@ class FakeEngine:
         self._gate = threading.Semaphore(0 if gated else 10**9)
 
     def let(self, batches: int) -> None:
-        """Let so many batches through the gate."""
+        """Let this many batches through the gate."""
         self._gate.release(batches)
 
     def run(self, batch: Batch) -> FloatArray:  # -> [N, 1]

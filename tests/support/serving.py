@@ -45,7 +45,7 @@ class Running:
 
     process: subprocess.Popen[str]
     url: str = ""  # http://127.0.0.1:PORT
-    lines: list[str] = field(default_factory=list)  # of its log so far
+    lines: list[str] = field(default_factory=list)  # lines of the log so far
 
     def stop(self, signal_number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit code."""
@@ -54,12 +54,12 @@ class Running:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Its host and port."""
+        """Host and port of the server."""
         host, port = self.url.removeprefix("http://").split(":")
         return host, int(port)
 
     def connect(self) -> socket.socket:
-        """Return a connection to it."""
+        """Return a connection to the server."""
         return socket.create_connection(self.address, timeout=50)
 
     def talk(self, *pieces: bytes) -> bytes:
@@ -90,7 +90,7 @@ async def keep_asking(
 ) -> tuple[list[object], list[Any]]:
     """Ask for the vector of a text on one connection after another; return the failures and the vectors.
 
-    Stops at the event `ended`; with `until_refused`, only when the server refuses connections after it.
+    It stops at the event `ended`; with `until_refused`, when the server then refuses connections.
     """
     failures: list[object] = []
     vectors: list[Any] = []

@@ -34,7 +34,7 @@ def version(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def embedder(version: str) -> Iterator[Embedder]:
-    """The artefact of that version."""
+    """The artefact that this earlier version wrote."""
     with Embedder.open(FROZEN / version / "artefact", precision="f32") as opened:
         yield opened
 

@@ -66,7 +66,7 @@ print(len(wrong))
 
 
 def test_memory_does_not_grow_with_200_embedders() -> None:
-    """Memory after the last 50 is at most 5 MB more than after the 50 before them."""
+    """Opening 50 more embedders adds at most 5 MB of memory."""
     result = python(OPEN_AND_CLOSE)
 
     assert 0 == result.returncode, result.stderr
