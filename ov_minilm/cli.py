@@ -209,7 +209,8 @@ def cli() -> None:
 @click.option(
     "--reuse",
     type=PATH,
-    help="Folder that keeps all vectors, 1.6 kB per text, so that later jobs compute only new texts.",
+    help="Folder that keeps all vectors, 1.6 kB per text, so that later jobs compute only new texts. It is also "
+    "the --cache-dir, unless that is given.",
 )
 @click.option("--overwrite", is_flag=True, help="Start over: delete the output of an earlier job.")
 @click.option(
@@ -320,6 +321,8 @@ def encode(
     )
 
     def open_encoder(stack: ExitStack) -> Encoder:
+        if reuse is not None and options["cache_dir"] is None:
+            options["cache_dir"] = reuse / "compiled"  # a job with few new texts spends most time compiling
         embedder = stack.enter_context(Embedder.open(**options))
         stack.enter_context(_leave_at_once())
         if reuse is None:

@@ -244,7 +244,8 @@ def test_an_interrupted_job_resumes(
         assert re.search(rf"{parts} keeps the [1-9]\d* rows that are done; the same command resumes", stderr)
         assert (130, True) == (process.returncode, seconds < 2)  # Ctrl-C does not wait for a running batch
         assert [] == [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
-        assert not reuse or list((tmp_path / "kept").glob("*/*.hashes.npy"))
+        for kept in ("*/*.hashes.npy", "compiled/*/*.compiled"):
+            assert not reuse or list((tmp_path / "kept").glob(kept))
     finished, seen = modified(parts), dict[str, int]()
     options: dict[str, Any] = {"keep": keep, "embedder": shipped, "rows_per_shard": 20}
     run_job(source, to=target, say=lambda _: seen.update(modified(parts)), **options)
