@@ -209,8 +209,8 @@ def cli() -> None:
 @click.option(
     "--reuse",
     type=PATH,
-    help="Folder that keeps all vectors, 1.6 kB per text, so that later jobs compute only new texts. It is also "
-    "the --cache-dir, unless that is given.",
+    help="Folder that keeps all vectors, 1.6 kB per text, so that later jobs compute only new texts. It "
+    "is also the --cache-dir, unless that is given.",
 )
 @click.option("--overwrite", is_flag=True, help="Start over: delete the output of an earlier job.")
 @click.option(

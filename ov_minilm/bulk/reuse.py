@@ -192,8 +192,8 @@ class ReusingEmbedder:
         return Texts(texts, is_kept, records, tokenized, tokens, truncated)
 
     def submit(self, texts: Texts) -> Pending:
-        """Put the new texts into the queue."""
-        return Pending(texts, self._embedder.submit(texts.tokenized), self._vectors)
+        """Put the new texts into the queue; few texts wait for others, so that fewer shapes are compiled."""
+        return Pending(texts, self._embedder.submit(texts.tokenized, short=False), self._vectors)
 
     def close(self) -> None:
         """Write the new vectors; the Embedder stays open."""

@@ -260,14 +260,15 @@ class Embedder:
         return self._prepare(items, 0, truncate, warn=False)
 
     def submit(
-        self, tokenized: Tokenized, *, started: Callable[[], object] | None = None
+        self, tokenized: Tokenized, *, started: Callable[[], object] | None = None, short: bool | None = None
     ) -> Future[FloatArray]:
         """Put texts into the queue and return at once a future of their unit vectors (N, 384), float32.
 
         Intended for servers: simultaneous calls share batches. Cancelling the future removes its texts from
-        the queue. `started` is called from another thread when the first text runs.
+        the queue. `started` is called from another thread when the first text runs. A call with `short` goes
+        before the others; None: if it has at most 32 texts.
         """
-        call = Call(tokenized, self._spec.dim, cache=self._cache, started=started)
+        call = Call(tokenized, self._spec.dim, short=short, cache=self._cache, started=started)
         self._check_usable()
         self._scheduler.submit(call)
         return call

@@ -265,8 +265,10 @@ def test_texts_and_their_token_ids_give_the_same_vectors(shipped: Embedder, refe
     ids = [text.tolist() for text in tokenized.flat]
 
     assert shipped.count_tokens(TEXTS) == tokenized.tokens
-    for texts in (TEXTS, ids, [text[1:-1] for text in ids]):
-        assert reference.tobytes() == shipped.submit(shipped.tokenize(texts)).result(30).tobytes()
+    for texts, short in ((TEXTS, None), (ids, True), ([text[1:-1] for text in ids], False)):
+        assert (
+            reference.tobytes() == shipped.submit(shipped.tokenize(texts), short=short).result(30).tobytes()
+        )
     cut, mean = (shipped.tokenize(["a", LONG_TEXT], truncate=truncate) for truncate in ("end", "mean"))
     assert ([1], [3, 256], [], [3, 404]) == (cut.truncated, cut.tokens, mean.truncated, mean.tokens)
     assert [1] == shipped.tokenize([[5], [2204] * 400]).truncated
