@@ -766,10 +766,10 @@ def _manifest_lines(manifest: Manifest, info: Info) -> Iterator[str]:
     }
     if info.precision == info.long_precision:
         runs = {info.precision: "used on this CPU"}
-    for found in manifest.drift:
+    for drift in manifest.drift:
         yield ""
         yield from _drift_lines(
-            found, runs.get(found.precision, "") if found.lowering == info.lowering else ""
+            drift, runs.get(drift.precision, "") if drift.lowering == info.lowering else ""
         )
     if manifest.drift and manifest.gate:
         yield ""
@@ -810,11 +810,11 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def _verdict_lines(found: Sequence[Drift], gate: Gate) -> Iterator[str]:
+def _verdict_lines(drifts: Sequence[Drift], gate: Gate) -> Iterator[str]:
     """Yield lines that say that the drift is within the limits, and what the drift means for a search."""
     from ov_minilm.artefact.drift_record import summarize
 
-    figures = summarize(found)
+    figures = summarize(drifts)
     limits = {"mean cosine": f"≥ {gate.cosine_mean}", "overlap@10": f"≥ {gate.overlap}"}
     limits["Spearman points"] = f"within ±{gate.spearman}"
     worst_of = ", ".join(f"{name} {value:.4f} ({limits[name]})" for name, value in figures.items())
@@ -829,23 +829,23 @@ def _verdict_lines(found: Sequence[Drift], gate: Gate) -> Iterator[str]:
         )
 
 
-def _drift_lines(found: Drift, runs_here: str = "") -> Iterator[str]:
-    yield f"drift, {found.lowering} {found.precision}{'  <- ' if runs_here else ''}{runs_here}"
-    for name, cosine in found.cosine.items():
+def _drift_lines(drift: Drift, runs_here: str = "") -> Iterator[str]:
+    yield f"drift, {drift.lowering} {drift.precision}{'  <- ' if runs_here else ''}{runs_here}"
+    for name, cosine in drift.cosine.items():
         yield (
             f"  cosine, {name} tokens".ljust(36)
             + f"mean {cosine.mean:.5f}  1st percentile {cosine.p1:.4f}  min {cosine.min:.4f}  "
             + f"({cosine.texts} texts)"
         )
-    for name, overlap in found.overlap.items():
+    for name, overlap in drift.overlap.items():
         yield f"  neighbour overlap@10, {name}".ljust(36) + f"{overlap:.4f}"
-    for name, sts in found.sts.items():
+    for name, sts in drift.sts.items():
         yield (
             f"  STS, {name}".ljust(36) + f"Spearman {sts.spearman_reference:.2f} -> {sts.spearman:.2f} "
             f"({sts.delta:+.3f}, 95 % {sts.delta_low:+.3f} to {sts.delta_high:+.3f})  "
             f"Pearson {sts.pearson_reference:.2f} -> {sts.pearson:.2f}"
         )
-    for name, ndcg in found.ndcg.items():
+    for name, ndcg in drift.ndcg.items():
         yield (
             f"  nDCG@10, {name}".ljust(36)
             + f"{ndcg.ndcg_reference:.2f} -> {ndcg.ndcg:.2f} ({ndcg.delta:+.3f})  "

@@ -46,10 +46,10 @@ class HelpfulCommand(click.Command):
         options = [option for option in self.get_params(ctx) if isinstance(option, click.Option)]
         records = {option.name: record for option in options if (record := option.get_help_record(ctx))}
         for title, names in self.groups.items():
-            found = [records.pop(name) for name in names if name in records]
-            if found:
+            records_of_group = [records.pop(name) for name in names if name in records]
+            if records_of_group:
                 with formatter.section(title):
-                    formatter.write_dl(found)
+                    formatter.write_dl(records_of_group)
         if records:
             with formatter.section("Other options" if self.groups else "Options"):
                 formatter.write_dl(list(records.values()))

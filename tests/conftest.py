@@ -95,12 +95,12 @@ def built(artefact_cache: ArtefactCache) -> Path:
     heavy = "torch transformers sentence_transformers nncf optimum huggingface_hub".split()
 
     def make(out: Path) -> None:
-        done = python(
+        result = python(
             f"import sys; sys.modules |= dict.fromkeys({heavy})\n"
             f"sys.argv = ['', 'convert', {PACKAGE!r}, '--fp32-only', '-o', {str(out)!r}]\n"
             "from ov_minilm.cli import main; main()"
         )
-        assert done.returncode == 0, done.stderr
+        assert result.returncode == 0, result.stderr
 
     return artefact_cache.folder("fp32-only", make)
 
@@ -111,8 +111,8 @@ def built_whole(artefact_cache: ArtefactCache) -> Path:
     require_installed("nncf", "sentence_transformers", PACKAGE.replace("-", "_"))
 
     def make(out: Path) -> None:
-        done = run("convert", PACKAGE, "-o", out, environment={FOLDER_VARIABLE: ""})
-        assert done.returncode == 0, done.stderr.decode()
+        result = run("convert", PACKAGE, "-o", out, environment={FOLDER_VARIABLE: ""})
+        assert result.returncode == 0, result.stderr.decode()
 
     return artefact_cache.folder("official", make)
 

@@ -37,7 +37,7 @@ def test_stdin_and_files_become_vectors(tmp_path: Path, shipped: Embedder) -> No
     assert np.array_equal(expected, np.array([row["embedding"] for row in rows], np.float32))
     assert (0, True) == (written.returncode, b"3 vectors of 384 components" in written.stderr)
     assert np.array_equal(shipped.encode(["one", "two", "three"]), np.load(tmp_path / "out.npy"))
-    assert [(0, b""), (0, b"")] == [(done.returncode, done.stdout) for done in empty]
+    assert [(0, b""), (0, b"")] == [(result.returncode, result.stdout) for result in empty]
     assert (0, 384) == np.load(tmp_path / "empty.npy").shape
 
 
@@ -85,11 +85,11 @@ def test_a_usage_error_is_one_clear_line(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OV_MINILM_STSB", "")
 
-    done = here(*arguments, text=text)
+    result = here(*arguments, text=text)
 
-    assert 2 == done.returncode, done.stderr
-    assert message in done.stderr.decode()
-    assert b"Traceback" not in done.stderr
+    assert 2 == result.returncode, result.stderr
+    assert message in result.stderr.decode()
+    assert b"Traceback" not in result.stderr
     assert [] == list(tmp_path.iterdir())
 
 
@@ -105,9 +105,9 @@ def test_a_closed_pipe_is_no_error() -> None:
     """`ov-minilm encode | head -1` prints one line and no error."""
     pipe = f"yes 'some text' | head -2000 | {sys.executable} -m ov_minilm encode | head -1"
 
-    done = subprocess.run(["/bin/bash", "-c", pipe], capture_output=True, check=False)
+    result = subprocess.run(["/bin/bash", "-c", pipe], capture_output=True, check=False)
 
-    assert (1, b"") == (len(done.stdout.splitlines()), done.stderr)
+    assert (1, b"") == (len(result.stdout.splitlines()), result.stderr)
 
 
 def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_drift_measures_and_passes(built: Path, tmp_path: Path) -> None:
     command = ["drift", "--reference", str(built / "fp32"), "--sts", str(sts)]
 
     table = here(*command)
-    found = json.loads(here(*command, "--beir", beir, "--lowering", "conv", "--json").stdout)
+    drifts = json.loads(here(*command, "--beir", beir, "--lowering", "conv", "--json").stdout)
 
     assert 0 == table.returncode, table.stderr
     printed = table.stdout.decode()
@@ -208,8 +208,8 @@ def test_drift_measures_and_passes(built: Path, tmp_path: Path) -> None:
     assert ["drift, native", "drift, conv"] == re.findall(r"^drift, \w+", printed, re.MULTILINE)
     assert 1 == printed.count("<- used on this CPU")
     assert re.search(r"passed: Spearman points [+-]?0\.\d+ \(within ±0\.1\)", printed)
-    (drift,) = found["drift"]
-    assert ([], "conv", 3) == (found["broken"], drift["lowering"], drift["sts"]["sts"]["pairs"])
+    (drift,) = drifts["drift"]
+    assert ([], "conv", 3) == (drifts["broken"], drift["lowering"], drift["sts"]["sts"]["pairs"])
     assert {"documents": 10, "queries": 1, "ndcg_reference": 100.0, "ndcg": 100.0} == drift["ndcg"]["pets"]
 
 
@@ -220,8 +220,8 @@ def test_drift_over_the_limits_exits_with_1(built: Path, tmp_path: Path) -> None
     trains = (f"Train {n} leaves at {n % 24}:{n % 60} from track {n % 9}.\n" for n in range(400))
     texts.write_text("".join(trains))
 
-    done = here("drift", "--reference", built / "fp32", "--texts", texts)
+    result = here("drift", "--reference", built / "fp32", "--texts", texts)
 
-    assert 1 == done.returncode
+    assert 1 == result.returncode
     for lowering in (b"native", b"conv"):
-        assert re.search(lowering + rb"/\w+: neighbour overlap@10 of texts 0\.\d+ < 0\.95", done.stderr)
+        assert re.search(lowering + rb"/\w+: neighbour overlap@10 of texts 0\.\d+ < 0\.95", result.stderr)

@@ -49,7 +49,7 @@ def blocks(page: Path) -> Iterator[Block]:
     """Yield the blocks of a page in their order."""
     comment = ""
     tokens = [*MarkdownIt("commonmark").parse(page.read_text(encoding="utf-8")), None]
-    for token, after in itertools.pairwise(tokens):
+    for token, next_token in itertools.pairwise(tokens):
         assert token
         where = f"{page.name}, line {token.map[0] + 1 if token.map else 0}"
         if token.type == "html_block":
@@ -58,7 +58,11 @@ def blocks(page: Path) -> Iterator[Block]:
                 yield Block("python", hidden[1], where)
             continue
         if token.type in ("fence", "code_block"):
-            printed = after.content if after and after.type == "fence" and after.info == "text" else None
+            printed = (
+                next_token.content
+                if next_token and next_token.type == "fence" and next_token.info == "text"
+                else None
+            )
             yield Block(token.info.strip(), token.content, where, comment, printed)
         comment = ""
 
@@ -80,17 +84,17 @@ def test_code_blocks_print_what_the_page_shows(
     page: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """The code blocks of a page run one after another in an empty folder."""
-    found = [block for block in blocks(page) if block.runs]
-    if not found:
+    runnable = [block for block in blocks(page) if block.runs]
+    if not runnable:
         pytest.skip("no code that runs")
-    program = script(found)
+    program = script(runnable)
     if SERVER in program:
         program = program.replace(SERVER, request.getfixturevalue("server").url)
     file = tmp_path / "page.py"
     file.write_text(program, encoding="utf-8")
     path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
 
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, str(file)],
         cwd=tmp_path,
         capture_output=True,
@@ -100,9 +104,9 @@ def test_code_blocks_print_what_the_page_shows(
         env={"PATH": path, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"},
     )
 
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    printed = dict(re.findall(r"\0(\d+)\n([^\0]*)", done.stdout))
-    for number, block in enumerate(found):
+    assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
+    printed = dict(re.findall(r"\0(\d+)\n([^\0]*)", result.stdout))
+    for number, block in enumerate(runnable):
         if block.printed is not None:
             got, options = printed[str(number)], doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
             same = doctest.OutputChecker().check_output(block.printed, got, options)

@@ -55,10 +55,10 @@ def test_huge_texts_and_a_million_texts(shipped: Embedder) -> None:
         assert shipped.encode(piece * size).tobytes() == shipped.encode(piece * 2000).tobytes()
 
     tiny = ["", "a", "b c", "é", "😉", "안", "\0", "\ud800", "1", "?!"]
-    alone = np.stack([shipped.encode(text) for text in tiny])
+    vectors = np.stack([shipped.encode(text) for text in tiny])
     count = 0
     for block in shipped.encode_iter(tiny[i % len(tiny)] for i in range(1_000_000)):
         order = np.arange(count, count + len(block)) % len(tiny)
-        assert block.tobytes() == alone[order].tobytes()
+        assert block.tobytes() == vectors[order].tobytes()
         count += len(block)
     assert 1_000_000 == count

@@ -52,15 +52,15 @@ def json_type(values: Iterable[Any]) -> pa.DataType | None:
     )
 
 
-def common_field(name: str, found: Sequence[Found], of_json: bool) -> pa.Field:
+def common_field(name: str, types: Sequence[Found], of_json: bool) -> pa.Field:
     """Return a column type that holds the values of all files without loss.
 
     Raises: ValueError: no type holds all values; the message names the first two files that disagree.
     """
-    if all(kind is None or pa.types.is_null(kind) for _, kind in found):
+    if all(kind is None or pa.types.is_null(kind) for _, kind in types):
         return json_field(name) if of_json else pa.field(name, pa.null())
-    first, common = next((file, kind) for file, kind in found if kind is None or not pa.types.is_null(kind))
-    for file, kind in found:
+    first, common = next((file, kind) for file, kind in types if kind is None or not pa.types.is_null(kind))
+    for file, kind in types:
         if kind == common or (kind is not None and pa.types.is_null(kind)):
             continue
         merged = None if kind is None or common is None else _common_type(common, kind)
@@ -87,12 +87,12 @@ def _common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
         return pa.float64()
     try:
         schemas = [pa.schema([("x", kind)]) for kind in (first, second)]
-        found = pa.unify_schemas(schemas, promote_options="permissive").field("x").type
+        common = pa.unify_schemas(schemas, promote_options="permissive").field("x").type
         for kind in (first, second):
-            pa.nulls(0, kind).cast(found)
+            pa.nulls(0, kind).cast(common)
     except pa.ArrowException:
         return None
-    return found
+    return common
 
 
 def build(values: Sequence[Sequence[Any]], schema: pa.Schema, bad: dict[int, str]) -> pa.RecordBatch:

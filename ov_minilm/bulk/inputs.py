@@ -116,8 +116,8 @@ class Dialect:
             rule = "must differ from the other two, and from a space"
             raise refusal("one_character", option="--delimiter", value=self.delimiter, rule=rule)
         try:
-            found = codecs.lookup(self.encoding)
-            if not found._is_text_encoding or found.name.replace("_", "-") in NON_TEXT_CODECS:
+            codec = codecs.lookup(self.encoding)
+            if not codec._is_text_encoding or codec.name.replace("_", "-") in NON_TEXT_CODECS:
                 raise LookupError
         except LookupError:
             raise refusal("no_encoding", encoding=self.encoding) from None
@@ -249,13 +249,13 @@ def expand(patterns: Sequence[str]) -> Iterator[str]:
             continue
         if path.is_dir():
             raise refusal("is_folder", name=pattern, example=path / "*.parquet")
-        found = [name for name in _matches(pattern) if not name.is_dir() and not _is_error_list(name)]
-        if not found:
+        matches = [name for name in _matches(pattern) if not name.is_dir() and not _is_error_list(name)]
+        if not matches:
             missing = "no_match" if glob.has_magic(pattern) else "not_there"
             raise refusal("is_url" if "://" in pattern else missing, name=pattern, hint=_hint(path))
-        found.sort(key=lambda name: len(name.parts), reverse=True)  # the shortest name of a file wins
-        folders = {name.parent: name.parent.resolve() for name in found}
-        yield from sorted({(folders[name.parent], name.name): str(name) for name in found}.values())
+        matches.sort(key=lambda name: len(name.parts), reverse=True)  # the shortest name of a file wins
+        folders = {name.parent: name.parent.resolve() for name in matches}
+        yield from sorted({(folders[name.parent], name.name): str(name) for name in matches}.values())
 
 
 def _hint(missing: Path) -> str:

@@ -176,19 +176,24 @@ def _write_all(file: IO[bytes], content: bytes) -> None:
 def identify(job: Job) -> Header:
     """Return what identifies a job: everything that determines the bytes of the output."""
     inputs = job.inputs
-    facts: dict[str, Any] = {"format": 2, "form": job.sink.form, **job.sink.metadata, **asdict(job.options)}
-    on_error = facts.pop("on_error")
-    facts |= {
+    job_facts: dict[str, Any] = {
+        "format": 2,
+        "form": job.sink.form,
+        **job.sink.metadata,
+        **asdict(job.options),
+    }
+    on_error = job_facts.pop("on_error")
+    job_facts |= {
         "column": inputs.column,
         "keep": list(inputs.keep),
         "kind": inputs.kind,
         **asdict(inputs.dialect),
     }
     if job.sink.form == "parquet":
-        facts["pyarrow"] = arrow("Parquet").__version__  # pyarrow writes its version into the files
-        facts["columns"] = [f"{field.name}: {field.type}" for field in inputs.schema or ()]
+        job_facts["pyarrow"] = arrow("Parquet").__version__  # pyarrow writes its version into the files
+        job_facts["columns"] = [f"{field.name}: {field.type}" for field in inputs.schema or ()]
     stamps = [[_name(file, inputs), _stamp(file, inputs)] for file in inputs.files]
-    return Header(json.loads(json.dumps(facts)), stamps, on_error)
+    return Header(json.loads(json.dumps(job_facts)), stamps, on_error)
 
 
 def _name(file: str, inputs: Inputs) -> str:

@@ -259,12 +259,12 @@ def _modules(path: Path, *, optional: bool) -> dict[str, str]:
     return dict(steps)
 
 
-def _pooling(path: Path, modules: Mapping[str, str], asked: Pooling | None) -> Pooling:
-    """Read the pooling from the files, and compare it with `asked`; without such files, use `asked`."""
+def _pooling(path: Path, modules: Mapping[str, str], requested: Pooling | None) -> Pooling:
+    """Return the pooling that the files say; it must equal `requested`, which counts if no file says it."""
     if not modules and not path.is_file():
-        if asked is None:
+        if requested is None:
             raise SourceRefused(f"{path}: no such file; pass --pooling mean or --pooling cls")
-        return asked
+        return requested
     config = _json(path)
     # sentence-transformers 6 stores the mode as text, or as a list of several modes
     if "pooling_mode" in config:
@@ -277,8 +277,8 @@ def _pooling(path: Path, modules: Mapping[str, str], asked: Pooling | None) -> P
         raise SourceRefused(f"{path}: pooling is {' + '.join(modes)}; only mean or cls is supported")
     if not config.get("include_prompt", True):
         raise SourceRefused(f"{path}: include_prompt is false; prompts are pooled with their texts here")
-    if asked not in (None, modes[0]):
-        raise SourceRefused(f"{path}: pooling is {modes[0]}, but --pooling says {asked}")
+    if requested not in (None, modes[0]):
+        raise SourceRefused(f"{path}: pooling is {modes[0]}, but --pooling says {requested}")
     return modes[0]  # type: ignore[no-any-return]  # one of the two
 
 

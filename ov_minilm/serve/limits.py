@@ -266,15 +266,15 @@ def _check_type(header: str) -> None:
 
 def _encodings(header: str) -> list[str]:
     """Return the content encodings of a body in the order in which they were applied. ApiError 415."""
-    found = [name for part in header.lower().split(",") if (name := part.strip()) not in ("", "identity")]
-    for name in found:
+    codings = [name for part in header.lower().split(",") if (name := part.strip()) not in ("", "identity")]
+    for name in codings:
         if name not in ("gzip", "x-gzip", "deflate"):
             raise ApiError(
                 "bad_media_type",
                 f"the body has the content encoding {name!r}; send it plain, or as gzip or deflate",
                 headers={"accept-encoding": "gzip, deflate"},
             )
-    return found
+    return codings
 
 
 def _decompress(body: bytearray, encoding: str, limit: int, budget: BodyBudget) -> bytearray:
@@ -283,17 +283,17 @@ def _decompress(body: bytearray, encoding: str, limit: int, budget: BodyBudget) 
     # 32: accept gzip and zlib headers
     stream = zlib.decompressobj(-zlib.MAX_WBITS if raw_deflate else zlib.MAX_WBITS | 32)
     try:
-        found = bytearray(stream.decompress(body, limit + 1))
+        content = bytearray(stream.decompress(body, limit + 1))
     except zlib.error as error:
         raise ApiError("bad_json", f"the body is not {encoding}: {error}") from error
-    if len(found) > limit:
+    if len(content) > limit:
         raise _too_large(limit)
     if not stream.eof:
         raise ApiError("bad_json", f"the body is {encoding} that ends too early: it is incomplete")
     if rest := stream.unused_data.lstrip(b"\0"):  # zeros may follow gzip, as RFC 1952's readers accept
         raise ApiError("bad_json", f"the body has {len(rest)} bytes behind the end of its {encoding}")
-    budget.take(len(found))
-    return found
+    budget.take(len(content))
+    return content
 
 
 def _too_large(limit: int) -> ApiError:

@@ -121,12 +121,12 @@ class Supervisor:
             for number in range(len(self._cpu_sets)):
                 self._start(number)
             while self._workers:
-                for found in wait([woken, *self._workers]):
-                    if found is woken:
+                for ready in wait([woken, *self._workers]):
+                    if ready is woken:
                         for number in woken.recv(4096):
                             self._handle_signal(number)
                     else:
-                        self._listen(self._workers[found])  # type: ignore[index]  # a Connection
+                        self._listen(self._workers[ready])  # type: ignore[index]  # a Connection
         if self._started:
             log.info(STOPPED, time.monotonic() - began, *self._totals)
         return self._failed

@@ -39,11 +39,11 @@ def test_a_job_is_timed(tmp_path: Path) -> None:
     """A job reports time and peak memory of its process; a failed job reports the reason."""
     source = table(tmp_path / "in.parquet", ["one", "two"])
 
-    done = job(source, "--rows-per-shard", "1")
+    finished = job(source, "--rows-per-shard", "1")
 
-    assert 0.1 < done.seconds < 60
-    assert 20 < done.peak_mb < 1000
-    assert 2 == len(done.written)
+    assert 0.1 < finished.seconds < 60
+    assert 20 < finished.peak_mb < 1000
+    assert 2 == len(finished.written)
     with pytest.raises(RuntimeError, match="No such option"):
         job(source, "--nothing")
 

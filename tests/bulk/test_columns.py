@@ -32,9 +32,9 @@ def test_a_value_of_another_type_makes_its_row_bad(kind: pa.DataType, value: obj
     bad: dict[int, str] = {}
     schema = pa.schema([("n", kind), ("s", pa.string())])
 
-    found = columns.build([(None, "\ud800"), (value, "b"), ()], schema, bad)
+    actual = columns.build([(None, "\ud800"), (value, "b"), ()], schema, bad)
 
-    assert {"n": [None, None, None], "s": ["\ufffd", "b", None]} == found.to_pydict()
+    assert {"n": [None, None, None], "s": ["\ufffd", "b", None]} == actual.to_pydict()
     assert {1: f"'n' is {value!r}, expected {kind} as in the first rows; -o NAME.jsonl keeps any type"} == bad
 
 
@@ -142,10 +142,10 @@ DICTIONARY = pa.dictionary(pa.int8(), pa.string())
 def test_files_have_a_common_type_or_are_refused(one: Any, other: Any, common: Any) -> None:
     """Both types convert without loss to the common one; otherwise an error comes before the first row."""
     for types in permutations((one, other)):
-        found = list(zip("ab", types, strict=True))
+        columns_of_files = list(zip("ab", types, strict=True))
         if common is None:
             with pytest.raises(ValueError, match=r"b: column 'x' is .*, in a .*; cast one of them"):
-                columns.common_field("x", found, of_json=True)
+                columns.common_field("x", columns_of_files, of_json=True)
         else:
             expected = columns.json_field("x") if common == "json" else pa.field("x", common)
-            assert expected.equals(columns.common_field("x", found, of_json=True), True)
+            assert expected.equals(columns.common_field("x", columns_of_files, of_json=True), True)

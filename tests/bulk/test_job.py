@@ -276,14 +276,14 @@ def test_a_join_can_be_interrupted(tmp_path: Path, run_job: RunJob, monkeypatch:
 def test_a_full_disk_loses_no_finished_shard(tmp_path: Path, run_job: RunJob) -> None:
     """The error has the file that could not be written; the same job finishes when there is space again."""
     source = write(tmp_path / "in.txt", [*TEXTS[:200], *(text * 90 for text in TEXTS[:100])])
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
     try:
         with pytest.raises(OSError, match=r"File too large: .*/part-00002\.jsonl'"):
             run_job(source, to=tmp_path / "v.jsonl")
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     assert 2 == len(shards(tmp_path / "v.jsonl.parts"))
     assert 300 == run_job(source, to=tmp_path / "v.jsonl").rows
@@ -293,7 +293,7 @@ def test_lost_and_truncated_shards_are_computed_again(tmp_path: Path, run_job: R
     """Missing shards get the same bytes, also inside a compressed file; others are not rewritten."""
     source = write(tmp_path / "in.txt.gz", TEXTS[:500])
     run_job(source, to=tmp_path / "out")
-    before, times = content(tmp_path / "out"), modified(tmp_path / "out")
+    content_before, times = content(tmp_path / "out"), modified(tmp_path / "out")
     lost, truncated = "part-00003.parquet", "part-00001.parquet"
     (tmp_path / "out" / lost).unlink()
     os.truncate(tmp_path / "out" / truncated, 50)
@@ -302,7 +302,7 @@ def test_lost_and_truncated_shards_are_computed_again(tmp_path: Path, run_job: R
 
     assert 500 == done.rows
     assert {lost, truncated} == {name for name, _ in times.items() ^ modified(tmp_path / "out").items()}
-    assert before | {"_job.log": b""} == content(tmp_path / "out") | {"_job.log": b""}
+    assert content_before | {"_job.log": b""} == content(tmp_path / "out") | {"_job.log": b""}
 
 
 def with_other_lowering() -> HashEmbedder:
@@ -330,13 +330,13 @@ def test_another_job_is_refused(
     source = write(tmp_path / "in.txt", TEXTS[:300])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(source.read_bytes())))
     run_job(source, to=tmp_path / "out")
-    before = content(tmp_path / "out")
+    content_before = content(tmp_path / "out")
     file, options = change.get("file", source), {key: change[key] for key in change.keys() - {"file"}}
 
     with pytest.raises(JobRefused, match=f"{difference}.*--overwrite"):
         run_job(file, to=tmp_path / "out", **options)
 
-    assert before == content(tmp_path / "out")
+    assert content_before == content(tmp_path / "out")
     if file != "-":  # which is read by now
         assert 300 == run_job(file, to=tmp_path / "out", overwrite=True, **options).rows
 
@@ -374,7 +374,7 @@ def test_changed_inputs_keep_their_unchanged_shards(
     (tmp_path / "in0.jsonl").write_text("\n".join(BAD))
     with pytest.raises(BadRow, match="line 351") if first == "stop" else nullcontext():
         run_job(tmp_path / "in*.jsonl", to=target, keep=["id"], on_error=first)
-    before = modified(folder)
+    times_before = modified(folder)
     for number, of_file in enumerate(lines if lines != [BAD] else []):  # else its time stays the same, too
         (tmp_path / f"in{number}.jsonl").write_text("\n".join(of_file))
     options: dict[str, Any] = {"keep": ["id"], "on_error": then}
@@ -383,9 +383,9 @@ def test_changed_inputs_keep_their_unchanged_shards(
 
     done = run_job(tmp_path / "in*.jsonl", to=target, say=lambda _: seen.append(modified(folder)), **options)
 
-    if before:  # the shards of a finished job are joined into one file
-        names = sorted(before)
-        assert {names[shard]: before[names[shard]] for shard in kept} == seen[-1]
+    if times_before:  # the shards of a finished job are joined into one file
+        names = sorted(times_before)
+        assert {names[shard]: times_before[names[shard]] for shard in kept} == seen[-1]
     fresh, again = content(tmp_path / "fresh"), content(tmp_path / "again")
     assert fresh.pop("_job.log", b"").splitlines()[:1] == again.pop("_job.log", b"").splitlines()[:1]
     assert fresh == again

@@ -50,10 +50,10 @@ def test_a_terminal_shows_a_bar_and_a_file_gets_lines(
     with Meter(12, show) as meter:
         meter.advance(3, 9, 10)
 
-    found = stderr.getvalue()
-    assert (True, True) == (found.startswith(first), found.endswith(last))
-    assert bool(first or last) == bool(found)
-    assert stderr.isatty() or not show or "83%, 3 texts" in found
+    shown = stderr.getvalue()
+    assert (True, True) == (shown.startswith(first), shown.endswith(last))
+    assert bool(first or last) == bool(shown)
+    assert stderr.isatty() or not show or "83%, 3 texts" in shown
 
 
 def test_a_bar_appears_before_the_first_rows_are_done(monkeypatch: pytest.MonkeyPatch) -> None:

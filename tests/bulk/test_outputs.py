@@ -87,12 +87,12 @@ def test_an_output_that_would_lose_files_is_refused(
     tmp_path: Path, inputs: str, output: str, message: str
 ) -> None:
     """An output that is an input by any name, or cannot be written, is refused, and nothing is changed."""
-    before = content(tmp_path)
+    content_before = content(tmp_path)
 
     with pytest.raises((ValueError, OSError), match=message):
         check(inputs, output)
 
-    assert before == content(tmp_path)
+    assert content_before == content(tmp_path)
 
 
 @pytest.mark.parametrize(

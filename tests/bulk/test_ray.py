@@ -91,7 +91,7 @@ def test_several_machines_write_the_bytes_of_one(tmp_path: Path) -> None:
     local = run(*command, tmp_path / "local/v.parquet", "--on-error", "null")
     ray = run(*command, tmp_path / "ray/v.parquet", "--on-error", "null", "--engine", "ray", "--ship")
     stopped = run(*command, tmp_path / "out", "--engine", "ray")
-    before = {path: path.stat().st_mtime_ns for path in shards(tmp_path / "out")}
+    times_before = {path: path.stat().st_mtime_ns for path in shards(tmp_path / "out")}
     resumed = run(*command, tmp_path / "out")
 
     assert (3, 3) == (local.returncode, ray.returncode), ray.stderr
@@ -100,8 +100,10 @@ def test_several_machines_write_the_bytes_of_one(tmp_path: Path) -> None:
     for done in (stopped, resumed):
         message = f"error: {bad}, line 1: 'text' is null, expected a string\n"
         assert (2, message) == (done.returncode, done.stderr.decode().splitlines(True)[-1])
-    assert before
-    assert before.items() <= {path: path.stat().st_mtime_ns for path in shards(tmp_path / "out")}.items()
+    assert times_before
+    assert (
+        times_before.items() <= {path: path.stat().st_mtime_ns for path in shards(tmp_path / "out")}.items()
+    )
 
 
 @pytest.mark.slow

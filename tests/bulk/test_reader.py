@@ -103,12 +103,12 @@ def test_wrong_arguments_are_refused(
     tmp_path: Path, call: Callable[[], object], error: type[Exception], message: str
 ) -> None:
     """The error names the argument and says what to pass; no file is written."""
-    before = content(tmp_path)
+    content_before = content(tmp_path)
 
     with pytest.raises(error, match=message):
         call()
 
-    assert before == content(tmp_path)
+    assert content_before == content(tmp_path)
 
 
 def test_names_may_be_paths_in_any_iterable() -> None:

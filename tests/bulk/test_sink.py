@@ -50,11 +50,11 @@ def test_json_lines_keep_every_bit_and_every_text(rows: list[tuple[str, float]])
     texts, vectors = [text for text, _ in rows], np.array([[number] for _, number in rows], np.float32)
 
     lines = "".join(json_lines(Block(texts, None, vectors))).encode().decode()
-    found = [json.loads(line) for line in lines.removesuffix("\n").split("\n")]
+    records = [json.loads(line) for line in lines.removesuffix("\n").split("\n")]
 
-    assert texts == [record["text"] for record in found]
-    assert all(list(record) == ["text", "embedding"] for record in found)
-    assert bits(vectors) == bits(np.array([record["embedding"] for record in found], np.float32))
+    assert texts == [record["text"] for record in records]
+    assert all(list(record) == ["text", "embedding"] for record in records)
+    assert bits(vectors) == bits(np.array([record["embedding"] for record in records], np.float32))
 
 
 def test_json_lines_escape_only_what_they_must() -> None:
@@ -72,14 +72,14 @@ def test_parquet_keeps_columns_bits_and_the_model() -> None:
     when = pa.array([1, 2, 3, None], pa.timestamp("ns", "UTC"))
     columns = pa.RecordBatch.from_pydict({"when": when, "tags": pa.array([["a"], [], None, ["b", "c"]])})
 
-    found = pq.read_table(written("parquet", block()))
-    kept = pq.read_table(written("parquet", block(columns=columns)))
+    table = pq.read_table(written("parquet", block()))
+    table_with_columns = pq.read_table(written("parquet", block(columns=columns)))
 
-    assert pa.list_(pa.field("element", pa.float32()), 2) == found.schema.field("embedding").type
-    assert bits(VECTORS) == bits(found["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, 2))
-    assert TEXTS == found["text"].to_pylist()
-    assert b"m" == found.schema.metadata[b"ov_minilm.model"]
-    assert pa.Table.from_batches([columns]).equals(kept.drop_columns("embedding"))
+    assert pa.list_(pa.field("element", pa.float32()), 2) == table.schema.field("embedding").type
+    assert bits(VECTORS) == bits(table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, 2))
+    assert TEXTS == table["text"].to_pylist()
+    assert b"m" == table.schema.metadata[b"ov_minilm.model"]
+    assert pa.Table.from_batches([columns]).equals(table_with_columns.drop_columns("embedding"))
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,8 @@ def test_the_packed_graph_computes_what_the_export_of_optimum_intel_does(
 
     packed = graph.pack(checkpoint.tensors, checkpoint.spec, checkpoint.epsilon)
     compiled = ov.compile_model(packed, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    found = np.stack([compiled(row)[0][0, 0] for row in rows])
+    actual = np.stack([compiled(row)[0][0, 0] for row in rows])
 
     export = ov.Core().read_model(folder.parent / "optimum.xml")
     expected = check.graph_vectors(export, rows, checkpoint.spec.pooling)
-    assert (expected.astype(np.float64) * found).sum(1).min() > 1 - 1e-6
+    assert (expected.astype(np.float64) * actual).sum(1).min() > 1 - 1e-6

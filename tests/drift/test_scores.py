@@ -145,11 +145,13 @@ def test_overlap_is_the_share_of_neighbours_kept(
 def test_overlap_in_blocks_is_that_of_a_full_sort() -> None:
     """The result is the same with more rows than one block of the similarity matrix holds."""
     rng = np.random.default_rng(3)
-    before, after = (rng.normal(size=(1100, 8)).astype(np.float32) for _ in range(2))
-    nearest = [np.argsort(-(v @ v.T - 200 * np.eye(1100)), axis=1)[:, :10].tolist() for v in (before, after)]
+    reference, candidate = (rng.normal(size=(1100, 8)).astype(np.float32) for _ in range(2))
+    nearest = [
+        np.argsort(-(v @ v.T - 200 * np.eye(1100)), axis=1)[:, :10].tolist() for v in (reference, candidate)
+    ]
 
     kept = sum(len({*old} & {*new}) for old, new in zip(*nearest, strict=True))
-    assert pytest.approx(kept / 11000, abs=2e-4) == neighbour_overlap(before, after)
+    assert pytest.approx(kept / 11000, abs=2e-4) == neighbour_overlap(reference, candidate)
 
 
 def test_cosines_are_grouped_by_token_count() -> None:
@@ -258,13 +260,13 @@ def test_overlap_needs_more_than_30_distinct_texts() -> None:
     """Collections and sentences of pairs are measured with 31 distinct texts, and left out with 30."""
     moved, unchanged = [f"moved {n}" for n in range(31)], [f"kept {n}" for n in range(31)]
     rng = np.random.default_rng(5)
-    before = dict(zip(moved + unchanged, rng.uniform(0, 360, 62).tolist(), strict=True))
-    after = before | dict(zip(moved, rng.uniform(0, 360, 31).tolist(), strict=True))
+    reference = dict(zip(moved + unchanged, rng.uniform(0, 360, 62).tolist(), strict=True))
+    candidate = reference | dict(zip(moved, rng.uniform(0, 360, 31).tolist(), strict=True))
     pairs = Pairs([float(n) for n in range(31)], unchanged, unchanged[::-1])
 
     actual = measure(
-        encoder(before),
-        encoder(after),
+        encoder(reference),
+        encoder(candidate),
         lambda texts: [5] * len(texts),
         Evaluation({"dev": pairs}, {"few": moved[:30] * 2, "all": moved}),
         precision="f32",

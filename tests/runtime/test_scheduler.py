@@ -247,7 +247,7 @@ def test_close_finishes_accepted_calls_and_refuses_new_ones(by_callback: bool) -
 
 def test_threads_share_a_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen threads with calls of all sizes get their own sums; idle workers do not poll, and end."""
-    scheduler, before = Scheduler(FakeEngine()), set(threading.enumerate())  # type: ignore[arg-type]
+    scheduler, threads_before = Scheduler(FakeEngine()), set(threading.enumerate())  # type: ignore[arg-type]
     timeouts: set[float | None] = set()
     wait = threading.Condition.wait
 
@@ -268,5 +268,5 @@ def test_threads_share_a_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
     with ThreadPoolExecutor(16) as threads:
         assert all(threads.map(work, range(16)))
     scheduler.close()
-    until(lambda: not set(threading.enumerate()) - before)
+    until(lambda: not set(threading.enumerate()) - threads_before)
     assert {None, 10} >= timeouts - {0}  # 10: of `has_results`, in the threads of this test; 0 polls once

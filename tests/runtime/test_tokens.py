@@ -48,10 +48,10 @@ def ids_of(texts: list[str]) -> list[list[int]]:
 def test_ids_of_known_texts(text: str, ids: list[int]) -> None:
     """Ids are int32, unpadded, at most 256 with [CLS] and [SEP]; surrogates are repaired."""
     fresh = Tokens.open(SHIPPED / TOKENIZER, MINILM)  # in the test, for mutmut
-    (word,), (found, *_) = fresh.windows(["word", text])
+    (word,), (actual, *_) = fresh.windows(["word", text])
 
-    assert ([CLS, WORD, SEP], ids) == (word.tolist(), found.tolist())
-    assert np.int32 == found.dtype == word.dtype
+    assert ([CLS, WORD, SEP], ids) == (word.tolist(), actual.tolist())
+    assert np.int32 == actual.dtype == word.dtype
     assert [] == fresh.tokenize([], 0, "end").windows
 
 
@@ -91,8 +91,8 @@ def test_windows_have_the_tokens_of_the_whole_text(monkeypatch: pytest.MonkeyPat
 def test_ids_outside_the_vocabulary_are_refused() -> None:
     """The error has the index of text and token; [CLS] without [SEP] counts as a part of the text."""
     fresh = Tokens.open(SHIPPED / TOKENIZER, MINILM)
-    found = fresh.tokenize([[0], [30521], [CLS], []], 0, "end").flat
-    assert [[CLS, 0, SEP], [CLS, 30521, SEP], [CLS, CLS, SEP], [CLS, SEP]] == [ids.tolist() for ids in found]
+    actual = fresh.tokenize([[0], [30521], [CLS], []], 0, "end").flat
+    assert [[CLS, 0, SEP], [CLS, 30521, SEP], [CLS, CLS, SEP], [CLS, SEP]] == [ids.tolist() for ids in actual]
     for bad, message in (
         ([5, 30522], "token 1 of text 1 is 30522; ids end at 30521"),
         ([5, -1], "token 1 of text 1 is -1; ids end at 30521"),
@@ -110,9 +110,9 @@ def test_windows_are_averaged_by_their_tokens() -> None:
     empty, three, five = (np.zeros(n, np.int32) for n in (2, 5, 7))
     vectors = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
 
-    found = Tokenized([[empty], [three, five], [empty]], {}).average_windows(vectors)
+    actual = Tokenized([[empty], [three, five], [empty]], {}).average_windows(vectors)
 
-    np.testing.assert_allclose([[1, 0], np.array([3, 5]) / 34**0.5, [0, 1]], found, rtol=1e-6)
+    np.testing.assert_allclose([[1, 0], np.array([3, 5]) / 34**0.5, [0, 1]], actual, rtol=1e-6)
     assert vectors is Tokenized([[empty]] * 4, {}).average_windows(vectors)
 
 

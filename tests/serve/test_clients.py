@@ -171,17 +171,17 @@ def ask(keyed: Running, *command: str, text: str = "", cwd: Path | None = None) 
     return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("[")]
 
 
-def check(shipped: Embedder, client: str, found: Any) -> None:
+def check(shipped: Embedder, client: str, actual: Any) -> None:
     """Compare the vectors of a client with `encode`, or its error; skip a client that is not installed."""
     _, _, error = client.partition(", refused: ")
-    if "ModuleNotFoundError" in found:
-        pytest.skip(found)
+    if "ModuleNotFoundError" in actual:
+        pytest.skip(actual)
 
     if error:
-        assert error in found
+        assert error in actual
     else:
-        assert isinstance(found, list), found
-        assert np.array_equal(shipped.encode(TEXTS), np.array(found, np.float32)), client
+        assert isinstance(actual, list), actual
+        assert np.array_equal(shipped.encode(TEXTS), np.array(actual, np.float32)), client
 
 
 @pytest.fixture(scope="module")

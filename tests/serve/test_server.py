@@ -77,12 +77,12 @@ def test_clients_that_offer_http2(server: Running, client: list[str]) -> None:
     if not shutil.which(client[0]):
         pytest.skip(f"no {client[0]} on this machine")
 
-    done = subprocess.run(
+    result = subprocess.run(
         [*client, f"{server.url}/v1/embeddings"], capture_output=True, check=False, timeout=120
     )
 
-    assert 0 == done.returncode, done.stderr
-    assert 384 == len(json.loads(done.stdout)["data"][0]["embedding"])
+    assert 0 == result.returncode, result.stderr
+    assert 384 == len(json.loads(result.stdout)["data"][0]["embedding"])
 
 
 def encoded(encoding: bytes, body: bytes) -> bytes:
@@ -246,22 +246,22 @@ def test_refused_options(server: Running, case: str, tmp_path: Path, monkeypatch
     message, _, options = case.rpartition(": ")
     call = run if "--workers 2 --" in options and "--threads" not in options else here  # it may fork
 
-    done = call("serve", "--port", "0", *options.replace("PORT", server.url.rpartition(":")[2]).split())
+    result = call("serve", "--port", "0", *options.replace("PORT", server.url.rpartition(":")[2]).split())
 
-    assert (2, b"") == (done.returncode, done.stdout), done.stderr
-    assert message in done.stderr.decode()
-    assert b"Traceback" not in done.stderr
+    assert (2, b"") == (result.returncode, result.stdout), result.stderr
+    assert message in result.stderr.decode()
+    assert b"Traceback" not in result.stderr
 
 
 def test_without_the_extra() -> None:
     """The command says what to install."""
-    done = python(
+    result = python(
         "import sys; sys.modules['starlette'] = None; sys.argv = ['ov-minilm', 'serve']\n"
         "from ov_minilm.cli import main; main()"
     )
 
-    assert 2 == done.returncode
-    assert 'pip install "ov-minilm[serve]"' in done.stderr
+    assert 2 == result.returncode
+    assert 'pip install "ov-minilm[serve]"' in result.stderr
 
 
 def test_first_line_of_the_log(server: Running) -> None:

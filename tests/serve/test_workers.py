@@ -29,13 +29,13 @@ def worker_pids(server: Running) -> list[int]:
 def shared_weights(pid: int) -> set[str]:
     """Return device and inode of the shared memory of a process that has the size of the weights."""
     size = (SHIPPED / WEIGHTS).stat().st_size
-    found = set()
+    mappings = set()
     for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines():
         addresses, access, _, device, inode, *_ = line.split()
         start, end = (int(address, 16) for address in addresses.split("-"))
         if access.endswith("s") and 0 <= end - start - size < 65536:
-            found.add(f"{device} {inode}")
-    return found
+            mappings.add(f"{device} {inode}")
+    return mappings
 
 
 def test_kill_a_worker_and_then_the_parent(shipped: Embedder, tmp_path: Path) -> None:

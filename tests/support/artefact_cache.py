@@ -26,14 +26,14 @@ def current_key() -> str:
     """Return everything that decides the bytes of a conversion, or measures it: code, packages and CPU."""
     sources = [*PACKAGE.glob("*.py"), CHECKPOINTS, *(path for room in ROOMS for path in room.rglob("*.*"))]
     core = ov.Core()
-    facts = {
+    inputs = {
         "files": {str(path): file_facts(path).sha256 for path in sources if path.suffix != ".pyc"},
         "packages": sorted(f"{package.name}=={package.version}" for package in distributions()),
         "python": sys.version,
         "cpu": [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")],
         "limits": [item for item in os.environ.items() if item[0].startswith(("ONEDNN_", "DNNL_"))],
     }
-    return json.dumps(facts, indent=1, sort_keys=True)
+    return json.dumps(inputs, indent=1, sort_keys=True)
 
 
 class ArtefactCache:

@@ -42,16 +42,16 @@ def test_the_published_score_and_the_recorded_drift_are_reproduced(
     (recorded,) = (d for d in Manifest.read(SHIPPED).drift if (d.lowering, d.precision) == (lowering, "f32"))
     with Embedder.open(precision="f32", lowering=lowering) as int8:
         encode = partial(int8.encode, progress=False)
-        found = measure(reference, encode, fp32.count_tokens, evaluation, precision="f32", lowering=lowering)
+        drift = measure(reference, encode, fp32.count_tokens, evaluation, precision="f32", lowering=lowering)
 
     cosines = (reference(test.left) * reference(test.right)).sum(1)
     assert 82.03 == round(100 * spearman(cosines, np.array(test.scores)), 2)
-    assert [] == gate([found], Gate())
-    for name, cosine in found.cosine.items():
+    assert [] == gate([drift], Gate())
+    for name, cosine in drift.cosine.items():
         assert cosine.mean == pytest.approx(recorded.cosine[name].mean, abs=2e-4)
         assert cosine.mean >= 0.9985
-    assert {*evaluation.pairs, *evaluation.collections} == found.overlap.keys()
-    for name in found.overlap.keys() & recorded.overlap.keys():
-        assert found.overlap[name] == pytest.approx(recorded.overlap[name], abs=0.005)
-    for name, sts in found.sts.items():
+    assert {*evaluation.pairs, *evaluation.collections} == drift.overlap.keys()
+    for name in drift.overlap.keys() & recorded.overlap.keys():
+        assert drift.overlap[name] == pytest.approx(recorded.overlap[name], abs=0.005)
+    for name, sts in drift.sts.items():
         assert sts.spearman == pytest.approx(recorded.sts[name].spearman, abs=0.08)

@@ -47,10 +47,10 @@ def test_an_artefact_of_an_earlier_version_opens(version: str, embedder: Embedde
     assert FINGERPRINTS.keys() == {path.name for path in FROZEN.iterdir() if path.is_dir()}
     assert FINGERPRINTS[version] == embedder.info.fingerprint
 
-    before, now = np.load(FROZEN / version / "vectors.npy"), embedder.encode(TEXTS)
+    expected, now = np.load(FROZEN / version / "vectors.npy"), embedder.encode(TEXTS)
 
-    assert before.shape == now.shape
-    assert 0.9999 < np.sum(before * now, axis=1).min()  # the last bits depend on the CPU
+    assert expected.shape == now.shape
+    assert 0.9999 < np.sum(expected * now, axis=1).min()  # the last bits depend on the CPU
 
 
 def test_a_job_of_an_earlier_version_resumes_or_is_refused(

@@ -52,18 +52,18 @@ def started(address: str, path: str, *arguments: str | Path) -> Iterator[Running
     """Run a program until the block ends; wait first until a URL of it answers 200."""
     silent: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(list(map(str, arguments)), text=True, **silent) as process:
-        found = Running(process, f"http://{address}")
+        server = Running(process, f"http://{address}")
 
         def answers() -> bool:
             try:
-                return found.get(path)[0] == 200
+                return server.get(path)[0] == 200
             except OSError:
                 return False
 
         try:
             until(lambda: process.poll() is not None or answers(), 20)
             assert process.poll() is None, arguments
-            yield found
+            yield server
         finally:
             process.terminate()
 
