@@ -149,11 +149,11 @@ def ask_until_both_answered(proxy: Running, *servers: Running) -> None:
     until(both_asked, 20)
 
 
-def test_nginx(server: Running, tmp_path: Path) -> None:
-    """A real nginx with our file uses both servers; no request fails while a server shuts down."""
+def test_nginx(tmp_path: Path) -> None:
+    """A real nginx uses two servers of two processes; no request fails while a server shuts down."""
     nginx, address = program("nginx"), free_address()
-    with running() as leaving:
-        text = proxy_file("nginx.conf", server, leaving).replace("listen 8080", f"listen {address}")
+    with running("--workers", "2") as staying, running("--workers", "2") as leaving:
+        text = proxy_file("nginx.conf", staying, leaving).replace("listen 8080", f"listen {address}")
         (tmp_path / "ours.conf").write_text(text)
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         paths = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
@@ -164,7 +164,7 @@ def test_nginx(server: Running, tmp_path: Path) -> None:
         arguments: list[str | Path] = [nginx, "-c", tmp_path / "whole.conf", "-p", tmp_path]
         check(*arguments, "-t")
         with started(address, "/readyz", *arguments) as proxy, ThreadPoolExecutor() as pool:
-            ask_until_both_answered(proxy, server, leaving)
+            ask_until_both_answered(proxy, staying, leaving)
             ended = pool.submit(leaving.stop)
             statuses: list[int] = []
             while not ended.done() or len(statuses) < 40:
