@@ -124,7 +124,7 @@ def job(source: Path, *options: str) -> Job:
 
 
 def reuse(race: Race[Process]) -> Iterator[Row]:
-    """Run a job with `--reuse` against one without, and again after 1 % of its texts changed."""
+    """Time a job with `--reuse` as a percentage of a plain job, at first and after 1 % of texts changed."""
     rng = random.Random("changed")  # noqa: S311  # texts, not secrets
     for count, rounds in REUSE_ROUNDS.items():
         texts = distinct(race, "sentences", count)

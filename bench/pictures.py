@@ -239,7 +239,7 @@ def _panel(axes: Axes, bars: Panel, whole: float | None) -> None:
 
 def _labels(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
     """Write names beside their points, without overlapping points or other names."""
-    axes.get_figure().draw_without_rendering()  # type: ignore[union-attr]  # axes have one; ends the layout
+    axes.get_figure().draw_without_rendering()  # type: ignore[union-attr]  # computes the layout; axes always have a figure
     pixels = axes.transData.transform(list(points.values()))
     occupied: list[BboxBase] = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels]
     for name, point in points.items():

@@ -171,7 +171,7 @@ def groups(our_contenders: Sequence[Contender], peers: Sequence[Contender]) -> I
 
 
 def compare(committed: Sequence[Row], new: Sequence[Row]) -> int:
-    """Print each ratio and the committed one; return 1 if one is outside of the committed interval."""
+    """Print new and committed ratios; return 1 if a new ratio is outside of its committed interval."""
     by_name, any_moved = {(row.machine, row.what): row for row in committed}, 0
     for row in (one for one in new if one.quantity == RATIO):
         state, comparison = "new  ", "none kept"

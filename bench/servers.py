@@ -34,7 +34,7 @@ START_TIMEOUT_S, END_TIMEOUT_S = 120.0, 10.0
 CLIENTS = 8  # clients in the measurement with several sizes of requests
 CURVE = (1, 2, 4, 8, 16, 32, 64)  # numbers of clients that send one text per request
 REQUESTS = {1: "requests of 1 text", 32: "requests of 32 texts", 256: "requests of 256 texts"}
-LOAD_S = 1.5  # duration of the load in one turn
+LOAD_S = 1.5  # duration of the load in one round
 MODEL = "all-MiniLM-L6-v2"
 # of each API: the URL, and the body of a request without its texts; the first one sends and gets base64
 OPENAI = ("/v1/embeddings", "input", {"model": MODEL, "encoding_format": "base64"})
@@ -43,7 +43,7 @@ APIS = {  # all three send numbers
     f"{OURS} TEI": ("/embed", "inputs", {}),
     f"{OURS} Ollama": ("/api/embed", "input", {"model": MODEL}),
 }
-ONE_THREAD, TWO_WORKERS = f"{OURS} 1 thread", f"{OURS} 2 workers"  # each of one thread
+ONE_THREAD, TWO_WORKERS = f"{OURS} 1 thread", f"{OURS} 2 workers"  # each worker has one thread
 WORKERS = "server, workers"
 
 Ask = Callable[[bytes], Any]  # sends a request and waits for the answer
@@ -60,7 +60,7 @@ class Server:
     """A running server with OpenAI's embeddings API; its command gets port and threads."""
 
     def __init__(self, contender: Contender, threads: int) -> None:
-        """Start the server and wait for it. ContenderFailed: the server ended, or did not respond in time."""
+        """Start the server and wait for its first answer. ContenderFailed: the server ended, or was too slow."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]

@@ -58,7 +58,7 @@ def server() -> Iterator[Running]:
         yield server
 
 
-@pytest.fixture(scope="module")  # while it is open, asyncio.run() fails
+@pytest.fixture(scope="module")  # while Playwright is open, asyncio.run() fails
 def browser() -> Iterator[Any]:
     """Headless Chromium of this machine; skips the test without one."""
     playwright = pytest.importorskip("playwright.sync_api")

@@ -116,7 +116,7 @@ def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ov_minilm", "encode", "--progress", "texts.txt", "-o", "out.npy"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
-        process.stderr.read(1)  # the bar appears: it is encoding now
+        process.stderr.read(1)  # the bar shows that encoding has started
         process.send_signal(signal.SIGINT)
         printed = process.stderr.read()
 

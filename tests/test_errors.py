@@ -27,6 +27,6 @@ def test_errors_can_be_pickled() -> None:
     assert concrete == {type(error) for error in ERRORS}
 
     for error in ERRORS:
-        copy = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
+        copy = pickle.loads(pickle.dumps(error))  # noqa: S301  # bytes of this test
         assert (type(error), str(error), vars(error)) == (type(copy), str(copy), vars(copy))
         assert str(error)

@@ -33,7 +33,7 @@ def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str]], 
 
 
 def versions(_: str) -> dict[str, str]:
-    """Versions, and the CPU plugin's default precision: the pipeline does not expose its own."""
+    """Versions, and the CPU plugin's default precision: the pipeline does not show which one it uses."""
     import openvino
 
     precision = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()

@@ -40,7 +40,7 @@ _ran: dict[str, str] = {}
 
 
 def prepare(models: dict[str, str]) -> None:
-    """Export, then quantize with defaults, but with our calibration texts: its own need a download."""
+    """Export, then quantize with defaults and our calibration texts: the library would download others."""
     from sentence_transformers import SentenceTransformer, export_static_quantized_openvino_model
 
     model = SentenceTransformer(models["checkpoint"], backend="openvino", local_files_only=True)

@@ -28,7 +28,7 @@ SEPARATORS = re.escape(os.sep + (os.altsep or ""))
 ERRORS = ".errors.jsonl"  # suffix to the name of an output: the list of its bad rows
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-PACKED = {  # codec -> first bytes; a frame of zstd may be one to skip
+PACKED = {  # codec -> first bytes; for zstd also those of skippable frames
     "gzip": (GZIP,),
     "zstd": (ZSTD, *(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))),
     "bz2": (b"BZh",),

@@ -279,7 +279,7 @@ def _pooling(path: Path, modules: Mapping[str, str], requested: Pooling | None) 
         raise SourceRefused(f"{path}: include_prompt is false; prompts are pooled with their texts here")
     if requested not in (None, modes[0]):
         raise SourceRefused(f"{path}: pooling is {modes[0]}, but --pooling says {requested}")
-    return modes[0]  # type: ignore[no-any-return]  # one of the two
+    return modes[0]  # type: ignore[no-any-return]  # a Pooling, which mypy cannot infer
 
 
 def _prompts(path: Path) -> dict[str, str]:

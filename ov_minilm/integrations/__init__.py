@@ -115,7 +115,7 @@ class Adapter:
     def embedder(self) -> Embedder:
         """The process's Embedder for these values, kept until the process ends."""
         with _opening:
-            device = str(self.device or "CPU").upper()  # str(), because a torch.device is accepted too
+            device = str(self.device or "CPU").upper()  # str() also converts a torch.device
             return _open(find_model(self.model), device=device, threads=self.threads)
 
     @property

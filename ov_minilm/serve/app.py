@@ -269,7 +269,7 @@ def application(service: Service) -> ASGIApp:
 
 
 def canonical_path(path: str) -> str:
-    """Return the path without prefixes of models and doubled slashes, with one /v1 if its route has it."""
+    """Return the path as routes have it: no doubled slashes or model prefix, and at most one /v1."""
     names = [name for name in path.split("/") if name]
     if names[:2] in (["openai", "deployments"], ["v1", "engines"]):  # /openai/deployments/{name}/embeddings
         names = ["v1", *names[3:][-1:]]  # the name may have slashes

@@ -250,7 +250,7 @@ def split_cpus(
         names = ("physical_package_id", "core_id")
         try:
             return *(int((topology / f"cpu{cpu}/topology/{name}").read_text()) for name in names), cpu
-        except OSError:  # hidden by some containers
+        except OSError:  # some containers hide these files
             return 0, cpu, cpu
 
     ordered = sorted(allowed, key=place)

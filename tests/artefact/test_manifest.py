@@ -148,7 +148,7 @@ def test_a_manifest_that_is_not_exact_is_refused(
         Manifest.read(artefact)
     assert (artefact / NAME, reason) == (caught.value.path, caught.value.reason)
     with pytest.raises(ManifestInvalid):
-        Manifest.read(artefact / GRAPH)  # a file is no folder
+        Manifest.read(artefact / GRAPH)  # a file in place of a folder
 
 
 def test_the_smallest_valid_manifest_is_read(artefact: Path) -> None:

@@ -337,7 +337,7 @@ def test_another_job_is_refused(
         run_job(file, to=tmp_path / "out", **options)
 
     assert content_before == content(tmp_path / "out")
-    if file != "-":  # which is read by now
+    if file != "-":  # stdin has been read already
         assert 300 == run_job(file, to=tmp_path / "out", overwrite=True, **options).rows
 
 
@@ -375,7 +375,7 @@ def test_changed_inputs_keep_their_unchanged_shards(
     with pytest.raises(BadRow, match="line 351") if first == "stop" else nullcontext():
         run_job(tmp_path / "in*.jsonl", to=target, keep=["id"], on_error=first)
     times_before = modified(folder)
-    for number, of_file in enumerate(lines if lines != [BAD] else []):  # else its time stays the same, too
+    for number, of_file in enumerate(lines if lines != [BAD] else []):
         (tmp_path / f"in{number}.jsonl").write_text("\n".join(of_file))
     options: dict[str, Any] = {"keep": ["id"], "on_error": then}
     run_job(tmp_path / "in*.jsonl", to=tmp_path / "fresh" / output, **options)

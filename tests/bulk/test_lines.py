@@ -55,7 +55,7 @@ def test_rows_have_the_numbers_of_an_editor(
     (tmp_path / name).write_bytes(content.encode())
 
     with closing(open_lines(tmp_path / name)) as lines:
-        lines.look(1)  # does not take the file for one of another format
+        lines.look(1)  # must not refuse the file as one of another format
     assert (texts, numbers) == (read(tmp_path / name).texts, read(tmp_path / name).numbers)
 
 

@@ -35,7 +35,7 @@ EMPTY_BAR = f"[{'-' * 24}]   0%, 0 texts"
     [
         (Terminal(), True, f"\r{EMPTY_BAR}", "\r\x1b[K"),
         (Terminal(), False, "", ""),
-        (Terminal(), None, "", "\r\x1b[K"),  # it has not taken long enough
+        (Terminal(), None, "", "\r\x1b[K"),  # too early for a bar
         (io.StringIO(), True, EMPTY_BAR, "tokens/s\n"),
         (io.StringIO(), None, "", ""),
     ],

@@ -143,7 +143,7 @@ def test_a_second_build_has_the_same_bytes_and_a_failed_one_changes_nothing(
     assert artefact_files(first) == artefact_files(tmp_path / "new/out")
     assert {"new", "old"} == {
         path.name for path in tmp_path.iterdir()
-    }  # no log of a connection, nothing in the home folder
+    }  # no connection was logged, and the home folder is empty
     (drift,) = (line for line in lines if line.startswith("too large"))
     (full,) = (line for line in lines if line.startswith("error: "))
     assert ("< 1.1" in drift, "the disk may be full" in full, lines[-1]) == (True, True, "exit code 2")

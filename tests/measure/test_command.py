@@ -73,7 +73,7 @@ def test_bench_prints_rows_and_writes_a_report(tmp_path: Path, model: Path, last
     )
     assert process.stderr is not None
     if last and any(last in line for line in process.stderr):  # the first workload is over
-        os.killpg(process.pid, signal.SIGINT)  # to the whole group, as from a terminal
+        os.killpg(process.pid, signal.SIGINT)  # a terminal sends SIGINT to the whole process group
     out, err = process.communicate(timeout=300)
 
     assert (130 if last else 0) == process.returncode, err.decode()

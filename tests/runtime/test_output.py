@@ -36,7 +36,9 @@ def quantized(vectors: FloatArray, dtype: Dtype, ranges: FloatArray) -> Vectors:
     return levels.astype(np.uint8) if dtype == "uint8" else (levels - 128).astype(np.int8)
 
 
-@pytest.mark.parametrize("library", [False, pytest.param(True, marks=pytest.mark.slow)])  # it imports torch
+@pytest.mark.parametrize(
+    "library", [False, pytest.param(True, marks=pytest.mark.slow)]
+)  # sentence-transformers imports torch
 @pytest.mark.parametrize("dimensions", [1, 7, 64, 384])
 @pytest.mark.parametrize("dtype", DTYPES[2:])
 def test_quantization_is_that_of_sentence_transformers(dtype: Dtype, dimensions: int, library: bool) -> None:

@@ -33,7 +33,7 @@ def test_progress_goes_to_a_callback_or_a_terminal(capsys: pytest.CaptureFixture
     seen = encode(True, Terminal())
     assert 0 <= seen.find("3/10") < seen.find("10/10")
     assert seen.endswith("\n")
-    assert ("", "") == capsys.readouterr()  # stdout may hold the vectors
+    assert ("", "") == capsys.readouterr()  # stdout may be where the vectors are written
 
 
 def test_a_long_call_draws_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:

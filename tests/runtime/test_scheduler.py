@@ -148,7 +148,7 @@ def test_grids_are_compiled_only_if_it_pays(stepped: SteppedScheduler) -> None:
 
 
 def failing_callback(*_: object) -> None:
-    """Raise, as a function of the caller may."""
+    """Raise an error, as a caller's callback might."""
     raise RuntimeError("the callback failed")
 
 

@@ -76,7 +76,7 @@ def test_changes_of_the_file_do_not_reach_a_running_process(tmp_path: Path, ship
     """model.bin is overwritten, truncated and deleted; grids compiled before and after give the same bits."""
     folder, texts = tmp_path / "model", ["a", *("stone " * n for n in (10, 25, 50))]
     shutil.copytree(SHIPPED, folder)
-    code = (  # in its own process: reading a mapped file that was truncated kills it
+    code = (  # in a new process, because reading a truncated mapped file kills the process
         "import os; from pathlib import Path; import numpy as np; from ov_minilm import Embedder\n"
         f"folder = Path({str(folder)!r}); path = folder / 'model.bin'; texts = {texts!r}\n"
         "with Embedder.open(folder) as e:\n"

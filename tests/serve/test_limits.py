@@ -121,7 +121,7 @@ def test_queue_follows_the_speed(clock: SimpleNamespace, tokens_per_s: int) -> N
     """After 20 s of load the queue holds a second of work, on slow and on fast machines."""
     budget = QueueBudget(1.0)
 
-    with budget.queued(MIN_QUEUE_TOKENS):  # keeps the machine under load
+    with budget.queued(MIN_QUEUE_TOKENS):  # keeps the queue from becoming empty
         for _ in range(20):
             with budget.queued(tokens_per_s):
                 clock.now += 1.0
@@ -147,7 +147,7 @@ def test_queue_recovers_from_a_stall(clock: SimpleNamespace) -> None:
             clock.now += 1.0
 
     with stalled.queued(9 * MIN_QUEUE_TOKENS), quiet.queued(INITIAL_TOKENS_PER_S - 1):
-        stalled.check()  # 9 of the 10 that it embeds in a second
+        stalled.check()  # less than the work of one second
         quiet.check()
 
 

@@ -29,7 +29,7 @@ def test_metrics_count_requests(shipped: Embedder) -> None:
         post(app, V1, body)
     ask(app, "POST", "/v1/1")
     ask(app, "GET", "/")
-    post(app, "/embed", {"inputs": {}})  # 422 there, 400 in OpenAI's API
+    post(app, "/embed", {"inputs": {}})  # status 422 in TEI's API, 400 in OpenAI's
 
     read_metrics(app)  # reading does not reset the counts
     actual, tokens = read_metrics(app), 3 + 3 + 256

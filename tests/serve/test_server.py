@@ -244,7 +244,7 @@ def test_refused_options(server: Running, case: str, tmp_path: Path, monkeypatch
     (tmp_path / "empty").touch()
     monkeypatch.chdir(tmp_path)
     message, _, options = case.rpartition(": ")
-    call = run if "--workers 2 --" in options and "--threads" not in options else here  # it may fork
+    call = run if "--workers 2 --" in options and "--threads" not in options else here
 
     result = call("serve", "--port", "0", *options.replace("PORT", server.url.rpartition(":")[2]).split())
 
@@ -340,7 +340,9 @@ def test_json_log_and_keys(tmp_path: Path) -> None:
     facts = tuple(requests[0][name] for name in ("texts", "tokens", "request_id", "traceparent"))
     assert (1, 9, "mine", parent) == facts
     own = {"client", "method", "path", "status", "ms", "texts", "tokens", "truncated", "request_id"}
-    assert own | {"time", "level", "logger"} == requests[1].keys()  # its traceparent was invalid
+    assert (
+        own | {"time", "level", "logger"} == requests[1].keys()
+    )  # the traceparent of this request was invalid
     assert "s: 10 requests, 1 texts and 9 tokens embedded" in lines[-1]["message"]
     for secret in ("sk-", "nobody", "query"):
         assert secret not in "".join(server.lines)
@@ -406,7 +408,9 @@ def test_a_second_sigterm_stops_at_once() -> None:
         until(lambda: server.metrics("te_batch_running")[0] > 0, 30)
         started = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        until(lambda: any("signal 15" in line for line in server.lines))  # two at once might count as one
+        until(
+            lambda: any("signal 15" in line for line in server.lines)
+        )  # two signals at once might count as one
         assert 0 == server.stop()
         assert time.monotonic() - started < 5
         assert client.recv(100).startswith(b"HTTP/1.1 503")

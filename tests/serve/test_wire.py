@@ -17,7 +17,9 @@ from ov_minilm import Embedder
 from ov_minilm.runtime.output import shrink
 from ov_minilm.serve import Settings, create_app
 
-pytestmark = pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")  # the answers count instead
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ov_minilm.TruncationWarning"
+)  # answers count truncated texts
 
 V1, TEI, OLLAMA = "/v1/embeddings", "/embed", "/api/embed"
 MINILM = {"model": "all-minilm"}

@@ -44,7 +44,7 @@ class Kind:
     lower: bool = False  # sentence-transformers lowercases the texts
     cased: bool = False  # the tokenizer keeps capitals
     onnx: bool = False  # a Transformers.js folder: a graph, and no files of sentence-transformers
-    arguments: dict[str, bool] = field(default_factory=dict)  # for the model's class
+    arguments: dict[str, bool] = field(default_factory=dict)  # arguments of the model's class
     prompts: dict[str, str] = field(default_factory=dict)
 
 
@@ -59,7 +59,11 @@ KINDS = {
     "Xenova": Kind(pooling="cls", max_tokens=512, onnx=True),
     "arctic": Kind(pooling="cls", max_tokens=100, arguments=NO_POOLER, prompts={"query": "find this: "}),
 }
-SOON = ("paraphrase-MiniLM", "Xenova", "arctic")  # tested without -m slow: they differ most
+SOON = (
+    "paraphrase-MiniLM",
+    "Xenova",
+    "arctic",
+)  # kinds that are tested without -m slow, because they differ most
 
 
 def write(kind: Kind, folder: Path) -> None:

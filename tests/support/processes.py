@@ -35,7 +35,7 @@ def here(*arguments: str | Path, text: bytes = b"") -> subprocess.CompletedProce
     originals = sys.argv, sys.stdin, warnings.showwarning, signal.getsignal(signal.SIGTERM)
     code: str | int | None = 0
     with contextlib.ExitStack() as stack:
-        streams = (tempfile.TemporaryFile("w+", encoding="utf-8") for _ in range(3))  # noqa: SIM115  # closed by stack
+        streams = (tempfile.TemporaryFile("w+", encoding="utf-8") for _ in range(3))  # noqa: SIM115
         stdin, *outputs = map(stack.enter_context, streams)
         stdin.buffer.write(text)
         stdin.seek(0)
@@ -50,7 +50,7 @@ def here(*arguments: str | Path, text: bytes = b"") -> subprocess.CompletedProce
             signal.signal(signal.SIGTERM, originals[-1])
         assert isinstance(code, int)
         for stream in outputs:
-            stream.seek(0)  # writes what it holds, too
+            stream.seek(0)  # also writes the buffered bytes
         return subprocess.CompletedProcess(arguments, code, *(stream.read().encode() for stream in outputs))
 
 

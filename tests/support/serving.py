@@ -143,7 +143,7 @@ def running(*options: str, **environment: str) -> Iterator[Running]:
             assert server.url, "".join(server.lines)
             yield server
         finally:
-            process.terminate()  # if it still runs
+            process.terminate()  # if the server still runs
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:

@@ -77,7 +77,7 @@ def test_a_job_of_an_earlier_version_resumes_or_is_refused(
     first, *done = (frozen / NAME).read_text(encoding="utf-8").splitlines()
     now = json.loads((tmp_path / "whole" / NAME).read_text(encoding="utf-8").splitlines()[0])
     for fact in ("format", "form", "truncate", "dtype", "rows_per_shard", "column"):
-        now.pop(fact, None)  # the rest are versions, the CPU and the path of the input, which may differ
+        now.pop(fact, None)  # other fields are versions, CPU and input path, which may differ
     header = {key: now.get(key, value) for key, value in json.loads(first).items()}
     (tmp_path / "job" / NAME).write_text("\n".join([json.dumps(header), *done, ""]), encoding="utf-8")
     first_shard = (tmp_path / "job/part-00000.parquet").read_bytes()
@@ -85,7 +85,7 @@ def test_a_job_of_an_earlier_version_resumes_or_is_refused(
     try:
         actual = run_job(tmp_path / "job")
     except JobRefused as refused:
-        assert "--overwrite" in str(refused)  # noqa: PT017  # both are right
+        assert "--overwrite" in str(refused)  # noqa: PT017  # both results are right
         actual, first_shard = run_job(tmp_path / "job", overwrite=True), expected["part-00000.parquet"]
 
     assert expected | {"part-00000.parquet": first_shard} == actual

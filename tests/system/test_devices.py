@@ -44,7 +44,7 @@ def test_vectors_are_near_those_of_the_cpu(device: str, shipped: Embedder) -> No
     assert (device, precision, "native") == (info.device, info.precision, info.lowering)
 
 
-@pytest.mark.slow  # compiles every grid
+@pytest.mark.slow  # because it compiles all grids
 def test_every_grid_computes_the_golden_vector(device: str) -> None:
     """warm_up compiles and checks all grids of the device."""
     with Embedder.open(device=device) as embedder:
