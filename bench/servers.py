@@ -60,7 +60,7 @@ class Server:
     """A running server with OpenAI's embeddings API; its command gets port and threads."""
 
     def __init__(self, contender: Contender, threads: int) -> None:
-        """Start the server and wait for its first answer. ContenderFailed: the server ended, or was too slow."""
+        """Start the server, wait for its first answer. ContenderFailed: the server ended, or was too slow."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
