@@ -103,7 +103,7 @@ def test_several_machines_write_the_bytes_of_one(tmp_path: Path) -> None:
     assert content(tmp_path / "local") == content(tmp_path / "ray")
     for done in (stopped, resumed):
         message = f"error: {bad}, line 1: 'text' is null, expected a string\n"
-        assert (2, message) == (done.returncode, done.stderr.decode().splitlines(True)[-1])
+        assert (2, True) == (done.returncode, message in done.stderr.decode())
     assert times_before
     assert (
         times_before.items() <= {path: path.stat().st_mtime_ns for path in shards(tmp_path / "out")}.items()
