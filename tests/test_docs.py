@@ -114,7 +114,7 @@ def test_code_blocks_print_what_the_page_shows(
 
 
 def test_every_block_runs_or_says_why_not() -> None:
-    """A block runs here or in the test it names; Python parses, extras in pip commands exist."""
+    """A block runs here or in the test it names; Python blocks parse; extras in pip commands exist."""
     extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for block in (block for page in PAGES for block in blocks(page)):
         assert block.language in ("python", "sh", *PLAIN), f"{block.where}: language {block.language!r}"

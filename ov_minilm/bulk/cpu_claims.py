@@ -15,7 +15,7 @@ from pathlib import Path
 def claim_cpus(count: int, folder: Path | None = None) -> set[int]:
     """Restrict this thread, and threads that it starts, to CPUs that no other process claims.
 
-    Return these CPUs.
+    Return the claimed CPUs.
 
     If there are too few CPUs, or if the system has no affinity masks, nothing is changed. A claim ends with
     its process. `folder` contains the lock files; None is a private folder of this user in the system's

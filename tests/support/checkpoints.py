@@ -39,8 +39,8 @@ class Kind:
     pooling: Pooling | Literal["max"] = "mean"
     max_tokens: int = 128
     modules: tuple[str, ...] = MODULES
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of the weights in their file
-    vocabulary: bool = False  # vocab.txt alone, without tokenizer.json
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # dtype of the weights in model.safetensors
+    vocabulary: bool = False  # the folder has vocab.txt, but no tokenizer.json
     lower: bool = False  # sentence-transformers lowercases the texts
     cased: bool = False  # the tokenizer keeps capitals
     onnx: bool = False  # a Transformers.js folder: a graph, and no files of sentence-transformers

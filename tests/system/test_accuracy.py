@@ -34,7 +34,7 @@ def test_the_published_score_and_the_recorded_drift_are_reproduced(
 ) -> None:
     """FP32 has Spearman 82.03 on the STS-B test set; INT8 is within the limits and near its manifest.
 
-    Measured on all texts, or on the STS-B test set and every eighth passage.
+    The texts are all texts, or the STS-B test set and every eighth passage.
     """
     test = evaluation.pairs["stsb_test"]
     if every > 1:
