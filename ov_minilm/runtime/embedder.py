@@ -134,8 +134,8 @@ class Embedder:
                 short call waits less behind a long one, and the long one runs slower.
             cache_mb: MB for a cache of the vectors of earlier texts, about 450 short texts per MB. None is no
                 cache.
-            cache_dir: folder that keeps compiled models for later processes, about 24 MB for each grid; None
-                is no cache. If the folder or a file in it cannot be used, there is one CacheWarning and the
+            cache_dir: folder that keeps compiled models for later processes, about 24 MB for each grid; None:
+                no cache. If the folder or a file in it cannot be used, there is one CacheWarning and the
                 model is compiled without the cache. Hashes detect damage, but not an attacker: keep the
                 folder private.
 
