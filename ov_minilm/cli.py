@@ -64,8 +64,12 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort) as stop:
-        _print_error("interrupted", stop)
+        _print_error("interrupted", stop.__cause__ or stop)  # click raises Abort from KeyboardInterrupt
         sys.exit(130)
+    except SystemExit as stop:
+        if hasattr(stop, "__notes__"):  # SIGTERM ended a job
+            _print_error("terminated", stop)
+        raise
     except BrokenPipeError:  # the reader of stdout closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
