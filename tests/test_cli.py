@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -43,6 +44,7 @@ def test_stdin_and_files_become_vectors(tmp_path: Path, shipped: Embedder) -> No
 
 EMPTY = [*(("encode", f"--{name}") for name in ("reuse", "cache-dir", "model")), ("serve", "--api-key-file")]
 JSONL = ["encode", "--format", "jsonl"]
+NEEDS_BENCH = pytest.mark.skipif(not find_spec("cpuinfo"), reason="pip install -e '.[bench]'")
 FP32_ONLY = ["drift", "--reference", str(SHIPPED), "--texts", __file__]
 
 
@@ -74,7 +76,9 @@ FP32_ONLY = ["drift", "--reference", str(SHIPPED), "--texts", __file__]
         (["drift", "--reference", "."], b"", "nothing to measure on"),
         (["drift", "--reference", ".", "--hub", "sts99"], b"", "'sts99' is not one of 'stsb_dev'"),
         (["drift", "--reference", ".", "--beir", "."], b"", "has no corpus.jsonl"),
-        (["bench", "--reference", ".", "--report", "/no/page.html"], b"", "/no"),  # before a model is opened
+        pytest.param(  # before a model is opened
+            *(["bench", "--reference", ".", "--report", "/no/page.html"], b"", "/no"), marks=NEEDS_BENCH
+        ),
         (FP32_ONLY, b"", "has int8 weights; the reference must be FP32"),
     ],
 )
