@@ -1,7 +1,7 @@
 """Tokenization: from texts to int32 token ids, in windows of at most max_tokens.
 
-The tokenizer file says "cut at 128 and pad to 128", but a model has its own limit and no padding. Both
-are changed once, when the file is loaded: in each call, threads would raise "Already borrowed".
+The tokenizer file says "cut at 128 and pad to 128". Both settings are wrong for this model, and are changed
+once, when the file is loaded: to change them in each call would raise "Already borrowed" in threads.
 """
 
 from __future__ import annotations

@@ -31,9 +31,8 @@ from ov_minilm.serve.workers import STOPPED, STOPPING
 
 HEAD_TIMEOUT_S = 10.0  # first line and headers of a request must arrive within this time
 BODY_TIMEOUT_S = 30.0  # the body of a request must arrive within this time
-MAX_HEAD_BYTES = (
-    65_536  # limit of first line and headers together; also of a trailer, and of chunk extensions
-)
+# limit of the first line and the headers together; also of a trailer, and of the extensions of chunks
+MAX_HEAD_BYTES = 65_536
 HEAD_TOO_LARGE = f"the head or the trailer of the request is over {MAX_HEAD_BYTES} bytes"
 WRITE_TIMEOUT_S = 60.0  # a client that does not read its answer for this time is disconnected
 KEEP_ALIVE_S = 75  # longer than clients keep unused connections, so that the client closes them first

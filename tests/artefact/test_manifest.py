@@ -113,7 +113,7 @@ def test_a_written_manifest_is_read_back_equal(artefact: Path, changes: dict[str
         ("format", ..., "format None, this version reads 1"),
         ("files/model.bin", ..., "files: expected model.xml, model.bin, tokenizer.json"),
         ("files/other", FACTS, "files: expected model.xml, model.bin, tokenizer.json"),
-        ("golden/vector", "!", "golden.vector: not base64 of float16 (Only base64 data is allowed)"),
+        ("golden/vector", "!", "golden.vector: not base64 of float16 ("),
         ("golden/vector", "", "golden.vector: its length is not 1"),
         ("golden/vector", "ADw=", "golden.vector: 1 components, expected 384"),
         ("golden/ids", [101] * 257, "golden.ids: 257 tokens, the narrowest grid holds 2 to 256"),
