@@ -210,9 +210,10 @@ def _stamp(file: str, inputs: Inputs) -> str:
 @contextmanager
 def begin(job: Job, *, overwrite: bool, say: Callable[[str], None]) -> Iterator[Journal]:
     """Yield the locked journal; at the end, remove incomplete files. A note of an error says what is kept."""
+    current = identify(job)
     job.folder.mkdir(exist_ok=True)
     with Journal.open(job.folder) as journal:
-        _resume(job, journal, overwrite=overwrite, say=say)
+        _resume(job, journal, current, overwrite=overwrite, say=say)
         try:
             yield journal
         except BaseException as error:
@@ -223,18 +224,21 @@ def begin(job: Job, *, overwrite: bool, say: Callable[[str], None]) -> Iterator[
                 kept += f"; {advice}the same command resumes there"
             else:
                 _discard(job.folder)
-                reason = "no shard was finished" if job.inputs.resumable else "a pipe cannot be read again"
+                few = f"fewer than {job.options.rows_per_shard:,} rows were done (--rows-per-shard)"
+                reason = few if job.inputs.resumable else "a pipe cannot be read again"
                 kept = f"nothing is kept: {reason}; {advice}the same command starts over"
             vars(error).setdefault("__notes__", []).append(kept)  # add_note needs Python 3.11
             raise
 
 
-def _resume(job: Job, journal: Journal, *, overwrite: bool, say: Callable[[str], None]) -> None:
-    """Compare the journal with the job and the files.
+def _resume(
+    job: Job, journal: Journal, current: Header, *, overwrite: bool, say: Callable[[str], None]
+) -> None:
+    """Compare the journal with the job, which `current` identifies, and with the files.
 
     Remove all files that do not belong to a finished shard.
     """
-    current, recorded = identify(job), journal.read()
+    recorded = journal.read()
     if recorded and not overwrite:
         compare(job.folder, recorded, current)
     if recorded is None or overwrite or not job.inputs.resumable:  # the data of a pipe cannot be read again

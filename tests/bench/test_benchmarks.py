@@ -17,7 +17,7 @@ from ov_minilm.measure.contender import Contender, ContenderFailed, Process, our
 
 def test_the_limit_of_the_machine_is_measured(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Percentages are between 0 and 100, parts of a batch add up to 100 %; accuracy needs texts."""
-    for name, value in {"ROUNDS": 5, "PROFILE_S": 0.2, "ONE_TEXT": (8, 256)}.items():
+    for name, value in {"ROUNDS": 2, "CALLS_S": 0.02, "PROFILE_S": 0.2, "ONE_TEXT": (8, 256)}.items():
         monkeypatch.setattr(f"limit.{name}", value)
     monkeypatch.setenv(FOLDER_VARIABLE, "")
 
