@@ -146,7 +146,8 @@ def test_a_manifest_that_is_not_exact_is_refused(
 
     with pytest.raises(ManifestInvalid) as caught:
         Manifest.read(artefact)
-    assert (artefact / NAME, reason) == (caught.value.path, caught.value.reason)
+    # Python's own message, after the reason of a text that is no base64, depends on its version.
+    assert (artefact / NAME, reason) == (caught.value.path, caught.value.reason[: len(reason)])
     with pytest.raises(ManifestInvalid):
         Manifest.read(artefact / GRAPH)  # a file in place of a folder
 
