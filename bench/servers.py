@@ -36,9 +36,8 @@ CURVE = (1, 2, 4, 8, 16, 32, 64)  # numbers of clients that send one text per re
 REQUESTS = {1: "requests of 1 text", 32: "requests of 32 texts", 256: "requests of 256 texts"}
 LOAD_S = 1.5  # duration of the load in one round
 MODEL = "all-MiniLM-L6-v2"
-# of each API: the URL, and the body of a request without its texts; the first one sends and gets base64
-OPENAI = ("/v1/embeddings", "input", {"model": MODEL, "encoding_format": "base64"})
-APIS = {  # all three send numbers
+OPENAI = ("/v1/embeddings", "input", {"model": MODEL, "encoding_format": "base64"})  # an Api
+APIS = {  # contender -> Api; all three answer with numbers, not base64
     OURS: ("/v1/embeddings", "input", {"model": MODEL}),
     f"{OURS} TEI": ("/embed", "inputs", {}),
     f"{OURS} Ollama": ("/api/embed", "input", {"model": MODEL}),
@@ -141,11 +140,11 @@ async def closed_loop(server: Server, requests: list[bytes], clients: int) -> Va
     """Let each client send its next request after each response; return requests/s and latencies."""
     seconds: list[float] = []
 
-    async def work(ask: Ask, first: int) -> None:
+    async def work(ask: Ask, number: int) -> None:
         while time.perf_counter() < ends:
-            first += clients
+            number += clients
             sent = time.perf_counter()
-            await ask(requests[first % len(requests)])
+            await ask(requests[number % len(requests)])
             seconds.append(time.perf_counter() - sent)
 
     async with AsyncExitStack() as stack:
@@ -153,7 +152,7 @@ async def closed_loop(server: Server, requests: list[bytes], clients: int) -> Va
         await asyncio.gather(*(ask(requests[0]) for ask in asks))
         started = time.perf_counter()
         ends = started + LOAD_S
-        await asyncio.gather(*(work(ask, first) for first, ask in enumerate(asks)))
+        await asyncio.gather(*(work(ask, number) for number, ask in enumerate(asks)))
         wall = time.perf_counter() - started
     return {"texts_per_s": len(seconds) / wall} | latency({"seconds": seconds})
 
@@ -175,11 +174,11 @@ def load(
     def benchmark(race: Race[Server]) -> Iterator[Row]:
         texts = race.texts.make("sentences")
         lists = [texts[start : start + size] for start in range(0, len(texts), size)]
+        requests = {name: [request(each, apis.get(name, OPENAI)) for each in lists] for name in race.running}
 
         def measure(server: Server) -> Values:
-            requests = [request(each, apis.get(server.contender.name, OPENAI)) for each in lists]
             try:
-                results = uvloop.run(closed_loop(server, requests, clients))
+                results = uvloop.run(closed_loop(server, requests[server.contender.name], clients))
             except (OSError, ValueError, EOFError) as error:  # EOFError: the server closed the connection
                 raise ContenderFailed(f"{server.contender.name}: {error}, in {name!r}") from error
             return results | {"texts_per_s": results["texts_per_s"] * size}
@@ -203,13 +202,13 @@ def workers(race: Race[Server]) -> Iterator[Row]:
 
 def apis(race: Race[Server]) -> Iterator[Row]:
     """Measure the three APIs of one server."""
-    server = race.running[OURS]
-    for name in APIS:
+    server, other_names = race.running[OURS], APIS.keys() - {OURS}
+    for name in sorted(other_names):
         race.running[name] = copy.copy(server)  # the same server, with another name
         race.running[name].contender = dataclasses.replace(server.contender, name=name)
     for size in (1, 32):
         yield from load(f"server, APIs, {REQUESTS[size]}", CLIENTS, size, APIS, precise=0.003)(race)
-    for name in APIS.keys() - {OURS}:
+    for name in other_names:
         race.running.pop(name)
 
 

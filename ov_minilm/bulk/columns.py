@@ -82,7 +82,7 @@ def _common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
     decimal = pa.types.is_decimal(first) + pa.types.is_decimal(second)
     floating = pa.types.is_floating(first) + pa.types.is_floating(second)
     if decimal and floating:
-        return None  # a double would round this integer
+        return None  # a double would round the decimal
     if floating == 1 and (pa.types.is_integer(first) or pa.types.is_integer(second)):
         return pa.float64()
     try:

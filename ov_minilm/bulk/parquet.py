@@ -196,7 +196,8 @@ def check_schema(schema: pa.Schema) -> None:
             empty = pa.schema([field]).empty_table()
             with _writer(pa.BufferOutputStream(), empty.schema) as writer:
                 writer.write_table(empty)
-    except (pa.ArrowException, NotImplementedError, OSError) as error:  # Python's own for tensors
+    # pyarrow raises NotImplementedError for tensors, and its own exceptions for other types
+    except (pa.ArrowException, NotImplementedError, OSError) as error:
         raise refusal("not_written", column=field.name, found=field.type, error=error) from error
 
 

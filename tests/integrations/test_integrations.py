@@ -283,9 +283,8 @@ def test_signatures_are_those_of_the_libraries(method: str) -> None:
     )
 
     assert theirs[: len(ours)] == ours
-    assert (
-        method != "encode" or ours[-1][0] == "truncate_dim"
-    )  # the other arguments are for several processes
+    # the other arguments are for several processes
+    assert method != "encode" or ours[-1][0] == "truncate_dim"
     assert method == "encode" or len(theirs) == len(ours)
 
 

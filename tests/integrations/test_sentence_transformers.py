@@ -124,9 +124,8 @@ def test_keybert_accepts_the_module(library_model: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning"
-)  # BERTopic imports a name that the library deprecates
+# BERTopic imports a name that the library deprecates
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_bertopic_accepts_the_module(library_model: Any) -> None:
     """BERTopic, which checks isinstance, separates texts about animals from those about money."""
     bertopic = pytest.importorskip("bertopic", reason="pip install bertopic")

@@ -36,9 +36,8 @@ def quantized(vectors: FloatArray, dtype: Dtype, ranges: FloatArray) -> Vectors:
     return levels.astype(np.uint8) if dtype == "uint8" else (levels - 128).astype(np.int8)
 
 
-@pytest.mark.parametrize(
-    "library", [False, pytest.param(True, marks=pytest.mark.slow)]
-)  # sentence-transformers imports torch
+# sentence-transformers imports torch
+@pytest.mark.parametrize("library", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dimensions", [1, 7, 64, 384])
 @pytest.mark.parametrize("dtype", DTYPES[2:])
 def test_quantization_is_that_of_sentence_transformers(dtype: Dtype, dimensions: int, library: bool) -> None:

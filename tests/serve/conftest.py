@@ -1,4 +1,4 @@
-"""An application, a server with a key and a browser for the tests of this folder."""
+"""An application and a server with a key, for the tests of this folder."""
 
 from collections.abc import Iterator
 

@@ -175,7 +175,7 @@ def check(shipped: Embedder, client: str, actual: Any) -> None:
     """Compare the vectors of a client with `encode`, or its error; skip a client that is not installed."""
     _, _, error = client.partition(", refused: ")
     if "ModuleNotFoundError" in actual:
-        pytest.skip(actual)
+        pytest.skip(actual)  # the extra `clients`, which scripts/check installs
 
     if error:
         assert error in actual

@@ -340,9 +340,8 @@ def test_json_log_and_keys(tmp_path: Path) -> None:
     facts = tuple(requests[0][name] for name in ("texts", "tokens", "request_id", "traceparent"))
     assert (1, 9, "mine", parent) == facts
     own = {"client", "method", "path", "status", "ms", "texts", "tokens", "truncated", "request_id"}
-    assert (
-        own | {"time", "level", "logger"} == requests[1].keys()
-    )  # the traceparent of this request was invalid
+    # the traceparent of this request was invalid
+    assert own | {"time", "level", "logger"} == requests[1].keys()
     assert "s: 10 requests, 1 texts and 9 tokens embedded" in lines[-1]["message"]
     for secret in ("sk-", "nobody", "query"):
         assert secret not in "".join(server.lines)
@@ -408,9 +407,8 @@ def test_a_second_sigterm_stops_at_once() -> None:
         until(lambda: server.metrics("te_batch_running")[0] > 0, 30)
         started = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        until(
-            lambda: any("signal 15" in line for line in server.lines)
-        )  # two signals at once might count as one
+        # two signals at once might count as one
+        until(lambda: any("signal 15" in line for line in server.lines))
         assert 0 == server.stop()
         assert time.monotonic() - started < 5
         assert client.recv(100).startswith(b"HTTP/1.1 503")

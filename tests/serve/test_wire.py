@@ -17,9 +17,8 @@ from ov_minilm import Embedder
 from ov_minilm.runtime.output import shrink
 from ov_minilm.serve import Settings, create_app
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::ov_minilm.TruncationWarning"
-)  # answers count truncated texts
+# answers count truncated texts
+pytestmark = pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")
 
 V1, TEI, OLLAMA = "/v1/embeddings", "/embed", "/api/embed"
 MINILM = {"model": "all-minilm"}

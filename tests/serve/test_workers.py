@@ -76,9 +76,8 @@ def test_kill_a_worker_and_then_the_parent(shipped: Embedder, tmp_path: Path) ->
         answered = sum(map(len, vectors))
         until(lambda: server.metrics("te_request_texts_count", "one")[0] >= answered)
         assert 2 == len(server.metrics(r"process_resident_memory_bytes\{pid=\"\d+\"\}", "one"))
-        until(
-            lambda: [0.0] == server.metrics("te_queue_size", "one")
-        )  # each worker updates its gauge separately
+        # each worker updates its gauge separately
+        until(lambda: [0.0] == server.metrics("te_queue_size", "one"))
         for key, status in (("one", 200), ("zero", 401)):
             assert {status} == {server.get("/v1/models", key)[0] for _ in range(8)}
         (shared,) = shared_weights(server.process.pid)

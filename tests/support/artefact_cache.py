@@ -55,9 +55,8 @@ class ArtefactCache:
                 shutil.copytree(kept, new)
             else:
                 make(new)
-                key.unlink(
-                    missing_ok=True
-                )  # removed first and written last, because the key says that the folder is complete
+                # removed first and written last, because the key says that the folder is complete
+                key.unlink(missing_ok=True)
                 shutil.rmtree(kept, ignore_errors=True)
                 shutil.copytree(new, kept)
                 key.write_text(current, encoding="utf-8")

@@ -59,11 +59,12 @@ KINDS = {
     "Xenova": Kind(pooling="cls", max_tokens=512, onnx=True),
     "arctic": Kind(pooling="cls", max_tokens=100, arguments=NO_POOLER, prompts={"query": "find this: "}),
 }
+# kinds that are tested without -m slow, because they differ most
 SOON = (
     "paraphrase-MiniLM",
     "Xenova",
     "arctic",
-)  # kinds that are tested without -m slow, because they differ most
+)
 
 
 def write(kind: Kind, folder: Path) -> None:

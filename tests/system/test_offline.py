@@ -18,6 +18,7 @@ def test_encode_needs_no_network_and_opens_no_connection(tmp_path: Path, without
         "unshare": ["unshare", "--user", "--map-root-user", "--net"],
         "strace": ["strace", "-f", "-e", "trace=network", "-o", str(log)],
     }[without_network]
+    # Not every machine has both programs and allows both; each of them alone shows the promise.
     if shutil.which(without_network) is None:
         pytest.skip(f"needs {without_network}(1)")
     if subprocess.run([*command, "true"], capture_output=True, check=False).returncode != 0:
