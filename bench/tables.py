@@ -156,7 +156,7 @@ def unavailable() -> str:
     raced = {row.contender for figures in machines() for row in figures.rows.values()}
     rest = ", ".join(sorted(known - raced - set(saved))) or "none"
     lines = "".join(f"- {name}: {reason}\n" for name, reason in sorted(saved.items()))
-    return f"{lines}- Peers not measured yet with this version of the model: {rest}.\n"
+    return f"{lines}- Libraries not measured yet with this version of the model: {rest}.\n"
 
 
 def jobs() -> str:

@@ -29,7 +29,7 @@ def describe(threads: int) -> str:
     if "avx512_bf16" in flags and isa != "AMX":
         isa += " and BF16"
     if limit := os.environ.get(ISA_LIMIT_VARIABLE):
-        isa += f", held to {limit}"
+        isa += f", limited to {limit}"
     model = f"{info.get('family')}/{info.get('model')}"
     return f"{info['brand_raw']} {model}, {isa}, {threads} threads"
 
