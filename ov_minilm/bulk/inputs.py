@@ -72,6 +72,7 @@ MAGIC = {  # first bytes -> format, and what to do instead
     b"\xff\xfe": ("UTF-16", "pass --encoding utf-16"),
     b"\xfe\xff": ("UTF-16", "pass --encoding utf-16"),
 }
+MAX_HIGH_BYTE = 0x22  # in UTF-16, of alphabets, punctuation and arrows; that of ideographs is larger
 TWO_STARS = re.compile(rf"(?:^|(?<=[{SEPARATORS}]))\*\*(?:[{SEPARATORS}]|$)")  # a part of a pattern
 # Python's codecs that are not encodings of text files.
 NON_TEXT_CODECS = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape")
@@ -347,7 +348,8 @@ def _wide_encoding(start: bytes) -> str | None:
     """Return the encoding of a start without a byte order mark, if a character has two or four bytes.
 
     A text in UTF-8 may have NUL bytes. UTF-32 has one in each four bytes. UTF-16 has several, all in the
-    first or all in the second byte of its characters, also beside a line feed.
+    first or all in the second byte of its characters, also beside a line feed; and it is not valid UTF-8, or
+    all its characters belong to alphabets, so that this byte is small.
     """
     for encoding, high in (("utf-32-le", 3), ("utf-32-be", 0)):
         if len(start) >= 8 and not any(start[high::4]):
@@ -355,9 +357,18 @@ def _wide_encoding(start: bytes) -> str | None:
     for encoding, high in (("utf-16-le", 1), ("utf-16-be", 0)):
         highs, lows = start[high::2], start[1 - high :: 2]
         line_feed = b"\n" not in start or (10, 0) in zip(lows, highs, strict=False)
-        if highs.count(0) > 1 and 0 not in lows and line_feed:
+        alphabets = highs and max(highs) <= MAX_HIGH_BYTE
+        if highs.count(0) > 1 and 0 not in lows and line_feed and (alphabets or not _is_utf8(start)):
             return encoding
     return None
+
+
+def _is_utf8(start: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)  # the last character may be incomplete
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def display_name(name: str) -> str:

@@ -39,8 +39,9 @@ def check_device(device: str, available: Sequence[str]) -> None:
     known = {name.removesuffix(".0") for name in available}
     # Without a list AUTO may use every device; MULTI, HETERO and BATCH need a list.
     names = devices(device) or dict.fromkeys(known if device.startswith("AUTO") else [""], True)
-    # A device is unknown, or every device is excluded. Devices that are not there may be excluded.
-    if {n for n in names if names[n]} - known or known <= {n for n in names if not names[n]}:
+    used = {name for name in names if names[name]}
+    # A device is unknown, or listed and excluded, or all are excluded. Devices not there may be excluded.
+    if used - known or known <= names.keys() - used or ("-" in device and len(names) <= device.count(",")):
         raise DeviceUnavailable(device, available)
 
 

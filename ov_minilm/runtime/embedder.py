@@ -149,6 +149,9 @@ class Embedder:
         check_choice("precision", precision, get_args(AskedPrecision))
         check_choice("lowering", lowering, get_args(AskedLowering))
         check_integers(memory_mb=memory_mb, max_batch_tokens=max_batch_tokens)
+        if "" in (model, cache_dir):
+            name = "model" if model == "" else "cache_dir"
+            raise ValueError(f"{name}='' is empty; name a folder, or pass None")
         cache = None if cache_mb is None else VectorCache(cache_mb)
         folder = find_model(model)
         manifest = Manifest.read(folder)
@@ -202,10 +205,8 @@ class Embedder:
     ) -> Iterator[Vectors]:
         """Yield the vectors of a stream of texts in the order of the texts, as blocks (n, 384).
 
-        The stream may be endless.
-
-        Blocks grow from 64 to 8,192 texts; only one block is in memory at a time. Errors name a text by its
-        index in the whole stream.
+        The stream may be endless. Blocks grow from 64 to 8,192 texts; only one block is in memory at a time.
+        Errors name a text by its index in the whole stream.
         """
         self._check_options(truncate, dimensions, dtype)
         if isinstance(texts, str):
@@ -367,10 +368,7 @@ class Embedder:
         return replace(stats, cached=cache.hits, cache_bytes=cache.bytes) if cache else stats
 
     def close(self) -> None:
-        """Finish the calls of other threads and free the compiled models.
-
-        After that, encoding raises ValueError.
-        """
+        """Finish the calls of other threads and free the compiled models; then encoding raises ValueError."""
         if os.getpid() == self._pid:  # in a forked child, locks may be held by threads that no longer exist
             self._scheduler.close()
             self._engine.close()
@@ -384,10 +382,7 @@ class Embedder:
     def _prepare(
         self, texts: Sequence[Any], start: int, truncate: Truncate, *, warn: bool = True
     ) -> Tokenized:
-        """Return the token ids of texts; count the texts that are cut, and warn once.
-
-        `start` is the first text's index.
-        """
+        """Return the token ids of texts from index `start`; count the texts that are cut, and warn once."""
         self._check_usable()
         tokenized = self._tokens.tokenize(texts, start, truncate)
         if tokenized.cut:
@@ -406,9 +401,8 @@ class Embedder:
     ) -> FloatArray:  # -> [N, D]
         """Encode texts; equal texts are computed once.
 
-        `start` is the index of the first text, for error messages.
-
-        This thread tokenizes the next chunks while workers run the previous ones.
+        `start` is the index of the first text, for error messages. This thread tokenizes the next chunks
+        while workers run the previous ones.
         """
         self._check_usable()
         out = np.empty((len(items), self._spec.dim), np.float32)

@@ -6,6 +6,7 @@ once, when the file is loaded: to change them in each call would raise "Already 
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from ov_minilm.spec import FloatArray, IntArray, ModelSpec
 Truncate = Literal["end", "error", "mean"]
 # Longer texts are tokenized in pieces, because the tokenizer needs about 200 bytes for each token.
 PIECE_CHARS = 8192
+_NOT_BLANK = re.compile(r"\S")
+# any character but letters, digits and emoji that certainly continue a word
+_MAY_END_WORD = re.compile("[^0-9A-Za-zÀ-˿\u0388-\u0482가-힣\U0001f000-\U0001faff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +137,13 @@ class Tokens:
         """Return the word pieces of a long text; without `whole`, only the first ones, over one window.
 
         The last two words of a piece may continue in the next piece, like "[SE", so they are read again with
-        it. The first half of a word that is longer than a piece is skipped, because BERT's tokenizer turns
-        any word of more than 100 characters into one unknown token.
+        it. A word that is longer than a piece is skipped up to its last half piece, because BERT's tokenizer
+        turns any word of more than 100 characters into one unknown token.
         """
         found: list[int] = []
         start = 0
-        while start < len(text) and (whole or len(found) <= self._limit):
+        while (begin := _NOT_BLANK.search(text, start)) and (whole or len(found) <= self._limit):
+            start = begin.start()
             piece = text[start : start + PIECE_CHARS]
             encoding = self._tokenizer.encode(piece, add_special_tokens=False)
             parts = (encoding, *encoding.overflowing)
@@ -154,7 +159,8 @@ class Tokens:
                     start += spans[kept][0] - PIECE_CHARS
                 elif not any(map(str.isspace, piece[spans[0][1] :])):
                     ids.clear()
-                    start -= PIECE_CHARS // 2
+                    end = _MAY_END_WORD.search(text, start)
+                    start = (end.start() if end else len(text)) - PIECE_CHARS // 2
             found += ids
         return found
 
@@ -173,8 +179,7 @@ class Tokens:
                 raise TypeError(f"token {place} of text {index} is {type(token).__name__}, expected int")
             if not 0 <= token <= self._last_id:
                 raise ValueError(f"token {place} of text {index} is {token}; ids end at {self._last_id}")
-        framed = len(ids) > 1 and (ids[0], ids[-1]) == (self._cls, self._sep)
-        return ids[1:-1] if framed else ids
+        return ids[1:-1] if len(ids) > 1 and (ids[0], ids[-1]) == (self._cls, self._sep) else ids
 
 
 def _total(windows: Sequence[IntArray]) -> int:

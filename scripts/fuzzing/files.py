@@ -463,8 +463,11 @@ def _encode(rng: random.Random, text: str, dialect: Dialect, file: GeneratedFile
         )
         if file.rest_unknown:
             file.rows, file.must_be_refused, file.rest_unknown = [], dialect.is_utf8, not dialect.is_utf8
-    elif b"\0" in file.content[:2] and dialect.is_utf8:
-        file.may_be_refused = True  # the file begins like UTF-16
+    elif dialect.is_utf8 and any(
+        0 in high_bytes and max(high_bytes) < 0x23
+        for high_bytes in (file.content[::2], file.content[1::2], file.content[::4], file.content[3::4])
+    ):
+        file.may_be_refused = True  # the file looks like UTF-16 or UTF-32
     elif encoding == "utf-8" and rng.random() < 0.04 and file.content:
         at = rng.randrange(len(file.content))
         file.content = file.content[:at] + b"\xff" + file.content[at:]

@@ -39,6 +39,7 @@ def read(path: Path | str, at: Position = START, dialect: Dialect = COMMA, most:
         ("a.txt", "a\u2028b\x85c\rd\n", ["a\u2028b\x85c\rd"], [1]),
         ("a.txt", "\ufeff", [], []),
         ("a.txt", "a\0b\n\0\n\0\0\0\0\0", ["a\0b", "\0", "\0" * 5], [1, 2, 3]),  # UTF-8 may have NUL
+        ("a.txt", "é#\n\0\na\n\0\n", ["é#", "\0", "a", "\0"], [1, 2, 3, 4]),  # also at every second byte
         ("a.jsonl", '\n{"text": "a"}\n\r\n  \t\n{"text": 3}\n{"text": "b"}\n\n', ["a", None, "b"], [2, 5, 6]),
         ("a.jsonl", '{"text": "a"}\n{"text": "b', ["a", None], [1, 2]),
         ("a.csv", "\n\nid,text\n1,a\n\n   \n2,b\n", ["a", "b"], [1, 2]),
@@ -166,12 +167,12 @@ def test_csv_is_read_in_its_dialect(
         ("a.jsonl", gzip.compress(b"{}", mtime=0), r"a\.jsonl begins like gzip, not like jsonl; .* in \.gz"),
         ("a.txt", bz2.compress(b"a", 1), r"bzip2, not like text; let its name end in \.bz2"),
         ("a.csv", b"PK\x03\x04...", "a .zip or .xlsx file, not like csv"),
-        ("a.txt", "a\nb".encode("utf-16"), "UTF-16, not like text; pass --encoding utf-16"),
-        ("a.txt", "a\nb".encode("utf-32"), "UTF-32, not like text; pass --encoding utf-32"),
+        *(("a.txt", "a\nb".encode(f"utf-{n}"), f"UTF-{n}, .* pass --encoding utf-{n}") for n in (16, 32)),
         *(
             ("a.txt", f"Привет — мир,\n{code} a b".encode(code), f"{code[:6].upper()}, .* --encoding {code},")
             for code in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
         ),
+        ("a.txt", "你好\n世界\n再见\n".encode("utf-16-le"), "UTF-16, .* --encoding utf-16-le,"),
         ("a.txt", b"PAR1\x15\x00", "Parquet, not like text; pass --format parquet"),
         ("a.json", b'[\n{"text": "a"}]', "a.json: its first line is not a JSON object.*jq -c"),
         ("a.json.gz", gzip.compress(b"[]", mtime=0), "first line is not a JSON object"),

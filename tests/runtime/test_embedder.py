@@ -155,6 +155,7 @@ def unread() -> Iterator[str]:
         (lambda e: e.encode("x", dimensions=2.0), "TypeError: dimensions=2.0 is float"),
         (lambda e: e.tokenize(["a", [5]]), "TypeError: text 1 is list"),
         (lambda e: e.open(precision="fp32"), "ValueError: precision='fp32'"),
+        (lambda e: e.open(cache_dir=""), "ValueError: cache_dir='' is empty; name a folder, or pass None"),
         (lambda e: e.open(threads=0), "ValueError: threads=0"),
         (lambda e: e.open(threads=True), "TypeError: threads=True is bool; pass an integer"),
         (lambda e: e.open(memory_mb="400"), "TypeError: memory_mb='400' is str"),
