@@ -35,7 +35,7 @@ def atomic_write(path: Path, *, locked: bool = False) -> Iterator[IO[bytes]]:
     """
     path = path.resolve()  # if `path` is a link, the file that it points to is replaced, not the link
     if locked:
-        temporary = path.with_name(f".{path.name}.unfinished")
+        temporary = unfinished_name(path)
         temporary.unlink(missing_ok=True)
         file = temporary.open("xb")
     else:
@@ -55,6 +55,11 @@ def atomic_write(path: Path, *, locked: bool = False) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             error.filename = error.filename or str(path)
         raise
+
+
+def unfinished_name(path: Path) -> Path:
+    """Return the file that `atomic_write` writes before it has the name `path`, if it is locked."""
+    return path.with_name(f".{path.name}.unfinished")
 
 
 def _sync(folder: Path) -> None:

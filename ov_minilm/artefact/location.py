@@ -20,7 +20,10 @@ def find_model(model: str | os.PathLike[str] | None) -> Path:
 
     Raises:
         ManifestInvalid: the folder is not an artefact; the message says how to make one.
+        ValueError: the name is empty, which Path reads as ".".
     """
+    if model == "":
+        raise ValueError("model='' is empty; name a folder, or pass None for the model in the package")
     if model is None or (isinstance(model, str) and model.lower() in map(str.lower, NAMES)):
         return SHIPPED
     folder = Path(model)

@@ -23,7 +23,7 @@ from ov_minilm.bulk.refusals import refusal
 from ov_minilm.bulk.rows import VECTOR, OnError
 from ov_minilm.bulk.sink import FORMS, Form
 from ov_minilm.errors import check_choice
-from ov_minilm.files import check_writable
+from ov_minilm.files import check_writable, unfinished_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,10 @@ class Output:
         """Files that a job writes and that a pattern could match; of the shards, only the first one."""
         shards = [self.parts / name for name in (NAME, f"part-00000.{self.form}", "_errors-00000.log")]
         beside = [] if self.form == "parquet" else [self.sibling("json")]
-        return shards if self.folder else [self.path, *beside, *shards]
+        if self.folder:
+            return shards
+        written = [self.path, *beside]
+        return [*written, *map(unfinished_name, written), *shards]
 
 
 def check_output(inputs: Inputs, output: Output, *, dtype: str, on_error: OnError) -> None:

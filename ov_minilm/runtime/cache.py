@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from ov_minilm.files import atomic_write
 from ov_minilm.runtime.backend import ov
 
 SUFFIX = ".compiled"
+AnyPath = str | os.PathLike[str]
 Checked = TypeVar("Checked")
 STALE_S = 3600  # seconds; an older unfinished file was left by a process that was killed
 
@@ -43,6 +45,13 @@ class Cache:
         self._facts = {"ov-minilm": __version__, "openvino": ov.get_version(), **facts}
         self._warned = False
         self._disabled = False  # set by the first failed write: nothing more is written
+
+    @classmethod
+    def open(cls, folder: AnyPath, fingerprint: str, facts: Mapping[str, object]) -> Cache:
+        """Open the cache of one artefact in a folder. ValueError: its name is empty, "." for Path."""
+        if folder == "":
+            raise ValueError("cache_dir='' is empty; name a folder, or pass None")
+        return cls(Path(folder) / fingerprint, facts)
 
     def path(self, name: str, facts: Mapping[str, object]) -> Path:
         """Return the path of the stored model with this name and these facts."""

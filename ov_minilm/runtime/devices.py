@@ -14,13 +14,13 @@ VIRTUAL_DEVICES = ("AUTO", "MULTI", "HETERO", "BATCH")
 def devices(device: str) -> dict[str, bool]:
     """Return the devices that a device string names: True to use one, False to exclude it (AUTO:-GPU).
 
-    AUTO without a list names none and may use any.
+    AUTO without a list names none and may use any. A device that is named and excluded counts as named.
     """
     virtual, _, listed = device.partition(":")
     names = [device] if virtual not in VIRTUAL_DEVICES else listed.split(",") if listed else []
     # without the (4) of BATCH:CPU(4), which only virtual devices have, and the .0 of GPU.0
     ending = r"((?<!CPU)\.0)?" + r"(\([1-9]\d*\))?" * (virtual in VIRTUAL_DEVICES) + "$"
-    return {re.sub(ending, "", name.removeprefix("-")): not name.startswith("-") for name in names}
+    return {re.sub(ending, "", name.removeprefix("-")): not name.startswith("-") for name in sorted(names)}
 
 
 def device_names(core: ov.Core, device: str) -> dict[str, str]:
@@ -39,9 +39,8 @@ def check_device(device: str, available: Sequence[str]) -> None:
     known = {name.removesuffix(".0") for name in available}
     # Without a list AUTO may use every device; MULTI, HETERO and BATCH need a list.
     names = devices(device) or dict.fromkeys(known if device.startswith("AUTO") else [""], True)
-    used = {name for name in names if names[name]}
-    # A device is unknown, or listed and excluded, or all are excluded. Devices not there may be excluded.
-    if used - known or known <= names.keys() - used or ("-" in device and len(names) <= device.count(",")):
+    # A device is unknown, or every device is excluded. Devices that are not there may be excluded.
+    if {n for n in names if names[n]} - known or known <= {n for n in names if not names[n]}:
         raise DeviceUnavailable(device, available)
 
 

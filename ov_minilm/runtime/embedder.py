@@ -149,16 +149,13 @@ class Embedder:
         check_choice("precision", precision, get_args(AskedPrecision))
         check_choice("lowering", lowering, get_args(AskedLowering))
         check_integers(memory_mb=memory_mb, max_batch_tokens=max_batch_tokens)
-        if "" in (model, cache_dir):
-            name = "model" if model == "" else "cache_dir"
-            raise ValueError(f"{name}='' is empty; name a folder, or pass None")
         cache = None if cache_mb is None else VectorCache(cache_mb)
         folder = find_model(model)
         manifest = Manifest.read(folder)
         options = Options(
             str(device).upper(), precision, lowering, cpus.threads(threads), memory_mb, max_batch_tokens
         )
-        engine = Engine(folder, manifest, options, None if cache_dir is None else Path(cache_dir))
+        engine = Engine(folder, manifest, options, cache_dir)
         return cls(manifest, Tokens.open(folder / TOKENIZER, manifest.spec), engine, cache)
 
     def encode(

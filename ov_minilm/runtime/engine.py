@@ -21,7 +21,7 @@ from ov_minilm.artefact.golden import MIN_COSINE, Golden
 from ov_minilm.artefact.manifest import GRAPH, WEIGHTS, Manifest
 from ov_minilm.errors import ForkedProcess, OvMiniLMError, PrecisionUnavailable, SelfCheckFailed
 from ov_minilm.runtime.backend import ov
-from ov_minilm.runtime.cache import Cache
+from ov_minilm.runtime.cache import AnyPath, Cache
 from ov_minilm.runtime.devices import device_names
 from ov_minilm.runtime.grids import INPUTS, CompiledGrid
 from ov_minilm.runtime.lowering import lower, write_out_attention
@@ -34,7 +34,7 @@ from ov_minilm.spec import FloatArray, Grid
 class Engine:
     """Runs batches of one artefact on one device. Threads may share it."""
 
-    def __init__(self, folder: Path, manifest: Manifest, options: Options, cache_dir: Path | None) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, options: Options, cache_dir: AnyPath | None) -> None:
         """Make a plan and read the graph.
 
         On the CPU a grid is compiled by its first batch. On other devices the smallest grid is compiled here,
@@ -50,7 +50,7 @@ class Engine:
         if cache_dir is not None:
             facts: dict[str, object] = {"fingerprint": manifest.fingerprint, "kernel": self.plan.kernel}
             facts |= {"hardware": device_names(self._core, self.plan.device), "lowering": self.plan.lowering}
-            self._cache = Cache(cache_dir / manifest.fingerprint, facts)
+            self._cache = Cache.open(cache_dir, manifest.fingerprint, facts)
         _live.add(self)
         if self.plan.device != "CPU":
             self.compile(min(self.plan.grids, key=lambda grid: grid.cells))

@@ -70,8 +70,7 @@ def check_text(item: object, index: int) -> str:
 
 def mend_surrogates(text: str) -> str:
     """Join surrogate pairs and replace unpaired ones by U+FFFD: the tokenizer takes only valid Unicode."""
-    valid = not has_surrogates(text)
-    return text if valid else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.encode("utf16", "surrogatepass").decode("utf16", "replace") if has_surrogates(text) else text
 
 
 def has_surrogates(text: str) -> bool:

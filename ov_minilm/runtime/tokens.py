@@ -24,9 +24,8 @@ from ov_minilm.spec import FloatArray, IntArray, ModelSpec
 Truncate = Literal["end", "error", "mean"]
 # Longer texts are tokenized in pieces, because the tokenizer needs about 200 bytes for each token.
 PIECE_CHARS = 8192
-_NOT_BLANK = re.compile(r"\S")
-# any character but letters, digits and emoji that certainly continue a word
-_MAY_END_WORD = re.compile("[^0-9A-Za-zÀ-˿\u0388-\u0482가-힣\U0001f000-\U0001faff]")
+# letters, digits and emoji; each of them continues a word
+_REST_OF_WORD = re.compile("[0-9A-Za-zÀ-˿\u0388-\u0482가-힣\U0001f000-\U0001faff]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +139,8 @@ class Tokens:
         it. A word that is longer than a piece is skipped up to its last half piece, because BERT's tokenizer
         turns any word of more than 100 characters into one unknown token.
         """
-        found: list[int] = []
-        start = 0
-        while (begin := _NOT_BLANK.search(text, start)) and (whole or len(found) <= self._limit):
+        found, start = list[int](), 0
+        while (begin := re.compile(r"\S").search(text, start)) and (whole or len(found) <= self._limit):
             start = begin.start()
             piece = text[start : start + PIECE_CHARS]
             encoding = self._tokenizer.encode(piece, add_special_tokens=False)
@@ -159,8 +157,7 @@ class Tokens:
                     start += spans[kept][0] - PIECE_CHARS
                 elif not any(map(str.isspace, piece[spans[0][1] :])):
                     ids.clear()
-                    end = _MAY_END_WORD.search(text, start)
-                    start = (end.start() if end else len(text)) - PIECE_CHARS // 2
+                    start = next(_REST_OF_WORD.finditer(text, start)).end() - PIECE_CHARS // 2
             found += ids
         return found
 

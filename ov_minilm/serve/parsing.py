@@ -19,6 +19,10 @@ from ov_minilm.serve.limits import check_tokens
 S = TypeVar("S", bound=Struct)
 SHOWN_CHARACTERS = 60  # most characters of a wrong value in a message
 
+# lists and objects in a body; each takes 60 to 200 bytes of memory, and as few as three bytes of the body
+MAX_CONTAINERS = 200_000
+
+_STRING = re.compile(rb'"[^"]*"')
 _PLACE = re.compile(r"- at `\$\.?(.*?)`$")  # the field that a message of msgspec names
 _MISSING = re.compile(r"required field `(\w+)`")
 _decoder = cache(msgspec.json.Decoder)
@@ -26,6 +30,7 @@ _decoder = cache(msgspec.json.Decoder)
 
 def read(body: bytes | bytearray, kind: type[S]) -> S:
     """Parse a body. ApiError 400 has the place, the value found and what is expected."""
+    _check_containers(body)
     try:
         try:
             return _decoder(kind).decode(body)  # type: ignore[no-any-return]  # cache hides the type
@@ -37,6 +42,17 @@ def read(body: bytes | bytearray, kind: type[S]) -> S:
         raise _in_words(body, kind, str(error)) from error
     except (ValueError, RecursionError) as error:
         raise _not_json(error) from error
+
+
+def _check_containers(body: bytes | bytearray) -> None:
+    """Raise ApiError 400 for more than MAX_CONTAINERS lists and objects, before they take memory."""
+    if body.count(b"[") + body.count(b"{") > MAX_CONTAINERS:
+        unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+        outside = _STRING.sub(b"", unescaped)
+        found = outside.count(b"[") + outside.count(b"{")
+        if found > MAX_CONTAINERS:
+            message = f"the body has {found} lists and objects; send at most {MAX_CONTAINERS}"
+            raise ApiError("too_many_texts", message)
 
 
 def _not_json(error: Exception) -> ApiError:

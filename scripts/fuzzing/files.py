@@ -456,12 +456,8 @@ def _encode(rng: random.Random, text: str, dialect: Dialect, file: GeneratedFile
         text = f"\ufeff{text}"
     file.content = text.encode(encoding, "surrogatepass" if "utf" in encoding else "replace")
     if rng.random() < 0.04 and file.rows:
-        file.content, file.rest_unknown, file.may_be_refused = (
-            text.encode("utf-16"),
-            encoding != "utf-16",
-            True,
-        )
-        if file.rest_unknown:
+        file.content, file.may_be_refused = text.encode("utf-16"), True
+        if encoding != "utf-16":
             file.rows, file.must_be_refused, file.rest_unknown = [], dialect.is_utf8, not dialect.is_utf8
     elif dialect.is_utf8 and any(
         0 in high_bytes and max(high_bytes) < 0x23
