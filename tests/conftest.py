@@ -120,7 +120,7 @@ def built_whole(artefact_cache: ArtefactCache) -> Path:
 @pytest.fixture(scope="session")
 def converted(artefact_cache: ArtefactCache) -> Callable[[str], Path]:
     """Return a function from a kind of small checkpoint to the folder that checkpoints.py writes for it."""
-    require_installed("nncf", "sentence_transformers", "onnx", "optimum")
+    require_installed("nncf", "sentence_transformers", "onnx")
 
     def folder(kind: str) -> Path:
         names = [name for name in KINDS if (name in SOON) == (kind in SOON)]

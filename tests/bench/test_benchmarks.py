@@ -15,6 +15,7 @@ from ov_minilm.drift.evaluation import FOLDER_VARIABLE
 from ov_minilm.measure.contender import Contender, ContenderFailed, Process, ours
 
 
+@pytest.mark.slow
 def test_the_limit_of_the_machine_is_measured(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Percentages are between 0 and 100, parts of a batch add up to 100 %; accuracy needs texts."""
     for name, value in {"ROUNDS": 2, "CALLS_S": 0.02, "PROFILE_S": 0.2, "ONE_TEXT": (8, 256)}.items():
@@ -48,6 +49,7 @@ def test_a_job_is_timed(tmp_path: Path) -> None:
         job(source, "--nothing")
 
 
+@pytest.mark.slow
 def test_a_server_is_timed(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients send the next request after each answer; a server that does not start gives its last line."""
     monkeypatch.setattr("servers.LOAD_S", 0.5)

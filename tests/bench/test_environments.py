@@ -91,13 +91,3 @@ def test_an_unavailable_peer_gives_a_reason(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("PATH", "")
     with pytest.raises(Unavailable, match="npm is not installed"):
         Environments([node], print, cache=cache).contender(node, "plain")
-
-
-@pytest.mark.slow
-def test_uv_installs_the_pinned_packages(tmp_path: Path) -> None:
-    """The packages are installed into an environment of the peer alone."""
-    peer = toy(tmp_path, '# /// script\n# dependencies = [\n#   "click==8.1.8",\n# ]\n# ///\n' + FACTS)
-
-    python = Environments([peer], print, cache=tmp_path / "cache").python(peer)
-
-    assert list(Path(python).parents[1].rglob("click-8.1.8.dist-info"))

@@ -8,7 +8,7 @@ from fuzzing.files import run_case
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pipes stay open to the end
 @pytest.mark.filterwarnings("ignore:none of the first")
-@pytest.mark.parametrize("first", range(0, 400, 50))
+@pytest.mark.parametrize("first", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(50, 400, 50))])
 def test_a_file_is_read_correctly_or_refused(tmp_path: Path, first: int) -> None:
     """Rows equal those of another reader and bad rows are listed, or there is an error, no output."""
     ended = {run_case(seed, tmp_path / "case") for seed in range(first, first + 50)}

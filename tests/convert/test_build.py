@@ -110,7 +110,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, before)  # coverage writes its data at
 """
 
 
-@pytest.mark.parametrize("model", ["small", pytest.param("official", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["small", "official"])
 def test_a_second_build_has_the_same_bytes_and_a_failed_one_changes_nothing(
     request: pytest.FixtureRequest, tmp_path: Path, model: str
 ) -> None:
@@ -174,9 +175,9 @@ SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}  # -> ex
 @pytest.mark.parametrize("signal_sent", SIGNALS)
 @pytest.mark.parametrize("early", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_killed_build_keeps_the_old_artefact(
-    small: Path, tmp_path: Path, signal_sent: signal.Signals, early: bool
+    small: Path, built: Path, tmp_path: Path, signal_sent: signal.Signals, early: bool
 ) -> None:
-    """A build that is stopped leaves no file; after SIGKILL the next build cleans up."""
+    """A build that is stopped leaves no file; after SIGKILL the next one cleans up, with the usual bytes."""
     out, reached = write_old(tmp_path), tmp_path / "reached"
     command = [sys.executable, "-c", KILLED, str(reached), str(early), *conversion(small), "-o", str(out)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
@@ -191,7 +192,22 @@ def test_a_killed_build_keeps_the_old_artefact(
         assert left.startswith(f".building-{process.pid}-")
         here("convert", PACKAGE, "--fp32-only", "-o", out)
     assert [] == unfinished(out)
-    assert OLD == {name: content for name, content in artefact_files(out).items() if name.startswith("int8/")}
+    assert artefact_files(out) == OLD | (artefact_files(built) if signal_sent == signal.SIGKILL else {})
+
+
+def test_a_full_disk_keeps_the_old_artefact(tmp_path: Path) -> None:
+    """The error says that the disk may be full; no file is left."""
+    resource = pytest.importorskip("resource")
+    out, limits = write_old(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, limits[1]))
+    try:
+        result = here("convert", PACKAGE, "--fp32-only", "-o", out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert (2, True) == (result.returncode, b"the disk may be full" in result.stderr), result.stderr
+    assert (OLD, []) == (artefact_files(out), unfinished(out))
 
 
 def test_fp32_alone_needs_no_torch(built: Path) -> None:

@@ -1,5 +1,8 @@
 """The packed graph: inputs, output, vectors, and equal bytes each time it is saved."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +51,7 @@ def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+@pytest.mark.slow  # because of torch and optimum; test_siblings.py compares with sentence-transformers
 @pytest.mark.convert
 @pytest.mark.parametrize("kind", ["paraphrase-MiniLM", "arctic"])  # mean of BF16 weights, and CLS
 def test_the_packed_graph_computes_what_the_export_of_optimum_intel_does(
@@ -63,6 +67,9 @@ def test_the_packed_graph_computes_what_the_export_of_optimum_intel_does(
     compiled = ov.compile_model(packed, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     actual = np.stack([compiled(row)[0][0, 0] for row in rows])
 
-    export = ov.Core().read_model(folder.parent / "optimum.xml")
+    code = f"from support import checkpoints; checkpoints.export_by_optimum({str(folder)!r}, 'export.xml')"
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | path, check=True)
+    export = ov.Core().read_model(tmp_path / "export.xml")
     expected = check.graph_vectors(export, rows, checkpoint.spec.pooling)
     assert (expected.astype(np.float64) * actual).sum(1).min() > 1 - 1e-6

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.processes import here
 from support.rows import row
 
 from ov_minilm import Embedder
@@ -56,9 +57,19 @@ def test_the_result_is_told_in_sentences(shipped: Embedder, what: str, value: fl
     assert "This machine is noisy" in noisy
 
 
+def test_bench_prints_tables_or_json_lines(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables and sentences, or with --json one line for each row."""
+    rows = [row(*figure) for figure in FIGURES.items()]
+    monkeypatch.setattr("ov_minilm.measure.command.run", lambda *_, **_options: Result(shipped.info, rows))
+
+    tables, lines = here("bench").stdout.decode(), here("bench", "--json").stdout.splitlines()
+
+    assert ("query, p50 ms" in tables) == ("A million texts take" in tables) is True
+    assert rows == [Row(**json.loads(line)) for line in lines]
+
+
 @pytest.mark.parametrize(
-    ("model", "last"),
-    [(FROZEN, b""), (FROZEN, b"2 of 5, "), pytest.param(SHIPPED, b"", marks=pytest.mark.slow)],
+    ("model", "last"), [(FROZEN, b"2 of 5, "), pytest.param(SHIPPED, b"", marks=pytest.mark.slow)]
 )
 def test_bench_prints_rows_and_writes_a_report(tmp_path: Path, model: Path, last: bytes) -> None:
     """The report says how to add FP32; Ctrl-C keeps the finished rows, with exit code 130."""

@@ -16,11 +16,7 @@ V1 = "5:memory:/elsewhere\n4:cpu,cpuacct:/app\n3:cpuset:/elsewhere\n"
     [
         (None, {}, HOST),  # no /proc, as on other systems
         # quota of another group
-        (
-            "0::/app",
-            {"app/cpu.max": "max 100000", "other/cpu.max": "100000 100000"},
-            HOST,
-        ),
+        ("0::/app", {"app/cpu.max": "max 100000", "other/cpu.max": "100000 100000"}, HOST),
         ("0::/app", {"app/cpu.max": "299999 100000"}, 2),
         ("0::/app", {"app/cpu.max": "100000 50000"}, 2),
         ("0::/app", {"app/cpu.max": "50000 100000"}, 1),

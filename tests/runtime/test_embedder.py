@@ -26,7 +26,7 @@ from ov_minilm.runtime.packing import Text, fill
 from ov_minilm.runtime.plan import Options
 from ov_minilm.runtime.scheduler import CHUNK_TOKENS, LOOKAHEAD_CELLS
 from ov_minilm.runtime.tokens import Tokenized, Tokens
-from ov_minilm.spec import GRIDS, FloatArray
+from ov_minilm.spec import GRIDS, FloatArray, Grid
 
 LENGTHS = [1, 2, 3, 5, 8, 13, 14, 15, 20, 30, 40, 61, 62, 63, 100, 125, 126, 127, 190, 200, 253, 254]
 WORDS = ["river", "stone", "light", "bread"] * 65
@@ -77,25 +77,26 @@ def test_other_texts_in_a_call_change_no_bit(
         {"threads": 1, "max_batch_tokens": 511},
         {"memory_mb": 190},
         {"precision": "bf16", "lowering": "native"},
-        {"precision": "bf16", "lowering": "conv"},
+        pytest.param({"precision": "bf16", "lowering": "conv"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
 def test_options_change_no_bit(shipped: Embedder, reference: FloatArray, options: dict[str, Any]) -> None:
     """Texts have the same bits alone, together and shuffled, for all options; limits hold."""
+    some = TEXTS[::3]
     try:
         embedder = Embedder.open(**options)
     except PrecisionUnavailable as reason:
         pytest.skip(str(reason))
     with embedder:
-        vectors = embedder.encode(TEXTS)
-        order = np.random.default_rng(0).permutation(len(TEXTS))
-        assert vectors[order].tobytes() == embedder.encode([TEXTS[i] for i in order]).tobytes()
-        for i in range(0, len(TEXTS), 2):
-            assert vectors[i].tobytes() == embedder.encode(TEXTS[i]).tobytes()
+        vectors = embedder.encode(some)
+        order = np.random.default_rng(0).permutation(len(some))
+        assert vectors[order].tobytes() == embedder.encode([some[i] for i in order]).tobytes()
+        for i in range(0, len(some), 2):
+            assert vectors[i].tobytes() == embedder.encode(some[i]).tobytes()
         small_info, full_info = embedder.info, shipped.info
     if "precision" not in options:
-        assert reference.tobytes() == vectors.tobytes()
+        assert reference[::3].tobytes() == vectors.tobytes()
         assert set(small_info.compiled) <= set(small_info.grids) <= set(full_info.grids)
     if "memory_mb" in options:
         assert small_info.memory_used_mb <= small_info.memory_mb <= options["memory_mb"] < full_info.memory_mb
@@ -104,14 +105,17 @@ def test_options_change_no_bit(shipped: Embedder, reference: FloatArray, options
     )
 
 
-def test_every_grid_and_row_gives_the_same_bits(shipped: Embedder) -> None:
+@pytest.mark.parametrize(
+    "grids", [GRIDS[1:4], pytest.param(GRIDS, marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_every_grid_and_row_gives_the_same_bits(shipped: Embedder, grids: tuple[Grid, ...]) -> None:
     """With both lowerings, the first and the last row of every grid give the same bits."""
     lowering: Any = "native" if shipped.info.lowering == "conv" else "conv"
     engine = Engine(SHIPPED, Manifest.read(SHIPPED), Options("CPU", "f32", lowering, 2), None)
     texts = ["a", "A man is slicing an onion.", "stone " * 50, "light " * 100]
     for ids in shipped.tokenize(texts).flat:
         vectors = set()
-        for grid in GRIDS:
+        for grid in grids:
             for row in {0, grid.rows - 1} if grid.width >= len(ids) else ():
                 rows: list[list[Text]] = [*[[]] * row, [Text(ids)]]
                 vectors.add(engine.run(fill(grid, rows))[0].tobytes())
@@ -158,7 +162,6 @@ def unread() -> Iterator[str]:
         (lambda e: e.open(cache_dir=""), "ValueError: cache_dir='' is empty; name a folder, or pass None"),
         (lambda e: e.open(threads=0), "ValueError: threads=0"),
         (lambda e: e.open(threads=True), "TypeError: threads=True is bool; pass an integer"),
-        (lambda e: e.open(memory_mb="400"), "TypeError: memory_mb='400' is str"),
         (lambda e: e.open(cache_mb=0), "ValueError: cache_mb=0; at least 1"),
         (lambda e: e.open(max_batch_tokens=255), "ValueError: max_batch_tokens is 255, but .* have 256"),
     ],
@@ -186,7 +189,7 @@ def test_truncation_warns_once_is_counted_or_is_an_error(shipped: Embedder) -> N
 
 def test_all_ways_to_encode_agree(shipped: Embedder) -> None:
     """encode, encode_iter, aencode and the module's encode in every dtype; encode_iter reads in blocks."""
-    texts = [f"text number {i}" for i in range(200)]
+    texts = [f"text number {i}" for i in range(80)]  # more than the first block of encode_iter
     vectors = shipped.encode(texts)
     for dimensions, dtype in ((None, DTYPES[0]), *((100, dtype) for dtype in DTYPES)):
         options: dict[str, Any] = {"dimensions": dimensions, "dtype": dtype}
@@ -252,7 +255,7 @@ def test_threads_share_an_embedder(shipped: Embedder, reference: FloatArray) -> 
 
     def differences(seed: int) -> int:
         rng = np.random.default_rng(seed)
-        calls = [rng.integers(0, len(TEXTS), size) for size in (1, 3, 40 if seed % 8 == 0 else 8)]
+        calls = [rng.integers(0, len(TEXTS), size) for size in (1, 3, 40 if seed % 16 == 0 else 4)]
         actual = [shipped.encode([TEXTS[i] for i in call]) for call in calls]
         return sum(reference[call].tobytes() != actual[i].tobytes() for i, call in enumerate(calls))
 
@@ -312,7 +315,7 @@ def test_a_closed_or_deleted_embedder_leaves_no_thread() -> None:
     assert "CPU" == closed.info.device
 
     embedder = Embedder.open()
-    embedder.encode(TEXTS * 4)
+    embedder.encode(["a few words"] * 100)
     assert 1 + min(4, embedder.info.threads) == len(set(threading.enumerate()) - threads_before)
     del embedder
     gc.collect()
@@ -343,7 +346,7 @@ with Embedder.open() as embedder:
     uses = [lambda: embedder.encode("a"), lambda: encode("a"), Embedder.open]
     embedder.encode("a"), encode("a")
     child("opened", *uses)
-    started, texts = threading.Event(), [f"text {i}" for i in range(2000)]
+    started, texts = threading.Event(), [f"text {i}" for i in range(1000)]
     run = lambda: embedder.encode(texts, progress=lambda *_: started.set())
     busy = threading.Thread(target=run)
     busy.start()

@@ -68,12 +68,7 @@ def test_a_missing_device_is_refused() -> None:
         (requested(device="AUTO:GPU,NPU"), MANIFEST, None, ("f16", "f16")),
         (requested(device="AUTO:GPU,CPU"), MANIFEST, None, ("f32", "f32")),  # the CPU may take part
         # kernels of f16 give other bits each time
-        (
-            requested("f16", "CPU"),
-            MANIFEST,
-            AMX,
-            "use bf16 or f32",
-        ),
+        (requested("f16", "CPU"), MANIFEST, AMX, "use bf16 or f32"),
         *[
             (requested("f16", device), MANIFEST, None, "use bf16 or f32")
             for device in "AUTO AUTO:CPU HETERO:CPU MULTI:CPU(2) BATCH:CPU(4)".split()

@@ -60,11 +60,7 @@ KINDS = {
     "arctic": Kind(pooling="cls", max_tokens=100, arguments=NO_POOLER, prompts={"query": "find this: "}),
 }
 # kinds that are tested without -m slow, because they differ most
-SOON = (
-    "paraphrase-MiniLM",
-    "Xenova",
-    "arctic",
-)
+SOON = ("paraphrase-MiniLM", "Xenova", "arctic")
 
 
 def write(kind: Kind, folder: Path) -> None:
@@ -170,21 +166,21 @@ def as_transformers_js(checkpoint: Path, folder: Path) -> Path:
     return folder / "onnx/model.onnx"
 
 
-def export_by_optimum(checkpoint: Path, path: Path) -> None:
+def export_by_optimum(checkpoint: str, path: str) -> None:
     """Write the graph that optimum-intel traces from torch's code."""
     import openvino
     from optimum.intel import OVModelForFeatureExtraction
 
     options: dict[str, Any] = {"export": True, "compile": False, "dtype": "float32", "load_in_8bit": False}
-    made = OVModelForFeatureExtraction.from_pretrained(str(checkpoint), local_files_only=True, **options)
-    openvino.save_model(made.model, str(path), compress_to_fp16=False)
+    made = OVModelForFeatureExtraction.from_pretrained(checkpoint, local_files_only=True, **options)
+    openvino.save_model(made.model, path, compress_to_fp16=False)
 
 
 def main(out: Path, names: list[str]) -> None:
     """Write OUT/KIND for each kind.
 
-    It has checkpoint/; saved/, as sentence-transformers saves it; fp32/ and int8/; optimum.xml; the vectors,
-    plain.npy and a file for each prompt; for ONNX, onnx-checkpoint/ and unfolded.onnx.
+    It has checkpoint/; saved/, as sentence-transformers saves it; fp32/ and int8/; the vectors, plain.npy
+    and a file for each prompt; for ONNX, onnx-checkpoint/ and unfolded.onnx.
     """
     from ov_minilm.artefact.drift_record import Gate
     from ov_minilm.artefact.manifest import file_facts
@@ -210,8 +206,6 @@ def main(out: Path, names: list[str]) -> None:
         checkpoint = source.find(str(folder), None, file_facts(weights).sha256, pooling)
         options: dict[str, Any] = {"calibration": calibration, "evaluation": evaluation}
         build(checkpoint, out / name, limits=Gate(), say=print, **options)
-    for name in names:  # last: a test compares the first build with one in a process of its own
-        export_by_optimum(out / name / "checkpoint", out / name / "optimum.xml")
 
 
 if __name__ == "__main__":

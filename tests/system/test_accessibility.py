@@ -24,6 +24,7 @@ def install_axe_core(folder: Path) -> str:
     return (folder / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("npm"), reason="needs npm")
 def test_pages_have_no_serious_accessibility_violation(tmp_path: Path, browser: Any, server: Running) -> None:
     """No finding is serious or critical, in dark mode on a phone and in light mode on a screen."""

@@ -27,6 +27,7 @@ def device(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.mark.slow  # because it compiles a grid for each length
 def test_vectors_are_near_those_of_the_cpu(device: str, shipped: Embedder) -> None:
     """The cosine is at least 0.99 for 2 to 252 tokens, one text at a time, together and in eight threads."""
     expected = shipped.encode(TEXTS)
