@@ -1,7 +1,9 @@
 """Ray: several machines write the same bytes as one, even if some of them fail."""
 
 import json
+import os
 import pickle
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -46,20 +48,19 @@ for _ in sys.stdin:
     print("killed", flush=True)
 cluster.shutdown()
 """
-MAP_BATCHES = """
-import json, sys, ray, ray.data
-from ov_minilm.bulk import RayEmbedder, Shipped
-from ov_minilm.artefact.manifest import SHIPPED
-ray.init(log_to_driver=False)
-items = [{"number": number, "body": text} for number, text in enumerate(json.load(open(sys.argv[1])))]
-rows = ray.data.from_items(items, override_num_blocks=7).map_batches(
-    RayEmbedder,
-    fn_constructor_kwargs={"column": "body", "model": Shipped.read(SHIPPED)},
-    concurrency=2,
-    num_cpus=1,
-    batch_size=64,
-).take_all()
-json.dump([row["embedding"].tolist() for row in sorted(rows, key=lambda row: row["number"])], sys.stdout)
+PAGE = Path(__file__).parents[2] / "docs/scaling.md"
+SERVE = """
+import json, urllib.request
+from ray import serve
+import job
+serve.start(http_options={"port": 18000})
+serve.run(job.app)
+texts = ["one", "two"]
+request = urllib.request.Request("http://127.0.0.1:18000/", json.dumps(texts).encode())
+found = json.load(urllib.request.urlopen(request))
+serve.shutdown()
+from ov_minilm import encode
+assert encode(texts).tolist() == found
 """
 
 
@@ -111,20 +112,6 @@ def test_several_machines_write_the_bytes_of_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cluster")
-def test_map_batches_returns_the_vectors_of_embedder_encode(tmp_path: Path, shipped: Embedder) -> None:
-    """A Dataset of the user, with RayEmbedder and an artefact that is sent to the machines."""
-    texts = sentences(500)
-    (tmp_path / "texts.json").write_text(json.dumps(texts))
-
-    command = [sys.executable, "-c", MAP_BATCHES, str(tmp_path / "texts.json")]
-    result = subprocess.run(command, capture_output=True, check=False)
-
-    assert 0 == result.returncode, result.stderr.decode()
-    assert np.array_equal(shipped.encode(texts), np.array(json.loads(result.stdout), np.float32))
-
-
-@pytest.mark.slow
 def test_shards_of_killed_machines_are_computed_again(tmp_path: Path, cluster: subprocess.Popen[str]) -> None:
     """Two of three machines are killed while they compute; the output has the same bytes."""
     source = write(tmp_path / "in.parquet", sentences(20_000))
@@ -146,6 +133,25 @@ def test_shards_of_killed_machines_are_computed_again(tmp_path: Path, cluster: s
     assert (0, True) == (process.returncode, finished < 40), stderr
     expected, actual = (shards(tmp_path / folder) for folder in ("local", "ray"))
     assert [path.read_bytes() for path in expected] == [path.read_bytes() for path in actual]
+
+
+@pytest.mark.slow
+def test_ray_serve_answers_with_the_vectors_of_encode(tmp_path: Path) -> None:
+    """The program in docs/scaling.md runs as printed: it receives texts as JSON and returns vectors."""
+    pytest.importorskip("ray.serve", reason='needs pip install "ray[serve]"')
+    start, page = r"<!-- tests/bulk/test_ray\.py runs this -->\n```python\n", PAGE.read_text(encoding="utf-8")
+    (program,) = re.findall(f"{start}(.*?)```", page, re.DOTALL)
+    (tmp_path / "job.py").write_text(program)
+
+    paths = os.pathsep.join([str(tmp_path), *sys.path])  # also of Ray's workers
+    result = subprocess.run(
+        [sys.executable, "-c", SERVE],
+        env={**os.environ, "PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0"},
+        capture_output=True,
+        check=False,
+    )
+
+    assert 0 == result.returncode, result.stderr.decode()[-3000:]
 
 
 def test_ray_embedder_is_pickled_with_its_options(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,7 +220,6 @@ def test_names_of_other_libraries_are_accepted(path: str, options: dict[str, Any
         ("fastembed.TextEmbedding", {"cache_dir": "c"}, "model_name; not cache_dir: nothing is fetched$"),
         ("haystack.MiniLMTextEmbedder", {"prefix": "q: "}, "not prefix: write it before the texts$"),
         ("llama_index.MiniLMEmbedding", {"max_length": 256}, "not max_length: write truncate=$"),
-        ("llama_index.MiniLMEmbedding", {"thread": 1}, r"takes .*threads.*; not thread$"),
         ("sentence_transformers.SentenceTransformer", {"trust_remote_code": True}, ": nothing is fetched$"),
         ("sentence_transformers_module.MiniLMModule", {"model_name_or_path": NAME}, ": write model=$"),
         (
@@ -326,51 +325,13 @@ ROWS = {  # of the table: the library -> the lines to write
     cells[1].strip(): "\n".join(line.strip("` ") for line in cells[3].split("<br>"))
     for cells in (line.split("|") for line in TABLE.partition("\n\n")[0].splitlines()[1:])
 }
-SEARCHES = {  # a library -> a search with it
-    "Haystack": """
-from haystack import Document
-from haystack.components.retrievers import InMemoryEmbeddingRetriever as Retriever
-from haystack.document_stores.in_memory import InMemoryDocumentStore
-from ov_minilm.integrations.haystack import MiniLMDocumentEmbedder
-store = InMemoryDocumentStore()
-store.write_documents(MiniLMDocumentEmbedder().run([Document(content=t) for t in TEXTS])["documents"])
-pipeline = Pipeline()
-pipeline.add_component("embedder", MiniLMTextEmbedder())
-pipeline.add_component("retriever", Retriever(store, top_k=1))
-pipeline.connect("embedder.embedding", "retriever.query_embedding")
-found = pipeline.run({"embedder": {"text": QUESTION}})["retriever"]["documents"][0].content""",
-    "LangChain": """
-store = InMemoryVectorStore.from_texts(TEXTS, MiniLMEmbeddings())
-found = store.similarity_search(QUESTION, k=1)[0].page_content""",
-    "LlamaIndex": """
-from llama_index.core import Document, VectorStoreIndex
-index = VectorStoreIndex.from_documents([Document(text=text) for text in TEXTS])
-found = index.as_retriever(similarity_top_k=1).retrieve(QUESTION)[0].get_content()""",
-    "Chroma": """
-collection = chromadb.Client().get_collection("texts")
-collection.add(ids=["0", "1"], documents=TEXTS)
-found = collection.query(query_texts=[QUESTION], n_results=1)["documents"][0][0]""",
-}
-PRINT_CONNECTIONS = """
-import sys, warnings; warnings.simplefilter("ignore")
-def hook(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
-        print(event, arguments, flush=True)
-sys.addaudithook(hook)
-"""
 
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries; the tests of each adapter see them
-def test_the_lines_in_the_migration_table_run(tmp_path: Path) -> None:
-    """docs/migrating.md has a row for each adapter; searches find the right text and connect to nothing."""
+def test_the_lines_in_the_migration_table_run() -> None:
+    """docs/migrating.md has a row for each adapter."""
     assert set(LIBRARIES) == set(re.findall(r"ov_minilm\.integrations\.(\w+)", "\n".join(ROWS.values())))
     for name in filter(None, LIBRARIES.values()):
         pytest.importorskip(name, reason="pip install -e '.[integrations]'")
-    for row in ROWS.keys() - SEARCHES.keys():
-        exec(ROWS[row], {})  # noqa: S102  # lines of our page
-
-    start = f'{PRINT_CONNECTIONS}TEXTS = {TEXTS[:2]}; QUESTION = "a pet indoors"\n'
-    searches = (f"{ROWS[row]}{search}\nassert found == TEXTS[0], found\n" for row, search in SEARCHES.items())
-    result = python(start + "".join(searches), HOME=str(tmp_path))
-
-    assert (0, "") == (result.returncode, result.stdout), result.stderr
+    for lines in ROWS.values():
+        exec(lines, {})  # noqa: S102  # lines of our page

@@ -115,60 +115,9 @@ def test_the_class_needs_no_torch() -> None:
 
 
 def test_keybert_accepts_the_module(library_model: Any) -> None:
-    """KeyBERT, which checks isinstance, finds the keywords of a text."""
+    """KeyBERT, which checks isinstance as BERTopic and MTEB do, finds the keywords of a text."""
     keybert = pytest.importorskip("keybert", reason="pip install keybert")
 
     words = keybert.KeyBERT(library_model).extract_keywords(" ".join(MONEY), top_n=3)
 
     assert {"bank", "banks", "money", "stock", "interest"} & {word for word, _ in words}
-
-
-@pytest.mark.slow
-# BERTopic imports a name that the library deprecates
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_bertopic_accepts_the_module(library_model: Any) -> None:
-    """BERTopic, which checks isinstance, separates texts about animals from those about money."""
-    bertopic = pytest.importorskip("bertopic", reason="pip install bertopic")
-    from sklearn.cluster import KMeans
-    from sklearn.decomposition import PCA
-
-    clusters = KMeans(2, random_state=0, n_init=10)
-    topics = bertopic.BERTopic(embedding_model=library_model, umap_model=PCA(2), hdbscan_model=clusters)
-
-    topic_of_text, _ = topics.fit_transform(ANIMALS + MONEY)
-
-    assert 1 == len(set(topic_of_text[:4])) == len(set(topic_of_text[4:]))
-    assert topic_of_text[0] != topic_of_text[-1]
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # imports of dozens of libraries
-def test_mteb_evaluates_the_module(library_model: Any) -> None:
-    """MTEB, which checks isinstance, gives it the score 1 in a task whose pairs it ranks correctly."""
-    mteb = pytest.importorskip("mteb", reason="pip install mteb")
-    from datasets import Dataset
-    from mteb.abstasks import AbsTaskSTS
-    from mteb.abstasks.task_metadata import TaskMetadata
-
-    class Pairs(AbsTaskSTS):  # type: ignore[misc]  # untyped where it is not installed
-        metadata = TaskMetadata(
-            name="Pairs",
-            description="Four pairs made by hand.",
-            dataset={"path": "none", "revision": "none"},
-            type="STS",
-            eval_langs=["eng-Latn"],
-            main_score="cosine_spearman",
-        )
-
-        def load_data(self, num_proc: object = None, **_options: object) -> None:  # noqa: ARG002
-            rows = {
-                "sentence1": ["a cat sleeps"] * 4,
-                "sentence2": ["a cat is sleeping", "a dog sleeps", "a bird flies", "banks lend money"],
-                "score": [5.0, 3.0, 1.0, 0.0],
-            }
-            self.dataset = {"test": Dataset.from_dict(rows)}
-            self.data_loaded = True
-
-    result = mteb.evaluate(library_model, Pairs(), cache=None)
-
-    assert 1.0 == pytest.approx(result.task_results[0].get_score())

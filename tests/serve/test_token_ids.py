@@ -31,12 +31,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
         ("auto", [HELLO], ADA, ["hello world"]),
         ("auto", [[791, 8415, 13]], MINILM, ["The cat."]),  # 791 and 13 are unused in the model's vocabulary
         # one id decides the vocabulary of all
-        (
-            "auto",
-            [HELLO, [9906, 100_000]],
-            MINILM,
-            ["hello world", "HelloIClient"],
-        ),
+        ("auto", [HELLO, [9906, 100_000]], MINILM, ["hello world", "HelloIClient"]),
         ("auto", [NATIVE], MINILM, [NATIVE]),
         ("auto", [NATIVE], ADA, [NATIVE]),
         ("native", [[791, 8415, 13]], MINILM, [[791, 8415, 13]]),
