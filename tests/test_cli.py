@@ -208,13 +208,12 @@ def test_drift_measures_and_passes(built: Path, tmp_path: Path) -> None:
 
 @pytest.mark.convert
 def test_drift_over_the_limits_exits_with_1(built: Path, tmp_path: Path) -> None:
-    """Hundreds of nearly equal texts change their neighbours: the message names both lowerings."""
+    """Hundreds of nearly equal texts change their neighbours: the message names the limit."""
     texts = tmp_path / "texts.txt"
     trains = (f"Train {n} leaves at {n % 24}:{n % 60} from track {n % 9}.\n" for n in range(400))
     texts.write_text("".join(trains))
 
-    result = here("drift", "--reference", built / "fp32", "--texts", texts)
+    result = here("drift", "--reference", built / "fp32", "--texts", texts, "--lowering", "conv")
 
     assert 1 == result.returncode
-    for lowering in (b"native", b"conv"):
-        assert re.search(lowering + rb"/\w+: neighbour overlap@10 of texts 0\.\d+ < 0\.95", result.stderr)
+    assert re.search(rb"conv/\w+: neighbour overlap@10 of texts 0\.\d+ < 0\.95", result.stderr)

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import tables
 from limit import PLAIN
-from pictures import PICTURES, draw_all, rivals
 from run import PEERS_AT_A_TIME, compare, groups
 from support.rows import row
 
@@ -40,6 +39,8 @@ def test_tables_show_only_the_shipped_artefact(monkeypatch: pytest.MonkeyPatch) 
 
 def test_pictures_are_drawn_of_the_rows(tmp_path: Path) -> None:
     """Pictures are PNG, 800 to 900 pixels wide, with the same bytes each time; no rows, no picture."""
+    from pictures import PICTURES, draw_all  # matplotlib imports slowly
+
     written, redrawn = (draw_all(ROWS, tmp_path / name) for name in ("a", "b"))
 
     assert sorted(PICTURES) == sorted(path.stem for path in written)
@@ -50,6 +51,8 @@ def test_pictures_are_drawn_of_the_rows(tmp_path: Path) -> None:
 
 def test_other_libraries_are_compared_by_their_best_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only libraries with the model's vectors are compared; workloads on which they are faster are listed."""
+    from pictures import rivals
+
     rows = [*ROWS, row(f"chunks/fastembed f32/{RATIO}", 0.5), row(f"mix/fastembed f32/{RATIO}", 2.0)]
     rows += [row("sentences/not compared/texts_per_s", 9e9)]
     figures = Figures(rows, shipped_fingerprint())

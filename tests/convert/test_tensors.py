@@ -1,6 +1,7 @@
 """Weights of every supported dtype are read as FP32; other files are refused."""
 
 from functools import reduce
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from ov_minilm.convert.tensors import check, read
 from ov_minilm.spec import ModelSpec
 
 pytest.importorskip("safetensors", reason="the convert extra is not installed")
-pytest.importorskip("torch", reason="the convert extra is not installed")
-pytestmark = pytest.mark.convert
+NO_TORCH = find_spec("torch") is None  # not imported here, because that takes seconds
+pytestmark = [pytest.mark.convert, pytest.mark.skipif(NO_TORCH, reason="the convert extra is not installed")]
 
 FP8 = b'{"a.weight": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}'
 TENSORS = draw(Kind(layers=1))

@@ -12,8 +12,6 @@ from support.processes import python
 from ov_minilm import Embedder
 from ov_minilm.artefact.manifest import SHIPPED, TOKENIZER, Manifest, file_facts, fingerprint
 
-chromadb = pytest.importorskip("chromadb", reason="pip install -e '.[chroma]'")
-
 TEXTS = ["A cat sleeps on the sofa.", "Interest rates stay where they are."]
 QUERY = """
 import warnings; warnings.simplefilter('ignore')
@@ -27,6 +25,7 @@ for folder in folders:
 
 def fill(folder: Path, model: str | None = None) -> Any:
     """Return a new collection of TEXTS on disk."""
+    chromadb = pytest.importorskip("chromadb", reason="pip install -e '.[chroma]'")
     from ov_minilm.integrations.chroma import MiniLMEmbeddingFunction
 
     client = chromadb.PersistentClient(str(folder), chromadb.Settings(anonymized_telemetry=False))
