@@ -16,7 +16,15 @@ from ov_minilm._version import __version__
 from ov_minilm.serve.errors import ApiError, encode_json
 from ov_minilm.serve.limits import read_body
 from ov_minilm.serve.parsing import check_count, read
-from ov_minilm.serve.service import Embedded, Handlers, ParsedBody, Service, json_answer, write_rows
+from ov_minilm.serve.service import (
+    Embedded,
+    Handlers,
+    ParsedBody,
+    Service,
+    json_answer,
+    json_numbers,
+    write_rows,
+)
 from ov_minilm.spec import MINILM
 
 # Ollama's names of all-MiniLM-L6-v2. The tag 33m is missing, because it is another model, with 12 layers.
@@ -24,7 +32,7 @@ MINILM_NAME = re.compile(
     r"(?:[\w./-]+/)?all-minilm(?:(?::(?:latest|22m|l6-v2)[\w.-]*)|(?:-l6-v2[\w.-]*(?::[\w.-]+)?))?"
 )
 MINILM_TAGS = ("all-minilm:latest", "all-minilm:l6-v2", "all-minilm:22m")
-NEVER = "0001-01-01T00:00:00Z"  # a date far in the future: the model is never unloaded
+NEVER = "0001-01-01T00:00:00Z"  # Go's zero time, shown by Ollama as "Never": the model stays loaded
 
 ModelName = Annotated[str | None, Meta(description="a name from /api/tags")]
 Ignored = Annotated[Any, Meta(description="anything; it is ignored: the model is always loaded")]
@@ -221,7 +229,7 @@ class Ollama:
             end = b',"total_duration":%d,"load_duration":0,"prompt_eval_count":%d}'
             return write_rows(
                 b'{"model":%b,"embeddings":' % encode_json(name),
-                (row.tolist() for row in result.shortened(dimensions)),
+                map(json_numbers, result.shortened(dimensions)),
                 end % (int(1e9 * result.seconds), result.tokens),
             )
 
@@ -241,7 +249,7 @@ class Ollama:
         self._check_model(request.model)
 
         def write(found: Embedded) -> bytes:
-            return encode_json(OllamaEmbeddingsResponse([x for row in found.vectors for x in row.tolist()]))
+            return encode_json(OllamaEmbeddingsResponse(json_numbers(found.vectors.ravel())))
 
         return ParsedBody([request.prompt] if request.prompt else [], "end", write)
 

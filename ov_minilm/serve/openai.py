@@ -12,7 +12,15 @@ from starlette.responses import Response
 
 from ov_minilm.serve.errors import ApiError, encode_json
 from ov_minilm.serve.parsing import read, texts_or_ids
-from ov_minilm.serve.service import Embedded, Handlers, ParsedBody, Service, json_answer, write_rows
+from ov_minilm.serve.service import (
+    Embedded,
+    Handlers,
+    ParsedBody,
+    Service,
+    json_answer,
+    json_numbers,
+    write_rows,
+)
 from ov_minilm.serve.settings import Truncate
 from ov_minilm.spec import FloatArray
 
@@ -226,7 +234,7 @@ class OpenAI:
 def embedding_answer(vectors: FloatArray, form: str | None, model: str, tokens: int) -> bytearray:
     """Return the JSON for vectors [N, D] float32: numbers, or base64, which has a third of the size."""
     rows: Iterable[Any] = (
-        Embedding(i, to_base64(vector) if form == "base64" else vector.tolist())
+        Embedding(i, to_base64(vector) if form == "base64" else json_numbers(vector))
         for i, vector in enumerate(vectors)
     )
     end = b',"model":%b,"usage":%b}' % (encode_json(model), encode_json(Usage(tokens, tokens)))

@@ -18,7 +18,15 @@ from ov_minilm.serve.errors import ApiError, encode_json
 from ov_minilm.serve.openai import OpenAI, TokenId
 from ov_minilm.serve.openai import TokenizeRequest as TokenizeInputRequest
 from ov_minilm.serve.parsing import check_count, read, texts_or_ids
-from ov_minilm.serve.service import Embedded, Handlers, ParsedBody, Service, json_answer, write_rows
+from ov_minilm.serve.service import (
+    Embedded,
+    Handlers,
+    ParsedBody,
+    Service,
+    json_answer,
+    json_numbers,
+    write_rows,
+)
 from ov_minilm.serve.settings import Truncate
 
 TEXTS_OR_IDS = "a text, a list of texts, a list of token ids, or a list of such lists"
@@ -183,7 +191,7 @@ class Tei:
         self._service.check_dimensions(request.dimensions)
 
         def write(result: Embedded) -> bytearray:
-            return write_rows(b"", (row.tolist() for row in result.shortened(dimensions)), b"")
+            return write_rows(b"", map(json_numbers, result.shortened(dimensions)), b"")
 
         dimensions = request.dimensions
         texts = texts_or_ids(request.inputs, self._service.settings.max_client_batch_size, "inputs")
