@@ -2,6 +2,9 @@
 
 The tokenizer file says "cut at 128 and pad to 128". Both settings are wrong for this model, and are changed
 once, when the file is loaded: to change them in each call would raise "Already borrowed" in threads.
+
+BERT's tokenizer treats every word by itself, so the word pieces of words that came before are looked up in a
+dictionary. For a short text this takes 8 microseconds instead of 70.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from typing import Any, Literal
 
 import numpy as np
 from tokenizers import Tokenizer
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from ov_minilm.errors import ManifestInvalid, TextTooLong
 from ov_minilm.runtime.texts import mend_surrogates
@@ -24,6 +29,13 @@ from ov_minilm.spec import FloatArray, IntArray, ModelSpec
 Truncate = Literal["end", "error", "mean"]
 # Longer texts are tokenized in pieces, because the tokenizer needs about 200 bytes for each token.
 PIECE_CHARS = 8192
+MAX_WORDS, MAX_WORD_CHARS = 32_768, 50  # of the dictionary, which takes about 8 MB and is then emptied
+
+# A word of the dictionary: letters and digits of scripts that have spaces; or one punctuation mark.
+_find_words = re.compile(r"[0-9A-Za-z\u0080-\u0dff]+|[!-/:-@\[-`{-~\u2010-\u2027]").findall
+# A character that is neither in such a word nor white space, or the beginning of a token like "[MASK]".
+_find_other = re.compile(r"[^\t\n\r -~\u0080-\u0dff\u2010-\u2027]|\[[A-Z]").search
+_SPECIAL_TOKEN = re.compile(r"\[[A-Z]+\]")
 # letters, digits and emoji; each of them continues a word
 _REST_OF_WORD = re.compile("[0-9A-Za-zÀ-˿\u0388-\u0482가-힣\U0001f000-\U0001faff]*")
 
@@ -70,8 +82,14 @@ class Tokens:
 
     def __init__(self, tokenizer: Tokenizer, spec: ModelSpec) -> None:
         tokenizer.no_padding()
-        tokenizer.enable_truncation(spec.max_tokens)
+        tokenizer.no_truncation()
         self._tokenizer = tokenizer
+        self._word_pieces: dict[str, bytes] = {}  # word -> int32 ids
+        self._splits_words = (
+            isinstance(tokenizer.normalizer, BertNormalizer)
+            and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
+            and all(map(_SPECIAL_TOKEN.fullmatch, map(str, tokenizer.get_added_tokens_decoder().values())))
+        )
         self._limit = spec.max_tokens
         self._last_id = spec.vocab_size - 1
         self._cls, self._sep = tokenizer.encode("").ids
@@ -121,18 +139,30 @@ class Tokens:
         that it has more than one window.
         """
         valid = [mend_surrogates(text) for text in texts]
-        short = ["" if len(text) > PIECE_CHARS else text for text in valid]
-        # One text is encoded in this thread. Batches use other threads, which under load wait for a CPU.
-        tokenizer = self._tokenizer
-        encodings = [tokenizer.encode(*short)] if len(short) == 1 else tokenizer.encode_batch_fast(short)
+        short = iter(self._look_up([text for text in valid if len(text) <= PIECE_CHARS]))
         return [
-            self._cut(self._word_pieces(text, whole))
-            if len(text) > PIECE_CHARS
-            else [np.array(part.ids, np.int32) for part in (encoding, *encoding.overflowing)]
-            for text, encoding in zip(valid, encodings, strict=True)
+            self._cut(next(short) if len(text) <= PIECE_CHARS else self._read_in_pieces(text, whole))
+            for text in valid
         ]
 
-    def _word_pieces(self, text: str, whole: bool) -> list[int]:
+    def _look_up(self, texts: list[str]) -> list[list[int]]:
+        """Return the word pieces of texts. A text that cannot be split into words counts as one word."""
+        split = self._splits_words
+        words = [_find_words(text) if split and not _find_other(text) else [text] for text in texts]
+        if len(self._word_pieces) > MAX_WORDS:
+            self._word_pieces = {}
+        known = self._word_pieces  # other threads may replace the attribute
+        new = list({word for of_text in words for word in of_text}.difference(known))
+        if len(texts) == 1:  # in this thread; batches use others, which under load wait for a CPU
+            encodings = [self._tokenizer.encode(word, add_special_tokens=False) for word in new]
+        else:
+            encodings = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
+        found = {w: np.array(e.ids, np.int32).tobytes() for w, e in zip(new, encodings, strict=True)}
+        known.update((word, ids) for word, ids in found.items() if len(word) <= MAX_WORD_CHARS)
+        joined = (b"".join([found[w] if w in found else known[w] for w in of_text]) for of_text in words)
+        return [np.frombuffer(ids, np.int32).tolist() for ids in joined]
+
+    def _read_in_pieces(self, text: str, whole: bool) -> list[int]:
         """Return the word pieces of a long text; without `whole`, only the first ones, over one window.
 
         The last two words of a piece may continue in the next piece, like "[SE", so they are read again with
@@ -144,18 +174,15 @@ class Tokens:
             start = begin.start()
             piece = text[start : start + PIECE_CHARS]
             encoding = self._tokenizer.encode(piece, add_special_tokens=False)
-            parts = (encoding, *encoding.overflowing)
-            ids = [token for part in parts for token in part.ids]
+            ids, word_of, span_of = encoding.ids, encoding.token_to_word, encoding.token_to_chars
             start += PIECE_CHARS
             if start < len(text) and ids:
-                tail = parts[-2:]  # a word has at most 100 word pieces, and a window 254
-                words = [word for part in tail for word in part.word_ids]
-                spans = [span for part in tail for span in part.offsets]
-                kept = bisect_left(words, words[-1] - 1) or bisect_left(words, words[-1])
-                if kept or spans[0][0]:
-                    del ids[kept - len(words) :]
-                    start += spans[kept][0] - PIECE_CHARS
-                elif not any(map(str.isspace, piece[spans[0][1] :])):
+                tokens, last = range(len(ids)), word_of(len(ids) - 1)
+                kept = bisect_left(tokens, last - 1, key=word_of) or bisect_left(tokens, last, key=word_of)
+                if kept or span_of(0)[0]:
+                    del ids[kept:]
+                    start += span_of(kept)[0] - PIECE_CHARS
+                elif not any(map(str.isspace, piece[span_of(0)[1] :])):
                     ids.clear()
                     start = next(_REST_OF_WORD.finditer(text, start)).end() - PIECE_CHARS // 2
             found += ids

@@ -24,6 +24,13 @@ PIECES = [
     *["é", "e\u0301", " ", "\n", "\t", "\0", "\u3000", "##ing", "İ", "안녕", "\u0627\u0644", " [MASK] "],
 ]
 
+# every character that may be in a known word, and beginnings of special tokens
+WORDS = [
+    *map(chr, [*range(0x20, 0x7F), *range(0x80, 0xE00), *range(0x2010, 0x2028)]),
+    *"aeinst ,.-" * 500,
+    "[MASK]",
+]
+
 
 def ids_of(texts: list[str]) -> list[list[int]]:
     """Return the ids of each text's first window."""
@@ -73,17 +80,23 @@ def test_a_long_text_has_several_windows(words: int) -> None:
     assert [words + 2] == TOKENS.count([text])
 
 
-def test_windows_have_the_tokens_of_the_whole_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokenized in pieces of 400 characters, no word, special token or ideograph is split."""
-    monkeypatch.setattr(tokens, "PIECE_CHARS", 400)
+@pytest.mark.parametrize(
+    ("chars", "of", "most"), [(400, PIECES, 800), (8192, WORDS, 300)], ids=["pieces", "words"]
+)
+def test_windows_have_the_tokens_of_the_whole_text(
+    monkeypatch: pytest.MonkeyPatch, chars: int, of: list[str], most: int
+) -> None:
+    """Ids are those of the tokenizer, for texts read in pieces of 400 characters, and for known words."""
+    monkeypatch.setattr(tokens, "PIECE_CHARS", chars)
+    monkeypatch.setattr(tokens, "MAX_WORDS", 500)
     chosen = random.Random(0)  # noqa: S311  # no secrets
     for _ in range(200):
-        text = "".join(chosen.choices(PIECES, k=chosen.randint(300, 800)))
+        text = "".join(chosen.choices(of, k=chosen.randint(0, most)))
         whole, cut = (TOKENS.tokenize([text], 0, truncate) for truncate in ("mean", "end"))
 
         expected = UNCUT.encode(text).ids
         assert expected == [CLS, *(piece for window in whole.flat for piece in window[1:-1].tolist()), SEP]
-        assert [len(expected)] == TOKENS.count([text])
+        assert [len(expected)] == TOKENS.count([text, text])[1:]
         assert whole.flat[0].tolist() == cut.flat[0].tolist()
         assert (len(expected) > 256) == (cut.truncated == [0])
 
