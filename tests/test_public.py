@@ -108,7 +108,7 @@ def test_encoding_loads_no_large_library() -> None:
 
 
 CORE = "packing texts tokens plan devices lowering weights grids engine scheduler embedder".split()
-MAX_CORE_LINES = 1323  # of code
+MAX_CORE_LINES = 1317  # of code
 
 
 def code_lines(path: Path) -> int:

@@ -36,6 +36,7 @@ _find_words = re.compile(r"[0-9A-Za-z\u0080-\u0dff]+|[!-/:-@\[-`{-~\u2010-\u2027
 # A character that is neither in such a word nor white space, or the beginning of a token like "[MASK]".
 _find_other = re.compile(r"[^\t\n\r -~\u0080-\u0dff\u2010-\u2027]|\[[A-Z]").search
 _SPECIAL_TOKEN = re.compile(r"\[[A-Z]+\]")
+_find_visible = re.compile(r"\S").search
 # letters, digits and emoji; each of them continues a word
 _REST_OF_WORD = re.compile("[0-9A-Za-zÀ-˿\u0388-\u0482가-힣\U0001f000-\U0001faff]*")
 
@@ -169,8 +170,9 @@ class Tokens:
         it. A word that is longer than a piece is skipped up to its last half piece, because BERT's tokenizer
         turns any word of more than 100 characters into one unknown token.
         """
-        found, start = list[int](), 0
-        while (begin := re.compile(r"\S").search(text, start)) and (whole or len(found) <= self._limit):
+        found: list[int] = []
+        start = 0
+        while (begin := _find_visible(text, start)) and (whole or len(found) <= self._limit):
             start = begin.start()
             piece = text[start : start + PIECE_CHARS]
             encoding = self._tokenizer.encode(piece, add_special_tokens=False)
