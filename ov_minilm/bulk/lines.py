@@ -112,9 +112,12 @@ class Lines:
         Raises:
             ValueError: the file has another format, or lacks a header or a column.
         """
-        check_start(self._inputs, self._name, self._bytes.peek(32))
+        start = self._bytes.peek(32)
+        check_start(self._inputs, self._name, start)
         if self._kind == "text" and self._name not in self._inputs.pipes:
             rows = TEXT_SAMPLE
+            if b"\r" in start.rstrip(b"\r") and b"\n" not in start and self._inputs.kind is None:
+                raise refusal("text_return", file=display_name(self._name))
         records = []
         for record in islice(self._records, rows):
             records.append(record)

@@ -49,6 +49,11 @@ REFUSALS: dict[str, Refusal] = {
     "looks_like": Refusal(
         "the first bytes belong to another format", "{file} begins like {what}, not like {kind}; {instead}"
     ),
+    "text_return": Refusal(
+        "text has carriage returns and no newline",
+        "{file} has carriage returns and no newline: convert it with tr '\\r' '\\n', or pass --format text if "
+        "it is one text",
+    ),
     "no_byte_order": Refusal(
         "an encoding that needs a byte order mark, and none is there",
         "{file} has no byte order mark; pass --encoding {encoding}-le or {encoding}-be",

@@ -226,7 +226,7 @@ async def read_body(request: Request, limit: int, budget: BodyBudget, *, any_typ
     """
     if not any_type or "origin" in request.headers:
         _check_type(request.headers.get("content-type", ""))
-    encodings = _encodings(request.headers.get("content-encoding", ""))
+    encodings = _encodings(", ".join(request.headers.getlist("content-encoding")))
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limit and "expect" in request.headers:
         raise _too_large(limit)  # refused before the client sends the body

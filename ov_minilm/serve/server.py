@@ -189,7 +189,7 @@ class Protocol(HttpToolsProtocol):
             self._refuse(ApiError("bad_http_version", f"this is HTTP/{version}, {HTTP_1_ONLY}"))
         if sum(len(name) + len(value) + 4 for name, value in self.headers) + len(self.url) > MAX_HEAD_BYTES:
             self._refuse(ApiError("bad_http", HEAD_TOO_LARGE))
-        coding = next((value.lower() for name, value in self.headers if name == b"transfer-encoding"), b"")
+        coding = b", ".join(value.lower() for name, value in self.headers if name == b"transfer-encoding")
         if coding.endswith(b"chunked") and coding != b"chunked":  # the parser refuses other endings
             message = (
                 f"the transfer encoding is {coding.decode('latin-1')!r}; send chunked alone, and gzip as "
