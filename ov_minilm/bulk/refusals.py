@@ -51,7 +51,7 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "text_return": Refusal(
         "text has carriage returns and no newline",
-        "{file} has carriage returns and no newline: convert it with tr '\\r' '\\n', or pass --format text if "
+        "{file} has carriage returns and no newline; convert it: tr '\\r' '\\n', or pass --format text if "
         "it is one text",
     ),
     "no_byte_order": Refusal(

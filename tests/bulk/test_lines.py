@@ -173,7 +173,7 @@ def test_csv_is_read_in_its_dialect(
             for code in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
         ),
         ("a.txt", "你好\n世界\n再见\n".encode("utf-16-le"), "UTF-16, .* --encoding utf-16-le,"),
-        ("a.txt", b"a\rb\r", r"a\.txt has carriage returns and no newline: convert it with tr"),
+        ("a.txt", b"a\rb\r", r"a\.txt has carriage returns and no newline; convert it: tr"),
         ("a.txt", b"PAR1\x15\x00", "Parquet, not like text; pass --format parquet"),
         ("a.json", b'[\n{"text": "a"}]', "a.json: its first line is not a JSON object.*jq -c"),
         ("a.json.gz", gzip.compress(b"[]", mtime=0), "first line is not a JSON object"),
