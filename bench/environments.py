@@ -28,10 +28,15 @@ PEERS = Path(__file__).parent / "peers"
 CACHE = PEERS / ".peers"
 NPM_OPTIONS = ("--loglevel=error", "--no-audit", "--no-fund")
 ALWAYS_AVAILABLE = ("checkpoint", "texts")  # files that exist without a peer
-FACTS = ("VARIANTS", "PROVIDES", "REQUIRES", "SERVES")  # constants of a peer's file; SERVES is optional
+PEER_CONSTANTS = (
+    "VARIANTS",
+    "PROVIDES",
+    "REQUIRES",
+    "SERVES",
+)  # constants of a peer's file; SERVES is optional
 
 # Variables with which a peer neither downloads nor sends telemetry.
-SILENCE = {
+OFFLINE_VARIABLES = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
@@ -69,11 +74,11 @@ class Peer:
             text = "\n".join(re.findall(r"(?m)^// ([A-Z]+ = .+)$", text))
         constants: dict[str, Any] = {"SERVES": False}
         for node in ast.parse(text).body:
-            if isinstance(node, ast.Assign) and (name := ast.unparse(node.targets[0])) in FACTS:
+            if isinstance(node, ast.Assign) and (name := ast.unparse(node.targets[0])) in PEER_CONSTANTS:
                 constants[name] = ast.literal_eval(node.value)
-        if missing := sorted(set(FACTS) - constants.keys()):
+        if missing := sorted(set(PEER_CONSTANTS) - constants.keys()):
             raise ValueError(f"{file}: {', '.join(missing)} not defined")
-        return cls(file.stem, file, *(constants[name] for name in FACTS))
+        return cls(file.stem, file, *(constants[name] for name in PEER_CONSTANTS))
 
 
 def discover(folder: Path = PEERS) -> list[Peer]:
@@ -99,7 +104,7 @@ class Environments:
 
         `checkpoint` is a SOURCE of convert.
         """
-        self._makers = {name: peer for peer in peers for name in peer.provides}
+        self._providers = {name: peer for peer in peers for name in peer.provides}
         self._cache = cache.resolve()
         self._checkpoint = checkpoint or source.PACKAGE
         self._say = say
@@ -107,7 +112,7 @@ class Environments:
         intel = self._cache / "home/intel"
         intel.mkdir(parents=True, exist_ok=True)
         (intel / "openvino_telemetry").write_text("0\n")  # the same file is written by `opt_in_out --opt_out`
-        self.environment = {**SILENCE, "HOME": str(intel.parent)}
+        self.environment = {**OFFLINE_VARIABLES, "HOME": str(intel.parent)}
 
     def contender(self, peer: Peer, variant: str) -> Contender:
         """Install a peer; return the contender of one of its variants.
@@ -123,7 +128,7 @@ class Environments:
         return Contender(f"{peer.name} {variant}", title, command, variant, models, self.environment)
 
     def command(self, peer: Peer) -> tuple[str, ...]:
-        """Install a peer if that was not done before; return the command of its worker, or of its server."""
+        """Install a peer if it is not installed yet; return the command of its worker, or of its server."""
         if peer.file.suffix == ".mjs":
             return ("node", str(peer.file), str(self.npm(peer)))
         python = self.python(peer)
@@ -140,7 +145,7 @@ class Environments:
     def npm(self, peer: Peer) -> Path:
         """Install what the line `// npm: …` of a file names; return the folder with node_modules."""
         (packages,) = re.findall(r"(?m)^// npm: (.+)$", peer.file.read_text(encoding="utf-8"))
-        folder = self._cache / "node" / f"{peer.name}-{_key(packages)}"
+        folder = self._cache / "node" / f"{peer.name}-{_short_hash(packages)}"
         if not (folder / "complete").exists():
             command = ("npm", "install", *NPM_OPTIONS, "--prefix", str(folder), *packages.split())
             self._run(peer, command, ONNXRUNTIME_NODE_INSTALL="skip")  # for GPUs
@@ -153,9 +158,9 @@ class Environments:
             return CALIBRATION
         if name == "checkpoint":
             return source.find(self._checkpoint, None, None).folder.resolve()
-        peer = self._makers[name]
+        peer = self._providers[name]
         required = {need: str(self.model(need)) for need in peer.requires}
-        folder = self._cache / "models" / f"{peer.name}-{_key(peer.file.read_text(encoding='utf-8'))}"
+        folder = self._cache / "models" / f"{peer.name}-{_short_hash(peer.file.read_text(encoding='utf-8'))}"
         if not folder.exists():
             self._say(f"making {', '.join(peer.provides)} by {peer.name}")
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -192,5 +197,5 @@ class Environments:
         raise Unavailable(reason)
 
 
-def _key(text: str) -> str:
+def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -29,7 +29,7 @@ from ov_minilm.measure.race import Race, Values
 from ov_minilm.measure.row import OURS, Row
 
 ONE_THREAD, RAY, CACHED = f"{OURS} 1 thread", f"{OURS} Ray, 2 actors", f"{OURS} cache"
-WAYS = {  # number of shards, options of `encode`
+CONFIGURATIONS = {  # number of shards, options of `encode`
     OURS: (20, ()),
     ONE_THREAD: (8, ("--threads", "1")),
     RAY: (12, ("--engine", "ray", "--threads", "1", "--actors", "2")),
@@ -63,12 +63,14 @@ def parquet(count: int, workload: str) -> Benchmark:
 
     def benchmark(race: Race[Process]) -> Iterator[Row]:
         name_prefix = f"Parquet to Parquet, {workload}"
-        for name, (shards, options) in WAYS.items():
-            rows = (count if name == OURS else min(count, MAX_TEXTS)) // WAYS[OURS][0]  # rows of a shard
-            texts = distinct(race, workload, rows * shards)
+        for name, (shards, options) in CONFIGURATIONS.items():
+            rows = (count if name == OURS else min(count, MAX_TEXTS)) // CONFIGURATIONS[OURS][
+                0
+            ]  # rows of a shard
+            texts = distinct_texts(race, workload, rows * shards)
             with tempfile.TemporaryDirectory() as folder:
-                finished = job(
-                    table(Path(folder, "in.parquet"), texts), "--rows-per-shard", str(rows), *options
+                finished = run_job(
+                    write_table(Path(folder, "in.parquet"), texts), "--rows-per-shard", str(rows), *options
                 )
             # the shards before the first window are a warm-up
             ends = finished.written[SHARDS_PER_RATE - 1 :: SHARDS_PER_RATE]
@@ -87,7 +89,7 @@ def parquet(count: int, workload: str) -> Benchmark:
     return benchmark
 
 
-def distinct(race: Race[Process], workload: str, count: int) -> list[str]:
+def distinct_texts(race: Race[Process], workload: str, count: int) -> list[str]:
     """Return different texts, because a job computes equal texts once.
 
     Without shuffling, short texts would repeat.
@@ -97,13 +99,13 @@ def distinct(race: Race[Process], workload: str, count: int) -> list[str]:
     return list(dict.fromkeys(" ".join(rng.sample(found, len(found))) for found in words))[:count]
 
 
-def table(path: Path, texts: list[str]) -> Path:
+def write_table(path: Path, texts: list[str]) -> Path:
     """Write texts as Parquet."""
     pq.write_table(pa.table({"text": texts}), path)
     return path
 
 
-def job(source: Path, *options: str) -> Job:
+def run_job(source: Path, *options: str) -> Job:
     """Run a job to its end."""
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
         command = [sys.executable, "-m", "ov_minilm", "encode", str(source), "-o", f"{folder}/out", *options]
@@ -127,16 +129,16 @@ def reuse(race: Race[Process]) -> Iterator[Row]:
     """Time a job with `--reuse` as a percentage of a plain job, at first and after 1 % of texts changed."""
     rng = random.Random("changed")  # noqa: S311  # texts, not secrets
     for count, rounds in REUSE_ROUNDS.items():
-        texts = distinct(race, "sentences", count)
+        texts = distinct_texts(race, "sentences", count)
         changed = [text if n % CHANGE_EVERY else race.texts.text(20, rng) for n, text in enumerate(texts)]
         percentages = []
         for _ in range(rounds):
             with tempfile.TemporaryDirectory() as folder:
-                old_table = table(Path(folder, "before.parquet"), texts)
-                new_table = table(Path(folder, "after.parquet"), changed)
-                plain = job(old_table).seconds
+                old_table = write_table(Path(folder, "before.parquet"), texts)
+                new_table = write_table(Path(folder, "after.parquet"), changed)
+                plain = run_job(old_table).seconds
                 seconds_with_reuse = (
-                    job(source, "--reuse", f"{folder}/kept").seconds for source in (old_table, new_table)
+                    run_job(source, "--reuse", f"{folder}/kept").seconds for source in (old_table, new_table)
                 )
                 percentages.append([100 * seconds / plain for seconds in seconds_with_reuse])
         for step, values in zip(REUSE_STEPS, zip(*percentages, strict=True), strict=True):
@@ -147,8 +149,8 @@ def vector_cache(race: Race[Process]) -> Iterator[Row]:
     """Measure ov_minilm without and with `cache_mb`, on repeated queries and on texts without repeats."""
     models = {"model": "", "cache_mb": str(CACHE_MB)}
     race.start(dataclasses.replace(race.running[OURS].contender, name=CACHED, models=models))
-    queries = distinct(race, "query", ZIPF_TEXTS)
-    pool = distinct(race, "sentences", MAX_LISTS * TEXTS_PER_LIST)
+    queries = distinct_texts(race, "query", ZIPF_TEXTS)
+    pool = distinct_texts(race, "sentences", MAX_LISTS * TEXTS_PER_LIST)
     weights = [1 / rank for rank in range(1, ZIPF_TEXTS + 1)]
     rng, rounds_of = random.Random("zipf"), Counter[str]()  # noqa: S311
 
@@ -170,7 +172,7 @@ def vector_cache(race: Race[Process]) -> Iterator[Row]:
     yield from race.rows(ZIPF, zipf, max_rounds=ZIPF_ROUNDS)
     rounds_of.clear()
     # one more round as a warm-up
-    yield from race.rows(NO_REPEATS, no_repeats, precise=0, max_rounds=MAX_LISTS - 1)
+    yield from race.rows(NO_REPEATS, no_repeats, target_precision=0, max_rounds=MAX_LISTS - 1)
     race.running.pop(CACHED).close()
 
 

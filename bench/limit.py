@@ -28,7 +28,7 @@ from ov_minilm.runtime.lowering import lower
 ROWS = 512  # rows of one multiplication: the tokens of a batch
 ONE_TEXT = (8, 16, 32, 64, 128, 256)  # tokens
 ROUNDS = 5
-CALLS_S = 0.15  # duration of a round of repeated calls
+REPEAT_S = 0.15  # duration of a round of repeated calls
 PROFILE_S = 1.0
 ROUNDED_OFF_US = 1.0  # OpenVINO truncates the times of nodes to microseconds before it computes the mean
 GRID = (2, 256)  # rows and width of the batch that is profiled: chunks
@@ -39,7 +39,7 @@ PARTS = {  # part -> patterns of node names; the first match counts
     "LayerNorm, residual, quantize": r"LayerNorm|aten::add|fq_output",
 }
 OTHER = "lookup, layout, pooling"
-PLAIN = "plain INT8 multiplications"
+MULTIPLICATIONS_ONLY = "plain INT8 multiplications"
 
 
 def limit(race: Race[Process]) -> Iterator[Row]:
@@ -62,7 +62,7 @@ def limit(race: Race[Process]) -> Iterator[Row]:
                 embedder.encode(texts, progress=False)
                 percentages.append(100 * limit_seconds * tokens / (time.perf_counter() - started))
             yield race.row(f"limit, {workload}", OURS, "share", percentages)
-        yield race.row("limit, list", PLAIN, "gflops", rates)
+        yield race.row("limit, list", MULTIPLICATIONS_ONLY, "gflops", rates)
         for tokens in ONE_TEXT:
             plain = Multiplications(layers * spec.layers, tokens, streams=1, threads=race.threads)
             text = race.texts.text(tokens)
@@ -70,9 +70,9 @@ def limit(race: Race[Process]) -> Iterator[Row]:
             embedder.encode(text)
             for _ in range(ROUNDS):
                 rates.append(operations * tokens / plain.seconds() / 1e9)
-                seconds = _median_seconds(partial(embedder.encode, text), CALLS_S)
+                seconds = _median_seconds(partial(embedder.encode, text), REPEAT_S)
                 our_rates.append(operations * tokens / seconds / 1e9)
-            yield race.row(f"limit, one text of {tokens} tokens", PLAIN, "gflops", rates)
+            yield race.row(f"limit, one text of {tokens} tokens", MULTIPLICATIONS_ONLY, "gflops", rates)
             yield race.row(f"limit, one text of {tokens} tokens", OURS, "gflops", our_rates)
     for part, share in parts(SHIPPED, info).items():
         yield race.row(f"parts of a batch, {part}", OURS, "share", [share])
@@ -98,7 +98,7 @@ class Multiplications:
 
     def seconds(self) -> float:
         """Return the time of one run, with all streams running at once."""
-        return _median_seconds(partial(_once, self._requests), CALLS_S)
+        return _median_seconds(partial(_run_all, self._requests), REPEAT_S)
 
 
 def parts(folder: Path, info: Info) -> dict[str, float]:
@@ -133,7 +133,7 @@ def _requests(
     return [compiled.create_infer_request() for _ in range(streams)]
 
 
-def _once(requests: Sequence[ov.InferRequest]) -> None:
+def _run_all(requests: Sequence[ov.InferRequest]) -> None:
     for request in requests:
         request.start_async()
     for request in requests:
@@ -141,7 +141,7 @@ def _once(requests: Sequence[ov.InferRequest]) -> None:
 
 
 def _median_seconds(call: Callable[[], object], seconds: float) -> float:
-    """Repeat a call until the time is over; return its median time."""
+    """Repeat a call for this many seconds; return its median time."""
     ends = time.perf_counter() + seconds
     found: list[float] = []
     while not found or time.perf_counter() < ends:
@@ -152,11 +152,11 @@ def _median_seconds(call: Callable[[], object], seconds: float) -> float:
 
 
 def _profile(requests: Sequence[ov.InferRequest], seconds: float) -> dict[str, float]:
-    """Run all requests at once until the time is over; return mean microseconds by name of node.
+    """Run all requests at once for this many seconds; return mean microseconds by name of node.
 
     OpenVINO reports the mean time of a node over all runs so far.
     """
-    _median_seconds(lambda: _once(requests), seconds)
+    _median_seconds(lambda: _run_all(requests), seconds)
     found: dict[str, list[float]] = defaultdict(list)
     for request in requests:
         for node in request.profiling_info:

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from limit import ONE_TEXT, PLAIN
+from limit import MULTIPLICATIONS_ONLY, ONE_TEXT
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox, BboxBase
-from servers import CURVE
+from servers import CLIENT_COUNTS
 
 from ov_minilm.measure.render import Figures, number
 from ov_minilm.measure.row import OURS, RATIO, Row, shipped_fingerprint
 
-MINE, OTHER, INK, NOTE = "#0b6e5f", "#9aa4ad", "#1b2530", "#5d6975"
+OUR_COLOUR, OTHER_COLOUR, TEXT_COLOUR, NOTE_COLOUR = "#0b6e5f", "#9aa4ad", "#1b2530", "#5d6975"
 STYLE = {
     # this font comes with matplotlib, so pictures are the same on every machine
     "font.family": "DejaVu Sans",
@@ -32,9 +32,9 @@ STYLE = {
 }
 WIDTH, DPI = 8.0, 110  # width in inches and dots per inch: 880 pixels, which pages show at 800
 # maximum of other libraries in a bar chart, and of lines or points in the other pictures
-RIVALS, MAX_POINTS = 4, 7
+MAX_LIBRARIES, MAX_POINTS = 4, 7
 # Offsets of labels in points, and their alignment, the best place first.
-PLACES = ((8, 4, "left"), (8, -13, "left"), (-8, 4, "right"), (-8, -13, "right"), (0, 16, "center"))
+LABEL_PLACES = ((8, 4, "left"), (8, -13, "left"), (-8, 4, "right"), (-8, -13, "right"), (0, 16, "center"))
 PANELS = {  # workload -> quantity and title
     "sentences": ("texts_per_s", "short sentences, texts/s"),
     "chunks": ("texts_per_s", "long chunks, texts/s"),
@@ -59,7 +59,7 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         for name, draw in PICTURES.items():
             if figure := draw(figures):
-                figure.supxlabel(figures.conditions, fontsize=7.5, color=NOTE)
+                figure.supxlabel(figures.conditions, fontsize=7.5, color=NOTE_COLOUR)
                 written.append(folder / f"{name}.png")
                 figure.savefig(written[-1], dpi=DPI, metadata={"Software": None})
     return written
@@ -70,7 +70,7 @@ def throughput(figures: Figures) -> Figure | None:
     panels = {}
     for name, (quantity, title) in PANELS.items():
         if figures.find(name, OURS, quantity):
-            shown = [OURS, *rivals(figures, name, quantity)[:RIVALS]]
+            shown = [OURS, *best_variants(figures, name, quantity)[:MAX_LIBRARIES]]
             panels[title] = {contender: (figures.value(name, contender, quantity), "") for contender in shown}
             for contender, (value, _) in panels[title].items():
                 if row := figures.find(name, contender, RATIO):
@@ -84,21 +84,21 @@ def throughput(figures: Figures) -> Figure | None:
 
 def serving(figures: Figures) -> Figure | None:
     """Draw the time of a request against requests answered per second, for more and more clients."""
-    workloads = [f"server, {clients} clients" for clients in CURVE]
+    workloads = [f"server, {clients} clients" for clients in CLIENT_COUNTS]
     lines = {}
     for server in {name for workload in workloads for name in figures.contenders(workload, "p50_ms")}:
         found = [workload for workload in workloads if figures.find(workload, server, "p50_ms")]
         points = ([figures.value(w, server, q) for q in ("texts_per_s", "p50_ms")] for w in found)
         lines[server] = [(x, y) for x, y in points]
     title = "Servers, median ms of a request: lower is better"
-    xlabel = f"requests answered per second, from 1 to {CURVE[-1]} clients: right is better"
+    xlabel = f"requests answered per second, from 1 to {CLIENT_COUNTS[-1]} clients: right is better"
     return _curves(lines, title, xlabel)
 
 
 def roofline(figures: Figures) -> Figure | None:
     """Draw operations per second for one text, by its length: ov_minilm, and the multiplications alone."""
     lines = {}
-    for name in (PLAIN, OURS):
+    for name in (MULTIPLICATIONS_ONLY, OURS):
         rows = [(n, figures.find(f"limit, one text of {n} tokens", name, "gflops")) for n in ONE_TEXT]
         lines[name] = [(float(n), row.value) for n, row in rows if row]
     title = "One text at a time, billions of operations per second, against INT8 multiplications alone"
@@ -124,13 +124,13 @@ def limit(figures: Figures) -> Figure | None:
     for prefix, title in titles.items():
         panel_rows = [row for row in rows if row.workload.startswith(prefix)]
         panels[title] = {row.workload.removeprefix(prefix): (row.value, " %") for row in panel_rows}
-    return _bars(panels, 1.9, whole=100) if all(panels.values()) else None
+    return _bars(panels, 1.9, total=100) if all(panels.values()) else None
 
 
 PICTURES = {picture.__name__: picture for picture in (throughput, serving, accuracy, memory, limit, roofline)}
 
 
-def rivals(figures: Figures, workload: str, quantity: str) -> list[str]:
+def best_variants(figures: Figures, workload: str, quantity: str) -> list[str]:
     """Return the best variant of each library whose vectors are known to be the same, best first."""
     best: dict[str, str] = {}
     for name in figures.contenders(workload, quantity):
@@ -143,12 +143,12 @@ def rivals(figures: Figures, workload: str, quantity: str) -> list[str]:
 def _against_speed(figures: Figures, workload: str, quantity: str, title: str) -> Figure | None:
     """Draw one point per library (its fastest variant): sentences per second against a quantity."""
     points: dict[str, tuple[float, float]] = {}
-    for name in (OURS, *rivals(figures, "sentences", "texts_per_s")):
+    for name in (OURS, *best_variants(figures, "sentences", "texts_per_s")):
         if len(points) < MAX_POINTS and (row := figures.find(workload, name, quantity)):
             points[name] = figures.value("sentences", name, "texts_per_s"), row.value
     if len(points) < 2:
         return None
-    figure, axes = _one(3.4)
+    figure, axes = _single_axes(3.4)
     for name, point in points.items():
         axes.plot(*point, "o", color=_colour(name), ms=9 if name == OURS else 6)
     axes.set(xlabel="sentences per second: right is faster", title=title)
@@ -157,9 +157,11 @@ def _against_speed(figures: Figures, workload: str, quantity: str, title: str) -
     if min(y for _, y in points.values()) > 0:
         axes.set_ylim(0, None)
     else:
-        axes.axhline(0, color=INK, lw=0.6)
-        axes.annotate("as FP32", (0, 0), xytext=(4, 3), textcoords="offset points", fontsize=9, color=NOTE)
-    _labels(axes, points)
+        axes.axhline(0, color=TEXT_COLOUR, lw=0.6)
+        axes.annotate(
+            "as FP32", (0, 0), xytext=(4, 3), textcoords="offset points", fontsize=9, color=NOTE_COLOUR
+        )
+    _place_labels(axes, points)
     return figure
 
 
@@ -170,7 +172,7 @@ def _curves(
     lines = {name: points for name, points in lines.items() if points}
     if OURS not in lines:
         return None
-    figure, axes = _one(3.5)
+    figure, axes = _single_axes(3.5)
     for name, points in sorted(lines.items()):
         x, y = zip(*points, strict=True)
         axes.plot(x, y, "o-", color=_colour(name), lw=2 if name == OURS else 1.2, ms=4)
@@ -185,27 +187,27 @@ def _curves(
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
         axes.set_ylim(0, None)
-    _labels(axes, {name: points[-1] for name, points in lines.items()})
+    _place_labels(axes, {name: points[-1] for name, points in lines.items()})
     return figure
 
 
-def _one(height: float) -> tuple[Figure, Axes]:
+def _single_axes(height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots()
 
 
 def _colour(name: str) -> str:
-    return MINE if name == OURS else OTHER
+    return OUR_COLOUR if name == OURS else OTHER_COLOUR
 
 
-def _shown(name: str) -> str:
+def _display_name(name: str) -> str:
     return name if name == OURS else name.replace("_", " ")
 
 
 Panel = dict[str, tuple[float, str]]  # name -> value, and the text after it
 
 
-def _bars(panels: dict[str, Panel], height: float, whole: float | None = None) -> Figure | None:
+def _bars(panels: dict[str, Panel], height: float, total: float | None = None) -> Figure | None:
     """Draw panels of bars, two side by side; with `whole`, all bars are of ov_minilm."""
     lines = (len(panels) + 1) // 2
     if not lines:
@@ -213,40 +215,42 @@ def _bars(panels: dict[str, Panel], height: float, whole: float | None = None) -
     figure = Figure(figsize=(WIDTH, height * lines + 0.4), layout="constrained")
     axes_list = figure.subplots(lines, 2, squeeze=False).ravel()
     for axes, (title, bars) in zip(axes_list, panels.items(), strict=False):
-        _panel(axes, bars, whole)
+        _panel(axes, bars, total)
         axes.set_title(title)
     for axes in axes_list[len(panels) :]:
         axes.axis("off")
     return figure
 
 
-def _panel(axes: Axes, bars: Panel, whole: float | None) -> None:
+def _panel(axes: Axes, bars: Panel, total: float | None) -> None:
     """Draw one bar per value, with the value at its end, the first bar on top."""
-    colours = [MINE if whole or name == OURS else OTHER for name in bars]
-    labels = [textwrap.fill(_shown(name), NAME_WIDTH) for name in bars]
+    colours = [OUR_COLOUR if total or name == OURS else OTHER_COLOUR for name in bars]
+    labels = [textwrap.fill(_display_name(name), NAME_WIDTH) for name in bars]
     drawn = axes.barh(labels, [value for value, _ in bars.values()], color=colours, height=0.7)
     texts = [f"{number(value)}{suffix}" for value, suffix in bars.values()]
     axes.bar_label(drawn, texts, padding=4, fontsize=9)
     axes.invert_yaxis()
     # space for the text at the end of the longest bar
-    axes.set_xlim(0, whole or 2 * max(value for value, _ in bars.values()))
+    axes.set_xlim(0, total or 2 * max(value for value, _ in bars.values()))
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     if OURS in bars:
-        axes.get_yticklabels()[0].set(color=MINE, weight="bold")
+        axes.get_yticklabels()[0].set(color=OUR_COLOUR, weight="bold")
 
 
-def _labels(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
+def _place_labels(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
     """Write names beside their points, without overlapping points or other names."""
     axes.get_figure().draw_without_rendering()  # type: ignore[union-attr]  # computes the layout; axes always have a figure
     pixels = axes.transData.transform(list(points.values()))
     occupied: list[BboxBase] = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels]
     for name, point in points.items():
-        for dx, dy, alignment in PLACES:
+        for dx, dy, alignment in LABEL_PLACES:
             offset: dict[str, Any] = {"xytext": (dx, dy), "textcoords": "offset points"}
-            text = axes.annotate(_shown(name), point, fontsize=9, ha=alignment, **offset)
-            text.set(color=MINE if name == OURS else INK, weight="bold" if name == OURS else "normal")
+            text = axes.annotate(_display_name(name), point, fontsize=9, ha=alignment, **offset)
+            text.set(
+                color=OUR_COLOUR if name == OURS else TEXT_COLOUR, weight="bold" if name == OURS else "normal"
+            )
             box = text.get_window_extent()
             inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
             if inside and not any(box.overlaps(other) for other in occupied):

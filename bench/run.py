@@ -3,7 +3,7 @@
 Without options, it measures everything for hours, on a quiet machine, and writes bench/results.
 
 Examples:
-  python bench/run.py --quick      two workloads, two peers; do the committed ratios hold?
+  python bench/run.py --quick      two workloads, two peers; compares ratios with the committed ones
   python bench/run.py --only sentences --against "ctranslate2 int8"
   python bench/run.py --render     only draw the pictures from the committed rows
 """
@@ -29,7 +29,7 @@ from servers import OUR_SERVER, SERVING, Server, our_server
 from ov_minilm.errors import TruncationWarning
 from ov_minilm.files import atomic_write
 from ov_minilm.measure.benchmarks import BENCHMARKS
-from ov_minilm.measure.command import worth_racing
+from ov_minilm.measure.command import without_duplicates
 from ov_minilm.measure.contender import Contender, ContenderFailed, Process, ours
 from ov_minilm.measure.race import Race
 from ov_minilm.measure.row import FP32, OURS, RATIO, Row, merge, read, shipped_fingerprint
@@ -46,7 +46,7 @@ QUICK = {"only": ("query", "sentences"), "against": ("onnxruntime int8", "ctrans
 say = partial(click.echo, err=True)
 HELP = (__doc__ or "").replace("Examples:", "\b\nExamples:")  # \b: click keeps the lines of a paragraph
 RACES: dict[str, Any] = {**BENCHMARKS, "accuracy": accuracy}
-ALONE = {  # benchmarks of ov_minilm alone
+OURS_ALONE = {  # benchmarks of ov_minilm alone
     "limit": limit,
     "smaller vectors": smaller_vectors,
     "memory budget": memory_budget,
@@ -71,7 +71,7 @@ def main(**options: Any) -> None:
         stored = read(ROWS) if ROWS.exists() else []
         # --quick writes nothing, because its figures are less precise than the committed ones
         quick = options["quick"]
-        bench = Bench(cpus.threads(options["threads"]), options["seconds"], keep=not quick)
+        bench = Bench(cpus.threads(options["threads"]), options["seconds"], write=not quick)
         bench.run(*(options[name] or (default if quick else ()) for name, default in QUICK.items()))
         if quick:
             sys.exit(compare(stored, bench.rows))
@@ -82,9 +82,9 @@ def main(**options: Any) -> None:
 class Bench:
     """A run: starts contenders, and writes rows after every benchmark."""
 
-    def __init__(self, threads: int, seconds: float, *, keep: bool) -> None:
+    def __init__(self, threads: int, seconds: float, *, write: bool) -> None:
         self.rows: list[Row] = []
-        self._write = keep
+        self._write = write
         self._unavailable: dict[str, str] = {}  # contender or workload that could not be measured -> reason
         if UNAVAILABLE.exists():
             self._unavailable = json.loads(UNAVAILABLE.read_text(encoding="utf-8"))
@@ -97,18 +97,18 @@ class Bench:
 
     def run(self, only: Sequence[str], against: Sequence[str]) -> None:
         """Run the workloads in `only` against the peers in `against`; an empty list means all."""
-        known = [*RACES, *SERVING, *OUR_SERVER, *ALONE]
+        known = [*RACES, *SERVING, *OUR_SERVER, *OURS_ALONE]
         for name in only:
             if name not in known:
                 raise click.UsageError(f"no workload {name!r}; there are: {'; '.join(known)}")
-        our_contenders = worth_racing(ours(None, REFERENCE if REFERENCE.is_dir() else None), self._info)
+        our_contenders = without_duplicates(ours(None, REFERENCE if REFERENCE.is_dir() else None), self._info)
         peers, servers = self._peers(against)
-        for contenders in groups(our_contenders, peers):
+        for contenders in peer_groups(our_contenders, peers):
             self._race(contenders, Process, RACES, only)
-        for contenders in groups([our_server()], servers):
+        for contenders in peer_groups([our_server()], servers):
             self._race(contenders, Server, SERVING, only)
         self._race([our_server()], Server, OUR_SERVER, only)
-        self._race(our_contenders[:1], Process, ALONE, only)
+        self._race(our_contenders[:1], Process, OURS_ALONE, only)
 
     def _peers(self, against: Sequence[str]) -> tuple[list[Contender], list[Contender]]:
         """Install and prepare peers; return libraries and servers."""
@@ -124,7 +124,7 @@ class Bench:
                 try:
                     kinds[peer.serves].append(environments.contender(peer, variant))
                 except Unavailable as reason:
-                    self._keep([], {name: str(reason)})
+                    self._store([], {name: str(reason)})
         return kinds
 
     def _race(
@@ -138,14 +138,14 @@ class Bench:
             for number, name in enumerate(selected, 1):
                 race.part = f"{number} of {len(selected)}, "
                 try:
-                    self._keep(list(benchmarks[name](race)), {})
+                    self._store(list(benchmarks[name](race)), {})
                 except NotMeasured as reason:
-                    self._keep([], {name: str(reason)})
-            self._keep([], race.failed)
+                    self._store([], {name: str(reason)})
+            self._store([], race.failed)
             if race.machine_is_noisy:
                 say("this machine is noisy: repeat when it is quiet")
 
-    def _keep(self, rows: Sequence[Row], left_out: Mapping[str, str]) -> None:
+    def _store(self, rows: Sequence[Row], left_out: Mapping[str, str]) -> None:
         """Store rows, and the reasons for missing rows. Rows of ov_minilm are taken from the first group."""
         for name, reason in left_out.items():
             say(f"left out: {name}: {reason}")
@@ -163,7 +163,7 @@ class Bench:
                 file.write(json.dumps(self._unavailable, indent=1, sort_keys=True).encode() + b"\n")
 
 
-def groups(our_contenders: Sequence[Contender], peers: Sequence[Contender]) -> Iterator[list[Contender]]:
+def peer_groups(our_contenders: Sequence[Contender], peers: Sequence[Contender]) -> Iterator[list[Contender]]:
     """Split peers into groups, each with ov_minilm; the first group has all variants of ov_minilm."""
     for start in range(0, max(1, len(peers)), PEERS_AT_A_TIME):
         ours_in_group = [one for one in our_contenders if not start or one.name in (OURS, FP32)]
@@ -172,15 +172,15 @@ def groups(our_contenders: Sequence[Contender], peers: Sequence[Contender]) -> I
 
 def compare(committed: Sequence[Row], new: Sequence[Row]) -> int:
     """Print new and committed ratios; return 1 if a new ratio is outside of its committed interval."""
-    by_name, any_moved = {(row.machine, row.what): row for row in committed}, 0
+    by_name, any_changed = {(row.machine, row.what): row for row in committed}, 0
     for row in (one for one in new if one.quantity == RATIO):
-        state, comparison = "new  ", "none kept"
+        state, comparison = "new    ", "no committed ratio"
         if old := by_name.get((row.machine, row.what)):
-            state = "holds" if old.low <= row.value <= old.high else "MOVED"
-            comparison = f"kept {old.value:.2f}× ({old.low:.2f} to {old.high:.2f})"
-        any_moved |= state == "MOVED"
+            state = "same   " if old.low <= row.value <= old.high else "CHANGED"
+            comparison = f"committed {old.value:.2f}× ({old.low:.2f} to {old.high:.2f})"
+        any_changed |= state == "CHANGED"
         click.echo(f"{state}  {row.workload} against {row.contender}: {row.value:.2f}×, {comparison}")
-    return any_moved
+    return any_changed
 
 
 if __name__ == "__main__":

@@ -27,16 +27,16 @@ import uvloop
 from ov_minilm.measure import machine
 from ov_minilm.measure.benchmarks import latency
 from ov_minilm.measure.contender import Contender, ContenderFailed
-from ov_minilm.measure.race import PRECISE, Race, Values
+from ov_minilm.measure.race import TARGET_PRECISION, Race, Values
 from ov_minilm.measure.row import OURS, Row
 
 START_TIMEOUT_S, END_TIMEOUT_S = 120.0, 10.0
 CLIENTS = 8  # clients in the measurement with several sizes of requests
-CURVE = (1, 2, 4, 8, 16, 32, 64)  # numbers of clients that send one text per request
+CLIENT_COUNTS = (1, 2, 4, 8, 16, 32, 64)  # numbers of clients that send one text per request
 REQUESTS = {1: "requests of 1 text", 32: "requests of 32 texts", 256: "requests of 256 texts"}
 LOAD_S = 1.5  # duration of the load in one round
 MODEL = "all-MiniLM-L6-v2"
-OPENAI = ("/v1/embeddings", "input", {"model": MODEL, "encoding_format": "base64"})  # an Api
+OPENAI_API = ("/v1/embeddings", "input", {"model": MODEL, "encoding_format": "base64"})
 APIS = {  # contender -> Api; all three answer with numbers, not base64
     OURS: ("/v1/embeddings", "input", {"model": MODEL}),
     f"{OURS} TEI": ("/embed", "inputs", {}),
@@ -128,7 +128,7 @@ class Server:
         self._log.close()
 
 
-def request(texts: list[str], api: Api = OPENAI) -> bytes:
+def request(texts: list[str], api: Api = OPENAI_API) -> bytes:
     """Return the bytes of a request."""
     url, field, options = api
     body = json.dumps({**options, field: texts}).encode()
@@ -163,7 +163,7 @@ def load(
     size: int,
     apis: Mapping[str, Api] = MappingProxyType({}),
     *,
-    precise: float = PRECISE,
+    target_precision: float = TARGET_PRECISION,
 ) -> Callable[[Race[Server]], Iterator[Row]]:
     """Return the benchmark with this many clients, and `size` sentences per request.
 
@@ -174,7 +174,9 @@ def load(
     def benchmark(race: Race[Server]) -> Iterator[Row]:
         texts = race.texts.make("sentences")
         lists = [texts[start : start + size] for start in range(0, len(texts), size)]
-        requests = {name: [request(each, apis.get(name, OPENAI)) for each in lists] for name in race.running}
+        requests = {
+            name: [request(each, apis.get(name, OPENAI_API)) for each in lists] for name in race.running
+        }
 
         def measure(server: Server) -> Values:
             try:
@@ -183,7 +185,7 @@ def load(
                 raise ContenderFailed(f"{server.contender.name}: {error}, in {name!r}") from error
             return results | {"texts_per_s": results["texts_per_s"] * size}
 
-        return race.rows(name, measure, precise=precise)
+        return race.rows(name, measure, target_precision=target_precision)
 
     return benchmark
 
@@ -193,7 +195,7 @@ def workers(race: Race[Server]) -> Iterator[Row]:
     other_servers = our_server(ONE_THREAD, "--threads", "1"), our_server(TWO_WORKERS, "--workers", "2")
     for contender in other_servers:
         race.start(contender)
-    yield from load(WORKERS, CURVE[-1], 1)(race)
+    yield from load(WORKERS, CLIENT_COUNTS[-1], 1)(race)
     for name, server in race.running.items():
         yield race.row(WORKERS, name, "pss_mb", [server.pss_mb()])
     for contender in other_servers:
@@ -207,11 +209,13 @@ def apis(race: Race[Server]) -> Iterator[Row]:
         race.running[name] = copy.copy(server)  # the same server, with another name
         race.running[name].contender = dataclasses.replace(server.contender, name=name)
     for size in (1, 32):
-        yield from load(f"server, APIs, {REQUESTS[size]}", CLIENTS, size, APIS, precise=0.003)(race)
+        yield from load(f"server, APIs, {REQUESTS[size]}", CLIENTS, size, APIS, target_precision=0.003)(race)
     for name in other_names:
         race.running.pop(name)
 
 
 SERVING = {f"server, {name}": load(f"server, {name}", CLIENTS, size) for size, name in REQUESTS.items()}
-SERVING |= {f"server, {clients} clients": load(f"server, {clients} clients", clients, 1) for clients in CURVE}
+SERVING |= {
+    f"server, {clients} clients": load(f"server, {clients} clients", clients, 1) for clients in CLIENT_COUNTS
+}
 OUR_SERVER = {WORKERS: workers, "server, APIs": apis}  # benchmarks of ov_minilm alone

@@ -25,7 +25,7 @@ MISSING = "Not measured yet with this version of the model.\n"
 LATENCY = [(name, q) for name in ("query", "query after a list") for q in ("p50_ms", "p99_ms")]
 LISTS = [(name, "texts_per_s") for name in ("sentences", "chunks", "documents", "mix", "32 callers")]
 COSTS = [("new process", "first_vector_s"), ("new process", "peak_mb"), ("accuracy", "spearman_change")]
-HEADLINERS = ("sentence_transformers torch", "onnxruntime int8", "fastembed f32")
+README_LIBRARIES = ("sentence_transformers torch", "onnxruntime int8", "fastembed f32")
 WORKLOADS = ("sentences", "chunks")  # workloads of the bulk jobs
 CORES = (2, 16, 64)  # cores of servers with one worker per core; their speed is calculated, not measured
 NOT_MEASURED = "Calculated from the table above, not measured"
@@ -47,7 +47,7 @@ def machines() -> list[Figures]:
 def speed() -> str:
     """Return a table of ov_minilm against well-known libraries, on the machine that has most rows."""
     columns = [LISTS[0], LISTS[1], LATENCY[0], COSTS[0]]
-    found = [figures.table("", columns, [OURS, *HEADLINERS]) for figures in machines()[:1]]
+    found = [figures.table("", columns, [OURS, *README_LIBRARIES]) for figures in machines()[:1]]
     return "".join(map(markdown, found)) or MISSING
 
 
@@ -115,7 +115,7 @@ def smaller_vectors() -> str:
     """Return bytes, Spearman and neighbours kept, by dtype and dimensions."""
     names = [f"{dtype} {dimensions}" for dimensions in DIMENSIONS for dtype in DTYPES]
     header = ["bytes", "Spearman, STS benchmark", "ten nearest kept"]
-    return _of_ours("smaller vectors, ", names, header, ("bytes", "spearman", "overlap"))
+    return _our_rows("smaller vectors, ", names, header, ("bytes", "spearman", "overlap"))
 
 
 def memory() -> str:
@@ -123,13 +123,13 @@ def memory() -> str:
     names = [f"{budget} MB" for budget in MEMORY_BUDGETS_MB]
     header = ["peak MB", "new process to first vector, s", "one question, ms", "mix, texts/s"]
     quantities = ("peak_mb", "first_vector_s", "p50_ms", "texts_per_s")
-    return _of_ours("memory budget, ", names, header, quantities)
+    return _our_rows("memory budget, ", names, header, quantities)
 
 
 def limit() -> str:
     """Return the share of the INT8 limit that is reached, and the parts of a batch."""
-    reached = _of_ours("limit, ", WORKLOADS, ["% of the limit"], ("share",))
-    return f"{reached}\n{_of_ours('parts of a batch, ', (*PARTS, OTHER), ['% of a batch'], ('share',))}"
+    reached = _our_rows("limit, ", WORKLOADS, ["% of the limit"], ("share",))
+    return f"{reached}\n{_our_rows('parts of a batch, ', (*PARTS, OTHER), ['% of a batch'], ('share',))}"
 
 
 def behind() -> str:
@@ -163,7 +163,7 @@ def jobs() -> str:
     """Return the tables of bulk jobs: by engine, by number of texts done, and with `--reuse`."""
     columns = [(f"Parquet to Parquet, {w}", q) for w in WORKLOADS for q in ("texts_per_s", "peak_mb")]
 
-    def course(figures: Figures) -> list[Table]:
+    def rates_over_time(figures: Figures) -> list[Table]:
         prefix = f"{columns[0][0]}, at "
         sizes = sorted(
             int(r.workload.removeprefix(prefix)) for r in figures.rows.values() if prefix in r.what
@@ -173,8 +173,8 @@ def jobs() -> str:
         return [Table("", ["texts done", *map(number, sizes)], rates, [figures.conditions])]
 
     by_engine = _tables(lambda figures: [figures.table("", columns)])
-    reuse = _of_ours("encode --reuse, ", REUSE, ["time, % of a job without --reuse"], ("share",))
-    return "\n".join((by_engine, _tables(course), reuse)) if by_engine != MISSING else MISSING
+    reuse = _our_rows("encode --reuse, ", REUSE, ["time, % of a job without --reuse"], ("share",))
+    return "\n".join((by_engine, _tables(rates_over_time), reuse)) if by_engine != MISSING else MISSING
 
 
 def vector_cache() -> str:
@@ -194,12 +194,12 @@ def vector_cache() -> str:
 
 
 def workers() -> str:
-    """Speed and memory of `serve --workers 2`, measured, and of more workers, calculated from it."""
+    """Return the tables of `serve --workers 2`, measured, and of more workers, calculated from these."""
 
     def table(figures: Figures) -> list[Table]:
-        rate = figures.value(WORKERS, TWO_WORKERS, "texts_per_s") / 2  # memory that each further worker adds
+        rate = figures.value(WORKERS, TWO_WORKERS, "texts_per_s") / 2  # one worker
         first, both = (figures.value(WORKERS, name, "pss_mb") for name in (ONE_THREAD, TWO_WORKERS))
-        mb = {n: first + (n - 1) * (both - first) for n in CORES}
+        mb = {n: first + (n - 1) * (both - first) for n in CORES}  # each further worker adds the same
         calculated = [[f"{n} workers on {n} cores", number(rate * n), number(mb[n])] for n in CORES]
         columns = [(WORKERS, quantity) for quantity in ("texts_per_s", "p50_ms", "pss_mb")]
         measured = figures.table("", columns, [ONE_THREAD, OURS, TWO_WORKERS])
@@ -209,7 +209,7 @@ def workers() -> str:
 
 
 def billion() -> str:
-    """Core hours for a billion texts, calculated from jobs with one thread and with Ray's actors."""
+    """Return the tables of core hours for a billion texts, from jobs with one thread and on Ray."""
 
     def table(figures: Figures) -> list[Table]:
         measured, calculated = [], []
@@ -231,7 +231,7 @@ def billion() -> str:
     return _tables(table)
 
 
-def _of_ours(prefix: str, names: Sequence[str], header: list[str], quantities: Sequence[str]) -> str:
+def _our_rows(prefix: str, names: Sequence[str], header: list[str], quantities: Sequence[str]) -> str:
     """Render rows of ov_minilm alone: one line for each workload `prefix + name` that was measured."""
 
     def table(figures: Figures) -> list[Table]:

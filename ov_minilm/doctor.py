@@ -87,7 +87,7 @@ def _threads(requested: int | None) -> Finding:
         fix = f"pass threads={available}, or give the container more CPUs"
         return Finding("threads", "wrong", f"{running} threads for {available} CPUs", fix, details)
     if available < cpu_count:
-        text += "; the affinity mask or the cgroup quota allows no more"
+        text += "; the affinity mask or the cgroup quota does not allow more"
     if load > cpu_count:
         fix = "run again when the machine is idle: the speed below is too low"
         return Finding(
@@ -98,10 +98,10 @@ def _threads(requested: int | None) -> Finding:
 
 def _cache(folder: Path) -> Finding:
     """Check that the cache is writable, and the checksums of the models in it."""
-    from ov_minilm.runtime.cache import SUFFIX, is_whole
+    from ov_minilm.runtime.cache import SUFFIX, has_valid_hash
 
     models = [path for path in folder.rglob(f"*{SUFFIX}") if path.is_file()]
-    damaged = [path for path in models if not is_whole(path)]
+    damaged = [path for path in models if not has_valid_hash(path)]
     size = sum(path.stat().st_size for path in models)
     details = {
         "folder": str(folder),
@@ -169,7 +169,7 @@ def _death(code: int, err: str, findings: Sequence[Finding]) -> Finding:
         "openvino",
         "wrong",
         f"failed {moment}: {last}",
-        "reinstall ov-minilm; if the message stays, report it",
+        "reinstall ov-minilm; if the message appears again, report it",
     )
 
 
@@ -209,7 +209,7 @@ def _probe(options: dict[str, Any], reference: str | None) -> Iterator[Finding]:
     yield Finding(
         "artefact",
         "ok",
-        f"{folder}: {manifest.weights} {manifest.fingerprint}, {len(hashes)} files with their hashes",
+        f"{folder}: {manifest.weights} {manifest.fingerprint}, {len(hashes)} files match their hashes",
         facts={"fingerprint": manifest.fingerprint, "sha256": hashes},
     )
     with ExitStack() as stack:
@@ -268,7 +268,7 @@ def _golden(embedder: Embedder) -> Finding:
     try:
         cosines = embedder.warm_up()
     except OvMiniLMError as error:
-        fix = "another version of openvino or of the device's driver, or device CPU; do not use these vectors"
+        fix = "do not use these vectors; try --device CPU, or another version of openvino or of the driver"
         return Finding("golden", "wrong", str(error), fix)
     lowest = min(cosines.values())
     text = f"all {len(cosines)} input shapes reproduce a known vector: cosine {lowest:.4f} or more"
@@ -358,7 +358,7 @@ def judge_memory(peaks: Mapping[str, int], limit: int | None, least_mb: int, ask
     """
     text = (
         "peak {open:.0f} MB when opened, {first_text:.0f} after one text, {lists:.0f} after a list of short "
-        "texts, {all_grids:.0f} after texts of all lengths; a server needs {server} more"
+        "texts, {all_grids:.0f} after texts of all lengths; a server needs {server} MB more"
     ).format(server=SERVER_MB, **{name: peak / 1e6 for name, peak in peaks.items()})
     facts = {"bytes": peaks["all_grids"], "peaks": peaks, "limit": limit}
     if limit is None:

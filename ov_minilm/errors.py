@@ -14,7 +14,7 @@ OvMiniLMError
   BadRow                 .file .unit .row .reason
   JobRefused             .output .differences
 TruncationWarning        a text was cut (a UserWarning, not an error)
-CacheWarning             the cache of compiled models is not used as asked (a UserWarning, not an error)
+CacheWarning             the cache of compiled models cannot be used (a UserWarning, not an error)
 
 Wrong types raise TypeError and wrong values ValueError; the message has the index or the value.
 """
@@ -94,7 +94,7 @@ class SelfCheckFailed(OvMiniLMError):
         self.cosine = cosine
         self.minimum = minimum
         self.message = (
-            f"{where} gives wrong vectors: cosine {cosine:.4f} for the golden text, not {minimum} or more; "
+            f"{where} gives wrong vectors: cosine {cosine:.4f} to the known vector, less than {minimum}; "
             "run `ov-minilm doctor`, and try another device or version of its driver"
         )
 
@@ -125,7 +125,7 @@ class ForkedProcess(OvMiniLMError):
 
     def __init__(self, opened: int, here: int) -> None:
         self.message = (
-            f"OpenVINO was started in process {opened}, and {here} is its fork, where it cannot work; "
+            f"OpenVINO was started in process {opened} and does not work in its fork, process {here}; "
             "fork before the first Embedder is opened, or start processes with the 'spawn' method"
         )
 
@@ -160,7 +160,7 @@ class TruncationWarning(UserWarning):
     def __init__(self, index: int, tokens: str, limit: int) -> None:
         super().__init__(
             f"text {index} has {tokens} tokens, the model reads {limit}: its end is cut. "
-            'truncate="mean" averages windows, "error" refuses. This warning comes once; '
+            'truncate="mean" averages windows, "error" raises an error. This warning is given once; '
             "Embedder.truncated counts all texts that are cut"
         )
 

@@ -18,7 +18,7 @@ IntArray = NDArray[np.int32]
 Pooling = Literal["mean", "cls"]  # mean of all tokens, or the first token; then L2 normalization
 Precision = Literal["f32", "bf16", "f16"]
 
-SLOTS = 32  # most texts in a row; the graph returns this many vectors per row
+SLOTS = 32  # maximum of texts in a row; the graph returns this many vectors per row
 LONG_TEXT_TOKENS = 64  # longer texts may run in another precision, and have their own rows
 BATCH_TOKENS = 512  # cells of a full batch; batches of 1,024 do not fit a core's cache and are 7 % slower
 SMALL_BATCH_TOKENS = 128  # cells of a small batch, for a few short texts; all threads run it together

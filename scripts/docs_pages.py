@@ -53,7 +53,7 @@ def page(source: str) -> tuple[str, list[Path]]:
         if target.startswith("docs/"):
             return f"{match[1]}{target.removeprefix('docs/')}{match[3] or ''})"
         if not match[1].startswith("!"):
-            raise ValueError(f"{source} links to {target}, which is no page of the site")
+            raise ValueError(f"{source} links to {target}, which is not a page of the site")
         if not (ROOT / target).is_file():
             return ""
         pictures.append(ROOT / target)

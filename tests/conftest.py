@@ -25,7 +25,7 @@ from ov_minilm.spec import FloatArray
 
 GOLDEN = Path(__file__).parent / "golden"
 
-# Libraries that are tested beside ours report themselves over the network, unless told not to.
+# Other libraries in the tests report usage over the network unless these variables are set.
 os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "False", "ANONYMIZED_TELEMETRY": "False"}
 
 
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """Name compressed bytes by their length: they hold the time, and both test processes need equal ids."""
+    """Name compressed bytes by their length: they contain the time, but all workers need equal test ids."""
     return f"{len(val)}-bytes" if isinstance(val, bytes) and val[:2] == b"\x1f\x8b" else None
 
 
@@ -64,7 +64,7 @@ def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
-        pytest.skip("no chromium on this machine")  # .ci/run installs it where it may
+        pytest.skip("no chromium on this machine")  # .ci/run tries to install it
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser

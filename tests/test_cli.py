@@ -13,7 +13,7 @@ from typing import cast
 import click
 import numpy as np
 import pytest
-from support.processes import here, python, run
+from support.processes import python, run, run_inline
 
 from ov_minilm import Embedder, __version__
 from ov_minilm.artefact.manifest import SHIPPED, Manifest
@@ -24,13 +24,13 @@ from ov_minilm.serve.command import command as serve_command
 
 
 def test_stdin_and_files_become_vectors(tmp_path: Path, shipped: Embedder) -> None:
-    """Each line of stdin becomes a JSON object with exact floats; files become one array, also if empty."""
+    """Each line of stdin becomes a JSON object with exact floats; a file becomes one array, even if empty."""
     (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\n")
     (tmp_path / "b.jsonl").write_text('{"text": "three", "id": 3}\n')
 
     piped = run("encode", text="a man\n\nnaïve café\n".encode())
-    written = here("encode", tmp_path / "a.txt", tmp_path / "b.jsonl", "-o", tmp_path / "out.npy")
-    empty = [here("encode"), here("encode", "-o", tmp_path / "empty.npy")]
+    written = run_inline("encode", tmp_path / "a.txt", tmp_path / "b.jsonl", "-o", tmp_path / "out.npy")
+    empty = [run_inline("encode"), run_inline("encode", "-o", tmp_path / "empty.npy")]
 
     rows = [json.loads(line) for line in piped.stdout.splitlines()]
     assert (0, ["a man", "", "naïve café"]) == (piped.returncode, [row["text"] for row in rows])
@@ -74,7 +74,7 @@ def test_a_usage_error_is_one_clear_line(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OV_MINILM_STSB", "")
 
-    result = here(*arguments, text=text)
+    result = run_inline(*arguments, text=text)
 
     assert 2 == result.returncode, result.stderr
     assert message in result.stderr.decode()
@@ -83,14 +83,14 @@ def test_a_usage_error_is_one_clear_line(
 
 
 def test_debug_shows_the_traceback_and_truncation_is_one_warning() -> None:
-    """--debug may stand anywhere; the warning about long texts does not look like one of Python's."""
+    """--debug may stand anywhere; the warning about long texts is one plain line."""
     with pytest.raises(DeviceUnavailable):
-        here("encode", "--device", "GPU.9", "--debug", text=b"a")
-    (line,) = here("encode", text=b"word " * 300).stderr.decode().splitlines()
+        run_inline("encode", "--device", "GPU.9", "--debug", text=b"a")
+    (line,) = run_inline("encode", text=b"word " * 300).stderr.decode().splitlines()
     assert line.startswith("warning: 1 text is longer than the model reads")
 
 
-def test_a_closed_pipe_is_no_error() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     """`ov-minilm encode | head -1` prints one line and no error."""
     pipe = f"yes 'some text' | head -2000 | {sys.executable} -m ov_minilm encode | head -1"
 
@@ -121,7 +121,7 @@ def test_show_describes_the_model_here() -> None:
     """`show` prints size, drift limits and speed on this machine; with --json it prints the manifest."""
     text = run("show").stdout.decode()
     names: list[list[str]] = [[], ["all-MiniLM-L6-v2"], ["sentence-transformers/all-MiniLM-L6-v2"]]
-    (raw,) = {here("show", *name, "--json").stdout for name in names}
+    (raw,) = {run_inline("show", *name, "--json").stdout for name in names}
 
     manifest = Manifest.read(SHIPPED)
     assert manifest.fingerprint == json.loads(raw)["fingerprint"]
@@ -146,9 +146,9 @@ def test_version_and_help() -> None:
         "from ov_minilm.cli import main; main()"
     )
     assert f"ov-minilm, version {__version__}\nFalse\n" == python(code).stdout
-    result = here()
+    result = run_inline()
     shown = (result.stderr or result.stdout).decode()  # click before 8.2 writes it to stdout
-    assert shown.split() == here("-h").stdout.decode().split()
+    assert shown.split() == run_inline("-h").stdout.decode().split()
     assert 2 == len(shown.partition("Start:\n")[2].partition("\n\n")[0].splitlines())
     listed = re.findall(r"^  (\w+)  ", shown.partition("Commands:\n")[2], re.MULTILINE)
     assert ["encode", "serve", "show", "doctor", "bench"] == listed[:5]
@@ -192,8 +192,8 @@ def test_drift_measures_and_passes(built: Path, tmp_path: Path) -> None:
     (beir / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\twolf\t1\n")
     command = ["drift", "--reference", str(built / "fp32"), "--sts", str(sts)]
 
-    table = here(*command)
-    drifts = json.loads(here(*command, "--beir", beir, "--lowering", "conv", "--json").stdout)
+    table = run_inline(*command)
+    drifts = json.loads(run_inline(*command, "--beir", beir, "--lowering", "conv", "--json").stdout)
 
     assert 0 == table.returncode, table.stderr
     printed = table.stdout.decode()
@@ -213,7 +213,7 @@ def test_drift_over_the_limits_exits_with_1(built: Path, tmp_path: Path) -> None
     trains = (f"Train {n} leaves at {n % 24}:{n % 60} from track {n % 9}.\n" for n in range(400))
     texts.write_text("".join(trains))
 
-    result = here("drift", "--reference", built / "fp32", "--texts", texts, "--lowering", "conv")
+    result = run_inline("drift", "--reference", built / "fp32", "--texts", texts, "--lowering", "conv")
 
     assert 1 == result.returncode
     assert re.search(rb"conv/\w+: neighbour overlap@10 of texts 0\.\d+ < 0\.95", result.stderr)

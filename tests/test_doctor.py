@@ -72,7 +72,7 @@ SMALLER = "pass --memory-mb 540 (memory_mb=540 to Embedder.open), or give the co
     ],
 )
 def test_memory_is_judged_by_the_limit(limit_mb: Any, asked_mb: int | None, state: str, fix: str) -> None:
-    """A memory limit, less a tenth, allows all grids, a smaller --memory-mb, or no start."""
+    """90 % of a memory limit is enough for all grids, for fewer (--memory-mb), or for none."""
     peaks = {"open": 110 * 10**6, "first_text": 160 * 10**6, "lists": 200 * 10**6, "all_grids": 670 * 10**6}
 
     actual = judge_memory(peaks, limit_mb and limit_mb * 10**6, 184, asked_mb)

@@ -36,5 +36,5 @@ def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str], i
 
 
 def versions(_: str) -> dict[str, str]:
-    """Versions."""
+    """Return the versions of the libraries."""
     return {name: version(name) for name in ("chromadb", "onnxruntime")} | {"precision": "f32"}

@@ -58,5 +58,5 @@ def load(variant: str, models: dict[str, str], _: int) -> Callable[[list[str]], 
 
 
 def versions(_: str) -> dict[str, str]:
-    """Versions."""
+    """Return the versions of the libraries."""
     return {"embed_anything": version("embed_anything"), "precision": "f32"}

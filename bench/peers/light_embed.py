@@ -33,5 +33,5 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
 
 
 def versions(variant: str) -> dict[str, str]:
-    """Versions."""
+    """Return the versions of the libraries."""
     return {name: version(name) for name in ("light-embed", "onnxruntime")} | {"precision": variant}

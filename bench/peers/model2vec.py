@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-VARIANTS = {"static": "model2vec: a vector a token, no transformer"}
+VARIANTS = {"static": "model2vec: one vector per token, no transformer"}
 PROVIDES = ("model2vec",)
 REQUIRES = ("checkpoint",)
 BATCHES = (256, 1024, 4096)
@@ -38,5 +38,5 @@ def load(_: str, models: dict[str, str], __: int) -> Callable[[list[str], int], 
 
 
 def versions(_: str) -> dict[str, str]:
-    """Versions."""
+    """Return the versions of the libraries."""
     return {name: version(name) for name in ("model2vec", "tokenizers")} | {"precision": "f16 table"}

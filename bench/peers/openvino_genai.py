@@ -12,13 +12,11 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-VARIANTS = {"pipeline": "openvino-genai's TextEmbeddingPipeline, as it comes"}
+VARIANTS = {"pipeline": "openvino-genai's TextEmbeddingPipeline, default settings"}
 PROVIDES = ()
 REQUIRES = ("openvino",)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 SORTED = True
-
-_ran: dict[str, str] = {}
 
 
 def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str]], Any]:
@@ -33,7 +31,7 @@ def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str]], 
 
 
 def versions(_: str) -> dict[str, str]:
-    """Versions, and the CPU plugin's default precision: the pipeline does not show which one it uses."""
+    """Return the versions, and the CPU plugin's default precision; the pipeline does not show its own."""
     import openvino
 
     precision = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()

@@ -26,7 +26,7 @@ REQUIRES = ("checkpoint",)
 BATCHES = (4, 8, 16, 32, 64)
 SORTED = True
 
-_ran: dict[str, str] = {}
+_precision_used: dict[str, str] = {}
 
 
 def prepare(models: dict[str, str]) -> None:
@@ -52,7 +52,7 @@ def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str]], 
     model = OVModelForFeatureExtraction.from_pretrained(models["openvino"], ov_config=settings)
     tokenizer = AutoTokenizer.from_pretrained(models["checkpoint"])
     model.compile()
-    _ran["precision"] = model.request.get_property("INFERENCE_PRECISION_HINT").to_string()
+    _precision_used["precision"] = model.request.get_property("INFERENCE_PRECISION_HINT").to_string()
 
     def encode(texts: list[str]) -> Any:  # -> [N, D]
         tokens = tokenizer(texts, padding=True, truncation=True, max_length=256, return_tensors="np")
@@ -64,5 +64,5 @@ def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str]], 
 
 
 def versions(_: str) -> dict[str, str]:
-    """Versions, and the float type that OpenVINO reports."""
-    return {name: version(name) for name in ("optimum-intel", "openvino", "transformers")} | _ran
+    """Return the versions, and the float type that OpenVINO reports."""
+    return {name: version(name) for name in ("optimum-intel", "openvino", "transformers")} | _precision_used

@@ -18,7 +18,10 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-VARIANTS = {"torch": "sentence-transformers on PyTorch", "compile": "the same, torch.compile"}
+VARIANTS = {
+    "torch": "sentence-transformers on PyTorch",
+    "compile": "sentence-transformers on PyTorch, torch.compile",
+}
 PROVIDES = ()
 REQUIRES = ("checkpoint",)
 BATCHES = (8, 16, 32, 64, 128)
@@ -41,7 +44,7 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
 
 
 def versions(_: str) -> dict[str, str]:
-    """Versions, and the instruction set that PyTorch uses."""
+    """Return the versions, and the instruction set that PyTorch uses."""
     import torch
 
     found = {name: version(name) for name in ("sentence-transformers", "transformers", "torch")}

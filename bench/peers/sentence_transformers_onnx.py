@@ -66,6 +66,6 @@ def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str], i
 
 
 def versions(_: str) -> dict[str, str]:
-    """Versions."""
+    """Return the versions of the libraries."""
     names = ("sentence-transformers", "optimum-onnx", "onnxruntime")
     return {name: version(name) for name in names} | {"precision": "dynamic int8, f32 between"}

@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-VARIANTS = {"openvino": "as it comes, FP32 or BF16", "int8": "its own static INT8"}
+VARIANTS = {"openvino": "default settings, FP32 or BF16", "int8": "its own static INT8"}
 PROVIDES = ("sentence-transformers-openvino",)
 REQUIRES = ("checkpoint", "texts")
 BATCHES = (4, 8, 16, 32, 64)
@@ -36,7 +36,7 @@ FILES = {  # file names chosen by the export
 # then get wrong vectors: cosine to FP32 down to 0.57, mean 0.98. In FP32 the lowest cosine is 0.99.
 SETTINGS = {"openvino": {}, "int8": {"INFERENCE_PRECISION_HINT": "f32"}}
 
-_ran: dict[str, str] = {}
+_precision_used: dict[str, str] = {}
 
 
 def prepare(models: dict[str, str]) -> None:
@@ -67,12 +67,14 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
     )
     model.max_seq_length = 256
     compiled = model.transformers_model.request
-    _ran["precision"] = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    _precision_used["precision"] = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     return lambda texts, batch: model.encode(
         texts, batch_size=batch, normalize_embeddings=True, show_progress_bar=False
     )
 
 
 def versions(_: str) -> dict[str, str]:
-    """Versions, and the float type that OpenVINO chose."""
-    return {name: version(name) for name in ("sentence-transformers", "optimum-intel", "openvino")} | _ran
+    """Return the versions, and the float type that OpenVINO chose."""
+    return {
+        name: version(name) for name in ("sentence-transformers", "optimum-intel", "openvino")
+    } | _precision_used

@@ -38,7 +38,7 @@ def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str], i
 
 
 def versions(_: str) -> dict[str, str]:
-    """Versions, and the instruction set that PyTorch uses."""
+    """Return the versions, and the instruction set that PyTorch uses."""
     import torch
 
     found = {name: version(name) for name in ("sentence-transformers", "torchao", "torch")}

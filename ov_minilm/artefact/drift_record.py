@@ -90,7 +90,7 @@ class Gate:
             if not overlap >= self.overlap
         ]
         messages += [
-            f"{config}: Spearman on {name} moved by {sts.delta:+.3f} points, allowed is {self.spearman}"
+            f"{config}: Spearman on {name} changed by {sts.delta:+.3f} points, the limit is {self.spearman}"
             for name, sts in drift.sts.items()
             if not abs(sts.delta) <= self.spearman
         ]

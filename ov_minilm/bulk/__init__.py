@@ -3,6 +3,6 @@
 `RayEmbedder` is for Ray Data pipelines; the rest of this folder is used through `ov-minilm encode`.
 """
 
-from ov_minilm.bulk.ray import RayEmbedder, Shipped
+from ov_minilm.bulk.ray import ArtefactFiles, RayEmbedder
 
-__all__ = ["RayEmbedder", "Shipped"]
+__all__ = ["ArtefactFiles", "RayEmbedder"]

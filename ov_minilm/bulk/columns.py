@@ -28,7 +28,7 @@ EXACT_INTEGERS = 1 << 53  # a double holds every integer up to this one exactly
 
 T = TypeVar("T")
 # file -> type of the column in this file; None: JSON values of several types
-Found: TypeAlias = "tuple[str, pa.DataType | None]"
+FoundType: TypeAlias = "tuple[str, pa.DataType | None]"
 
 
 def json_field(name: str) -> pa.Field:
@@ -52,10 +52,11 @@ def json_type(values: Iterable[Any]) -> pa.DataType | None:
     )
 
 
-def common_field(name: str, types: Sequence[Found], of_json: bool) -> pa.Field:
+def common_field(name: str, types: Sequence[FoundType], of_json: bool) -> pa.Field:
     """Return a column type that holds the values of all files without loss.
 
-    Raises: ValueError: no type holds all values; the message names the first two files that disagree.
+    Raises:
+        ValueError: no type holds all values; the message names the first two files that disagree.
     """
     if all(kind is None or pa.types.is_null(kind) for _, kind in types):
         return json_field(name) if of_json else pa.field(name, pa.null())
@@ -95,7 +96,7 @@ def _common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
     return common
 
 
-def build(values: Sequence[Sequence[Any]], schema: pa.Schema, bad: dict[int, str]) -> pa.RecordBatch:
+def to_columns(values: Sequence[Sequence[Any]], schema: pa.Schema, bad: dict[int, str]) -> pa.RecordBatch:
     """Convert rows of values to columns. Rows that could not be read have no values; their columns are null.
 
     A value that does not fit the type of its column becomes null, and its row and the reason are added to
@@ -130,7 +131,7 @@ def _finite(column: list[Any]) -> bool:
     return not any(isinstance(value, float) and math.isinf(value) for value in column)
 
 
-def conform(batch: pa.RecordBatch, schema: pa.Schema, bad: dict[int, str]) -> pa.RecordBatch:
+def cast_columns(batch: pa.RecordBatch, schema: pa.Schema, bad: dict[int, str]) -> pa.RecordBatch:
     """Cast columns read from Parquet to the types of the output.
 
     If a value does not fit the type, or a string is not UTF-8, it becomes null and its row is bad.

@@ -16,7 +16,7 @@ TABLES = {
 _decoder = json.JSONDecoder()
 
 
-def structure(lines: Sequence[str], column: str) -> tuple[str, str] | None:
+def detect_format(lines: Sequence[str], column: str) -> tuple[str, str] | None:
     """Return the format that the first lines of a file belong to, and what to do.
 
     Return None if they are plain text.

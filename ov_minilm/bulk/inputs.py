@@ -28,7 +28,7 @@ SEPARATORS = re.escape(os.sep + (os.altsep or ""))
 ERRORS = ".errors.jsonl"  # suffix to the name of an output: the list of its bad rows
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-PACKED = {  # codec -> first bytes; for zstd also those of skippable frames
+COMPRESSED_MAGIC = {  # codec -> first bytes; for zstd also those of skippable frames
     "gzip": (GZIP,),
     "zstd": (ZSTD, *(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))),
     "bz2": (b"BZh",),
@@ -73,7 +73,7 @@ MAGIC = {  # first bytes -> format, and what to do instead
     b"\xfe\xff": ("UTF-16", "pass --encoding utf-16"),
 }
 MAX_HIGH_BYTE = 0x22  # in UTF-16, of alphabets, punctuation and arrows; that of ideographs is larger
-TWO_STARS = re.compile(rf"(?:^|(?<=[{SEPARATORS}]))\*\*(?:[{SEPARATORS}]|$)")  # a part of a pattern
+DOUBLE_STAR = re.compile(rf"(?:^|(?<=[{SEPARATORS}]))\*\*(?:[{SEPARATORS}]|$)")  # a part of a pattern
 # Python's codecs that are not encodings of text files.
 NON_TEXT_CODECS = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape")
 # field of Dialect -> formats of input for which this option has an effect
@@ -111,7 +111,9 @@ class Dialect:
                     "one_character", option=option, value=value, rule="must be one character; a tab is '\\t'"
                 )
         if self.escape and self.escape == self.quote:
-            rule = "is the quote too; leave it out, because quotes within quotes are doubled without it"
+            rule = (
+                "is also the --quote; omit it: without an escape character, a quote within quotes is doubled"
+            )
             raise refusal("one_character", option="--escape", value=self.escape, rule=rule)
         if len(set(used.values())) < len(used) or self.delimiter == " ":
             rule = "must differ from the other two, and from a space"
@@ -226,7 +228,7 @@ def name_list(option: str, values: Iterable[str | os.PathLike[str]]) -> tuple[st
 
     Raises:
         TypeError: it is a single name, whose letters would be taken for names; a set or mapping; or one of
-            them is no name.
+            them is not a name.
     """
     if isinstance(values, str | bytes | os.PathLike):
         raise refusal("not_a_list", option=option, value=os.fspath(values))
@@ -271,7 +273,7 @@ def _hint(missing: Path) -> str:
 
 def _matches(pattern: str) -> Iterator[Path]:
     """Yield what a glob pattern matches. For ** each folder is searched once, so circles of links end."""
-    stars = TWO_STARS.search(pattern)
+    stars = DOUBLE_STAR.search(pattern)
     if stars is None:
         yield from sorted(map(Path, glob.glob(pattern)))  # noqa: PTH207  # with a root too
         return
@@ -382,7 +384,7 @@ def first_names(names: Sequence[str]) -> str:
     return ", ".join(map(repr, shown)) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "none"
 
 
-def index(names: Sequence[str], name: str, file: str, hint: str = "") -> int:
+def column_index(names: Sequence[str], name: str, file: str, hint: str = "") -> int:
     """Return the position of a column.
 
     Raises:
@@ -396,7 +398,7 @@ def index(names: Sequence[str], name: str, file: str, hint: str = "") -> int:
     return places[0]
 
 
-def arrow(purpose: str) -> Any:
+def import_arrow(purpose: str) -> Any:
     """Import pyarrow; `purpose` is for the error message.
 
     Raises:

@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from ov_minilm.bulk.inputs import STDIN, Inputs, arrow
-from ov_minilm.bulk.journal import NAME, Done, Header, Journal, compare
+from ov_minilm.bulk.inputs import STDIN, Inputs, import_arrow
+from ov_minilm.bulk.journal import JOURNAL_NAME, Done, Header, Journal, compare
 from ov_minilm.bulk.meter import Meter
 from ov_minilm.bulk.outputs import Output, check_output, check_stream
 from ov_minilm.bulk.pipeline import (
@@ -107,7 +107,7 @@ def run(
 ) -> Summary:
     """Encode files into files; resume if an earlier run of the same job was interrupted.
 
-    `engine` may be a function that opens the backend; it is called after the output was checked.
+    `engine` may be a function that opens the backend; the function is called after the output was checked.
 
     Raises:
         JobRefused: the output belongs to another job.
@@ -190,7 +190,9 @@ def identify(job: Job) -> Header:
         **asdict(inputs.dialect),
     }
     if job.sink.form == "parquet":
-        job_facts["pyarrow"] = arrow("Parquet").__version__  # pyarrow writes its version into the files
+        job_facts["pyarrow"] = import_arrow(
+            "Parquet"
+        ).__version__  # pyarrow writes its version into the files
         job_facts["columns"] = [f"{field.name}: {field.type}" for field in inputs.schema or ()]
     stamps = [[_name(file, inputs), _stamp(file, inputs)] for file in inputs.files]
     return Header(json.loads(json.dumps(job_facts)), stamps, on_error)
@@ -217,15 +219,15 @@ def begin(job: Job, *, overwrite: bool, say: Callable[[str], None]) -> Iterator[
         try:
             yield journal
         except BaseException as error:
-            advice = "mend the row, or pass --on-error skip: " if isinstance(error, BadRow) else ""
+            advice = "fix the row, or pass --on-error skip: " if isinstance(error, BadRow) else ""
             if job.inputs.resumable and journal.done:
                 rows = sum(done.rows for done in journal.done.values())
                 kept = f"{job.folder} keeps the {rows:,} rows that are done"
                 kept += f"; {advice}the same command resumes there"
             else:
                 _discard(job.folder)
-                few = f"fewer than {job.options.rows_per_shard:,} rows were done (--rows-per-shard)"
-                reason = few if job.inputs.resumable else "a pipe cannot be read again"
+                too_few = f"fewer than {job.options.rows_per_shard:,} rows were done (--rows-per-shard)"
+                reason = too_few if job.inputs.resumable else "a pipe cannot be read again"
                 kept = f"nothing is kept: {reason}; {advice}the same command starts over"
             vars(error).setdefault("__notes__", []).append(kept)  # add_note needs Python 3.11
             raise
@@ -269,7 +271,7 @@ def _is_complete(job: Job, done: Done) -> bool:
 
 def _discard(folder: Path) -> None:
     """Remove the files of a job, and its folder if that is empty."""
-    for pattern in (*WRITTEN, NAME):
+    for pattern in (*WRITTEN, JOURNAL_NAME):
         for path in folder.glob(pattern):
             path.unlink()
     with suppress(OSError):

@@ -18,7 +18,7 @@ from typing import IO, Any
 from ov_minilm.bulk.rows import Position
 from ov_minilm.errors import JobRefused
 
-NAME = "_job.log"  # begins with _, so programs that read a folder of Parquet files ignore it
+JOURNAL_NAME = "_job.log"  # begins with _, so programs that read a folder of Parquet files ignore it
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Header:
     """Identifies a job and its inputs."""
 
     facts: Mapping[str, Any]  # everything that determines the output, except the two fields below
-    inputs: Sequence[Sequence[str]]  # for each file: name, size and time of last change
+    inputs: Sequence[Sequence[str]]  # for each file: its name, and its size and time of last change
     on_error: str
 
     def to_json(self) -> str:
@@ -78,7 +78,7 @@ class Journal:
         Raises:
             BlockingIOError: another process has locked it.
         """
-        file = (folder / NAME).open("a+b")
+        file = (folder / JOURNAL_NAME).open("a+b")
         try:
             _lock(file, folder)
         except BaseException:
@@ -112,7 +112,7 @@ class Journal:
         self.done = dict(done)
 
     def forget(self, lost: Callable[[Done], bool]) -> None:
-        """Remove shards without a file from `done`, so that they are computed again."""
+        """Remove from `done` the shards for which `lost` returns true, so that they are computed again."""
         self.done = {shard: done for shard, done in self.done.items() if not lost(done)}
 
     def add(self, done: Done) -> None:

@@ -19,20 +19,20 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from ov_minilm.bulk.detect import structure
+from ov_minilm.bulk.detect import detect_format
 from ov_minilm.bulk.inputs import (
     COMPRESSED,
-    PACKED,
+    COMPRESSED_MAGIC,
     Inputs,
-    arrow,
     check_start,
+    column_index,
     display_name,
     first_names,
-    index,
+    import_arrow,
 )
 from ov_minilm.bulk.json_text import json_text, members
 from ov_minilm.bulk.refusals import bad_row, refusal
-from ov_minilm.bulk.rows import Kept, Position, Rows, rows_together
+from ov_minilm.bulk.rows import Kept, Position, Rows, rows_per_block
 from ov_minilm.runtime.texts import has_surrogates
 
 MAX_BYTES = 1 << 24  # longest line, or field of CSV; the limit bounds memory
@@ -65,7 +65,7 @@ class Lines:
         self._bytes = _buffered(_decompressed(self._raw, name))
         encoding = inputs.dialect.encoding
         utf8 = self._bytes if inputs.dialect.is_utf8 else _buffered(_Utf8(self._bytes, encoding, name))
-        self._records = RECORDS[self._kind](utf8, at, inputs, name)
+        self._records = RECORD_READERS[self._kind](utf8, at, inputs, name)
         self._damage: OSError | None = None
 
     def take(self, max_rows: int) -> Rows:
@@ -81,7 +81,7 @@ class Lines:
             for record in self._records:
                 found.append(record)
                 row_bytes = max(1, record.end - self._at.byte) / len(found)
-                if len(found) >= min(max_rows, rows_together(row_bytes)):
+                if len(found) >= min(max_rows, rows_per_block(row_bytes)):
                     break
         except OSError as error:
             if not found:
@@ -102,11 +102,11 @@ class Lines:
             return None
         if self._inputs.schema is None:
             return members(self._inputs.keep, values)
-        from ov_minilm.bulk.columns import build
+        from ov_minilm.bulk.columns import to_columns
 
-        return build(values, self._inputs.schema, bad)
+        return to_columns(values, self._inputs.schema, bad)
 
-    def look(self, rows: int) -> list[Sequence[Any]]:
+    def preview(self, rows: int) -> list[Sequence[Any]]:
         """Check the format and the header of the file; return the kept values of its first rows.
 
         Raises:
@@ -125,7 +125,7 @@ class Lines:
                 break
         if self._kind == "text" and self._inputs.kind is None:
             texts = [record.text for record in records if record.text is not None]
-            if found := structure(texts, self._inputs.column):
+            if found := detect_format(texts, self._inputs.column):
                 found_format, advice = found
                 advice += ", or --format text to encode lines as they are"
                 name = display_name(self._name)
@@ -147,12 +147,14 @@ def _decompressed(raw: BinaryIO, name: str) -> BinaryIO:
     if codec is None:
         return raw
     start = raw.peek(4) if isinstance(raw, io.BufferedReader) else b""
-    if start and not start.startswith(PACKED[codec]):
+    if start and not start.startswith(COMPRESSED_MAGIC[codec]):
         raw.close()
-        raise OSError(f"it does not begin like {codec}; if it is plain, take {suffix} off its name")
+        raise OSError(
+            f"the file does not begin like {codec}; if it is not compressed, remove {suffix} from its name"
+        )
     if codec == "gzip":
         return cast("BinaryIO", _Gzip(raw))
-    return cast("BinaryIO", arrow(f"reading {name}").CompressedInputStream(raw, codec))
+    return cast("BinaryIO", import_arrow(f"reading {name}").CompressedInputStream(raw, codec))
 
 
 class _Gzip(io.RawIOBase):
@@ -227,7 +229,7 @@ def _buffered(stream: BinaryIO | io.RawIOBase) -> io.BufferedReader:
     return io.BufferedReader(cast("io.RawIOBase", stream))
 
 
-def _forward(stream: BinaryIO, at: int, byte: int) -> None:
+def _skip_to(stream: BinaryIO, at: int, byte: int) -> None:
     """Skip to a byte; a compressed stream is read by lines, so that damage is found at the same line."""
     if at < byte and stream.seekable():
         stream.seek(byte)
@@ -236,7 +238,7 @@ def _forward(stream: BinaryIO, at: int, byte: int) -> None:
             at += len(stream.readline(min(byte - at, MAX_BYTES)))
 
 
-def _split(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+def _split_lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
     """Yield each line, cut at MAX_BYTES, and its full length in bytes."""
     while line := stream.readline(MAX_BYTES):
         part, size = line, len(line)
@@ -249,8 +251,8 @@ def _split(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
 def _text_lines(stream: BinaryIO, at: Position, inputs: Inputs) -> Iterator[tuple[int, int, str | None, str]]:
     """Yield a record for each line, with its text, or with the reason why the line has no text."""
     byte, encoding = at.byte, inputs.dialect.encoding
-    _forward(stream, 0, byte)
-    for number, (raw, size) in enumerate(_split(stream), at.row + 1):
+    _skip_to(stream, 0, byte)
+    for number, (raw, size) in enumerate(_split_lines(stream), at.row + 1):
         first, byte = not byte, byte + size
         if first and raw == codecs.BOM_UTF8:  # an empty file
             return
@@ -307,14 +309,14 @@ def _record(line: str, record: dict[str, Any] | str, end: int, number: int, inpu
         reason = bad_row("no_field", column=inputs.column, names=first_names(list(record)))
         return Record(end, number, None, reason, ())
     text = record[inputs.column]
-    kept = _members(line, record, inputs) if inputs.keep else ()
+    kept = _kept_members(line, record, inputs) if inputs.keep else ()
     if isinstance(text, str):
         return Record(end, number, text, "", kept)
     reason = "null" if text is None else _json_name(text)
     return Record(end, number, None, bad_row("not_string", column=inputs.column, found=reason), kept)
 
 
-def _members(line: str, record: dict[str, Any], inputs: Inputs) -> list[Any]:
+def _kept_members(line: str, record: dict[str, Any], inputs: Inputs) -> list[Any]:
     """Return the values to keep: as JSON text, or as Python values for columns that have a type.
 
     JSON text with fractional numbers is copied from the line, because Python would round them.
@@ -326,7 +328,7 @@ def _members(line: str, record: dict[str, Any], inputs: Inputs) -> list[Any]:
         if inputs.is_typed(name):
             values.append(value)
         elif isinstance(value, float | list | dict):
-            texts = texts or dict(_texts(line))
+            texts = texts or dict(_members_as_written(line))
             values.append(texts[name])
         elif value is None and inputs.schema is not None:
             values.append(None)
@@ -335,7 +337,7 @@ def _members(line: str, record: dict[str, Any], inputs: Inputs) -> list[Any]:
     return values
 
 
-def _texts(line: str) -> Iterator[tuple[str, str]]:
+def _members_as_written(line: str) -> Iterator[tuple[str, str]]:
     """Yield the names and values of a valid JSON object as written; NaN and infinities become null."""
     at = line.index("{") + 1
     while match := MEMBER.match(line, at):
@@ -365,7 +367,7 @@ class _CsvLines:
     """Supplies csv.reader with lines, and counts the bytes of these lines."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._lines = _split(stream)
+        self._lines = _split_lines(stream)
         self.byte = 0
 
     def __iter__(self) -> _CsvLines:
@@ -411,10 +413,10 @@ def _csv(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterator[
         return
     if any(map(has_surrogates, header)):
         raise refusal("no_header", file=display_name(name), error="not UTF-8", hint="; pass --encoding")
-    text = index(header, inputs.column, name, hint)
-    keep = [index(header, column, name, hint) for column in inputs.keep]
+    text = column_index(header, inputs.column, name, hint)
+    keep = [column_index(header, column, name, hint) for column in inputs.keep]
     if at.byte:
-        _forward(stream, lines.byte, at.byte)
+        _skip_to(stream, lines.byte, at.byte)
         lines.byte = at.byte
     number = at.row
     while True:
@@ -449,7 +451,7 @@ def _ends_in_return(error: csv.Error) -> bool:
     return "new-line character seen in unquoted field" in str(error)
 
 
-RECORDS: dict[str, Callable[[BinaryIO, Position, Inputs, str], Iterator[Record]]] = {
+RECORD_READERS: dict[str, Callable[[BinaryIO, Position, Inputs, str], Iterator[Record]]] = {
     "text": _text,
     "jsonl": _jsonl,
     "csv": _csv,

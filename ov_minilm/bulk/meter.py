@@ -16,7 +16,7 @@ BAR_DELAY_S = 0.5  # a bar appears after this time, unless show is True
 class Meter:
     """Counts finished rows, and shows progress on stderr in its own thread.
 
-    `total` is the size of the input in bytes; None if unknown, as for stdin. With show=None it shows progress
+    `total` is the size of the input in bytes; None if unknown, as for stdin. With show=None, progress appears
     only if stderr is a terminal and the job takes long.
     """
 
@@ -45,10 +45,10 @@ class Meter:
         self._kept += texts
 
     def line(self, now: float) -> str:
-        """Return the progress in words; `now` is a value of time.monotonic()."""
+        """Return the progress as text; `now` is a value of time.monotonic()."""
         seconds = max(now - self._started, 1e-9)
         text = (
-            f"{self._texts:,} texts ({self._kept:,} safe), "
+            f"{self._texts:,} texts ({self._kept:,} written), "
             f"{self._texts / seconds:,.0f} texts/s, {self._tokens / seconds:,.0f} tokens/s"
         )
         if not self._total:

@@ -1,7 +1,7 @@
 """The output of a job, and the check that it is not an input.
 
-A job must not replace its input, and must not read its own shards. Such jobs are refused before any work,
-also if links hide that two names are the same file, or if a pattern would match the output later.
+A job must not replace its input, and must not read its own shards. Such jobs are refused before they start,
+even if two names lead to the same file by links, or if a pattern would match the output only later.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ov_minilm.bulk.inputs import ERRORS, STDIN, Inputs
-from ov_minilm.bulk.journal import NAME
+from ov_minilm.bulk.journal import JOURNAL_NAME
 from ov_minilm.bulk.refusals import refusal
 from ov_minilm.bulk.rows import VECTOR, OnError
 from ov_minilm.bulk.sink import FORMS, Form
@@ -73,7 +73,9 @@ class Output:
     @property
     def files(self) -> list[Path]:
         """Files that a job writes and that a pattern could match; of the shards, only the first one."""
-        shards = [self.parts / name for name in (NAME, f"part-00000.{self.form}", "_errors-00000.log")]
+        shards = [
+            self.parts / name for name in (JOURNAL_NAME, f"part-00000.{self.form}", "_errors-00000.log")
+        ]
         beside = [] if self.form == "parquet" else [self.sibling("json")]
         if self.folder:
             return shards
@@ -105,7 +107,7 @@ def check_output(inputs: Inputs, output: Output, *, dtype: str, on_error: OnErro
         check_writable(output.parts)
     elif not output.parts.is_dir():
         raise refusal("not_a_folder", folder=output.parts)
-    elif any(output.parts.iterdir()) and not (output.parts / NAME).exists():
+    elif any(output.parts.iterdir()) and not (output.parts / JOURNAL_NAME).exists():
         raise refusal("foreign_folder", folder=output.parts)
 
 
@@ -146,9 +148,9 @@ def _check_columns(inputs: Inputs, form: Form) -> None:
 
 
 def _check_inputs(inputs: Inputs, output: Output) -> None:
-    """Refuse inputs that are or lie in the output, and outputs of this command.
+    """Refuse inputs that are the output or lie in it, and patterns that would match the output.
 
-    Refuse patterns that would match the output.
+    Refuse inputs of which some, but not all, were written by this command.
     """
     identities = {_identity(file): file for file in inputs.files}
     existing = [
@@ -163,9 +165,9 @@ def _check_inputs(inputs: Inputs, output: Output) -> None:
             raise refusal("input_in_output", file=file, output=output.parts)
     for pattern in inputs.patterns:
         for path in output.files:
-            if pattern not in inputs.files and _finds(pattern, path):
+            if pattern not in inputs.files and _would_match(pattern, path):
                 raise refusal("output_in_pattern", pattern=pattern, output=path)
-    written = [_was_written(file) for file in inputs.files]
+    written = [_written_by_encode(file) for file in inputs.files]
     if any(written) and not all(written):
         ours, other = inputs.files[written.index(True)], inputs.files[written.index(False)]
         raise refusal("output_again", file=ours, other=other)
@@ -181,35 +183,35 @@ def _identity(file: str | IO[Any]) -> tuple[int, int] | None:
     return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 
-def _finds(pattern: str, path: Path) -> bool:
+def _would_match(pattern: str, path: Path) -> bool:
     """Return whether a pattern would match a file, which may not exist yet."""
     parts = Path(pattern).parts
     first_magic = next((place for place, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     root = Path(*parts[:first_magic]).resolve()
     for target in (path.parent.resolve() / path.name, path.resolve()):
-        if target.is_relative_to(root) and _match(parts[first_magic:], target.relative_to(root).parts):
+        if target.is_relative_to(root) and _match_parts(parts[first_magic:], target.relative_to(root).parts):
             return True
     return False
 
 
-def _match(pattern: Sequence[str], names: Sequence[str]) -> bool:
+def _match_parts(pattern: Sequence[str], names: Sequence[str]) -> bool:
     """Match a path like glob: ** matches any number of folders, and * does not match a leading dot."""
     if not pattern or not names:
         return not names and all(part == "**" for part in pattern)
     hidden = names[0].startswith(".") and not pattern[0].startswith(".")
     if pattern[0] == "**":
-        return _match(pattern[1:], names) or (not hidden and _match(pattern, names[1:]))
-    return not hidden and fnmatch(names[0], pattern[0]) and _match(pattern[1:], names[1:])
+        return _match_parts(pattern[1:], names) or (not hidden and _match_parts(pattern, names[1:]))
+    return not hidden and fnmatch(names[0], pattern[0]) and _match_parts(pattern[1:], names[1:])
 
 
-def _was_written(file: str) -> bool:
+def _written_by_encode(file: str) -> bool:
     """Return whether this command wrote a file."""
     path = Path(file)
     if file.lower().endswith(".parquet"):
-        from ov_minilm.bulk.parquet import was_written
+        from ov_minilm.bulk.parquet import written_by_encode
 
-        return was_written(file)
-    if path.name.startswith("part-") and path.with_name(NAME).is_file():
+        return written_by_encode(file)
+    if path.name.startswith("part-") and path.with_name(JOURNAL_NAME).is_file():
         return True
     try:
         description = json.loads(path.with_name(f"{path.name}.json").read_bytes())

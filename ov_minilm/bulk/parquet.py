@@ -14,18 +14,18 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ov_minilm.bulk import columns
-from ov_minilm.bulk.inputs import Inputs, index
+from ov_minilm.bulk.inputs import Inputs, column_index
 from ov_minilm.bulk.lines import MAX_BYTES
 from ov_minilm.bulk.refusals import bad_row, refusal
-from ov_minilm.bulk.rows import VECTOR, Block, Kept, Position, Rows, damaged, rows_together
+from ov_minilm.bulk.rows import VECTOR, Block, Kept, Position, Rows, means_damage, rows_per_block
 
 # maximum rows in a row group of the output, and maximum bytes of its strings
-GROUP, GROUP_BYTES = 8192, 1 << 26
+GROUP_ROWS, GROUP_BYTES = 8192, 1 << 26
 TEXTUAL = tuple(
     getattr(pa.types, f"is_{kind}")
     for kind in ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
 )
-BUFFER = 1 << 16  # bytes read at a time, because a column of a row group may have gigabytes
+BUFFER_BYTES = 1 << 16  # bytes read at a time, because a column of a row group may have gigabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,13 @@ class Parquet:
         self._inputs = inputs
         self._at = at
         self._bytes = Path(name).stat().st_size
-        self._file = pq.ParquetFile(name, buffer_size=BUFFER, pre_buffer=False)
+        self._file = pq.ParquetFile(name, buffer_size=BUFFER_BYTES, pre_buffer=False)
         kept_types(inputs, name, self._file.schema_arrow)
         metadata = self._file.metadata
         self._rows = metadata.num_rows
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         size = sum(group.total_byte_size for group in groups)
-        self._most = rows_together(max(1, size / max(1, self._rows)))
+        self._max_rows = rows_per_block(max(1, size / max(1, self._rows)))
         self._groups = [group.num_rows for group in groups]
         self._too_long = [_holds_one_long_text(group, self._column) for group in groups]
         self._pieces = self._read(at.row)
@@ -102,7 +102,7 @@ class Parquet:
             return columns.null_columns(keep, schema, len(piece))
         if schema is None:
             return columns.render(piece.select(keep), bad)
-        return columns.conform(piece, schema, bad)
+        return columns.cast_columns(piece, schema, bad)
 
     def _read(self, skip: int) -> Iterator[Piece]:
         """Yield pieces of each row group from its first row on, so that damage is found at the same row."""
@@ -117,13 +117,13 @@ class Parquet:
             rows_left = rows
             try:
                 for batch in self._file.iter_batches(
-                    self._most, row_groups=[group], columns=list(dict.fromkeys(names)), use_threads=False
+                    self._max_rows, row_groups=[group], columns=list(dict.fromkeys(names)), use_threads=False
                 ):
                     rows_left -= len(batch)
                     yield batch[min(skip, len(batch)) :]
                     skip -= min(skip, len(batch))
             except (OSError, ValueError) as error:
-                if not damaged(error):
+                if not means_damage(error):
                     raise
                 yield UnreadableRows(rows_left, bad_row("group", group=group, error=error))[skip:]
                 skip = 0
@@ -151,7 +151,7 @@ def _holds_one_long_text(group: Any, column: str) -> bool:
     )
 
 
-def count(name: str) -> int:
+def count_rows(name: str) -> int:
     """Return the number of rows, from the metadata."""
     return int(pq.read_metadata(name).num_rows)
 
@@ -163,14 +163,17 @@ def kept_types(inputs: Inputs, name: str, schema: pa.Schema | None = None) -> di
         ValueError: a column is missing or ambiguous, or the column of the texts has another type.
     """
     file_schema = pq.read_schema(name) if schema is None else schema
-    kind = file_schema.field(index(file_schema.names, inputs.column, name)).type
+    kind = file_schema.field(column_index(file_schema.names, inputs.column, name)).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_null(kind) or any(is_a(kind) for is_a in TEXTUAL)):
         raise refusal("not_text", file=name, column=inputs.column, found=kind)
-    return {column: file_schema.field(index(file_schema.names, column, name)).type for column in inputs.keep}
+    return {
+        column: file_schema.field(column_index(file_schema.names, column, name)).type
+        for column in inputs.keep
+    }
 
 
-def was_written(name: str) -> bool:
+def written_by_encode(name: str) -> bool:
     """Return whether this package wrote a file, according to the file's metadata."""
     try:
         metadata = pq.read_schema(name).metadata or {}
@@ -240,10 +243,10 @@ def write(schema: pa.Schema, file: IO[bytes], blocks: Iterable[Block]) -> int:
             rows += len(block.texts)
             waiting = pa.concat_tables([waiting, _table(block, schema)])
             while full := _full_group(waiting):
-                writer.write_table(waiting.slice(0, full).combine_chunks(), GROUP)
+                writer.write_table(waiting.slice(0, full).combine_chunks(), GROUP_ROWS)
                 waiting = waiting.slice(full)
         if waiting.num_rows:
-            writer.write_table(waiting.combine_chunks(), GROUP)
+            writer.write_table(waiting.combine_chunks(), GROUP_ROWS)
     return rows
 
 
@@ -254,7 +257,11 @@ def _full_group(table: pa.Table) -> int:
         if any(is_a(column.type) for is_a in TEXTUAL[:2]):
             size += pc.fill_null(pc.binary_length(column), 0).to_numpy()
     row_count = int(np.searchsorted(size.cumsum(), GROUP_BYTES, "right"))
-    return min(GROUP, max(1, row_count)) if row_count < table.num_rows or table.num_rows >= GROUP else 0
+    return (
+        min(GROUP_ROWS, max(1, row_count))
+        if row_count < table.num_rows or table.num_rows >= GROUP_ROWS
+        else 0
+    )
 
 
 def join(schema: pa.Schema, file: IO[bytes], parts: Sequence[Path]) -> None:
@@ -263,7 +270,7 @@ def join(schema: pa.Schema, file: IO[bytes], parts: Sequence[Path]) -> None:
         for part in parts:
             with pq.ParquetFile(part) as source:
                 for group in range(source.num_row_groups):
-                    writer.write_table(source.read_row_group(group, use_threads=False), GROUP)
+                    writer.write_table(source.read_row_group(group, use_threads=False), GROUP_ROWS)
 
 
 def _writer(file: IO[bytes], schema: pa.Schema) -> Any:

@@ -24,7 +24,7 @@ from ov_minilm.bulk.inputs import Inputs
 from ov_minilm.bulk.journal import Done
 from ov_minilm.bulk.reader import Reader
 from ov_minilm.bulk.refusals import bad_row
-from ov_minilm.bulk.reuse import Pending, ReusingEmbedder, Texts
+from ov_minilm.bulk.reuse import PartlyKeptTexts, Pending, ReusingEmbedder
 from ov_minilm.bulk.rows import Block, OnError, Position, Rows, apply_error_policy
 from ov_minilm.bulk.sink import Form, Sink
 from ov_minilm.errors import BadRow, check_choice, check_integers
@@ -37,12 +37,12 @@ from ov_minilm.spec import FloatArray
 Encoder = Embedder | ReusingEmbedder
 
 SHARD_ROWS = 65_536
-# Seconds of work to hold in the engine's queue, and bounds of it in tokens. More rows pack better,
-# but a kill loses more of them.
-AHEAD_S = 2.0
-AHEAD_TOKENS = 1 << 14, 1 << 16  # lower and upper bound
+# Work to hold in the engine's queue: seconds, and bounds in tokens. More rows pack better, but a kill loses
+# more of them.
+QUEUED_S = 2.0
+QUEUED_TOKENS = 1 << 14, 1 << 16  # lower and upper bound
 # a long text counts by its length in characters, because the part that is cut off takes memory too
-CHARS_A_TOKEN = 256
+CHARS_PER_TOKEN = 256
 
 # The fields of Embedder.info that determine the vectors.
 MODEL_FACTS = (
@@ -228,9 +228,9 @@ def encode(
         BadRow: with on_error="stop".
     """
     waiting: deque[_Submitted] = deque()
-    submitted = ahead = 0  # tokens: of all blocks so far, and of the blocks in `waiting`
+    submitted = queued = 0  # tokens of all blocks so far, and of those in `waiting`
     started = time.monotonic()
-    min_tokens, max_tokens = AHEAD_TOKENS
+    min_tokens, max_tokens = QUEUED_TOKENS
     stop: BadRow | None = None
     try:
         for read in rows:
@@ -240,13 +240,13 @@ def encode(
             except BadRow as error:  # raised later, after the rows before the bad one were written
                 stop = error
                 break
-            waiting.append(_Submitted(checked, kept, tokenized, embedder.submit(tokenized)))  # type: ignore[arg-type]  # its own
+            waiting.append(_Submitted(checked, kept, tokenized, embedder.submit(tokenized)))  # type: ignore[arg-type]  # tokenized by this Encoder
             submitted += waiting[-1].weight
-            ahead += waiting[-1].weight
-            pace = (submitted - ahead) / max(time.monotonic() - started, 1e-9)
-            while ahead > min(max_tokens, max(min_tokens, AHEAD_S * pace)):
+            queued += waiting[-1].weight
+            tokens_per_s = (submitted - queued) / max(time.monotonic() - started, 1e-9)
+            while queued > min(max_tokens, max(min_tokens, QUEUED_S * tokens_per_s)):
                 yield waiting[0].result(options)
-                ahead -= waiting.popleft().weight
+                queued -= waiting.popleft().weight
         while waiting:
             yield waiting[0].result(options)
             waiting.popleft()
@@ -263,14 +263,14 @@ class _Submitted:
 
     rows: Rows  # all rows, as they were read
     kept: Rows  # the rows that are written
-    tokenized: Tokenized | Texts
+    tokenized: Tokenized | PartlyKeptTexts
     future: Future[FloatArray] | Pending
 
     @cached_property
     def weight(self) -> int:
-        """The tokens with which this block counts towards AHEAD_TOKENS."""
+        """The size of this block, in tokens, as QUEUED_TOKENS counts it."""
         chars = sum(len(text) for text in self.kept.texts if text is not None)
-        return max(sum(self.tokenized.tokens), chars // CHARS_A_TOKEN)
+        return max(sum(self.tokenized.tokens), chars // CHARS_PER_TOKEN)
 
     def result(self, options: BulkOptions) -> EncodedRows:
         """Wait for the vectors."""
@@ -279,7 +279,7 @@ class _Submitted:
         return EncodedRows(self.rows, block, sum(self.tokenized.tokens), len(self.tokenized.truncated))
 
 
-def _tokenize(rows: Rows, embedder: Encoder, truncate: Truncate) -> tuple[Rows, Tokenized | Texts]:
+def _tokenize(rows: Rows, embedder: Encoder, truncate: Truncate) -> tuple[Rows, Tokenized | PartlyKeptTexts]:
     """Tokenize the texts; with truncate="error", texts that are too long become bad rows."""
     places = [place for place, text in enumerate(rows.texts) if text is not None]
     texts = [text for text in rows.texts if text is not None]
@@ -308,7 +308,7 @@ def write_shard(
     job: Job,
     shard: int,
     portions: Iterable[EncodedRows],
-    tell: Callable[[EncodedRows], None] = lambda _: None,
+    on_encoded: Callable[[EncodedRows], None] = lambda _: None,
 ) -> Done:
     """Write a shard and the list of its bad rows, each file completely or not at all."""
     errors: list[bytes] = []
@@ -324,7 +324,7 @@ def write_shard(
             for error in portion.rows.errors():
                 line = {"file": error.file, error.unit: error.row, "reason": error.reason}
                 errors.append(json.dumps(line, ensure_ascii=True).encode() + b"\n")
-            tell(portion)
+            on_encoded(portion)
             yield portion.block
 
     with atomic_write(job.part(shard)) as file:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ov_minilm.artefact.manifest import NAME, Manifest
 from ov_minilm.bulk.cpu_claims import claim_cpus
-from ov_minilm.bulk.inputs import Inputs, display_name, index
+from ov_minilm.bulk.inputs import Inputs, column_index, display_name
 from ov_minilm.bulk.journal import Done, Journal
 from ov_minilm.bulk.meter import Meter
 from ov_minilm.bulk.pipeline import BulkOptions, Job, Task, encode, make_sink, plan, read_shard, write_shard
@@ -38,17 +38,17 @@ from ov_minilm.runtime.embedder import Embedder
 from ov_minilm.runtime.output import Dtype
 from ov_minilm.runtime.tokens import Truncate
 
-ANSWERS = (OvMiniLMError, OSError, ValueError, TypeError)  # errors that a user can fix
+USER_ERRORS = (OvMiniLMError, OSError, ValueError, TypeError)  # errors that a user can fix
 
 
 @dataclass(frozen=True, slots=True)
-class Shipped:
+class ArtefactFiles:
     """The files of an artefact, to send to machines that cannot read its folder."""
 
     files: Mapping[str, bytes]
 
     @classmethod
-    def read(cls, folder: str | os.PathLike[str]) -> Shipped:
+    def read(cls, folder: str | os.PathLike[str]) -> ArtefactFiles:
         """Read and check an artefact."""
         names = (*Manifest.read(Path(folder)).files, NAME)
         return cls({name: (Path(folder) / name).read_bytes() for name in names})
@@ -66,7 +66,7 @@ class Shipped:
 class EmbedderOptions:
     """The options with which each actor opens its Embedder; by default `threads` is its number of CPUs."""
 
-    model: str | os.PathLike[str] | Shipped | None = None
+    model: str | os.PathLike[str] | ArtefactFiles | None = None
     device: str = "CPU"
     precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
     lowering: Literal["auto", "native", "conv"] = "auto"
@@ -86,7 +86,7 @@ class EmbedderOptions:
                 claim_cpus(threads)
             # the tokenizer reads this variable at its first use
             os.environ["RAYON_NUM_THREADS"] = str(threads)
-        if isinstance(self.model, Shipped):
+        if isinstance(self.model, ArtefactFiles):
             with self.model.unpacked() as folder:
                 return replace(self, model=folder).open()
         return Embedder.open(
@@ -122,7 +122,7 @@ class RayEmbedder:
     Args:
         column: the column of strings to encode.
         output: the column to add, (N, 384) float32 by default.
-        model: a folder that every machine can read, or `Shipped.read(folder)`; None is the model in the
+        model: a folder that every machine can read, or `ArtefactFiles.read(folder)`; None is the model in the
             package.
         truncate, dimensions, dtype: as for Embedder.encode.
         threads: None is the num_cpus of the actor.
@@ -133,7 +133,7 @@ class RayEmbedder:
         *,
         column: str = "text",
         output: str = "embedding",
-        model: str | os.PathLike[str] | Shipped | None = None,
+        model: str | os.PathLike[str] | ArtefactFiles | None = None,
         precision: Literal["auto", "f32", "bf16", "f16"] = "auto",
         lowering: Literal["auto", "native", "conv"] = "auto",
         threads: int | None = None,
@@ -166,7 +166,7 @@ class RayEmbedder:
         options = self._options
         if not hasattr(batch, "keys"):
             raise refusal("not_a_batch", kind=type(batch).__name__)
-        index(list(batch), options["column"], "the batch")
+        column_index(list(batch), options["column"], "the batch")
         if options["output"] in batch:
             raise refusal("output_there", column=options["output"])
         vectors = self._embedder.encode(
@@ -182,51 +182,51 @@ class RayEmbedder:
         return partial(RayEmbedder, **self._options), ()
 
 
-def _call(call: Callable[[], Any]) -> bytes:
+def _pickled_result(call: Callable[[], Any]) -> bytes:
     """Call a function; return its pickled result, or the error if it is one that a user can fix."""
     try:
         return pickle.dumps(call())
-    except ANSWERS as error:
+    except USER_ERRORS as error:
         return pickle.dumps(error)
 
 
 def _unwrap(answer: bytes) -> Any:
-    """Return the result of `_call`, or raise its error."""
+    """Return the result of `_pickled_result`, or raise its error."""
     result = pickle.loads(answer)  # noqa: S301  # of our own actors
     if isinstance(result, Exception):
         raise result
     return result
 
 
-def _probe(opening: EmbedderOptions, inputs: Inputs, options: BulkOptions, form: Form) -> bytes:
-    def made() -> Sink:
-        with opening.open() as embedder:
+def _probe(embedder_options: EmbedderOptions, inputs: Inputs, options: BulkOptions, form: Form) -> bytes:
+    def open_and_make_sink() -> Sink:
+        with embedder_options.open() as embedder:
             return make_sink(embedder, inputs, options, form)
 
-    return _call(made)
+    return _pickled_result(open_and_make_sink)
 
 
 class _Worker:
     """The actor: computes one shard in each call."""
 
-    def __init__(self, job: Job, opening: EmbedderOptions, folder: str) -> None:
+    def __init__(self, job: Job, embedder_options: EmbedderOptions, folder: str) -> None:
         self._job = job
-        self._opening = opening
+        self._embedder_options = embedder_options
         os.chdir(folder)  # relative names then mean the same files on all machines
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, list[bytes]]:
-        return {"answer": [_call(partial(self._write, _unwrap(batch["task"][0])))]}
+        return {"answer": [_pickled_result(partial(self._write, _unwrap(batch["task"][0])))]}
 
     def _write(self, task: Task) -> Done:
         job = self._job
         with Reader(job.inputs, task.start) as reader:
-            rows = _counted(read_shard(reader, task.shard, job.options.rows_per_shard), task)
+            rows = _check_row_count(read_shard(reader, task.shard, job.options.rows_per_shard), task)
             return write_shard(job, task.shard, encode(rows, self._embedder, job.options))
 
     @cached_property
     def _embedder(self) -> Embedder:
         """The Embedder, opened by the first shard so that errors can be returned."""
-        embedder = self._opening.open()
+        embedder = self._embedder_options.open()
         found = make_sink(embedder, self._job.inputs, self._job.options, self._job.sink.form)
         differences = [
             f"{name} {found.metadata[name]} instead of {value}"
@@ -238,7 +238,7 @@ class _Worker:
         return embedder
 
 
-def _counted(portions: Iterator[Rows], task: Task) -> Iterator[Rows]:
+def _check_row_count(portions: Iterator[Rows], task: Task) -> Iterator[Rows]:
     """Refuse a shard without the planned number of rows: this machine reads different files."""
     rows_read = 0
     for rows in portions:
@@ -247,7 +247,7 @@ def _counted(portions: Iterator[Rows], task: Task) -> Iterator[Rows]:
     if rows_read != task.rows:
         raise ValueError(
             f"shard {task.shard} has {rows_read} rows on {platform.node()} and {task.rows} where the job "
-            "began; do both see the same files?"
+            "began; check that both machines see the same files"
         )
 
 
@@ -255,7 +255,7 @@ def _counted(portions: Iterator[Rows], task: Task) -> Iterator[Rows]:
 class RayBackend:
     """Computes shards in a pool of actors; each has as many CPUs as its Embedder has threads."""
 
-    opening: EmbedderOptions
+    embedder_options: EmbedderOptions
     cpus: int
     actors: int | None
 
@@ -269,7 +269,7 @@ class RayBackend:
         if largest < self.cpus:
             raise ValueError(f"an actor needs {self.cpus} CPUs; the largest machine has {largest:.0f}")
         probe = ray.remote(num_cpus=self.cpus)(_probe)
-        found: Sink = _unwrap(ray.get(probe.remote(self.opening, inputs, options, form)))
+        found: Sink = _unwrap(ray.get(probe.remote(self.embedder_options, inputs, options, form)))
         return found
 
     def work(self, job: Job, journal: Journal, meter: Meter) -> None:
@@ -290,7 +290,7 @@ class RayBackend:
             batch_size=1,
             compute=ActorPoolStrategy(min_size=1, max_size=max_actors),
             num_cpus=self.cpus,
-            fn_constructor_args=(job, self.opening, str(Path.cwd())),
+            fn_constructor_args=(job, self.embedder_options, str(Path.cwd())),
         )
         total = job.inputs.size() or 0
         try:

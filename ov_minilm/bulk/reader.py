@@ -15,17 +15,17 @@ from ov_minilm.bulk.inputs import (
     Dialect,
     Inputs,
     Kind,
-    arrow,
     check_options,
     check_start,
     display_name,
     expand,
+    import_arrow,
     name_list,
     open_pipes,
 )
 from ov_minilm.bulk.lines import Lines
 from ov_minilm.bulk.refusals import WARNINGS, bad_row, refusal
-from ov_minilm.bulk.rows import MAX_ROWS, OnError, Position, Rows, damaged
+from ov_minilm.bulk.rows import MAX_ROWS, OnError, Position, Rows, means_damage
 from ov_minilm.errors import BadRow, check_choice
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
     from ov_minilm.bulk.parquet import Parquet
 
-SAMPLE = 1000  # number of first rows of each JSON lines file that determine the types of the columns to keep
+SAMPLE_ROWS = (
+    1000  # number of first rows of each JSON lines file that determine the types of the columns to keep
+)
 
 
 def find(
@@ -72,14 +74,14 @@ def find(
     check_options(inputs)
     found: dict[str, list[tuple[str, pa.DataType | None]]] = {name: [] for name in keep}
     found_columns = [_inspect(inputs, file, typed=typed, on_error=on_error) for file in files]
-    for file, look in zip(files, found_columns, strict=True):
-        for name, data_type in look.types.items():
+    for file, found_in_file in zip(files, found_columns, strict=True):
+        for name, data_type in found_in_file.types.items():
             found[name].append((file, data_type))
     for pipe in pipes.values():
         pipe.rewind()
     for name in keep:
-        if found_columns and all(name in look.nulls for look in found_columns):
-            warnings.warn(WARNINGS["no_value"].format(column=name, rows=SAMPLE), stacklevel=2)
+        if found_columns and all(name in found_in_file.nulls for found_in_file in found_columns):
+            warnings.warn(WARNINGS["no_value"].format(column=name, rows=SAMPLE_ROWS), stacklevel=2)
     if not keep or not typed:
         return inputs
     import pyarrow as pa
@@ -106,7 +108,7 @@ def _inspect(inputs: Inputs, file: str, *, typed: bool, on_error: OnError) -> Fo
     try:
         return _columns(inputs, file, typed=typed)
     except (OSError, ValueError) as error:
-        if not damaged(error):
+        if not means_damage(error):
             raise
         if on_error == "stop":
             raise BadRow(display_name(file), "row", 1, bad_row("damaged", error=error)) from error
@@ -120,7 +122,7 @@ def _columns(inputs: Inputs, file: str, *, typed: bool) -> FoundColumns:
     """
     kind = inputs.kind_of(file)
     if kind == "parquet":
-        arrow("Parquet")
+        import_arrow("Parquet")
         from ov_minilm.bulk.parquet import kept_types
 
         with Path(file).open("rb") as stream:
@@ -133,18 +135,18 @@ def _columns(inputs: Inputs, file: str, *, typed: bool) -> FoundColumns:
     sample = kind == "jsonl" and bool(inputs.keep) and (typed or file not in inputs.pipes)
     lines = Lines(inputs, file, Position())
     try:
-        rows = lines.look(SAMPLE if sample else 1)
+        rows = lines.preview(SAMPLE_ROWS if sample else 1)
     finally:
         lines.close()
     if kind != "jsonl":
         return FoundColumns(
-            dict.fromkeys(inputs.keep, arrow("Parquet").string()) if typed and inputs.keep else {}
+            dict.fromkeys(inputs.keep, import_arrow("Parquet").string()) if typed and inputs.keep else {}
         )
     columns = dict(zip(inputs.keep, zip(*rows, strict=True), strict=True)) if rows and sample else {}
     nulls = [name for name, values in columns.items() if set(values) <= {"null"}]
     if not typed or not inputs.keep:
         return FoundColumns({}, nulls)
-    arrow("Parquet")
+    import_arrow("Parquet")
     from ov_minilm.bulk.columns import json_type
 
     return FoundColumns(
@@ -159,7 +161,7 @@ class Reader:
         self._inputs = inputs
         self.at = start
         self._file: Lines | Parquet | None = None
-        self._before = sum(Path(name).stat().st_size for name in inputs.files[: start.file])
+        self._bytes_before = sum(Path(name).stat().st_size for name in inputs.files[: start.file])
 
     def take(self, max_rows: int) -> Rows | None:
         """Return the next rows, at least one and at most `max_rows`; None at the end.
@@ -170,7 +172,7 @@ class Reader:
             rows = self._read(self._inputs.files[self.at.file], min(max_rows, MAX_ROWS))
             self.at = rows.end
             if rows.texts:
-                return replace(rows, done=self._before + (self._file.bytes_read() if self._file else 0))
+                return replace(rows, done=self._bytes_before + (self._file.bytes_read() if self._file else 0))
         return None
 
     def skip(self, max_rows: int) -> int:
@@ -194,12 +196,12 @@ class Reader:
 
     def _count(self, name: str) -> int:
         """Return the number of rows of a Parquet file; a damaged file counts as one bad row."""
-        from ov_minilm.bulk.parquet import count
+        from ov_minilm.bulk.parquet import count_rows
 
         try:
-            return count(name)
+            return count_rows(name)
         except (OSError, ValueError) as error:
-            if not damaged(error):
+            if not means_damage(error):
                 raise
             return 1
 
@@ -221,15 +223,15 @@ class Reader:
             self._file = self._file or self._open(name)
             rows = self._file.take(max_rows)
         except (OSError, ValueError) as error:
-            if not damaged(error):
+            if not means_damage(error):
                 raise
-            rows = self._bad_rest(name, bad_row("damaged", error=error))
+            rows = self._unreadable_rest(name, bad_row("damaged", error=error))
         else:
             if rows.texts:
                 return rows
         self._close()
         if name not in self._inputs.pipes:
-            self._before += Path(name).stat().st_size
+            self._bytes_before += Path(name).stat().st_size
         return replace(rows, end=_start_of_next_file(self.at))
 
     def _open(self, name: str) -> Lines | Parquet:
@@ -239,7 +241,7 @@ class Reader:
 
         return Parquet(self._inputs, name, self.at)
 
-    def _bad_rest(self, name: str, reason: str) -> Rows:
+    def _unreadable_rest(self, name: str, reason: str) -> Rows:
         """Return one bad row for the unreadable rest of a damaged file."""
         columns = None
         if self._inputs.keep:

@@ -30,18 +30,20 @@ REFUSALS: dict[str, Refusal] = {
     "is_folder": Refusal(
         "an input is a folder", "{name} is a folder; name its files: '{example}'", IsADirectoryError
     ),
-    "stdin_closed": Refusal("stdin is closed", "stdin is closed; name a file, or open it: < FILE"),
+    "stdin_closed": Refusal("stdin is closed", "stdin is closed; name a file, or redirect one: < FILE"),
     "stdout_closed": Refusal("stdout is closed", "stdout is closed; name a file: -o NAME.parquet"),
     "no_files": Refusal("an empty list of inputs", "no input files; pass at least one name or pattern"),
     "not_a_list": Refusal(
-        "one name where a list is due", "{option} is {value!r}, one name; pass a list: [{value!r}]", TypeError
+        "one name where a list is expected",
+        "{option} is {value!r}, one name; pass a list: [{value!r}]",
+        TypeError,
     ),
     "named_twice": Refusal("a pipe is named twice", "{file} is named twice, but can be read only once"),
     "unknown_ending": Refusal(
         "a file with an unknown ending",
         "{file}: the ending {ending!r} is not known; pass --format text, jsonl, csv, tsv or parquet",
     ),
-    "not_read": Refusal("a known format that cannot be read", "{file}: {what} is not read; {instead}"),
+    "not_read": Refusal("a known format that cannot be read", "{file}: {what} cannot be read; {instead}"),
     "parquet_stream": Refusal(
         "Parquet, compressed or by a pipe",
         "{file}: Parquet is read from its end, so it cannot be {how}; write it to a .parquet file first",
@@ -79,8 +81,8 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "no_common_type": Refusal(
         "types of a column in two files that no type holds without loss",
-        "{file}: column {column!r} is {found}, in {other} {before}; cast one of them, or write JSON lines, "
-        "which keep both types: -o NAME.jsonl",
+        "{file}: column {column!r} is {found}, but {before} in {other}; cast one of them, or write JSON "
+        "lines, which keep both types: -o NAME.jsonl",
     ),
     "not_written": Refusal(
         "a type that Parquet cannot hold",
@@ -99,13 +101,13 @@ REFUSALS: dict[str, Refusal] = {
         "columns in .npy", ".npy has no columns beside the vectors; write .parquet or .jsonl"
     ),
     "not_typed": Refusal(
-        "columns of Python's find that the output cannot write",
-        "columns to keep were looked at with typed={found}, and .{form} needs the other; "
+        "columns that `find` typed for another kind of output",
+        "the columns to keep were found with typed={found}, but .{form} output needs typed={wanted}; "
         "pass typed={wanted} to find",
     ),
     "column_name": Refusal(
-        "a kept column has the vectors' name",
-        "a column to keep has the name {column!r} of the vectors; rename it in the input",
+        "a kept column has the name of the column of vectors",
+        "a column to keep is named {column!r}, like the column of vectors; rename it in the input",
     ),
     "output_there": Refusal(
         "RayEmbedder's output is a column of the batch",
@@ -129,7 +131,7 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "text_stream": Refusal(
         "job.stream and a stream of text",
-        "the stream takes str; pass its .buffer, or a file that is opened in mode 'wb'",
+        "the stream accepts only str; pass its .buffer, or a file opened in mode 'wb'",
         TypeError,
     ),
     "output_ending": Refusal(
@@ -143,7 +145,7 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "foreign_folder": Refusal(
         "the output is a folder with other files",
-        "folder {folder} has files that are not of an ov-minilm job; name another folder",
+        "folder {folder} has files that no ov-minilm job wrote; name another folder",
         FileExistsError,
     ),
     "output_is_folder": Refusal(
@@ -162,7 +164,7 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "shard_damaged": Refusal(
         "a finished shard was changed",
-        "{file} is damaged ({error}); remove it, and the same command makes it again",
+        "{file} is damaged ({error}); remove it, and repeat the command, which writes it again",
     ),
     "output_is_input": Refusal(
         "an output is an input",
@@ -196,7 +198,7 @@ BAD_ROWS: dict[str, str] = {
     "csv": "not a CSV record: {error}",
     "csv_return": "a line ends in a carriage return without a newline; convert it: tr '\\r' '\\n'",
     "fields": "{found} fields, the header has {expected}",
-    "tokens": "{tokens} tokens, the model reads {most}; --truncate end or mean",
+    "tokens": "{tokens} tokens, the model reads {most}; pass --truncate end or mean",
     "group": "row group {group} is damaged: {error}",
     "damaged": "from here on the file cannot be read: {error}",
 }

@@ -123,12 +123,12 @@ def _hash(text: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
+class PartlyKeptTexts:
     """Texts of which some have a kept vector; the others have token ids."""
 
     texts: Sequence[str]
-    kept: NDArray[np.bool_]  # [N]
-    records: NDArray[Any]  # [N] whether each text has a kept vector
+    kept: NDArray[np.bool_]  # [N] whether each text has a kept vector
+    records: NDArray[Any]  # [N] vector, number of tokens, and whether the text was cut
     tokenized: Tokenized  # token ids of the texts without a kept vector
     tokens: list[int]
     truncated: list[int]
@@ -138,7 +138,7 @@ class Texts:
 class Pending:
     """A future of the vectors of texts, of which some are kept and some are computed."""
 
-    texts: Texts
+    texts: PartlyKeptTexts
     future: Future[FloatArray]
     vectors: KeptVectors
 
@@ -162,10 +162,10 @@ class ReusingEmbedder:
     def __init__(self, embedder: Embedder, folder: Path, truncate: Truncate, facts: Iterable[str]) -> None:
         """Use a folder; `facts` are the fields of `embedder.info` that determine the vectors."""
         self._embedder = embedder
-        decides = {name: getattr(embedder.info, name) for name in facts}
+        vector_facts = {name: getattr(embedder.info, name) for name in facts}
         # with truncate="error", texts that are too long become bad rows, so nothing is cut
         windows = "mean" if truncate == "mean" else "end"
-        self._vectors = KeptVectors(folder, decides | {"truncate": windows}, embedder.spec.dim)
+        self._vectors = KeptVectors(folder, vector_facts | {"truncate": windows}, embedder.spec.dim)
 
     @property
     def info(self) -> Info:
@@ -175,24 +175,24 @@ class ReusingEmbedder:
     def encode(
         self, texts: Sequence[str], *, dimensions: int | None = None, dtype: Any = "float32"
     ) -> Vectors:
-        """Do the same as `Embedder.encode`."""
+        """Call `Embedder.encode`; nothing is kept."""
         return self._embedder.encode(texts, dimensions=dimensions, dtype=dtype)
 
     def count_tokens(self, texts: str) -> int:
-        """Do the same as `Embedder.count_tokens`."""
+        """Call `Embedder.count_tokens`."""
         return self._embedder.count_tokens(texts)
 
-    def tokenize(self, texts: Sequence[str], *, truncate: Truncate) -> Texts:
+    def tokenize(self, texts: Sequence[str], *, truncate: Truncate) -> PartlyKeptTexts:
         """Tokenize the texts that are new."""
         is_kept, records = self._vectors.find(texts)
         tokenized = self._embedder.tokenize(list(compress(texts, ~is_kept)), truncate=truncate)
         records["tokens"][~is_kept] = tokenized.tokens
         records["cut"][np.flatnonzero(~is_kept)[tokenized.truncated]] = True
         tokens, truncated = records["tokens"].tolist(), np.flatnonzero(records["cut"]).tolist()
-        return Texts(texts, is_kept, records, tokenized, tokens, truncated)
+        return PartlyKeptTexts(texts, is_kept, records, tokenized, tokens, truncated)
 
-    def submit(self, texts: Texts) -> Pending:
-        """Put the new texts into the queue; few texts wait for others, so that fewer shapes are compiled."""
+    def submit(self, texts: PartlyKeptTexts) -> Pending:
+        """Submit the new texts, as a long call even if they are few, so that fewer shapes are compiled."""
         return Pending(texts, self._embedder.submit(texts.tokenized, short=False), self._vectors)
 
     def close(self) -> None:

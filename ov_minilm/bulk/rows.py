@@ -17,9 +17,9 @@ from ov_minilm.errors import BadRow
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Limits of the rows that are read and encoded at once.
-MAX_ROWS, FULL_BYTES = 512, 1 << 15  # of the following limits, the one that is reached first counts
-# at least MIN_ROWS rows, unless these have more than MAX_BYTES_OF_MIN_ROWS
+# Size of a block of rows that are read and encoded at once: it ends at MAX_ROWS or TARGET_BYTES, but has at
+# least MIN_ROWS, unless these have more than MAX_BYTES_OF_MIN_ROWS.
+MAX_ROWS, TARGET_BYTES = 512, 1 << 15
 MIN_ROWS, MAX_BYTES_OF_MIN_ROWS = 64, 1 << 20
 
 VECTOR = "embedding"  # name of the column in the output
@@ -30,9 +30,9 @@ OnError = Literal["stop", "skip", "null"]
 Kept: TypeAlias = "pa.RecordBatch | list[str] | None"
 
 
-def rows_together(row_bytes: float) -> int:
+def rows_per_block(row_bytes: float) -> int:
     """Return how many rows of this size, in bytes, are read and encoded at once."""
-    rows = min(MAX_ROWS, max(MIN_ROWS, FULL_BYTES / row_bytes), MAX_BYTES_OF_MIN_ROWS / row_bytes)
+    rows = min(MAX_ROWS, max(MIN_ROWS, TARGET_BYTES / row_bytes), MAX_BYTES_OF_MIN_ROWS / row_bytes)
     return max(1, int(rows))
 
 
@@ -107,7 +107,7 @@ def select(batch: pa.RecordBatch, rows: Sequence[int]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
 
 
-def damaged(error: OSError | ValueError) -> bool:
+def means_damage(error: OSError | ValueError) -> bool:
     """Return whether an error of Arrow means that a file is broken; system errors do not."""
     if isinstance(error, OSError):
         return error.errno is None

@@ -68,7 +68,7 @@ def build_fp32(checkpoint: Checkpoint, out: Path, *, say: Say) -> Manifest:
     known = Manifest.read(SHIPPED)
     if checkpoint.source.weights_sha256 != known.source.weights_sha256:
         raise ValueError(
-            f"{checkpoint.source.name} is not {known.spec.name}; convert it with INT8, and torch"
+            f"{checkpoint.source.name} is not {known.spec.name}; convert it without --fp32-only (needs torch)"
         )
     step = _Steps(say)
     with _staging(out) as staging:

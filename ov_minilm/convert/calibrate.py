@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ov_minilm.artefact.manifest import Recipe, file_facts
-from ov_minilm.convert.outliers import MARK
+from ov_minilm.convert.outliers import FLOAT_NODE_NAME
 from ov_minilm.runtime.backend import ov
 from ov_minilm.runtime.lowering import linear_layers
 from ov_minilm.runtime.tokens import Tokens
@@ -61,7 +61,7 @@ def quantize(model: ov.Model, calibration: Sequence[dict[str, IntArray]]) -> ov.
         node.get_friendly_name()
         for node in model.get_ordered_ops()
         if node.get_type_name() == "MatMul"
-        and (node.get_friendly_name() not in linear or MARK in node.get_friendly_name())
+        and (node.get_friendly_name() not in linear or FLOAT_NODE_NAME in node.get_friendly_name())
     ]
     quantized: ov.Model = nncf.quantize(
         model.clone(),

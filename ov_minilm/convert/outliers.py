@@ -25,7 +25,9 @@ from ov_minilm.spec import FloatArray, IntArray
 
 OUTLIER_RATIO = 2.0  # a channel is an outlier if its peak is over this many times the PERCENTILE of its layer
 PERCENTILE = 99.5  # which percentile of the peaks of a layer's channels
-MARK = "outliers_down"  # part of the names of nodes that stay in float; calibrate.py does not quantize them
+FLOAT_NODE_NAME = (
+    "outliers_down"  # part of the names of nodes that stay in float; calibrate.py does not quantize them
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def split(model: ov.Model, channels: list[NDArray[np.int64]]) -> None:
         hidden = ops.add(hidden, ops.constant(up_bias.reshape(-1)[chosen].reshape(1, 1, -1)))
         hidden = ops.gelu(hidden, layer.gelu.get_attributes()["approximation_mode"])
         branch = ops.matmul(hidden, ops.constant(np.ascontiguousarray(down[:, chosen])), False, True)
-        branch.set_friendly_name(f"{MARK}_layer{number}")
+        branch.set_friendly_name(f"{FLOAT_NODE_NAME}_layer{number}")
 
         up[chosen] = 0
         up_bias.reshape(-1)[chosen] = 0

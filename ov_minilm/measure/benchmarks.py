@@ -22,7 +22,7 @@ def latency(answer: dict[str, Any]) -> Values:
     return {f"p{at}_ms": 1000 * float(np.percentile(answer["seconds"], at)) for at in (50, 99)}
 
 
-def tuned(race: Race[Process], name: str) -> str:
+def write_and_tune(race: Race[Process], name: str) -> str:
     """Write the list of a workload and let each contender find its best batch size; return the file."""
     path = race.file(name)
     race.each(lambda process: process.ask("tune", texts=path, first=TUNE_TEXTS))
@@ -37,48 +37,48 @@ def query(race: Race[Process]) -> Iterator[Row]:
 
 def query_after_list(race: Race[Process]) -> Iterator[Row]:
     """Encode the queries of `query`, one per call, after a list in each round."""
-    path, chunks = race.file("query"), tuned(race, "chunks")
+    path, chunks = race.file("query"), write_and_tune(race, "chunks")
 
-    def turn(process: Process) -> Values:
+    def measure_turn(process: Process) -> Values:
         process.ask("time", texts=chunks)
         return latency(process.ask("each", texts=path))
 
-    return race.rows("query after a list", turn)
+    return race.rows("query after a list", measure_turn)
 
 
 def query_beside_list(race: Race[Process]) -> Iterator[Row]:
     """Encode the queries of `query`, one per call, while another thread of the process encodes chunks."""
-    path, chunks = race.file("query"), tuned(race, "chunks")
+    path, chunks = race.file("query"), write_and_tune(race, "chunks")
 
-    def turn(process: Process) -> Values:
+    def measure_turn(process: Process) -> Values:
         answer = process.ask("during_list", texts=path, list=chunks)
         return latency(answer) | {"texts_per_s": answer["texts_per_s"]}
 
-    return race.rows("query beside a list", turn)
+    return race.rows("query beside a list", measure_turn)
 
 
 def callers(race: Race[Process]) -> Iterator[Row]:
     """Encode one sentence per call, from many threads of the process at once."""
     path = race.file("sentences")
 
-    def turn(process: Process) -> Values:
+    def measure_turn(process: Process) -> Values:
         answer = process.ask("callers", texts=path, callers=CALLERS)
         return {"texts_per_s": len(answer["seconds"]) / answer["wall"]} | latency(answer)
 
-    return race.rows(f"{CALLERS} callers", turn)
+    return race.rows(f"{CALLERS} callers", measure_turn)
 
 
-def a_list(name: str) -> Benchmark:
+def list_benchmark(name: str) -> Benchmark:
     """Return a benchmark that encodes the list of a workload in one call."""
 
     def benchmark(race: Race[Process]) -> Iterator[Row]:
-        path = tuned(race, name)
+        path = write_and_tune(race, name)
         count = len(race.texts.make(name))
 
-        def turn(process: Process) -> Values:
+        def measure_turn(process: Process) -> Values:
             return {"texts_per_s": count / process.ask("time", texts=path)["seconds"][0]}
 
-        return race.rows(name, turn)
+        return race.rows(name, measure_turn)
 
     return benchmark
 
@@ -87,13 +87,13 @@ def new_process(race: Race[Process]) -> Iterator[Row]:
     """Measure a new process: time to its first vector, and peak memory after lists of every length."""
     paths = [race.file(name) for name in ("sentences", "chunks", "mix")]
 
-    def turn(process: Process) -> Values:
+    def measure_turn(process: Process) -> Values:
         with Process(process.contender, race.threads) as new:
             for path in paths:
                 new.ask("time", texts=path)
             return {"first_vector_s": new.first_vector_s, "peak_mb": new.memory_mb("VmHWM")}
 
-    return race.rows("new process", turn, max_rounds=NEW_PROCESSES)
+    return race.rows("new process", measure_turn, max_rounds=NEW_PROCESSES)
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -101,6 +101,6 @@ BENCHMARKS: dict[str, Benchmark] = {
     "query after a list": query_after_list,
     "query beside a list": query_beside_list,
     f"{CALLERS} callers": callers,
-    **{name: a_list(name) for name in ("sentences", "chunks", "documents", "mix")},
+    **{name: list_benchmark(name) for name in ("sentences", "chunks", "documents", "mix")},
     "new process": new_process,
 }

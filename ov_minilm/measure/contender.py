@@ -25,7 +25,7 @@ ANSWER_TIMEOUT_S = 300.0  # chromadb, the slowest library, needs 100 s: it pads 
 
 
 class ContenderFailed(Exception):
-    """A contender could not start, answered with an error, or died; the message is one line."""
+    """A contender could not start, answered with an error, or ended; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True)

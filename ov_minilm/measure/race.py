@@ -2,7 +2,7 @@
 
 In a round every contender has one turn, which yields one value of each quantity. A row holds the median of
 the rounds and the range of 90 % of them; ratios are taken within each round. Rounds are repeated until every
-median is precise enough, or the time is over.
+median is precise enough, or the time limit is reached.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from ov_minilm.measure.texts import Texts
 
 # pause before a turn: threads of ONNX Runtime and CTranslate2 spin after a call and would slow the next
 # contender
-SILENCE_S = 0.03
+PAUSE_S = 0.03
 MIN_ROUNDS, MAX_ROUNDS = 5, 1000
-PRECISE = 0.02  # rounds end when half the confidence interval of the median is below this share of the median
+TARGET_PRECISION = (
+    0.02  # rounds end when half the confidence interval of the median is below this share of the median
+)
 # the machine counts as noisy if the interquartile range of its probe is above this share of the median
 NOISY_SPREAD = 0.15
 
@@ -34,16 +36,16 @@ Values = dict[str, float]  # quantity -> value
 Say = Callable[[str], None]
 
 
-class Running(Protocol):
+class RunningContender(Protocol):
     """A contender that has started: a process, or a server."""
 
     versions: dict[str, str]  # versions, and the precision that runs
 
     def close(self) -> None:
-        """End it."""
+        """End the process or server."""
 
 
-R = TypeVar("R", bound=Running)
+R = TypeVar("R", bound=RunningContender)
 T = TypeVar("T")
 
 
@@ -120,10 +122,10 @@ class Race(Generic[R]):
         measure: Callable[[R], Values],
         *,
         max_rounds: int = MAX_ROUNDS,
-        precise: float = PRECISE,
+        target_precision: float = TARGET_PRECISION,
     ) -> Iterator[Row]:
         """Yield a row for each contender and quantity, and the ratio of the first quantity to OURS."""
-        rounds = self._rounds(workload, measure, max_rounds, precise)
+        rounds = self._rounds(workload, measure, max_rounds, target_precision)
         our_rounds = rounds.get(OURS, [])
         for name, values in rounds.items():
             for quantity in values[0]:
@@ -157,16 +159,18 @@ class Race(Generic[R]):
         return len(self.probes) >= MIN_ROUNDS and relative_spread(self.probes) > NOISY_SPREAD
 
     def _rounds(
-        self, workload: str, measure: Callable[[R], Values], max_rounds: int, precise: float
+        self, workload: str, measure: Callable[[R], Values], max_rounds: int, target_precision: float
     ) -> dict[str, list[Values]]:
         """Collect rounds; the first one is a warm-up and does not count."""
-        self._say(f"{self.part}{workload}: warming")
+        self._say(f"{self.part}{workload}: warm-up")
         self.each(measure)
         rounds: dict[str, list[Values]] = {name: [] for name in self.running}
         seconds_spent = dict.fromkeys(rounds, 0.0)
         for number in range(max_rounds):
             unfinished = [
-                name for name in rounds if not self._enough(rounds[name], seconds_spent[name], precise)
+                name
+                for name in rounds
+                if not self._is_finished(rounds[name], seconds_spent[name], target_precision)
             ]
             if not unfinished:
                 break
@@ -176,7 +180,7 @@ class Race(Generic[R]):
             order = [name for name in self.running if name in unfinished or name == OURS]
             first = number % len(order)  # each round begins with another contender
             for name in order[first:] + order[:first]:
-                time.sleep(SILENCE_S)
+                time.sleep(PAUSE_S)
                 started = time.perf_counter()
                 try:
                     rounds[name].append(measure(self.running[name]))
@@ -186,13 +190,13 @@ class Race(Generic[R]):
                 seconds_spent[name] += time.perf_counter() - started
         return {name: values for name, values in rounds.items() if values}
 
-    def _enough(self, values: Sequence[Values], spent: float, precise: float) -> bool:
-        """Return whether a contender needs no more rounds."""
+    def _is_finished(self, values: Sequence[Values], spent: float, target_precision: float) -> bool:
+        """Return whether a contender needs no more rounds: it is precise, or its time is used up."""
         if len(values) < MIN_ROUNDS:
             return False
         return (
             spent >= self._seconds
-            or half_interval([next(iter(value.values())) for value in values]) < precise
+            or half_interval([next(iter(value.values())) for value in values]) < target_precision
         )
 
     def _drop(self, name: str, error: ContenderFailed) -> None:

@@ -25,7 +25,7 @@ def _lognormal(mean: float, sigma: float, low: int, high: int) -> Length:
     return lambda rng: min(high, max(low, round(rng.lognormvariate(mean, sigma))))
 
 
-SHAPES: dict[str, tuple[int, Length]] = {  # workload -> number of texts
+WORKLOAD_TEXTS: dict[str, tuple[int, Length]] = {  # workload -> number of texts, and how to draw a length
     "query": (20, _between(8, 16)),
     "sentences": (512, _lognormal(2.7, 0.35, 6, 40)),
     "chunks": (32, _between(180, 256)),
@@ -55,7 +55,7 @@ class Texts:
 
     def make(self, name: str, count: int | None = None) -> list[str]:
         """Return the texts of a workload, the same ones every time."""
-        texts, length = SHAPES[name]
+        texts, length = WORKLOAD_TEXTS[name]
         rng = random.Random(name)  # noqa: S311  # texts, not secrets
         return [self.text(length(rng), rng) for _ in range(count or texts)]
 

@@ -16,7 +16,7 @@ list of texts:
 
     {"do": "prepare", "models": {...}}
     {"do": "load", "variant": ..., "models": {...}, "threads": ...}   -> {"versions"}
-    {"do": "tune", "texts": FILE, "first": N}     -> {"batch"}: the fastest size for N texts; it stays
+    {"do": "tune", "texts": FILE, "first": N}     -> {"batch"}: fastest for N texts; used from then on
     {"do": "time", "texts": FILE}                 -> {"seconds": [one call with the list]}
     {"do": "each", "texts": FILE}                 -> {"seconds": [a call for each text]}
     {"do": "callers", "texts": FILE, "callers": THREADS} -> {"wall", "seconds": [a call for each text]}
@@ -42,7 +42,7 @@ from typing import Any
 import numpy as np
 
 HEAD_START_S = 0.05  # the list runs for this time before the first single text
-MAX_DURING_LIST_S = 2.0  # after this time no more single texts are encoded while the list runs
+MAX_DURING_LIST_S = 2.0  # after this time, no further single text is encoded beside the list
 
 
 class Worker:

@@ -147,7 +147,7 @@ class Cache:
         return json.dumps({**self._facts, **facts}, sort_keys=True, default=str).encode() + b"\n"
 
 
-def is_whole(path: Path) -> bool:
+def has_valid_hash(path: Path) -> bool:
     """Return whether the hash of a file is right."""
     return _read(path) is not None
 

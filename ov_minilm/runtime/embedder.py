@@ -130,7 +130,7 @@ class Embedder:
             memory_mb: approximate limit in MB for the memory of a process that does nothing else. With a
                 limit fewer grids are used, so some texts run slower, in wider grids. None is no limit;
                 `info.memory_mb` is the resulting estimate.
-            max_batch_tokens: most tokens in a batch, padding included; None is 512. With 256, the minimum, a
+            max_batch_tokens: maximum tokens in a batch, with padding; None is 512. With 256, the minimum, a
                 short call waits less behind a long one, and the long one runs slower.
             cache_mb: MB for a cache of the vectors of earlier texts, about 450 short texts per MB. None is no
                 cache.

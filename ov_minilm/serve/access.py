@@ -15,7 +15,7 @@ from typing import TextIO
 import msgspec
 from starlette.types import Scope
 
-from ov_minilm.serve.settings import AccessLog as Form
+from ov_minilm.serve.settings import AccessLog as LogForm
 
 log = logging.getLogger("ov_minilm.access")
 request_context: ContextVar[tuple[str, str]] = ContextVar("request", default=("", ""))  # id, traceparent
@@ -38,11 +38,11 @@ class Outcome:
 class AccessLog:
     """Writes a line for each request."""
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, form: LogForm) -> None:
         self._form = form
 
     def write(self, scope: Scope, status: int, seconds: float, request_id: str, outcome: Outcome) -> None:
-        """Log a request. Status 499: the client disconnected before the answer."""
+        """Log a request. Status 499: the client disconnected before the response."""
         if self._form == "off" or not log.isEnabledFor(logging.INFO):
             return
         line = {

@@ -1,4 +1,4 @@
-"""The ASGI application: routes, API keys, error answers, metrics and the access log."""
+"""The ASGI application: routes, API keys, error responses, metrics and the access log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ov_minilm.serve import ollama, openai, openapi, tei
 from ov_minilm.serve.access import AccessLog, Outcome, request_context
 from ov_minilm.serve.errors import ApiError
 from ov_minilm.serve.metrics import CONTENT_TYPE
-from ov_minilm.serve.service import Handlers, Service, json_answer
+from ov_minilm.serve.service import Handlers, Service, json_response
 from ov_minilm.serve.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ PAGE_HEADERS = {  # the pages of this server load nothing from other sites, and 
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 }
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-ErrorAnswer = Callable[[ApiError], tuple[int, bytes]]
+ErrorWriter = Callable[[ApiError], tuple[int, bytes]]
 
 log = logging.getLogger("ov_minilm.serve")
 
@@ -57,8 +57,8 @@ class Application:
             from ov_minilm.serve.tracing import Tracing  # tracing needs its own extra
 
             self._tracing = Tracing(service.settings.otlp_endpoint)
-        openais = openai.OpenAI(service)
-        teis, ollamas = tei.Tei(service, openais).routes(), ollama.Ollama(service).routes()
+        openai_api = openai.OpenAI(service)
+        tei_routes, ollama_routes = tei.Tei(service, openai_api).routes(), ollama.Ollama(service).routes()
         pages: dict[str, Handlers] = {
             "/health": {"GET": self._readiness},
             "/readyz": {"GET": self._readiness},
@@ -68,22 +68,24 @@ class Application:
             "/openapi.json": {"GET": self._openapi},
             "/docs": {"GET": self._docs},
         }
-        self._routes = {**openais.routes(), **teis, **ollamas, **pages}
-        self._routes["/"] = {"GET": self._page, **teis["/"]}
-        self._model: Handlers = {"GET": openais.model}
-        self._tei_paths = teis.keys() - {"/tokenize"}  # the fields of the body show which API it belongs to
+        self._routes = {**openai_api.routes(), **tei_routes, **ollama_routes, **pages}
+        self._routes["/"] = {"GET": self._page, **tei_routes["/"]}
+        self._model_routes: Handlers = {"GET": openai_api.model}
+        self._tei_paths = tei_routes.keys() - {
+            "/tokenize"
+        }  # the fields of the body show which API it belongs to
         self._access = AccessLog(service.settings.access_log)
-        self._run = uuid4().hex  # request ids are this prefix and a number
-        self._numbers = count(1)
+        self._id_prefix = uuid4().hex  # request ids are this prefix and a number
+        self._request_numbers = count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Websockets get no answer; the ASGI server then refuses them."""
+        """Answer one request. Websockets get no response; the ASGI server then refuses them."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             if not self._service.prepared:
                 self._service.warm_up_in_background()
-            await self._answer(scope, receive, send)
+            await self._respond(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -99,17 +101,17 @@ class Application:
             await asyncio.to_thread(self._tracing.close)
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
         request_id = given.decode("latin-1")
         if not REQUEST_ID.fullmatch(request_id):
-            request_id = f"{self._run}-{next(self._numbers):x}"
+            request_id = f"{self._id_prefix}-{next(self._request_numbers):x}"
         request_context.set((request_id, headers.get(b"traceparent", b"").decode("latin-1")))
         outcome = scope["outcome"] = Outcome()
         path = canonical_path(_within_mount(scope))
-        scope["error_answer"] = self._error_answer(path, scope["method"])
+        scope["error_response"] = self._error_writer(path, scope["method"])
         status = 499
 
         async def send_with_id(message: Message) -> None:
@@ -131,10 +133,10 @@ class Application:
         except asyncio.CancelledError:  # the shutdown timed out and cancelled this request
             if not self._service.draining:
                 raise
-            timed_out = ApiError("draining", "the server shut down before the answer was ready; try again")
+            timed_out = ApiError("draining", "the server shut down before the response was ready; try again")
             await _refuse(timed_out, scope)(scope, receive, send_with_id)
         except Exception as error:
-            await self._answer_error(error, scope, receive, send_with_id)
+            await self._respond_with_error(error, scope, receive, send_with_id)
         seconds = time.perf_counter() - started
         if path in METERED_PATHS and (path, scope["method"]) not in PUBLIC_PATHS.items():
             self._service.metrics.count(path, status, seconds, outcome.refused)
@@ -142,7 +144,7 @@ class Application:
         if self._tracing is not None:
             self._tracing.write(scope, started, status, request_id, outcome)
 
-    async def _answer_error(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _respond_with_error(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with an error.
 
         A separate method, so that no local variable keeps the exception: exception -> traceback -> frame ->
@@ -162,7 +164,7 @@ class Application:
         handlers = self._routes.get(path)
         if handlers is None and path.startswith("/v1/models/"):
             scope["path_params"] = {"name": path.removeprefix("/v1/models/")}
-            handlers = self._model
+            handlers = self._model_routes
         if handlers is None:
             raise ApiError("no_such_url", self._advice(path, scope))
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
@@ -187,13 +189,13 @@ class Application:
         prefix = "/v1" if known_route.startswith("/v1") else ""
         return f"{problem}; for {known_route} set the base URL of the client to {base}{prefix}"
 
-    def _error_answer(self, path: str, method: str) -> ErrorAnswer:
+    def _error_writer(self, path: str, method: str) -> ErrorWriter:
         """Return the function that writes errors in the form of this URL's API."""
         if path.startswith("/api/"):
-            return ollama.error_answer
+            return ollama.error_response
         if path in self._tei_paths and (path, method) not in PUBLIC_PATHS.items():
-            return tei.error_answer
-        return openai.error_answer
+            return tei.error_response
+        return openai.error_response
 
     def _check_key(self, path: str, method: str, headers: dict[bytes, bytes]) -> None:
         """Raise ApiError 401 if the request needs a key and has no valid one."""
@@ -206,7 +208,7 @@ class Application:
 
     async def _liveness(self, _: Request) -> Response:
         """GET /livez: 200 while the process runs."""
-        return json_answer(b'{"status":"alive"}')
+        return json_response(b'{"status":"alive"}')
 
     async def _readiness(self, _: Request) -> Response:
         """GET /health, /readyz and /ping: 200 if the model gives right vectors and no shutdown has begun."""
@@ -216,7 +218,7 @@ class Application:
             await self._service.check()
         if not self._service.all_ready():
             raise ApiError("starting", "a worker of this server is not ready yet; try again")
-        return json_answer(b'{"status":"ready"}')
+        return json_response(b'{"status":"ready"}')
 
     async def _metrics(self, _: Request) -> Response:
         """GET /metrics."""
@@ -225,7 +227,7 @@ class Application:
     async def _openapi(self, _: Request) -> Response:
         """GET /openapi.json: generated from the request and response types."""
         max_texts, spec = self._service.settings.max_client_batch_size, self._service.spec
-        return json_answer(openapi.document(max_texts, spec.dim, spec.vocab_size))
+        return json_response(openapi.document(max_texts, spec.dim, spec.vocab_size))
 
     async def _docs(self, _: Request) -> Response:
         """GET /docs."""
@@ -269,7 +271,7 @@ def application(service: Service) -> ASGIApp:
 
 
 def canonical_path(path: str) -> str:
-    """Return the path as routes have it: no doubled slashes or model prefix, and at most one /v1."""
+    """Return the path in the form of the routes: no doubled slashes, no model prefix, at most one /v1."""
     names = [name for name in path.split("/") if name]
     if names[:2] in (["openai", "deployments"], ["v1", "engines"]):  # /openai/deployments/{name}/embeddings
         names = ["v1", *names[3:][-1:]]  # the name may have slashes
@@ -290,7 +292,7 @@ def _within_mount(scope: Scope) -> str:
 
 
 def _refuse(error: ApiError, scope: Scope) -> Response:
-    status, body = scope["error_answer"](error)
+    status, body = scope["error_response"](error)
     return Response(body, status, error.headers, "application/json")
 
 

@@ -119,7 +119,7 @@ def _default(name: str) -> dict[str, Any]:
     "served_model_names",
     multiple=True,
     type=Texts(),
-    help="Name of the model for clients; answers have the first. Repeatable. Default: the model's own names.",
+    help="Name of the model for clients; responses have the first. Repeatable. Default: its own names.",
 )
 @click.option(
     "--strict-model",
@@ -129,15 +129,15 @@ def _default(name: str) -> dict[str, Any]:
 @click.option(
     "--truncate",
     type=click.Choice(get_args(Truncate)),
-    help="Texts over 256 tokens, unless a request has the field: end cuts, error refuses, mean averages "
-    f"windows. Default: {DEFAULT.truncate}.",
+    help="For texts over 256 tokens, if a request does not choose: end cuts them, error refuses them, mean "
+    f"averages windows. Default: {DEFAULT.truncate}.",
 )
 @click.option(
     "--auto-truncate",
     type=bool,
     is_flag=False,
     flag_value=True,
-    help="true is --truncate end, false is --truncate error.",
+    help="true means --truncate end, false means --truncate error.",
 )
 @click.option(
     "--token-ids",
@@ -157,7 +157,7 @@ def _default(name: str) -> dict[str, Any]:
     type=FILE,
     help="File with one key on each line; read again at SIGHUP.",
 )
-@click.option("--protect-health", is_flag=True, help="Ask for the key on /health, /livez and /readyz too.")
+@click.option("--protect-health", is_flag=True, help="Require the key for /health, /livez and /readyz too.")
 @click.option(
     "--cors-origin",
     "cors_origins",
@@ -169,37 +169,37 @@ def _default(name: str) -> dict[str, Any]:
     "--max-client-batch-size",
     type=click.IntRange(1),
     **_default("max_client_batch_size"),
-    help="Most texts in a request.",
+    help="Maximum number of texts in a request.",
 )
 @click.option(
     "--max-batch-tokens",
     type=click.IntRange(1),
-    help="Most tokens in a batch, padding included, up to 512. With 256 short requests wait less behind long "
-    "ones and memory is lower, but long requests run slower.",
+    help="Maximum number of tokens in a batch, with padding, up to 512. With 256, short requests wait less "
+    "behind long ones and memory is lower, but long requests run slower.",
 )
 @click.option(
     "--cache-mb",
     type=click.IntRange(1),
-    help="MB of memory for a cache of vectors, for texts that are sent again; about 450 texts a MB.",
+    help="Size of the cache of vectors in MB, for texts that are sent again; about 450 texts per MB.",
 )
 @click.option(
     "--max-concurrent-requests",
     type=click.IntRange(1),
     **_default("max_concurrent_requests"),
-    help="Most requests in progress; more get status 429.",
+    help="Maximum number of requests in progress; further ones get status 429.",
 )
 @click.option(
     "--max-queue-seconds",
     type=click.FloatRange(0, min_open=True),
     **_default("max_queue_seconds"),
-    help="Most work in the queue, in seconds at this machine's speed; more gets status 429. Requests with "
-    "over 32 texts have their own queue, eight times as long.",
+    help="Maximum work in the queue, in seconds at this machine's speed; further requests get status 429. "
+    "Requests with over 32 texts have their own queue, eight times as long.",
 )
 @click.option(
     "--payload-limit",
     type=click.IntRange(1),
     **_default("payload_limit"),
-    help="Most bytes of a request's body.",
+    help="Maximum size of a request's body, in bytes.",
 )
 @click.option(
     "--drain-seconds",
@@ -230,7 +230,7 @@ def _default(name: str) -> dict[str, Any]:
 @click.option(
     "--otlp-endpoint",
     **_default("otlp_endpoint"),
-    help="Send OpenTelemetry traces to this URL, as http://127.0.0.1:4318; needs ov-minilm[tracing].",
+    help="Send OpenTelemetry traces to this URL, such as http://127.0.0.1:4318; needs ov-minilm[tracing].",
 )
 @click.option(
     "--log-level",
@@ -261,8 +261,8 @@ def command(
         curl http://127.0.0.1:8000/v1/embeddings -H 'Content-Type: application/json' \\
              -d '{"input": "one text"}'
 
-    http://127.0.0.1:8000/ is a page to try it, /docs describes the API. Every option can be an environment
-    variable too, with commas between several values; an option overrides its variable.
+    http://127.0.0.1:8000/ is a page to try the server, /docs describes the API. Every option can also be set
+    by an environment variable, with commas between several values; an option overrides its variable.
     """  # noqa: D301  # the backspace is meant: click keeps the lines after it
     if truncate and auto_truncate is not None:
         raise click.UsageError("--truncate and --auto-truncate set the same thing; pass one of them")
@@ -296,7 +296,9 @@ def command(
 
         as_json = "json" in (log_format, chosen.access_log)
         configure_logging(log_level.upper(), as_json=as_json, stream=sys.stderr)
-        warnings.simplefilter("ignore", TruncationWarning)  # answers and metrics have the number of cut texts
+        warnings.simplefilter(
+            "ignore", TruncationWarning
+        )  # responses and metrics have the number of cut texts
         _warn_of_unknown_variables(context)
         if not chosen.api_keys and host not in LOOPBACK and not host.startswith("127."):
             log.warning("no API key is set: everybody who can reach %s can use this server", host)
@@ -309,7 +311,9 @@ def command(
             except ValueError as error:
                 if memory_mb is None:
                     raise
-                own = f"--memory-mb {memory_mb}, of which each server process needs {SERVER_MB}; the rest: "
+                own = (
+                    f"--memory-mb {memory_mb}: each server process needs {SERVER_MB} of this; for the model: "
+                )
                 raise click.UsageError(own + str(error)) from error
             with embedder:
                 # a wrong endpoint gives a clear message here, and a traceback inside the server
@@ -337,7 +341,7 @@ def command(
             try:
                 chosen = replace(chosen, api_keys=_keys(api_key, api_key_file))
             except (OSError, ValueError, click.UsageError) as error:
-                log.error("SIGHUP: the keys stay as they were: %s", error)
+                log.error("SIGHUP: the old keys stay valid: %s", error)
                 return False
             return True
 
@@ -362,5 +366,5 @@ def _keys(keys: tuple[str, ...], file: Path | None) -> tuple[str, ...]:
     if file is not None:
         keys += tuple(filter(None, map(str.strip, file.read_text(encoding="utf-8").splitlines())))
         if not keys:
-            raise click.UsageError(f"{file}: has no key; for a server without keys leave out --api-key-file")
+            raise click.UsageError(f"{file} has no key; for a server without keys, omit --api-key-file")
     return keys

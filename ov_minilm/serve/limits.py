@@ -23,7 +23,7 @@ INITIAL_TOKENS_PER_S = 65_536  # estimate before the first measurement: a fast m
 MIN_QUEUE_TOKENS = 2048  # tokens that are always accepted: four batches, enough to measure the speed
 DECAY_S = 2.0  # time constant of the exponential moving average, in seconds
 # A body over the limit is read to its end, and discarded, up to this many times the limit: many clients read
-# the answer only after they have sent everything.
+# the response only after they have sent everything.
 DRAIN_FACTOR = 4
 TOTAL_BODY_FACTOR = 8  # all bodies in memory together may have this many times the bytes of the largest one
 
@@ -103,7 +103,7 @@ class QueueBudget:
         if self.tokens >= limit:
             raise ApiError(
                 "overloaded",
-                f"the queue is full: {self.tokens} of at most {limit:.0f} tokens; try again later",
+                f"the queue is full: it has {self.tokens} tokens, the limit is {limit:.0f}; try again later",
                 headers={"retry-after": str(math.ceil(self._seconds))},
             )
 
@@ -178,7 +178,7 @@ class Admission:
         if self.requests >= self._max_requests:
             raise ApiError(
                 "overloaded",
-                f"{self.requests} requests are in progress, the most this server accepts; try again later",
+                f"{self.requests} requests are in progress, the maximum of this server; try again later",
             )
         self.requests += 1
         body = BodyBudget(self, self._max_bytes)
@@ -202,7 +202,7 @@ class BodyBudget:
         if self._admission.body_bytes + size > self._max_bytes:
             raise ApiError(
                 "overloaded",
-                f"{self._admission.body_bytes} bytes of other requests are in progress, of at most "
+                f"the bodies of other requests have {self._admission.body_bytes} bytes, the limit is "
                 f"{self._max_bytes}; try again later",
                 headers={"connection": "close"},
             )
@@ -285,13 +285,13 @@ def _decompress(body: bytearray, encoding: str, limit: int, budget: BodyBudget) 
     try:
         content = bytearray(stream.decompress(body, limit + 1))
     except zlib.error as error:
-        raise ApiError("bad_json", f"the body is not {encoding}: {error}") from error
+        raise ApiError("bad_json", f"the body is not valid {encoding}: {error}") from error
     if len(content) > limit:
         raise _too_large(limit)
     if not stream.eof:
-        raise ApiError("bad_json", f"the body is {encoding} that ends too early: it is incomplete")
+        raise ApiError("bad_json", f"the {encoding} data of the body is incomplete")
     if rest := stream.unused_data.lstrip(b"\0"):  # zeros may follow gzip, as RFC 1952's readers accept
-        raise ApiError("bad_json", f"the body has {len(rest)} bytes behind the end of its {encoding}")
+        raise ApiError("bad_json", f"the body has {len(rest)} bytes after the end of its {encoding} data")
     budget.take(len(content))
     return content
 

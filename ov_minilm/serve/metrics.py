@@ -35,7 +35,7 @@ REASONS = {  # label of a failed request, by its status in OpenAI's API
     413: "payload_limit",
     415: "media_type",
     429: "overloaded",
-    499: "dropped",  # the client disconnected before the answer
+    499: "dropped",  # the client disconnected before the response
     500: "inference",
     501: "not_implemented",
     503: "unavailable",
@@ -86,7 +86,7 @@ class Metrics:
         successes = counter("te_request_success", "Requests answered with 200, by URL", "method")
         self._requests, self._successes = cache(requests.labels), cache(successes.labels)  # by URL
         self._failure = counter("te_request_failure", "Requests refused, failed or dropped, by reason", "err")
-        self._duration = histogram("te_request_duration", "Seconds from a request to its answer")
+        self._duration = histogram("te_request_duration", "Seconds from a request to its response")
         self._tokens = histogram("te_request_input_length", "Tokens embedded for a request", TOKENS)
         self._texts = histogram("te_request_texts", "Texts of a request", TEXTS)
         self._truncated = counter("te_truncated", "Texts cut at their end")

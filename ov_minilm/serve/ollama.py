@@ -1,4 +1,4 @@
-"""The part of Ollama's API that is about embeddings: requests, answers and errors."""
+"""The part of Ollama's API that is about embeddings: requests, responses and errors."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ov_minilm.serve.service import (
     Handlers,
     ParsedBody,
     Service,
-    json_answer,
     json_numbers,
+    json_response,
     write_rows,
 )
 from ov_minilm.spec import MINILM
@@ -32,7 +32,7 @@ MINILM_NAME = re.compile(
     r"(?:[\w./-]+/)?all-minilm(?:(?::(?:latest|22m|l6-v2)[\w.-]*)|(?:-l6-v2[\w.-]*(?::[\w.-]+)?))?"
 )
 MINILM_TAGS = ("all-minilm:latest", "all-minilm:l6-v2", "all-minilm:22m")
-NEVER = "0001-01-01T00:00:00Z"  # Go's zero time, shown by Ollama as "Never": the model stays loaded
+NEVER_EXPIRES = "0001-01-01T00:00:00Z"  # Go's zero time, shown by Ollama as "Never": the model stays loaded
 
 ModelName = Annotated[str | None, Meta(description="a name from /api/tags")]
 Ignored = Annotated[Any, Meta(description="anything; it is ignored: the model is always loaded")]
@@ -56,7 +56,7 @@ class OllamaEmbedRequest(Struct):
 
 
 class OllamaEmbedResponse(Struct):
-    """The answer of POST /api/embed. Durations are nanoseconds."""
+    """The response of POST /api/embed. Durations are nanoseconds."""
 
     model: str
     embeddings: list[list[float]]
@@ -75,7 +75,7 @@ class OllamaEmbeddingsRequest(Struct):
 
 
 class OllamaEmbeddingsResponse(Struct):
-    """The answer of POST /api/embeddings."""
+    """The response of POST /api/embeddings."""
 
     embedding: list[float]
 
@@ -124,19 +124,19 @@ class OllamaRunningModel(Struct):
 
 
 class OllamaModels(Struct):
-    """The answer of GET /api/tags."""
+    """The response of GET /api/tags."""
 
     models: list[OllamaModel]
 
 
 class OllamaRunningModels(Struct):
-    """The answer of GET /api/ps."""
+    """The response of GET /api/ps."""
 
     models: list[OllamaRunningModel]
 
 
 class OllamaShowResponse(Struct):
-    """The answer of POST /api/show."""
+    """The response of POST /api/show."""
 
     license: str
     modelfile: str
@@ -149,18 +149,18 @@ class OllamaShowResponse(Struct):
 
 
 class OllamaVersion(Struct):
-    """The answer of GET /api/version: of this server."""
+    """The response of GET /api/version: of this server."""
 
     version: str
 
 
 class OllamaErrorResponse(Struct):
-    """The answer to every request that is refused or fails."""
+    """The response to every request that is refused or fails."""
 
     error: str
 
 
-def error_answer(error: ApiError) -> tuple[int, bytes]:
+def error_response(error: ApiError) -> tuple[int, bytes]:
     """Return the status and the JSON body of an error in Ollama's form."""
     return error.condition.ollama, encode_json(OllamaErrorResponse(error.message))
 
@@ -237,7 +237,7 @@ class Ollama:
             texts,
             "error" if request.truncate is False else "end",
             write,
-            cut_advice='leave out "truncate": false; the input length exceeds the context length',
+            cut_advice='omit "truncate": false; the input length exceeds the context length',
         )
 
     async def embeddings(self, request: Request) -> Response:
@@ -282,22 +282,24 @@ class Ollama:
             OllamaModel(name, name, self._modified, self._bytes, self._digest, self._details)
             for name in self._tags()
         ]
-        return json_answer(encode_json(OllamaModels(models)))
+        return json_response(encode_json(OllamaModels(models)))
 
     async def running(self, _: Request) -> Response:
         """GET /api/ps."""
         name, length = self._tags()[0], self._service.spec.max_tokens
-        model = OllamaRunningModel(name, name, self._bytes, self._digest, self._details, NEVER, 0, length)
-        return json_answer(encode_json(OllamaRunningModels([model])))
+        model = OllamaRunningModel(
+            name, name, self._bytes, self._digest, self._details, NEVER_EXPIRES, 0, length
+        )
+        return json_response(encode_json(OllamaRunningModels([model])))
 
     async def show(self, request: Request) -> Response:
         """POST /api/show."""
-        with self._service.admission.request() as room:
-            body = await read_body(request, self._service.settings.payload_limit, room, any_type=True)
-        asked = read(body, OllamaShowRequest)
-        self._check_model(asked.model or asked.name)
+        with self._service.admission.request() as body_budget:
+            body = await read_body(request, self._service.settings.payload_limit, body_budget, any_type=True)
+        request_body = read(body, OllamaShowRequest)
+        self._check_model(request_body.model or request_body.name)
         spec = self._service.spec
-        about = OllamaShowResponse(
+        response = OllamaShowResponse(
             license="Apache-2.0",
             modelfile="",
             parameters="",
@@ -315,11 +317,11 @@ class Ollama:
             capabilities=["embedding"],
             modified_at=self._modified,
         )
-        return json_answer(encode_json(about))
+        return json_response(encode_json(response))
 
     async def version(self, _: Request) -> Response:
         """GET /api/version."""
-        return json_answer(encode_json(OllamaVersion(__version__)))
+        return json_response(encode_json(OllamaVersion(__version__)))
 
     async def refuse(self, condition: str, reason: str, _: Request) -> Response:
         """Refuse a URL that this server does not support. ApiError 400, 501."""

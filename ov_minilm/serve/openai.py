@@ -1,4 +1,4 @@
-"""OpenAI's embeddings API: requests, answers and errors; and our own form of /tokenize."""
+"""OpenAI's embeddings API: requests, responses and errors; and our own form of /tokenize."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ov_minilm.serve.service import (
     Handlers,
     ParsedBody,
     Service,
-    json_answer,
     json_numbers,
+    json_response,
     write_rows,
 )
 from ov_minilm.serve.settings import Truncate
@@ -83,7 +83,7 @@ class Usage(Struct):
 
 
 class EmbeddingResponse(Struct):
-    """The answer of POST /v1/embeddings, in the order of the input."""
+    """The response of POST /v1/embeddings, in the order of the input."""
 
     object: Literal["list"]
     data: list[Embedding]
@@ -100,7 +100,7 @@ class Tokens(Struct, tag_field="object", tag="tokens"):
 
 
 class TokenizeResponse(Struct):
-    """An answer of POST /tokenize."""
+    """A response of POST /tokenize."""
 
     object: Literal["list"]
     data: list[Tokens]
@@ -117,7 +117,7 @@ class Model(Struct, tag_field="object", tag="model"):
 
 
 class ModelList(Struct):
-    """The answer of GET /v1/models."""
+    """The response of GET /v1/models."""
 
     object: Literal["list"]
     data: list[Model]
@@ -133,12 +133,12 @@ class ErrorBody(Struct):
 
 
 class ErrorResponse(Struct):
-    """The answer to every request that is refused or fails."""
+    """The response to every request that is refused or fails."""
 
     error: ErrorBody
 
 
-def error_answer(error: ApiError) -> tuple[int, bytes]:
+def error_response(error: ApiError) -> tuple[int, bytes]:
     """Return the status and the JSON body of an error in OpenAI's form."""
     if error.status == 429:
         kind = "rate_limit_error"
@@ -175,7 +175,7 @@ class OpenAI:
         form, dimensions = request.encoding_format, request.dimensions
 
         def write(result: Embedded) -> bytearray:
-            return embedding_answer(result.shortened(dimensions), form, model, result.tokens)
+            return embedding_response(result.shortened(dimensions), form, model, result.tokens)
 
         return ParsedBody(
             texts_or_ids(request.input, self._service.settings.max_client_batch_size, "input"),
@@ -186,7 +186,7 @@ class OpenAI:
         )
 
     def _model_name(self, requested: str | None) -> str:
-        """Return the model's name for the answer. ApiError 404 for unknown names with --strict-model."""
+        """Return the model's name for the response. ApiError 404 for unknown names with --strict-model."""
         names = self._service.names
         if requested in names:
             return requested
@@ -199,7 +199,7 @@ class OpenAI:
         return names[0]
 
     def tokens(self, request: TokenizeRequest) -> bytes:
-        """Return the answer of POST /tokenize with `input`: token ids, a list for each window."""
+        """Return the response of POST /tokenize with `input`: token ids, a list for each window."""
         texts = texts_or_ids(request.input, self._service.settings.max_client_batch_size, "input")
         self._service.check_characters(texts, "input")
         tokenized = self._service.embedder.tokenize(texts, truncate="mean")
@@ -212,7 +212,7 @@ class OpenAI:
 
     async def models(self, _: Request) -> Response:
         """GET /v1/models."""
-        return json_answer(
+        return json_response(
             encode_json(ModelList("list", [self._model(name) for name in self._service.names]))
         )
 
@@ -225,13 +225,13 @@ class OpenAI:
                 f"the model {name!r:.200} does not exist; this server has {', '.join(self._service.names)}",
                 param="model",
             )
-        return json_answer(encode_json(self._model(name)))
+        return json_response(encode_json(self._model(name)))
 
     def _model(self, name: str) -> Model:
         return Model(name, self._service.started, "ov_minilm")
 
 
-def embedding_answer(vectors: FloatArray, form: str | None, model: str, tokens: int) -> bytearray:
+def embedding_response(vectors: FloatArray, form: str | None, model: str, tokens: int) -> bytearray:
     """Return the JSON for vectors [N, D] float32: numbers, or base64, which has a third of the size."""
     rows: Iterable[Any] = (
         Embedding(i, to_base64(vector) if form == "base64" else json_numbers(vector))

@@ -1,4 +1,4 @@
-"""The description of the three APIs, made from the types that read and write them."""
+"""openapi.json: the description of the three APIs, generated from the types of their bodies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ov_minilm._version import __version__
 from ov_minilm.serve import ollama, openai, tei
 from ov_minilm.serve.errors import CONDITIONS
 
-MEANINGS = {
+STATUS_DESCRIPTIONS = {
     400: "The request is invalid; the message has the field",
     401: "No API key, or a wrong one",
     404: "The model does not exist",
@@ -187,12 +187,12 @@ def _posted(
     tag: str,
     summary: str,
     body: str | dict[str, Any],
-    answer: str | dict[str, Any],
+    response_schema: str | dict[str, Any],
     parameters: list[dict[str, Any]] | None = None,
     headers: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    errors = tuple(sorted(ERRORS[tag][1] & MEANINGS.keys()))
-    operation = _operation(tag, summary, answer, errors, parameters=parameters, headers=headers)
+    errors = tuple(sorted(ERRORS[tag][1] & STATUS_DESCRIPTIONS.keys()))
+    operation = _operation(tag, summary, response_schema, errors, parameters=parameters, headers=headers)
     content = _json(_reference(body) if isinstance(body, str) else body)
     content["application/json"]["example"] = EXAMPLES[
         body if isinstance(body, str) else "TokenizeInputsRequest"
@@ -203,14 +203,16 @@ def _posted(
 def _operation(
     tag: str,
     summary: str,
-    answer: str | dict[str, Any],
+    response_schema: str | dict[str, Any],
     errors: tuple[int, ...],
     *,
     parameters: list[dict[str, Any]] | None = None,
     headers: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     success: dict[str, Any] = {"description": "Done"}
-    success["content"] = _json(_reference(answer) if isinstance(answer, str) else answer)
+    success["content"] = _json(
+        _reference(response_schema) if isinstance(response_schema, str) else response_schema
+    )
     if headers:
         success["headers"] = {
             name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()
@@ -220,7 +222,7 @@ def _operation(
         "tags": [tag],
         "summary": summary,
         "responses": {"200": success}
-        | {str(status): {"description": MEANINGS[status], "content": shape} for status in errors},
+        | {str(status): {"description": STATUS_DESCRIPTIONS[status], "content": shape} for status in errors},
     }
     if parameters:
         operation["parameters"] = parameters

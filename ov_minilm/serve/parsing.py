@@ -17,7 +17,7 @@ from ov_minilm.serve.errors import ApiError
 from ov_minilm.serve.limits import check_tokens
 
 S = TypeVar("S", bound=Struct)
-SHOWN_CHARACTERS = 60  # most characters of a wrong value in a message
+SHOWN_CHARACTERS = 60  # maximum of characters of a wrong value in a message
 
 # lists and objects in a body; each takes 60 to 200 bytes of memory, and as few as three bytes of the body
 MAX_CONTAINERS = 200_000
@@ -39,7 +39,7 @@ def read(body: bytes | bytearray, kind: type[S]) -> S:
         except msgspec.DecodeError:
             return msgspec.convert(_read_surrogates(body), kind)
     except msgspec.ValidationError as error:
-        raise _in_words(body, kind, str(error)) from error
+        raise _field_error(body, kind, str(error)) from error
     except (ValueError, RecursionError) as error:
         raise _not_json(error) from error
 
@@ -72,7 +72,7 @@ def _read_surrogates(body: bytes | bytearray) -> Any:
     return json.loads(body.decode("utf-8"), parse_constant=refuse)
 
 
-def _in_words(body: bytes | bytearray, kind: type[Struct], message: str) -> ApiError:
+def _field_error(body: bytes | bytearray, kind: type[Struct], message: str) -> ApiError:
     """Return the error for a body that is JSON but does not fit the type."""
     try:
         value: Any = json.loads(body)

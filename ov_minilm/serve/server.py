@@ -25,7 +25,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ov_minilm.serve.errors import ApiError
-from ov_minilm.serve.openai import error_answer
+from ov_minilm.serve.openai import error_response
 from ov_minilm.serve.service import Service
 from ov_minilm.serve.workers import STOPPED, STOPPING
 
@@ -34,7 +34,7 @@ BODY_TIMEOUT_S = 30.0  # the body of a request must arrive within this time
 # limit of the first line and the headers together; also of a trailer, and of the extensions of chunks
 MAX_HEAD_BYTES = 65_536
 HEAD_TOO_LARGE = f"the head or the trailer of the request is over {MAX_HEAD_BYTES} bytes"
-WRITE_TIMEOUT_S = 60.0  # a client that does not read its answer for this time is disconnected
+WRITE_TIMEOUT_S = 60.0  # a client that reads nothing of its response for this time is disconnected
 KEEP_ALIVE_S = 75  # longer than clients keep unused connections, so that the client closes them first
 SWITCH_INTERVAL_S = 0.0003  # a Python thread must yield after this time, so that batches start without delay
 # new objects between two garbage collections; few are needed, because requests leave no reference cycles
@@ -59,7 +59,7 @@ log = logging.getLogger("ov_minilm.serve")
 
 
 class JoinedWrites:
-    """A transport that sends the head and the body of an answer at once, so that the client wakes up once.
+    """A transport that sends the head and the body of a response at once, so that the client wakes up once.
 
     uvicorn writes the head and then the body, and uvloop sends each write by itself. Here a write is held
     until the next one, or until the event loop goes on.
@@ -71,7 +71,7 @@ class JoinedWrites:
         self._held = b""
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else is done by the transport itself."""
+        """Use the transport itself for everything else."""
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
@@ -104,13 +104,15 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._read_timer: asyncio.TimerHandle | None = None  # ends a request that does not become complete
         self._write_timer: asyncio.TimerHandle | None = None  # disconnects a client that does not read
-        self._head_bytes = 0  # of a head that is not complete, or without bytes of a body since the head
-        self._counted_bytes = 0  # of the latest bytes, how many may belong to a head
+        self._head_bytes = 0  # bytes so far of an incomplete head, or of anything else that is not a body
+        self._counted_bytes = 0  # how many of the latest bytes may belong to a head
         self._begun = False  # the first byte of a request has arrived
         self._in_body = False
         self._ended = False  # a request was completed by the latest bytes
         self._refusal: ApiError | None = None  # the error of a request whose head is invalid
-        self._last_answer = b""  # an error that is sent after the earlier answers; then the connection closes
+        self._final_response = (
+            b""  # an error that is sent after the earlier responses; then the connection closes
+        )
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timeout for the first request."""
@@ -125,13 +127,13 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse bytes, and limit the time and the size of a request's head."""
-        if self._last_answer or self.transport.is_closing():
+        if self._final_response or self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
         self._ended = False
         self._counted_bytes = len(data)
         self._feed(data)
-        if self.transport.is_closing() or self._last_answer:
+        if self.transport.is_closing() or self._final_response:
             return
         if self._in_body and self._read_timer is None:
             self._start_timer(BODY_TIMEOUT_S)
@@ -241,9 +243,9 @@ class Protocol(HttpToolsProtocol):
         raise ValueError(error.message)
 
     def _end(self, error: ApiError) -> None:
-        """Send an error after the answers to the requests before it, and close the connection."""
-        status, body = error_answer(error)
-        self._last_answer = (
+        """Send an error after the responses to the requests before it, and close the connection."""
+        status, body = error_response(error)
+        self._final_response = (
             f"HTTP/1.1 {status} {STATUS_LINES[status]}\r\ncontent-type: application/json\r\n"
             f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n".encode()
             + body
@@ -258,24 +260,24 @@ class Protocol(HttpToolsProtocol):
             else:
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
-                self._send_last_answer()
+                self._send_final_response()
                 return
         if self.cycle is None or self.cycle.response_complete:
-            self._send_last_answer()
+            self._send_final_response()
 
     def on_response_complete(self) -> None:
         """Start the next request, or send the error that ends the connection."""
         last = not self.pipeline
         super().on_response_complete()
-        if self._last_answer and last and not self.transport.is_closing():
-            self._send_last_answer()
+        if self._final_response and last and not self.transport.is_closing():
+            self._send_final_response()
 
-    def _send_last_answer(self) -> None:
-        self.transport.write(self._last_answer)
+    def _send_final_response(self) -> None:
+        self.transport.write(self._final_response)
         self.transport.close()
 
     def pause_writing(self) -> None:
-        """Wait at most WRITE_TIMEOUT_S for a client that does not read its answer."""
+        """Wait at most WRITE_TIMEOUT_S for a client that does not read its response."""
         super().pause_writing()
         self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S, self.transport.abort)
 
@@ -330,7 +332,7 @@ class ServerOptions:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's server with a shutdown in which every connected client still gets an answer."""
+    """Uvicorn's server with a shutdown in which every connected client still gets a response."""
 
     def __init__(self, options: ServerOptions) -> None:
         super().__init__(options.config)
@@ -389,14 +391,14 @@ class Server(uvicorn.Server):
         try:
             self._service.replace_keys(reload_keys())
         except (OSError, ValueError, click.UsageError) as error:
-            log.error("SIGHUP: the keys stay as they were: %s", error)
+            log.error("SIGHUP: the old keys stay valid: %s", error)
         else:
             log.info("SIGHUP: %d keys are valid now", len(self._service.settings.api_keys))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no new connections, answer requests on the open ones until they are idle, and stop.
 
-        Every answer now closes its connection, so that clients reconnect elsewhere, and no request on an open
+        Every response now closes its connection: clients reconnect elsewhere, and no request on an open
         connection is lost.
         """
         await asyncio.sleep(0)  # first accept the connections that wait in the kernel's backlog

@@ -38,18 +38,18 @@ Handlers = Mapping[str, Callable[[Request], Awaitable[Response]]]  # by method
 # Up to these sizes the event loop does the work itself, in at most a millisecond; larger work runs in
 # threads.
 INLINE_BODY_BYTES = 4096  # largest body that the event loop parses and tokenizes
-INLINE_VECTORS = 32  # most vectors that the event loop writes as JSON
+INLINE_VECTORS = 32  # maximum of vectors that the event loop writes as JSON
 LARGE_BODY_BYTES = 262_144  # larger bodies are parsed by only LARGE_BODY_THREADS threads, to bound memory
 LARGE_BODY_THREADS = 2
-# characters that are tokenized at once: the tokenizer needs over 200 bytes for each token
+# limits of the texts that are tokenized at once: the tokenizer needs over 200 bytes for each token
 CHUNK_CHARACTERS = 65_536
 CHUNK_TEXTS = 512
 MAX_ESTIMATED_TOKENS = 1_000_000  # limit of the estimate for one text with truncate="mean"
 CHARACTERS_PER_TOKEN = 4  # typical of English text; for the estimate
-# limit of a request to /tokenize, whose answer has 100 bytes of JSON for each token
+# limit of a request to /tokenize, whose response has 100 bytes of JSON for each token
 MAX_TOKENIZE_CHARACTERS = 100_000
-SLICE_BYTES = 262_144  # bytes of a large answer that are written to the socket at once
-# time from a large request until its memory is returned; its answer is then sent, unless the client is slow
+SLICE_BYTES = 262_144  # bytes of a large response that are written to the socket at once
+# seconds after a large request until its memory is returned; by then its response is usually sent
 TRIM_AFTER_S = 0.2
 WATCH_DISCONNECT_AFTER_S = 0.25  # a request that waits longer is watched for a disconnect of its client
 
@@ -78,13 +78,13 @@ def no_headers(_: Embedded) -> Mapping[str, str]:
 
 @dataclass(slots=True)
 class ParsedBody:
-    """A parsed body, and how its API writes the answer."""
+    """A parsed body, and how its API writes the response."""
 
     texts: list[Any]  # str, or lists of token ids
     truncate: Truncate
     write: Callable[[Embedded], bytes | bytearray]
     field: str = "input"  # name of the field of the body that had `texts`
-    cut_advice: str = 'send "truncate": true to cut it'  # the end of the error for a text that is too long
+    cut_advice: str = 'send "truncate": true to cut it'  # ends the error message for a text that is too long
     ids_model: str | None = None  # the model named in a request with token ids
     keep_end: bool = False  # keep the last tokens of a text that is cut, instead of the first
     headers: Callable[[Embedded], Mapping[str, str]] = no_headers
@@ -131,8 +131,8 @@ class Service:
             any_type: accept a body of any content type, unless a web page sent it.
         """
         outcome: Outcome = request.scope["outcome"]
-        with self.admission.request() as room, self._giving_memory_back(room):
-            received = [await read_body(request, self.settings.payload_limit, room, any_type=any_type)]
+        with self.admission.request() as body_budget, self._returning_memory(body_budget):
+            received = [await read_body(request, self.settings.payload_limit, body_budget, any_type=any_type)]
             size = len(received[0])
             received_at = time.perf_counter()
             parsed, tokenized, characters = await self._offload(size, partial(self._prepare, parse, received))
@@ -155,7 +155,7 @@ class Service:
             result = Embedded(vectors, tokens, characters, outcome, embedded_at - received_at)
             del tokenized, vectors
             write = partial(parsed.write, result)
-            answer = await (asyncio.to_thread(write) if outcome.texts > INLINE_VECTORS else _run_here(write))
+            content = await (asyncio.to_thread(write) if outcome.texts > INLINE_VECTORS else _run_here(write))
         self.metrics.embedded(outcome)
         headers = {
             "x-truncated": str(outcome.truncated),
@@ -164,13 +164,13 @@ class Service:
                 f"{name};dur={1000 * (ended - begun):.2f}" for name, (begun, ended) in outcome.phases.items()
             ),
         }
-        return json_answer(answer, headers | dict(parsed.headers(result)))
+        return json_response(content, headers | dict(parsed.headers(result)))
 
     async def offload_body(self, request: Request, write: Callable[[bytes | bytearray], bytes]) -> Response:
-        """Answer a request about tokens: `write` turns its body into the answer."""
-        with self.admission.request() as room, self._giving_memory_back(room):
-            body = await read_body(request, self.settings.payload_limit, room)
-            return json_answer(await self._offload(len(body), partial(write, body)))
+        """Respond to a request about tokens: `write` turns its body into the response."""
+        with self.admission.request() as body_budget, self._returning_memory(body_budget):
+            body = await read_body(request, self.settings.payload_limit, body_budget)
+            return json_response(await self._offload(len(body), partial(write, body)))
 
     async def _offload(self, size: int, work: Callable[[], T]) -> T:
         """Run `work` in the event loop for a small body, in a thread for others."""
@@ -225,11 +225,11 @@ class Service:
 
     def _keep_ends(self, tokenized: Tokenized) -> Tokenized:
         """Return each text as one window of its last tokens, as many as the model reads."""
-        room = self.spec.max_tokens - 2
+        max_pieces = self.spec.max_tokens - 2
         windows: list[list[IntArray]] = []
         for of_text in tokenized.windows:
             if len(of_text) > 1:
-                last = np.concatenate([ids[1:-1] for ids in of_text[-2:]])[-room:]
+                last = np.concatenate([ids[1:-1] for ids in of_text[-2:]])[-max_pieces:]
                 of_text = [np.concatenate([of_text[0][:1], last, of_text[0][-1:]])]  # [CLS] … [SEP]
             windows.append(of_text)
         counts = enumerate(zip(tokenized.windows, tokenized.tokens, strict=True))
@@ -265,7 +265,7 @@ class Service:
         self.ready = True
 
     async def warm_up(self) -> None:
-        """Compile the model for all input shapes, unless the settings say otherwise."""
+        """Compile the model for all input shapes, unless the settings switch this off."""
         self.prepared = True
         if self.settings.warm_up:
             await asyncio.to_thread(self.embedder.warm_up)
@@ -277,12 +277,12 @@ class Service:
             self._large.submit(self.embedder.warm_up).add_done_callback(_log_failure)
 
     @contextmanager
-    def _giving_memory_back(self, room: BodyBudget) -> Iterator[None]:
+    def _returning_memory(self, body_budget: BodyBudget) -> Iterator[None]:
         """Return the memory of a large request to the operating system; malloc alone would keep it."""
         try:
             yield
         finally:
-            if room.size >= LARGE_BODY_BYTES:
+            if body_budget.size >= LARGE_BODY_BYTES:
                 asyncio.get_running_loop().call_later(TRIM_AFTER_S, self._large.submit, _trim)
 
 
@@ -310,14 +310,14 @@ def _chunks(texts: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
 
 
 class SlicedResponse(Response):
-    """A large answer, sent in slices: the socket's buffer then needs no second copy."""
+    """A large response, sent in slices: the socket's buffer then needs no second copy."""
 
     def __init__(self, content: bytes | bytearray, headers: Mapping[str, str]) -> None:
         self._content = memoryview(content)
         super().__init__(headers=dict(headers) | {"content-length": str(len(content))})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer."""
+        """Send the response."""
         del scope, receive
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         for start in range(0, len(self._content), SLICE_BYTES):
@@ -329,8 +329,8 @@ class SlicedResponse(Response):
             await send(message)
 
 
-def json_answer(content: bytes | bytearray, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an answer with status 200 and this JSON."""
+def json_response(content: bytes | bytearray, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a response with status 200 and this JSON."""
     if len(content) <= SLICE_BYTES:
         return Response(bytes(content), headers=headers, media_type="application/json")
     return SlicedResponse(content, {"content-type": "application/json"} | dict(headers or {}))
@@ -341,12 +341,12 @@ def write_rows(begin: bytes, rows: Iterable[object], end: bytes) -> bytearray:
 
     Rows are encoded one by one to save memory: a Python float has 24 bytes.
     """
-    answer = bytearray(begin + b"[")
+    content = bytearray(begin + b"[")
     for number, row in enumerate(rows):
-        answer += b"," if number else b""
-        answer += encode_json(row)
-    answer += b"]" + end
-    return answer
+        content += b"," if number else b""
+        content += encode_json(row)
+    content += b"]" + end
+    return content
 
 
 def json_numbers(vector: FloatArray) -> Any:

@@ -17,20 +17,20 @@ class Settings:
     A setting with the name of one of text-embeddings-inference has the same meaning.
     """
 
-    # names of the model; answers have the first one; empty: the model's own names
+    # names of the model; responses have the first one; empty: the model's own names
     served_model_names: tuple[str, ...] = ()
     strict_model: bool = False  # refuse other model names with 404
     truncate: Truncate = "end"  # for texts that are too long, unless a request has the field `truncate`
     token_ids: TokenIds = "auto"  # noqa: S105  # vocabulary of token ids that are sent instead of texts
     api_keys: tuple[str, ...] = ()  # empty: no key is needed
-    protect_health: bool = False  # ask for the key on /health, /livez and /readyz too
+    protect_health: bool = False  # require the key for /health, /livez and /readyz too
     cors_origins: tuple[str, ...] = ()  # web sites whose pages may send requests
-    max_client_batch_size: int = 2048  # most texts in a request; 2,048 is OpenAI's limit
-    max_concurrent_requests: int = 512  # most requests in progress; further ones get 429
-    max_queue_seconds: float = 1.0  # most work in the queue; further requests get 429; see limits.QueueBudget
-    payload_limit: int = 10_000_000  # most bytes of a body; 2,048 texts of 4 kB fit
+    max_client_batch_size: int = 2048  # maximum number of texts in a request; 2,048 is OpenAI's limit
+    max_concurrent_requests: int = 512  # maximum number of requests in progress; further ones get 429
+    max_queue_seconds: float = 1.0  # maximum seconds of work in the queue; see limits.QueueBudget
+    payload_limit: int = 10_000_000  # maximum bytes of a body; 2,048 texts of 4 kB fit
     access_log: AccessLog = "plain"
-    otlp_endpoint: str = ""  # where traces are sent, as http://127.0.0.1:4318; empty: no traces
+    otlp_endpoint: str = ""  # URL for traces, for example http://127.0.0.1:4318; empty: none
     warm_up: bool = True  # compile the model for all input shapes before the first request
 
     def __post_init__(self) -> None:

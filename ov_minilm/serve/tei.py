@@ -1,4 +1,4 @@
-"""The API of Text Embeddings Inference: requests, answers and errors."""
+"""The API of Text Embeddings Inference: requests, responses and errors."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ov_minilm.serve.service import (
     Handlers,
     ParsedBody,
     Service,
-    json_answer,
     json_numbers,
+    json_response,
     write_rows,
 )
 from ov_minilm.serve.settings import Truncate
@@ -117,7 +117,7 @@ class ModelType(Struct):
 
 
 class Info(Struct):
-    """The answer of GET /info."""
+    """The response of GET /info."""
 
     model_id: str
     model_sha: str | None
@@ -137,7 +137,7 @@ class Info(Struct):
 
 
 class TeiErrorResponse(Struct):
-    """The answer to every request that is refused or fails."""
+    """The response to every request that is refused or fails."""
 
     error: str
     error_type: str
@@ -149,7 +149,7 @@ class _WhichTokenize(Struct):
     inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-def error_answer(error: ApiError) -> tuple[int, bytes]:
+def error_response(error: ApiError) -> tuple[int, bytes]:
     """Return the status and the JSON body of an error in the form of Text Embeddings Inference."""
     status, kind = error.condition.tei
     return status, encode_json(TeiErrorResponse(error.message, kind))
@@ -252,7 +252,7 @@ class Tei:
                 tei_form = b'"inputs"' in body
             if not tei_form:
                 return self._openai.tokens(read(body, TokenizeInputRequest))
-            request.scope["error_answer"] = error_answer
+            request.scope["error_response"] = error_response
             return self._tokens(read(body, TokenizeInputsRequest))
 
         return await self._service.offload_body(request, write)
@@ -273,14 +273,14 @@ class Tei:
         return await self._service.offload_body(request, self._decode)
 
     def _decode(self, body: bytes | bytearray) -> bytes:
-        asked = read(body, DecodeRequest)
-        lists = texts_or_ids(asked.ids, self._service.settings.max_client_batch_size, "ids")
+        decode_request = read(body, DecodeRequest)
+        lists = texts_or_ids(decode_request.ids, self._service.settings.max_client_batch_size, "ids")
         for index, ids in enumerate(lists):
             if max(map(int, ids)) >= self._service.spec.vocab_size:
                 last = self._service.spec.vocab_size - 1
                 message = f"ids[{index}] has an id over {last}, the last in this model's vocabulary"
                 raise ApiError("bad_token_ids", message, param="ids")
-        return encode_json([self._tokenizer.decode(ids, asked.skip_special_tokens) for ids in lists])
+        return encode_json([self._tokenizer.decode(ids, decode_request.skip_special_tokens) for ids in lists])
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -292,7 +292,7 @@ class Tei:
     async def info(self, _: Request) -> Response:
         """GET /info."""
         service = self._service
-        about = Info(
+        server_info = Info(
             model_id=service.info.model,
             model_sha=service.info.fingerprint,
             model_dtype={"f32": "float32"}.get(service.info.weights, service.info.weights),
@@ -309,7 +309,7 @@ class Tei:
             sha=None,
             docker_label=None,
         )
-        return json_answer(encode_json(about))
+        return json_response(encode_json(server_info))
 
     async def refuse(self, reason: str, _: Request) -> Response:
         """Refuse a URL that needs another kind of model. ApiError 400."""

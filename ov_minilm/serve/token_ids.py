@@ -56,14 +56,14 @@ class TokenIdReader:
             hello_world: the model's ids of "hello world", which show whether it has BERT's vocabulary.
         """
         self._policy = policy
-        self._known = list(hello_world) == HELLO_WORLD
+        self._is_bert = list(hello_world) == HELLO_WORLD
         self._encoding: Encoding | None = None
         self._loading = threading.Lock()
         if policy == "cl100k":
             self._encoding = _load()
 
     def read(self, lists: list[list[int]], model: str | None) -> list[str] | list[list[int]]:
-        """Return texts if the ids are of cl100k, otherwise the ids; ApiError 400 if it is unclear."""
+        """Return texts for ids of cl100k, else the ids. ApiError 400 if the vocabulary is unclear."""
         if self._policy == "reject":
             message = f"this server does not accept token ids; {HOW_TO_FIX}"
             raise ApiError("bad_token_ids", message, param="input")
@@ -74,17 +74,17 @@ class TokenIdReader:
         return lists
 
     def _is_cl100k(self, lists: list[list[int]], model: str | None) -> bool:
-        if not self._known:
+        if not self._is_bert:
             raise ApiError(
                 "bad_token_ids",
                 f"the vocabulary of these token ids is unclear; {HOW_TO_FIX}",
                 param="input",
             )
         foreign = any(map(_foreign, lists))
-        begun = any(ids[0] == CLS for ids in lists)
+        begins_with_cls = any(ids[0] == CLS for ids in lists)
         if not foreign and all(map(_is_framed, lists)):
             return False
-        if not begun and (foreign or model in CL100K_MODELS):
+        if not begins_with_cls and (foreign or model in CL100K_MODELS):
             return True
         raise ApiError(
             "ambiguous_token_ids",
@@ -98,8 +98,8 @@ class TokenIdReader:
                 if not ranks_path().exists():
                     raise ApiError(
                         "cl100k_unavailable",
-                        "input has token ids of OpenAI's cl100k, and this server has not downloaded that "
-                        f"vocabulary; {HOW_TO_FIX}, which downloads it once",
+                        "input has token ids of OpenAI's cl100k, but this server has not downloaded that "
+                        f"vocabulary; {HOW_TO_FIX}, which downloads the vocabulary once",
                         param="input",
                     )
                 self._encoding = _load()

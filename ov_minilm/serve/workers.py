@@ -217,7 +217,7 @@ class Supervisor:
             self._signal_workers(signal.SIGHUP)
 
     def _end(self) -> None:
-        """Send the workers SIGTERM. The first one shuts them down, the second one without waiting."""
+        """Send the workers SIGTERM: the first signal shuts them down, a second one without waiting."""
         self._ending = True
         for listener in self._listeners:
             listener.close()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from starlette.types import ASGIApp
-from support.asgi import Answer, Waiting, send
+from support.asgi import Answer, SuppliedVectors, send
 
 from fuzzing.files import TEXTS, WrongResult
 from fuzzing.stub import vector
@@ -60,7 +60,7 @@ WRONG_VALUES: tuple[Any, ...] = (
 )
 
 
-class HashedVectors(Waiting):
+class HashedVectors(SuppliedVectors):
     """Replaces the model: the real tokenizer, and for each text a vector that is a hash of its token ids."""
 
     def __init__(self, real: Embedder) -> None:

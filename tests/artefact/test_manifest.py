@@ -146,14 +146,14 @@ def test_a_manifest_that_is_not_exact_is_refused(
 
     with pytest.raises(ManifestInvalid) as caught:
         Manifest.read(artefact)
-    # Python's own message, after the reason of a text that is no base64, depends on its version.
+    # the message ends with Python's own error about base64, which depends on the version
     assert (artefact / NAME, reason) == (caught.value.path, caught.value.reason[: len(reason)])
     with pytest.raises(ManifestInvalid):
         Manifest.read(artefact / GRAPH)  # a file in place of a folder
 
 
 def test_the_smallest_valid_manifest_is_read(artefact: Path) -> None:
-    """A row of two tokens beside grids for any text, a golden text that fills it, an int for a float."""
+    """A grid of two tokens, a golden text that fills it, and an int for a float are valid."""
     grids = (Grid(1, 2), Grid(2, 256), Grid(1, 257))
     raw = [dataclasses.asdict(grid) for grid in grids]
     edit(artefact, {"grids": raw, "golden/ids": [101, 102], "gate/cosine_mean": 1})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from accuracy import NotMeasured, accuracy, smaller_vectors
-from jobs import job, table
+from jobs import run_job, write_table
 from limit import limit
 from servers import Server, apis, load, our_server
 from support.rows import race
@@ -18,7 +18,7 @@ from ov_minilm.measure.contender import Contender, ContenderFailed, Process, our
 @pytest.mark.slow
 def test_the_limit_of_the_machine_is_measured(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Percentages are between 0 and 100, parts of a batch add up to 100 %; accuracy needs texts."""
-    for name, value in {"ROUNDS": 2, "CALLS_S": 0.02, "PROFILE_S": 0.2, "ONE_TEXT": (8, 256)}.items():
+    for name, value in {"ROUNDS": 2, "REPEAT_S": 0.02, "PROFILE_S": 0.2, "ONE_TEXT": (8, 256)}.items():
         monkeypatch.setattr(f"limit.{name}", value)
     monkeypatch.setenv(FOLDER_VARIABLE, "")
 
@@ -38,15 +38,15 @@ def test_the_limit_of_the_machine_is_measured(shipped: Embedder, monkeypatch: py
 
 def test_a_job_is_timed(tmp_path: Path) -> None:
     """A job reports time and peak memory of its process; a failed job reports the reason."""
-    source = table(tmp_path / "in.parquet", ["one", "two"])
+    source = write_table(tmp_path / "in.parquet", ["one", "two"])
 
-    finished = job(source, "--rows-per-shard", "1")
+    finished = run_job(source, "--rows-per-shard", "1")
 
     assert 0.1 < finished.seconds < 60
     assert 20 < finished.peak_mb < 1000
     assert 2 == len(finished.written)
     with pytest.raises(RuntimeError, match="No such option"):
-        job(source, "--nothing")
+        run_job(source, "--nothing")
 
 
 @pytest.mark.slow

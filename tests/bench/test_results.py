@@ -1,11 +1,11 @@
-"""Tables and pictures of the stored rows, of the shipped artefact only."""
+"""Tables and pictures of the stored rows; all rows are of the shipped artefact."""
 
 from pathlib import Path
 
 import pytest
 import tables
-from limit import PLAIN
-from run import PEERS_AT_A_TIME, compare, groups
+from limit import MULTIPLICATIONS_ONLY
+from run import PEERS_AT_A_TIME, compare, peer_groups
 from support.rows import row
 
 from ov_minilm.measure.contender import Contender
@@ -24,7 +24,7 @@ ROWS = [
     *(row(f"accuracy/{name}/cosine", 0.999) for name in NAMES),
     *(row(f"new process/{name}/peak_mb", 300) for name in NAMES),
     *(row(f"{what}/{OURS}/share", 30) for what in ("limit, chunks", "parts of a batch, attention")),
-    *(row(f"limit, one text of 8 tokens/{name}/gflops", 9) for name in (OURS, PLAIN)),
+    *(row(f"limit, one text of 8 tokens/{name}/gflops", 9) for name in (OURS, MULTIPLICATIONS_ONLY)),
 ]
 
 
@@ -51,14 +51,14 @@ def test_pictures_are_drawn_of_the_rows(tmp_path: Path) -> None:
 
 def test_other_libraries_are_compared_by_their_best_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only libraries with the model's vectors are compared; workloads on which they are faster are listed."""
-    from pictures import rivals
+    from pictures import best_variants
 
     rows = [*ROWS, row(f"chunks/fastembed f32/{RATIO}", 0.5), row(f"mix/fastembed f32/{RATIO}", 2.0)]
     rows += [row("sentences/not compared/texts_per_s", 9e9)]
     figures = Figures(rows, shipped_fingerprint())
     monkeypatch.setattr(tables, "machines", lambda: [figures])
 
-    assert ["onnxruntime int8", "fastembed f32"] == rivals(figures, "sentences", "texts_per_s")
+    assert ["onnxruntime int8", "fastembed f32"] == best_variants(figures, "sentences", "texts_per_s")
     assert "- chunks: fastembed f32 is 2.00× as fast as ov_minilm (a machine, 2 threads)\n" == tables.behind()
 
 
@@ -68,7 +68,7 @@ def test_a_new_ratio_is_compared_with_the_stored_interval(capsys: pytest.Capture
 
     assert 0 == compare(old, [row(f"mix/a/{RATIO}", 2.1)])
     assert 1 == compare(old, [row(f"mix/a/{RATIO}", 2.1), row(f"mix/b/{RATIO}", 3.0)])
-    assert "MOVED  mix against b: 3.00×, kept 2.00× (1.80 to 2.20)" in capsys.readouterr().out
+    assert "CHANGED  mix against b: 3.00×, committed 2.00× (1.80 to 2.20)" in capsys.readouterr().out
 
 
 def test_libraries_run_in_groups_with_ov_minilm_in_each() -> None:
@@ -76,7 +76,7 @@ def test_libraries_run_in_groups_with_ov_minilm_in_each() -> None:
     our_contenders = [Contender(name, "", (), "") for name in (OURS, f"{OURS} conv")]
     peers = [Contender(str(n), "", (), "") for n in range(12)]
 
-    actual = [[contender.name for contender in group] for group in groups(our_contenders, peers)]
+    actual = [[contender.name for contender in group] for group in peer_groups(our_contenders, peers)]
 
     assert [str(n) for n in range(12)] == [name for group in actual for name in group if name.isdigit()]
     assert all(OURS == group[0] and len(group) <= PEERS_AT_A_TIME + 2 for group in actual)

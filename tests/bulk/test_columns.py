@@ -32,7 +32,7 @@ def test_a_value_of_another_type_makes_its_row_bad(kind: pa.DataType, value: obj
     bad: dict[int, str] = {}
     schema = pa.schema([("n", kind), ("s", pa.string())])
 
-    actual = columns.build([(None, "\ud800"), (value, "b"), ()], schema, bad)
+    actual = columns.to_columns([(None, "\ud800"), (value, "b"), ()], schema, bad)
 
     assert {"n": [None, None, None], "s": ["\ufffd", "b", None]} == actual.to_pydict()
     assert {1: f"'n' is {value!r}, expected {kind} as in the first rows; -o NAME.jsonl keeps any type"} == bad
@@ -57,10 +57,10 @@ SECONDS = pa.array([0, 2**60], pa.timestamp("s"))
 Convert = Callable[[pa.RecordBatch, dict[int, str]], list[Any]]
 
 
-def to(kind: pa.DataType) -> Convert:
+def convert_to(kind: pa.DataType) -> Convert:
     """Return a function that converts a column to a type and returns the values as strings."""
     schema = pa.schema([("x", kind)])
-    return lambda batch, bad: columns.conform(batch, schema, bad)["x"].cast(pa.string()).to_pylist()
+    return lambda batch, bad: columns.cast_columns(batch, schema, bad)["x"].cast(pa.string()).to_pylist()
 
 
 def to_json(batch: pa.RecordBatch, bad: dict[int, str]) -> list[Any]:
@@ -71,9 +71,9 @@ def to_json(batch: pa.RecordBatch, bad: dict[int, str]) -> list[Any]:
 @pytest.mark.parametrize(
     ("array", "convert", "values", "reason"),
     [
-        (NOT_UTF8, to(pa.string()), ["a", None, None], "'x' is not UTF-8"),
-        (BIG, to(pa.float64()), ["1", None, "3"], "'x' is 9007199254740993, expected double as in"),
-        (FAR, to(pa.timestamp("ns")), [f"{EPOCH}.000001000", None, None], "'x' is a timestamp[us]"),
+        (NOT_UTF8, convert_to(pa.string()), ["a", None, None], "'x' is not UTF-8"),
+        (BIG, convert_to(pa.float64()), ["1", None, "3"], "'x' is 9007199254740993, expected double as in"),
+        (FAR, convert_to(pa.timestamp("ns")), [f"{EPOCH}.000001000", None, None], "'x' is a timestamp[us]"),
         (SECONDS, to_json, [EPOCH, None], "'x' cannot be written as JSON"),
         (pa.array([float("nan"), 0.1, float("-inf")]), to_json, [None, 0.1, None], ""),
         (pa.array([{"a": float("inf"), "b": b"\xff"}]), to_json, [{"a": None, "b": "/w=="}], ""),
@@ -144,7 +144,7 @@ def test_files_have_a_common_type_or_are_refused(one: Any, other: Any, common: A
     for types in permutations((one, other)):
         columns_of_files = list(zip("ab", types, strict=True))
         if common is None:
-            with pytest.raises(ValueError, match=r"b: column 'x' is .*, in a .*; cast one of them"):
+            with pytest.raises(ValueError, match=r"b: column 'x' is .*, but .* in a; cast one of them"):
                 columns.common_field("x", columns_of_files, of_json=True)
         else:
             expected = columns.json_field("x") if common == "json" else pa.field("x", common)

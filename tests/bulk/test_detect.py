@@ -2,7 +2,7 @@
 
 import pytest
 
-from ov_minilm.bulk.detect import structure
+from ov_minilm.bulk.detect import detect_format
 
 LINES: dict[str | None, list[str]] = {
     "JSON": [
@@ -22,4 +22,4 @@ LINES: dict[str | None, list[str]] = {
 def test_structured_lines_are_detected(what: str | None) -> None:
     """JSON in any layout, a table with the column of texts, or a document; all other lines are text."""
     for lines in LINES[what]:
-        assert what == (structure(lines.split("\n"), "text") or (None,))[0], lines[:50]
+        assert what == (detect_format(lines.split("\n"), "text") or (None,))[0], lines[:50]

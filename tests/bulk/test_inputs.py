@@ -1,4 +1,4 @@
-"""Names and patterns of inputs, and the format that the name of a file tells."""
+"""Names and patterns of inputs, and the format that a file's name implies."""
 
 import io
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_patterns_are_sorted_and_names_are_not(tmp_path: Path, monkeypatch: pyte
     assert ["odd[1].csv"] == list(expand(["odd[1].csv"]))
 
 
-def test_the_name_tells_the_format() -> None:
+def test_the_name_implies_the_format() -> None:
     """The ending decides, in upper or lower case, also before .gz, .bz2 and .zst; --format overrides it."""
     kinds = "a.parquet=parquet a.pq=parquet a.JSONL=jsonl a.ndjson=jsonl a.json.gz=jsonl a.tsv.bz2=tsv"
     for name, kind in (pair.split("=") for pair in kinds.split()):
@@ -37,9 +37,9 @@ def test_the_name_tells_the_format() -> None:
         ("a.log", r"^a.log: the ending '.log' is not known; pass --format text, jsonl"),
         ("a.gz", "^a.gz: the ending '.gz' is not known"),
         ("a.log.gz", "^a.log.gz: the ending '.log.gz' is not known"),
-        ("a.XLSX", r"a spreadsheet \(.xlsx\) is not read; save it as CSV"),
-        ("a.arrow", r"an Arrow file \(.arrow\) is not read; write it as .parquet"),
-        ("a.csv.xz", r"an archive \(.xz\) is not read; unpack it first"),
+        ("a.XLSX", r"a spreadsheet \(.xlsx\) cannot be read; save it as CSV"),
+        ("a.arrow", r"an Arrow file \(.arrow\) cannot be read; write it as .parquet"),
+        ("a.csv.xz", r"an archive \(.xz\) cannot be read; unpack it first"),
         ("a.parquet.gz", "is read from its end, so it cannot be compressed as a whole"),
         ("*.parquet", r"^\*\.parquet matches no file$"),
         ("none.txt", "^none.txt does not exist$"),
@@ -71,7 +71,7 @@ def test_files_that_cannot_be_read_are_refused(
         ("delimiter", ",,", "--delimiter ',,' must be one character"),
         ("delimiter", "\n", "must be one character"),
         ("delimiter", '"', "must differ from the other two"),
-        ("escape", '"', "--escape '\"' is the quote too; leave it out"),
+        ("escape", '"', "--escape '\"' is also the --quote; omit it"),
         ("quote", "''", "--quote \"''\" must be one character"),
         *(
             ("encoding", name, f"--encoding '{name}' is not known")

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 from fuzzing.stub import HashEmbedder, vector
 from support.corpora import content, sentences, shards, vectors, write
-from support.processes import here, python, until
+from support.processes import python, run_inline, wait_until
 
 from ov_minilm import Embedder
 from ov_minilm.bulk.job import Summary
@@ -176,11 +176,11 @@ def test_encode_reports_bad_rows_and_exits_with_3(tmp_path: Path, shared_model: 
     output, source = tmp_path / "v.npy", tmp_path / "in.txt"
     source.write_bytes(b"a\n\xff\n" + b"word " * 300 + b"\nb\n")
 
-    pipe = here("encode", "--on-error", "skip", text=source.read_bytes())
-    file = here("encode", source, "-o", output, "--on-error", "null", "--truncate", "error")
+    pipe = run_inline("encode", "--on-error", "skip", text=source.read_bytes())
+    file = run_inline("encode", source, "-o", output, "--on-error", "null", "--truncate", "error")
 
     bad_line = "warning: stdin, line 2: not UTF-8 (invalid start byte); set another with --encoding\n"
-    truncated = "warning: 1 text is longer than the model reads and lost the end\n"
+    truncated = "warning: 1 text is longer than the model reads; the ends were cut\n"
     summary = f"{output}: 2 vectors of 384 components, 2 nulls\n"
     listed = tmp_path / "v.npy.errors.jsonl"
     assert (3, f"{bad_line}{truncated}warning: 1 bad row\n") == (pipe.returncode, pipe.stderr.decode())
@@ -228,12 +228,12 @@ def test_an_interrupted_job_resumes(
         [sys.executable, "-m", "ov_minilm", *map(str, command)], stderr=subprocess.PIPE
     ) as process:
         if seed is None:
-            until(lambda: len(shards(parts)) > 1 or process.poll() is not None, 300)
+            wait_until(lambda: len(shards(parts)) > 1 or process.poll() is not None, 300)
             with pytest.raises(BlockingIOError, match=f"{parts}: another process is working on it"):
                 Journal.open(parts)
         else:
             # A random moment, also during the start: there is no event to wait for.
-            time.sleep(random.Random(seed).uniform(0.5, 8))  # noqa: S311  # no secrets
+            time.sleep(random.Random(seed).uniform(0.5, 8))  # noqa: S311  # not secret
         process.send_signal(number)
         sent = time.monotonic()
         stderr = process.communicate()[1].decode()
@@ -420,7 +420,7 @@ def test_input_options_of_encode(
     monkeypatch.chdir(tmp_path)
     Path("in.csv").write_text(source, "latin-1")
 
-    done = here("encode", "in.csv", *(options.split() if isinstance(options, str) else options))
+    done = run_inline("encode", "in.csv", *(options.split() if isinstance(options, str) else options))
 
     assert (0 if texts else 2) == done.returncode, done.stderr
     assert texts == [next(iter(json.loads(line).values())) for line in done.stdout.splitlines()]

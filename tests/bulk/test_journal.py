@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ov_minilm.bulk.journal import NAME, Done, Header, Journal, compare
+from ov_minilm.bulk.journal import JOURNAL_NAME, Done, Header, Journal, compare
 from ov_minilm.bulk.rows import Position
 from ov_minilm.errors import JobRefused
 
@@ -23,7 +23,7 @@ def test_complete_lines_survive_a_crash_at_any_byte(tmp_path: Path) -> None:
     lines = [JOB.to_json(), *(json.dumps(asdict(done)) for done in DONE)]
     content = "".join(f"{line}\n" for line in lines).encode()
     for length in range(len(content) + 1):
-        (tmp_path / NAME).write_bytes(content[:length])
+        (tmp_path / JOURNAL_NAME).write_bytes(content[:length])
         with Journal.open(tmp_path) as journal:
             header = journal.read()
             if header is None:
@@ -34,7 +34,7 @@ def test_complete_lines_survive_a_crash_at_any_byte(tmp_path: Path) -> None:
 
         assert header in (None, JOB)
         assert dict(enumerate(DONE[: max(0, content[:length].count(b"\n") - 1)])) == actual
-        assert content == (tmp_path / NAME).read_bytes()
+        assert content == (tmp_path / JOURNAL_NAME).read_bytes()
 
     other = Header({"model": "n"}, [], "stop")
     with Journal.open(tmp_path) as journal:
@@ -43,7 +43,7 @@ def test_complete_lines_survive_a_crash_at_any_byte(tmp_path: Path) -> None:
         journal.read()
         journal.write(other, {2: DONE[2]})
         assert {2: DONE[2]} == journal.done
-    assert [other.to_json(), lines[3]] == (tmp_path / NAME).read_text().splitlines()
+    assert [other.to_json(), lines[3]] == (tmp_path / JOURNAL_NAME).read_text().splitlines()
 
 
 OTHER = {"model": "n", "new": 1}
@@ -84,7 +84,7 @@ def test_only_inputs_may_change_or_be_added(
 )
 def test_a_journal_of_another_version_is_refused(tmp_path: Path, content: bytes, version: str) -> None:
     """No shard is read from such a journal, or from a file that is not a journal."""
-    (tmp_path / NAME).write_bytes(content)
+    (tmp_path / JOURNAL_NAME).write_bytes(content)
 
     with Journal.open(tmp_path) as journal:
         header = journal.read()

@@ -56,7 +56,7 @@ def test_rows_have_the_numbers_of_an_editor(
     (tmp_path / name).write_bytes(content.encode())
 
     with closing(open_lines(tmp_path / name)) as lines:
-        lines.look(1)  # must not refuse the file as one of another format
+        lines.preview(1)  # must not refuse the file as one of another format
     assert (texts, numbers) == (read(tmp_path / name).texts, read(tmp_path / name).numbers)
 
 
@@ -195,7 +195,7 @@ def test_a_file_in_another_format_is_refused(tmp_path: Path, name: str, content:
     (tmp_path / name).write_bytes(content)
 
     with closing(open_lines(tmp_path / name)) as lines, pytest.raises(ValueError, match=message):
-        lines.look(1)
+        lines.preview(1)
 
 
 def test_utf_16_without_byte_order_mark_is_refused(tmp_path: Path) -> None:

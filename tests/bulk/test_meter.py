@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from support.fakes import Terminal
-from support.processes import until
+from support.processes import wait_until
 
 from ov_minilm.bulk.meter import Meter
 
@@ -24,7 +24,7 @@ def test_the_line_has_share_time_left_and_rates(
     meter.advance(1900, 28_500, 500)
     meter.keep(1500)
 
-    assert f"{start} (1,500 safe), 200 texts/s, 3,000 tokens/s" == meter.line(110.0)
+    assert f"{start} (1,500 written), 200 texts/s, 3,000 tokens/s" == meter.line(110.0)
 
 
 EMPTY_BAR = f"[{'-' * 24}]   0%, 0 texts"
@@ -62,4 +62,4 @@ def test_a_bar_appears_before_the_first_rows_are_done(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "stderr", stderr)
 
     with Meter(12, None):
-        until(lambda: "0 texts" in stderr.getvalue(), 5)
+        wait_until(lambda: "0 texts" in stderr.getvalue(), 5)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.corpora import content
-from support.processes import here
+from support.processes import run_inline
 
 from ov_minilm.bulk.inputs import Kind
 from ov_minilm.bulk.outputs import Output, check_output
@@ -75,8 +75,8 @@ PATTERNS = "x/*.jsonl ./x/*.jsonl x/**/*.jsonl x/[a-p]*.jsonl same/x/*.jsonl"
         ("a.jsonl", "pipe.npy", r"pipe\.npy is a pipe or a device, which a file would replace; .* -o -"),
         ("a.jsonl", "folder.npy", r"folder\.npy is a folder; name a file, or folder\.npy/ to write shards"),
         ("a.jsonl", "parts.npy", r"parts\.npy\.parts is not a folder; remove it, or name another"),
-        ("a.jsonl", "foreign", "folder foreign has files that are not of an ov-minilm job"),
-        ("a.jsonl", "f.npy", r"folder f\.npy\.parts has files that are not of an ov-minilm job"),
+        ("a.jsonl", "foreign", "folder foreign has files that no ov-minilm job wrote"),
+        ("a.jsonl", "f.npy", r"folder f\.npy\.parts has files that no ov-minilm job wrote"),
         ("a.jsonl", "", r"-o '': the name of an output file must end in \.parquet"),
         ("a.jsonl", "v.csv", r"v\.csv: the name of an output file must end in \.parquet, \.npy, \.jsonl"),
     ],
@@ -111,7 +111,7 @@ def test_other_outputs_are_accepted(inputs: str, output: str) -> None:
     check(inputs, output)
 
 
-def test_the_name_of_an_output_tells_its_format(tmp_path: Path) -> None:
+def test_the_name_of_an_output_implies_its_format(tmp_path: Path) -> None:
     """A known ending is a file; no ending or a slash is a folder."""
     assert Output(Path("v.npy"), "npy", folder=False) == Output.parse("v.npy")
     assert Output(Path("v"), "jsonl", folder=True) == Output.parse("v", "jsonl")
@@ -124,7 +124,7 @@ def test_no_pattern_matches_a_list_of_bad_rows() -> None:
     Path("x/a.jsonl").write_text(ROWS + '{"text": 3}\n')
     command = ("encode", "x/*.jsonl", "-o", "x/v.parquet", "--on-error", "skip")
 
-    first_run, second_run = here(*command), here(*command)
+    first_run, second_run = run_inline(*command), run_inline(*command)
 
     assert Path("x/v.parquet.errors.jsonl").exists()
     assert (3, first_run.stderr) == (second_run.returncode, second_run.stderr)
@@ -135,7 +135,7 @@ def test_encode_refuses_an_output_in_one_line() -> None:
     encode = f"{sys.executable} -m ov_minilm encode"
     redirected = f"{encode} - --format jsonl -o hard.jsonl < a.jsonl; {encode} 'x/*.jsonl' >> x/a.jsonl"
 
-    result = here("encode", "a.jsonl", "-o", "a.jsonl")
+    result = run_inline("encode", "a.jsonl", "-o", "a.jsonl")
     shell = subprocess.run(["/bin/sh", "-c", redirected], capture_output=True, text=True, check=False)
 
     expected = [

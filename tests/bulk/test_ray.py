@@ -15,13 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from support.corpora import content, sentences, shards, write
-from support.processes import run, until
+from support.processes import run, wait_until
 
 from ov_minilm import Embedder
 from ov_minilm.artefact.manifest import SHIPPED
-from ov_minilm.bulk import RayEmbedder, Shipped
+from ov_minilm.bulk import ArtefactFiles, RayEmbedder
 from ov_minilm.bulk.inputs import Inputs
-from ov_minilm.bulk.journal import NAME
 from ov_minilm.bulk.pipeline import pending_rows, plan
 from ov_minilm.bulk.reader import Reader
 
@@ -94,7 +93,9 @@ def test_several_machines_write_the_bytes_of_one(tmp_path: Path) -> None:
     ray = run(*command, tmp_path / "ray/v.parquet", "--on-error", "null", "--engine", "ray", "--ship")
     stopped = run(*command, tmp_path / "out", "--engine", "ray")
     # Of those in the journal: an actor may write a shard just as the job ends.
-    finished = [json.loads(line)["shard"] for line in (tmp_path / "out" / NAME).read_text().splitlines()[1:]]
+    finished = [
+        json.loads(line)["shard"] for line in (tmp_path / "out/_job.log").read_text().splitlines()[1:]
+    ]
     paths = [tmp_path / f"out/part-{shard:05}.parquet" for shard in finished]
     times_before = {path: path.stat().st_mtime_ns for path in paths}
     resumed = run(*command, tmp_path / "out")
@@ -123,7 +124,7 @@ def test_shards_of_killed_machines_are_computed_again(tmp_path: Path, cluster: s
         assert cluster.stdin is not None
         assert cluster.stdout is not None
         for wanted in (2, 5):
-            until(lambda wanted=wanted: len(shards(tmp_path / "ray")) >= wanted, 600)  # type: ignore[misc]
+            wait_until(lambda wanted=wanted: len(shards(tmp_path / "ray")) >= wanted, 600)  # type: ignore[misc]
             cluster.stdin.write("\n")
             cluster.stdin.flush()
             assert "killed\n" == cluster.stdout.readline()
@@ -157,7 +158,7 @@ def test_ray_serve_answers_with_the_vectors_of_encode(tmp_path: Path) -> None:
 def test_ray_embedder_is_pickled_with_its_options(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy opens its own Embedder and returns the same bits; a wrong batch is refused."""
     batch = {"body": np.array(["one", "two"], object), "n": np.array([1, 2])}
-    embedder = RayEmbedder(column="body", output="v", threads=1, model=Shipped.read(SHIPPED))
+    embedder = RayEmbedder(column="body", output="v", threads=1, model=ArtefactFiles.read(SHIPPED))
 
     monkeypatch.setattr(Embedder, "open", opened := Mock(wraps=Embedder.open))
     copy = pickle.loads(pickle.dumps(embedder))  # noqa: S301  # our own

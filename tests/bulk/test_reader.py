@@ -78,7 +78,7 @@ CSV, JSONL, TXT, ID = ["in.csv"], ["in.jsonl"], ["in.txt"], ["id"]
         (
             lambda: find(["plain.csv.gz"]),
             BadRow,
-            "not begin like gzip; if it is plain, take .gz off its name",
+            "not begin like gzip; if it is not compressed, remove .gz from its name",
         ),
         (lambda: find(["tensor.parquet"], keep=["x"]), ValueError, "tensor.*, which Parquet cannot hold"),
         (lambda: options(truncate="left"), ValueError, "truncate='left'; choose one of end, error, mean"),
@@ -93,9 +93,9 @@ CSV, JSONL, TXT, ID = ["in.csv"], ["in.jsonl"], ["in.txt"], ["id"]
         (lambda: run(find(CSV, keep=ID), "v.jsonl"), ValueError, "pass typed=False to find"),
         (lambda: run(find(CSV, keep=ID, typed=False), "v.parquet"), ValueError, "pass typed=True"),
         (lambda: run(find(CSV), "v.npy", dtype="int8", on_error="null"), ValueError, "no value for a"),
-        (lambda: run(find(CSV), "foreign", overwrite=True), FileExistsError, "not of an ov-minilm job"),
+        (lambda: run(find(CSV), "foreign", overwrite=True), FileExistsError, "that no ov-minilm job wrote"),
         (lambda: stream(find(CSV, keep=ID), io.BytesIO()), ValueError, "pass typed=False to find"),
-        (lambda: stream(find(CSV), io.StringIO()), TypeError, "the stream takes str; pass its .buffer"),
+        (lambda: stream(find(CSV), io.StringIO()), TypeError, "the stream accepts only str; pass its"),
         (lambda: append("in.jsonl"), ValueError, "in.jsonl is an input, and the output in.jsonl would"),
     ],
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.processes import here
+from support.processes import run_inline
 
 from ov_minilm.bulk.reuse import KeptVectors
 
@@ -18,7 +18,7 @@ def encode(tmp_path: Path, texts: list[str], *options: str, reuse: bool = True) 
     source.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     target.unlink(missing_ok=True)
     kept = ["--reuse", str(tmp_path / "kept")] * reuse
-    result = here("encode", source, "-o", target, *options, *kept)
+    result = run_inline("encode", source, "-o", target, *options, *kept)
     return target.read_bytes() if target.exists() else b"", result.stderr.decode()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.checkpoints import CALIBRATION, KINDS, SOON, write
-from support.processes import here, until
+from support.processes import run_inline, wait_until
 
 from ov_minilm import Embedder
 from ov_minilm.artefact.drift_record import Gate, gate
@@ -182,7 +182,7 @@ def test_a_killed_build_keeps_the_old_artefact(
     command = [sys.executable, "-c", KILLED, str(reached), str(early), *conversion(small), "-o", str(out)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
-            until(lambda: reached.exists() or any(out.glob(".building*/fp32/*")), 300)
+            wait_until(lambda: reached.exists() or any(out.glob(".building*/fp32/*")), 300)
         finally:
             process.send_signal(signal_sent)
 
@@ -190,7 +190,7 @@ def test_a_killed_build_keeps_the_old_artefact(
     if signal_sent == signal.SIGKILL:
         (left,) = unfinished(out)
         assert left.startswith(f".building-{process.pid}-")
-        here("convert", PACKAGE, "--fp32-only", "-o", out)
+        run_inline("convert", PACKAGE, "--fp32-only", "-o", out)
         assert Manifest.read(built / "fp32").files == Manifest.read(out / "fp32").files
     assert [] == unfinished(out)
     assert OLD == {name: content for name, content in artefact_files(out).items() if name.startswith("int8/")}
@@ -203,7 +203,7 @@ def test_a_full_disk_keeps_the_old_artefact(tmp_path: Path) -> None:
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, limits[1]))
     try:
-        result = here("convert", PACKAGE, "--fp32-only", "-o", out)
+        result = run_inline("convert", PACKAGE, "--fp32-only", "-o", out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
@@ -230,7 +230,7 @@ def test_a_missing_library_is_named_with_its_extra(
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == missing else find(name))
 
-    result = here("convert", "-o", tmp_path / "out")
+    result = run_inline("convert", "-o", tmp_path / "out")
 
     expected = f'install what this command needs: pip install "ov-minilm[{extra}]"'
     assert (2, f"error: {missing} is not installed; {expected}\n") == (
@@ -245,7 +245,7 @@ def test_a_missing_library_is_named_with_its_extra(
         ("out", [PACKAGE], "error: "),  # no folder can be made there
         ("out/int8/precious.txt", [PACKAGE], "is not an artefact"),
         ("few.txt", [PACKAGE, "--calibration", "few.txt"], "2 texts; calibration needs at least 100"),
-        ("few.txt", ["SMALL", "--fp32-only"], "all-MiniLM-L6-v2; convert it with INT8, and torch"),
+        ("few.txt", ["SMALL", "--fp32-only"], "all-MiniLM-L6-v2; convert it without --fp32-only"),
         ("few.txt", ["SMALL", "--sha256", "0" * 64], "expected 000"),
     ],
 )
@@ -260,7 +260,7 @@ def test_wrong_arguments_are_refused_before_the_export(
     if options[0] == "SMALL":
         options = [*conversion(small)[1:4], *options[1:]]
 
-    result = here("convert", *options, "-o", "out")
+    result = run_inline("convert", *options, "-o", "out")
 
     assert (2, files_before) == (result.returncode, sorted(tmp_path.rglob("*")))
     assert message in result.stderr.decode()

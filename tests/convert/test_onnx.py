@@ -17,7 +17,7 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install -e
 safetensors = pytest.importorskip("safetensors.numpy", reason="the convert extra is not installed")
 pytestmark = pytest.mark.convert
 
-LINEAR = "model.encoder.layer.0.attention.self.query.bias"  # the encoder is the part named "model"
+LINEAR = "model.encoder.layer.0.attention.self.query.bias"  # the encoder is the submodule named "model"
 KEY_BIAS = LINEAR.replace("query", "key")
 KIND = KINDS["Xenova"]
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from support.checkpoints import KINDS, MODULES, WORDS, Kind, draw, save, write
-from support.processes import here, run
+from support.processes import run, run_inline
 
 from ov_minilm import SourceRefused
 from ov_minilm.artefact.manifest import file_facts
@@ -88,7 +88,7 @@ def test_the_spec_is_read_from_the_checkpoint(tmp_path: Path, kind: Kind) -> Non
         ({CONFIG: {"hidden_size": 768}}, "hidden_size is 768; above 512, FP32 layers on CPUs with AVX2"),
         ({CONFIG: {"num_attention_heads": 5}}, "hidden_size is 48, not a multiple of num_attention_heads, 5"),
         ({CONFIG: {"hidden_size": 47}}, "hidden_size is 47; it must be even"),
-        ({CONFIG: {"vocab_size": 50}}, f"vocab_size is 50, the tokenizer has {len(WORDS)} words"),
+        ({CONFIG: {"vocab_size": 50}}, f"vocab_size is 50, but the tokenizer has {len(WORDS)} tokens"),
         ({CONFIG: {"num_hidden_layers": 3}}, "encoder.layer.2.attention.self.query.weight and 15"),
         ({CONFIG: {"intermediate_size": 96}}, r"dense.weight is \(144, 48\); .* says \(96, 48\)"),
         ({POOLING: {"pooling_mode_cls_token": True}}, "pooling is cls [+] mean; only"),
@@ -120,7 +120,7 @@ def test_the_spec_is_read_from_the_checkpoint(tmp_path: Path, kind: Kind) -> Non
         ({WEIGHTS: LFS}, "a Git LFS pointer, not the file; fetch it with git lfs pull"),
         ({POOLING: LFS}, "1_Pooling/config.json: a Git LFS pointer, not the file"),
         ({WEIGHTS: None, INDEX: '{"weight_map": {}}'}, "index.json: weight_map lists no files"),
-        ({WEIGHTS: None, INDEX: '{"weight_map": {"a": "b"}}'}, "index.json: b of its files is missing here"),
+        ({WEIGHTS: None, INDEX: '{"weight_map": {"a": "b"}}'}, "index.json: its folder does not contain b"),
         ({WEIGHTS: None}, r"no such file, nor model\.safetensors\.index\.json, .*; a source holds one of"),
         ({CONFIG: None}, r"config\.json: no such file; a source holds config\.json, "),
         ({STEPS: None}, r"modules\.json: no such file; a source holds config\.json, modules\.json, "),
@@ -148,7 +148,7 @@ def test_a_checkpoint_that_cannot_be_converted_exactly_is_refused(
 
 
 def test_weights_in_several_files_are_read_as_one(tmp_path: Path) -> None:
-    """Tensors equal those of one file, the hash covers sha256sum's lines; a missing file is named."""
+    """Tensors equal those of one file; the hash is that of sha256sum's output; a missing file is named."""
     folder, sha256 = write_small(tmp_path)
     expected = find(str(folder), None, sha256).tensors
     tensors = draw(Kind())
@@ -167,7 +167,7 @@ def test_weights_in_several_files_are_read_as_one(tmp_path: Path) -> None:
     assert expected.keys() == checkpoint.tensors.keys()
     assert all(np.array_equal(tensor, checkpoint.tensors[name]) for name, tensor in expected.items())
     (folder / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(SourceRefused, match=r"index\.json: model-00002-.* of its files is missing"):
+    with pytest.raises(SourceRefused, match=r"index\.json: its folder does not contain model-00002-"):
         find(str(folder), None, sha256)
 
 
@@ -206,7 +206,7 @@ def test_without_network_the_command_says_what_to_use(
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
-    result = here("convert", "-o", tmp_path / "out")
+    result = run_inline("convert", "-o", tmp_path / "out")
 
     assert 2 == result.returncode
     assert f"error: {HUB_ID}@".encode() in result.stderr
@@ -224,7 +224,7 @@ class HubHandler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Print no line for each request."""
+        """Log nothing."""
 
 
 @pytest.mark.parametrize("weights", ["model.safetensors", "onnx/model.onnx"])

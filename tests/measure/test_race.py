@@ -59,7 +59,7 @@ def test_ratios_are_taken_within_a_round(shipped: Embedder) -> None:
 def test_a_ratio_above_one_means_faster(
     shipped: Embedder, quantity: str, seconds: float, theirs: list[float], better: float
 ) -> None:
-    """Faster is fewer ms or more texts/s; the race ends early if values agree or the time is over."""
+    """Faster is fewer ms or more texts/s; the race ends when values agree or the time is used up."""
     values = itertools.cycle(theirs)
 
     with toys(shipped, "other", seconds=seconds) as started:

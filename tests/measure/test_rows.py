@@ -1,4 +1,4 @@
-"""Rows in a file and in tables: of one artefact and one machine."""
+"""Rows in a file, and tables of the rows of one artefact and one machine."""
 
 import dataclasses
 from pathlib import Path

@@ -60,7 +60,7 @@ def test_without_affinity_masks_all_cpus_count(tmp_path: Path, monkeypatch: pyte
 
 
 def test_threads_are_those_of_argument_environment_or_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The argument wins over the environment, and that over the machine; an error names its source."""
+    """The argument overrides the environment, which overrides the machine; an error names the source."""
     for argument, variable, expected in (
         (3, "5", 3),
         (1, "0", 1),

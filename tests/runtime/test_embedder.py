@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.fakes import FakeEngine
-from support.processes import left_by_twenty, python, until
+from support.processes import objects_left_by_20, python, wait_until
 
 from ov_minilm import Embedder, PrecisionUnavailable, TextTooLong, TruncationWarning, encode
 from ov_minilm.artefact.manifest import SHIPPED, TOKENIZER, Manifest
@@ -232,7 +232,7 @@ def test_an_interrupt_cancels_texts_that_were_submitted_ahead(monkeypatch: pytes
 
     def after_the_first_chunk(*arguments: Any) -> Tokenized:
         if next(chunks):  # so that no batch has texts of two chunks
-            until(lambda: len(engine.ran) == batches, 60)
+            wait_until(lambda: len(engine.ran) == batches, 60)
         return tokenize(*arguments)
 
     def interrupt(*_: int) -> None:
@@ -240,10 +240,10 @@ def test_an_interrupt_cancels_texts_that_were_submitted_ahead(monkeypatch: pytes
 
     monkeypatch.setattr(tokens, "tokenize", after_the_first_chunk)
     embedder = Embedder(manifest, tokens, engine)  # type: ignore[arg-type]  # a stand-in
-    engine.let(batches)
+    engine.release(batches)
     with pytest.raises(KeyboardInterrupt):
         embedder.encode(texts, progress=interrupt)
-    engine.let(1000)
+    engine.release(1000)
     embedder.close()
 
     rows_ahead = (CHUNK_TOKENS + LOOKAHEAD_CELLS) // 64
@@ -301,7 +301,7 @@ def test_coroutines_share_an_embedder(shipped: Embedder, reference: FloatArray) 
             assert isinstance(result, asyncio.CancelledError)
         else:
             assert (vectors.shape, vectors.tobytes()) == (result.shape, result.tobytes())
-    assert left_by_twenty(submit_twice) < 20  # objects that only the garbage collector frees
+    assert objects_left_by_20(submit_twice) < 20  # objects that only the garbage collector frees
 
 
 def test_a_closed_or_deleted_embedder_leaves_no_thread() -> None:
@@ -319,7 +319,7 @@ def test_a_closed_or_deleted_embedder_leaves_no_thread() -> None:
     assert 1 + min(4, embedder.info.threads) == len(set(threading.enumerate()) - threads_before)
     del embedder
     gc.collect()
-    until(lambda: not set(threading.enumerate()) - threads_before)
+    wait_until(lambda: not set(threading.enumerate()) - threads_before)
 
 
 FORKS = """

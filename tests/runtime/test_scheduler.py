@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.fakes import FakeEngine
-from support.processes import until
+from support.processes import wait_until
 
 from ov_minilm.runtime.packing import Batch
 from ov_minilm.runtime.scheduler import LOOKAHEAD_CELLS, Call, Scheduler
@@ -233,7 +233,7 @@ def test_close_finishes_accepted_calls_and_refuses_new_ones(by_callback: bool) -
     scheduler.submit(call := make_call(3000))
     if by_callback:
         first.add_done_callback(close)
-    engine.let(1000)
+    engine.release(1000)
     if not by_callback:
         close()
         assert call.done()
@@ -268,5 +268,5 @@ def test_threads_share_a_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
     with ThreadPoolExecutor(16) as threads:
         assert all(threads.map(work, range(16)))
     scheduler.close()
-    until(lambda: not set(threading.enumerate()) - threads_before)
+    wait_until(lambda: not set(threading.enumerate()) - threads_before)
     assert {None, 10} >= timeouts - {0}  # 10: of `has_results`, in the threads of this test; 0 polls once

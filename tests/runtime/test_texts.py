@@ -87,7 +87,7 @@ def test_other_objects_are_refused(texts: Any, message: str) -> None:
             read(texts)
 
 
-def test_an_item_that_is_no_text_is_named_by_its_index() -> None:
+def test_an_item_that_is_not_a_text_is_named_by_its_index() -> None:
     """The index counts from `start`; the error has the type and the beginning of the value."""
     for item, message in (
         (b"a", "bytes (b'a'), expected str; decode it first"),

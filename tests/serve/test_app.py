@@ -8,8 +8,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp
-from support.asgi import JSON, Answer, Waiting, ask, post, send
-from support.processes import left_by_twenty, until
+from support.asgi import JSON, Answer, SuppliedVectors, ask, post, send
+from support.processes import objects_left_by_20, wait_until
 
 from ov_minilm import Embedder
 from ov_minilm.serve import Settings, create_app
@@ -38,8 +38,8 @@ def test_request_ids_and_methods(app: ASGIApp) -> None:
 def test_the_end_of_a_waiting_request(
     shipped: Embedder, caplog: pytest.LogCaptureFixture, event: str, status: int, code: str | None
 ) -> None:
-    """A failure is described in the log only; a request that ends gives up its place in the queue."""
-    service = Service(waiting := Waiting(shipped), Settings())
+    """A failure is described in the log only; a request that ends leaves the queue."""
+    service = Service(waiting := SuppliedVectors(shipped), Settings())
     service.ready, service.draining = True, event == "shutdown"
     app, disconnected = application(service), asyncio.Event()
 
@@ -72,7 +72,7 @@ def test_the_end_of_a_waiting_request(
 
 def test_a_full_queue(shipped: Embedder) -> None:
     """Requests over the limit are refused at once, and accepted again when the others are answered."""
-    waiting = Waiting(shipped)
+    waiting = SuppliedVectors(shipped)
     app = create_app(waiting, Settings(max_concurrent_requests=2))
 
     async def scenario() -> list[Answer]:
@@ -99,7 +99,7 @@ def test_a_full_queue(shipped: Embedder) -> None:
 @pytest.mark.parametrize(("cosine", "status", "word"), [(1.0, 200, "ready"), (0.5, 503, "wrong_vectors")])
 def test_readiness(shipped: Embedder, cosine: float, status: int, word: str) -> None:
     """/readyz is 200 after an inference with the known vector, and 503 after another vector."""
-    waiting = Waiting(shipped)
+    waiting = SuppliedVectors(shipped)
     waiting.cosine = cosine
     app = create_app(waiting)
 
@@ -112,7 +112,7 @@ def test_readiness(shipped: Embedder, cosine: float, status: int, word: str) -> 
 @pytest.mark.parametrize("body", [BODY, b'{"input": 5}', b'{"input": "a", "dimensions": 500}', b"{"])
 def test_no_reference_cycles(app: ASGIApp, body: bytes) -> None:
     """A request frees its memory at once, answered or refused, without a garbage collection."""
-    assert left_by_twenty(lambda: send(app, "POST", V1, body)) < 20
+    assert objects_left_by_20(lambda: send(app, "POST", V1, body)) < 20
 
 
 def test_cross_origin_requests(app: ASGIApp, shipped: Embedder) -> None:
@@ -159,7 +159,7 @@ def test_warm_up(shipped: Embedder) -> None:
     """All shapes are compiled at startup; a mounted application compiles them with its first request."""
     warmed: list[str] = []
 
-    class Warm(Waiting):
+    class Warm(SuppliedVectors):
         def warm_up(self) -> dict[str, float]:
             warmed.append(threading.current_thread().name)
             return {}
@@ -170,7 +170,7 @@ def test_warm_up(shipped: Embedder) -> None:
         assert [] == warmed
         app = Starlette(routes=[Mount("/x", app=create_app(Warm(shipped), settings))])
         assert [200] * 3 == [ask(app, "GET", "/x/livez").status for _ in range(3)]
-    until(lambda: len(warmed) > 0)
+    wait_until(lambda: len(warmed) > 0)
     assert 1 == len(warmed)
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")
 # LlamaIndex strips texts, and others refuse or skip empty ones.
 TEXTS = ["hello world", "naïve café 😉", "The cat sat on the mat; nobody minded.", "word " * 299 + "word"]
 
-# Of each client: the module to import and a note, and code whose last line is the vectors, or fails as noted.
+# client -> the module to import and a note, and code whose last line gives the vectors, or fails as noted
 CLIENTS = """
 openai, which asks for base64 unless told otherwise
     client = openai.OpenAI()

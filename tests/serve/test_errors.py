@@ -25,7 +25,7 @@ def test_statuses(condition: str, statuses: object, openai_type: str, tei_type: 
     """Each API has its own status and type for a condition, and headers tell the client whether to retry."""
     error = ApiError(condition, "message")
 
-    answers = [api.error_answer(error) for api in (openai, tei, ollama)]
+    answers = [api.error_response(error) for api in (openai, tei, ollama)]
 
     assert statuses == tuple(status for status, _ in answers)
     assert openai_type == json.loads(answers[0][1])["error"]["type"]

@@ -84,7 +84,7 @@ def test_limits_of_requests_bodies_and_tokens() -> None:
             with pytest.raises(ApiError, match="2 requests are in progress") as full, admission.request():
                 pass
             second.take(1000)
-            with pytest.raises(ApiError, match="8000 bytes of other requests are in progress") as large:
+            with pytest.raises(ApiError, match="the bodies of other requests have 8000 bytes") as large:
                 second.take(1)
     with pytest.raises(ApiError) as never, budget.queued(2048 * 256 + 1):
         pass
@@ -101,7 +101,7 @@ def test_queue_of_long_requests() -> None:
 
     with admission.budget(33).queued(8 * INITIAL_TOKENS_PER_S):
         budget.check()
-        with pytest.raises(ApiError, match="at most 524288 tokens") as refused:
+        with pytest.raises(ApiError, match="the limit is 524288") as refused:
             admission.budget(33).check()
         assert 8 * INITIAL_TOKENS_PER_S == admission.tokens
     assert (429, "8") == (refused.value.status, refused.value.headers["retry-after"])
@@ -135,7 +135,7 @@ def test_queue_follows_the_speed(clock: SimpleNamespace, tokens_per_s: int) -> N
 def test_queue_recovers_from_a_stall(clock: SimpleNamespace) -> None:
     """After an hour without progress a second of work is accepted again soon.
 
-    Requests that run alone are no measure of the speed: they leave room for a burst.
+    Requests that run alone do not change the measured speed, so a burst is still accepted.
     """
     stalled, quiet = QueueBudget(1.0), QueueBudget(1.0)
     with stalled.queued(MIN_QUEUE_TOKENS):

@@ -39,7 +39,7 @@ def test_valid_bodies() -> None:
         (b'{"input": "\xff"}', "not valid JSON"),
         (b'{"input": NaN}', "NaN is not JSON"),
         (b'{"input": [' + b"[]," * 200_000 + b"[]]}", "the body has 200003 lists and objects; send at"),
-        (b'{"input": [1' + b"0" * 5000 + b"]}", "not valid JSON"),  # more digits than Python reads
+        (b'{"input": [1' + b"0" * 5000 + b"]}", "not valid JSON"),  # more digits than Python accepts
         (b'{"x": ' + b"[" * 100_000, "recursion"),
         (b'{"input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not valid JSON"),
         (b'{"input": {"a": 1}, x', "not valid JSON in UTF-8: Expecting property name"),

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from support.processes import here, python, run, until
+from support.processes import python, run, run_inline, wait_until
 from support.serving import CPUS, Running, keep_asking, needs_two_cpus, request_bytes, running
 
 from ov_minilm import Embedder
@@ -128,9 +128,9 @@ WIRE: list[tuple[bytes, str, str]] = [
     ),
     *((encoded(coding, BODY), "415", READABLE) for coding in (b"br", b"gzip, zstd")),
     (encoded(b"gzip", GZIP + bytes(9)), "200", ""),  # padded with zeros, as gzip's own readers accept
-    (encoded(b"gzip", GZIP + GZIP), "400", f"the body has {len(GZIP)} bytes behind the end of its gzip"),
-    (encoded(b"gzip", BODY), "400", "the body is not gzip"),
-    (encoded(b"gzip", GZIP[:-9]), "400", "the body is gzip that ends too early"),
+    (encoded(b"gzip", GZIP + GZIP), "400", f"the body has {len(GZIP)} bytes after the end of its gzip data"),
+    (encoded(b"gzip", BODY), "400", "the body is not valid gzip"),
+    (encoded(b"gzip", GZIP[:-9]), "400", "the gzip data of the body is incomplete"),
     (encoded(b"gzip", gzip.compress(b" " * 50_000_000, mtime=0)), "413", "larger than 100000 bytes"),
 ]
 
@@ -174,7 +174,7 @@ def test_clients_that_disconnect(server: Running, shipped: Embedder) -> None:
         with server.connect() as connection:
             connection.sendall(request_bytes(body))
 
-    until(lambda: [0] == server.metrics("te_queue_size"), 30)
+    wait_until(lambda: [0] == server.metrics("te_queue_size"), 30)
     vectors = json.loads(server.get("/embed", body=b'{"inputs": "a"}')[1])
 
     assert np.array_equal(shipped.encode(["a"]), np.array(vectors, np.float32))
@@ -203,13 +203,13 @@ cannot listen on 192.0.2.1: --host 192.0.2.1
 manifest.json: not found: --model .
 this machine has: --device GPU.9
 one text may have 256: --max-batch-tokens 100
-each server process needs 65; the rest: memory_mb=175: --memory-mb 240
+each server process needs 65 of this; for the model: memory_mb=175: --memory-mb 240
 Address already in use; choose another with --port: --port PORT
 """
 REFUSED_WORKERS = f"""
 9999 workers, but {CPUS} CPUs are available: pass --workers {CPUS} or fewer: --workers 9999
 2 workers, but 1 CPUs are available: --workers 2 --threads 1
---memory-mb 480, of which each server process needs 65; the rest: me: --workers 2 --memory-mb 480
+--memory-mb 480: each server process needs 65 of this; for the model: me: --workers 2 --memory-mb 480
 this machine has: --workers 2 --device GPU.9
 """
 
@@ -226,7 +226,7 @@ def test_refused_options(server: Running, case: str, tmp_path: Path, monkeypatch
     (tmp_path / "empty").touch()
     monkeypatch.chdir(tmp_path)
     message, _, options = case.rpartition(": ")
-    call = run if "--workers 2 --" in options and "--threads" not in options else here
+    call = run if "--workers 2 --" in options and "--threads" not in options else run_inline
 
     result = call("serve", "--port", "0", *options.replace("PORT", server.url.rpartition(":")[2]).split())
 
@@ -258,7 +258,7 @@ def test_first_line_of_the_log(server: Running) -> None:
 
 def test_help_names_a_variable_for_each_option() -> None:
     """The help shows OV_MINILM_PORT for --port, and such a variable for every option."""
-    text = here("serve", "--help").stdout.decode()
+    text = run_inline("serve", "--help").stdout.decode()
     options = {*re.findall(r"^  (?:-\w, )?--([a-z-]+)", text, re.MULTILINE)} - {"help"}
 
     assert {"served-model-name", "workers", "threads", "model"} < options
@@ -307,10 +307,10 @@ def test_json_log_and_keys(tmp_path: Path) -> None:
         assert first != second
         for server.url in (first, second):
             assert (200, '{"status":"alive"}') == server.get("/livez")
-        for content, words in (("sk-new\n", "1 keys are valid now"), ("\n", "the keys stay as they were")):
+        for content, words in (("sk-new\n", "1 keys are valid now"), ("\n", "the old keys stay valid")):
             keys.write_text(content)
             server.process.send_signal(signal.SIGHUP)
-            until(lambda words=words: any(words in line for line in server.lines))  # type: ignore[misc]
+            wait_until(lambda words=words: any(words in line for line in server.lines))  # type: ignore[misc]
             assert [401, 200] == [server.get("/v1/models", key)[0] for key in ("sk-old", "sk-new")]
         assert 0 == server.stop()
 
@@ -386,11 +386,11 @@ def test_a_second_sigterm_stops_at_once() -> None:
     long = json.dumps({"input": ["of very many words " * 60] * 2000}).encode()
     with running() as server, server.connect() as client:
         client.sendall(request_bytes(long))
-        until(lambda: server.metrics("te_batch_running")[0] > 0, 30)
+        wait_until(lambda: server.metrics("te_batch_running")[0] > 0, 30)
         started = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         # two signals at once might count as one
-        until(lambda: any("signal 15" in line for line in server.lines))
+        wait_until(lambda: any("signal 15" in line for line in server.lines))
         assert 0 == server.stop()
         assert time.monotonic() - started < 5
         assert client.recv(100).startswith(b"HTTP/1.1 503")

@@ -1,4 +1,4 @@
-"""Token ids are decoded with the right one of two vocabularies, or refused."""
+"""Token ids are decoded with the vocabulary they belong to, or refused."""
 
 from pathlib import Path
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from starlette.types import ASGIApp
-from support.asgi import JSON, Waiting, ask, post
+from support.asgi import JSON, SuppliedVectors, ask, post
 
 from ov_minilm import Embedder
 from ov_minilm.runtime.output import shrink
@@ -160,7 +160,7 @@ def test_token_offsets(app: ASGIApp) -> None:
 def test_similarity_and_prompts(shipped: Embedder) -> None:
     """/similarity gives cosines in order; a prompt and its text are embedded as one text."""
 
-    class Prompted(Waiting):
+    class Prompted(SuppliedVectors):
         spec = property(lambda _: dataclasses.replace(shipped.spec, prompts={"query": "query: "}))
         asubmit = Embedder.asubmit
 
@@ -261,7 +261,7 @@ def test_model_description(
 ) -> None:
     """/info has the limits by which TEI's clients size batches; Ollama's pages describe the same model."""
 
-    class Described(Waiting):
+    class Described(SuppliedVectors):
         info = property(lambda _: dataclasses.replace(shipped.info, weights=weights))
 
     app = create_app(Described(shipped), Settings(truncate=truncate, warm_up=False))

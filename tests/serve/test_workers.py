@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.processes import until
+from support.processes import wait_until
 from support.serving import CPUS, Running, keep_asking, needs_two_cpus, running
 
 from ov_minilm import Embedder
@@ -50,7 +50,7 @@ def test_kill_a_worker_and_then_the_parent(shipped: Embedder, tmp_path: Path) ->
     with running("--workers", "2", "--api-key-file", str(keys)) as server:
         keys.write_text("one\n")
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: sum("1 keys are valid now" in line for line in server.lines) == 2)
+        wait_until(lambda: sum("1 keys are valid now" in line for line in server.lines) == 2)
         first, second = worker_pids(server)
         affinity = os.sched_getaffinity(first)
         assert not affinity & os.sched_getaffinity(second)
@@ -59,10 +59,10 @@ def test_kill_a_worker_and_then_the_parent(shipped: Embedder, tmp_path: Path) ->
             ended = asyncio.Event()
             clients = [asyncio.ensure_future(keep_asking(server, text, ended, KEY)) for text in texts]
             texts_done = partial(server.metrics, "te_request_texts_count", "one")
-            await asyncio.to_thread(until, lambda: texts_done()[0] > 50, 30)
+            await asyncio.to_thread(wait_until, lambda: texts_done()[0] > 50, 30)
             os.kill(first, signal.SIGKILL)
-            await asyncio.to_thread(until, lambda: server.get("/readyz")[0] == 503)
-            await asyncio.to_thread(until, lambda: server.get("/readyz")[0] == 200, 30)
+            await asyncio.to_thread(wait_until, lambda: server.get("/readyz")[0] == 503)
+            await asyncio.to_thread(wait_until, lambda: server.get("/readyz")[0] == 200, 30)
             ended.set()
             return [await client for client in clients]
 
@@ -74,16 +74,16 @@ def test_kill_a_worker_and_then_the_parent(shipped: Embedder, tmp_path: Path) ->
         (fresh,) = set(worker_pids(server)) - {second}
         assert os.sched_getaffinity(fresh) == affinity
         answered = sum(map(len, vectors))
-        until(lambda: server.metrics("te_request_texts_count", "one")[0] >= answered)
+        wait_until(lambda: server.metrics("te_request_texts_count", "one")[0] >= answered)
         assert 2 == len(server.metrics(r"process_resident_memory_bytes\{pid=\"\d+\"\}", "one"))
         # each worker updates its gauge separately
-        until(lambda: [0.0] == server.metrics("te_queue_size", "one"))
+        wait_until(lambda: [0.0] == server.metrics("te_queue_size", "one"))
         for key, status in (("one", 200), ("zero", 401)):
             assert {status} == {server.get("/v1/models", key)[0] for _ in range(8)}
         (shared,) = shared_weights(server.process.pid)
         assert {shared} == shared_weights(second) == shared_weights(fresh)
         server.process.kill()
-        until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in (fresh, second)), 20)
+        wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in (fresh, second)), 20)
 
     text = "".join(server.lines)
     assert f"worker 1 (process {first}) was killed by SIGKILL; starting another" in text

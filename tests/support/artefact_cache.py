@@ -23,7 +23,7 @@ ROOMS = [PACKAGE / room for room in ("artefact", "convert", "drift", "runtime")]
 
 
 def current_key() -> str:
-    """Return everything that decides the bytes of a conversion, or measures it: code, packages and CPU."""
+    """Return a key of everything that a conversion depends on: code, packages and CPU."""
     sources = [*PACKAGE.glob("*.py"), CHECKPOINTS, *(path for room in ROOMS for path in room.rglob("*.*"))]
     core = ov.Core()
     inputs = {

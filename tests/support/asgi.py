@@ -100,7 +100,7 @@ def post(app: ASGIApp, path: str, body: Any, headers: Mapping[str, str] = JSON) 
     return ask(app, "POST", path, body, headers)
 
 
-class Waiting(Embedder):
+class SuppliedVectors(Embedder):
     """A real embedder, but the test supplies its vectors and the cosine of its self-check."""
 
     def __init__(self, real: Embedder) -> None:

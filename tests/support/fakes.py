@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
 
 class FakeEngine:
-    """Sums token ids by segment: a wrong row, slot or segment shows at once. A gate can hold batches back."""
+    """Sums token ids by segment: a wrong row, slot or segment shows at once. A gate can block batches."""
 
     def __init__(self, *, threads: int = 2, gated: bool = False, grids: tuple[Grid, ...] = GRIDS) -> None:
         self.plan = Plan("CPU", "native", threads, "", (Lane(grids, "f32"),))
@@ -31,7 +31,7 @@ class FakeEngine:
         self.meanwhile: Callable[[], object] = lambda: None  # called while a batch runs
         self._gate = threading.Semaphore(0 if gated else 10**9)
 
-    def let(self, batches: int) -> None:
+    def release(self, batches: int) -> None:
         """Let this many batches through the gate."""
         self._gate.release(batches)
 

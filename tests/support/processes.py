@@ -27,7 +27,7 @@ def run(
     return subprocess.run(command, input=text, capture_output=True, env=variables, check=False)
 
 
-def here(*arguments: str | Path, text: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def run_inline(*arguments: str | Path, text: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run the command line in this process, which is faster; for commands that end before any real work.
 
     Its streams are files, because the command line asks the system about them.
@@ -60,7 +60,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
 
 
-def until(true: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 10) -> None:
     """Wait until a function returns true; fail after this many seconds."""
     deadline = time.monotonic() + seconds
     while not true():
@@ -68,7 +68,7 @@ def until(true: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.005)  # another process cannot wake this thread
 
 
-def left_by_twenty(call: Callable[[], Awaitable[object]]) -> int:
+def objects_left_by_20(call: Callable[[], Awaitable[object]]) -> int:
     """Await a call twenty times; return the number of objects left to the garbage collector."""
 
     async def scenario() -> int:

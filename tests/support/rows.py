@@ -1,4 +1,4 @@
-"""Rows made up for tests, of the artefact that ships, and races that yield them."""
+"""Invented rows of the shipped artefact, and races that yield them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

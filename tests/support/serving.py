@@ -32,7 +32,7 @@ def request_bytes(body: bytes, *headers: str) -> bytes:
 
 
 def cl100k_folder() -> Path:
-    """Return the folder with OpenAI's vocabulary cl100k, as tiktoken keeps it; litellm brings it."""
+    """Return the folder with OpenAI's vocabulary cl100k, as tiktoken stores it; it comes with litellm."""
     litellm = find_spec("litellm")
     if litellm is None or litellm.origin is None:
         pytest.skip("litellm is not installed: pip install -e '.[clients]'")

@@ -1,4 +1,4 @@
-"""Files of earlier versions, kept in tests/frozen, are read, or refused with what to do."""
+"""Files of earlier versions (tests/frozen) are read, or refused with a message that says what to do."""
 
 import json
 import shutil
@@ -59,7 +59,7 @@ def test_a_job_of_an_earlier_version_resumes_or_is_refused(
     """Finished shards are kept, or the error names --overwrite, which computes all of them."""
     pytest.importorskip("pyarrow", reason="needs the bulk extra")
     from ov_minilm.bulk import job
-    from ov_minilm.bulk.journal import NAME
+    from ov_minilm.bulk.journal import JOURNAL_NAME
     from ov_minilm.bulk.outputs import Output
     from ov_minilm.bulk.pipeline import BulkOptions
     from ov_minilm.bulk.reader import find
@@ -74,12 +74,12 @@ def test_a_job_of_an_earlier_version_resumes_or_is_refused(
 
     expected = run_job(tmp_path / "whole")
     shutil.copytree(frozen, tmp_path / "job")
-    first, *done = (frozen / NAME).read_text(encoding="utf-8").splitlines()
-    now = json.loads((tmp_path / "whole" / NAME).read_text(encoding="utf-8").splitlines()[0])
+    first, *done = (frozen / JOURNAL_NAME).read_text(encoding="utf-8").splitlines()
+    now = json.loads((tmp_path / "whole" / JOURNAL_NAME).read_text(encoding="utf-8").splitlines()[0])
     for fact in ("format", "form", "truncate", "dtype", "rows_per_shard", "column"):
         now.pop(fact, None)  # other fields are versions, CPU and input path, which may differ
     header = {key: now.get(key, value) for key, value in json.loads(first).items()}
-    (tmp_path / "job" / NAME).write_text("\n".join([json.dumps(header), *done, ""]), encoding="utf-8")
+    (tmp_path / "job" / JOURNAL_NAME).write_text("\n".join([json.dumps(header), *done, ""]), encoding="utf-8")
     first_shard = (tmp_path / "job/part-00000.parquet").read_bytes()
 
     try:

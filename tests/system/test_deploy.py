@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.processes import until
+from support.processes import wait_until
 from support.serving import Running, running
 
 from ov_minilm.serve.command import command
@@ -48,7 +48,7 @@ def free_address() -> str:
 
 
 @contextmanager
-def started(address: str, path: str, *arguments: str | Path) -> Iterator[Running]:
+def running_program(address: str, path: str, *arguments: str | Path) -> Iterator[Running]:
     """Run a program until the block ends; wait first until a URL of it answers 200."""
     silent: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(list(map(str, arguments)), text=True, **silent) as process:
@@ -61,7 +61,7 @@ def started(address: str, path: str, *arguments: str | Path) -> Iterator[Running
                 return False
 
         try:
-            until(lambda: process.poll() is not None or answers(), 20)
+            wait_until(lambda: process.poll() is not None or answers(), 20)
             assert process.poll() is None, arguments
             yield server
         finally:
@@ -116,15 +116,15 @@ def test_prometheus_and_the_dashboard(server: Running, tmp_path: Path) -> None:
     file.write_text(config)
 
     options = (f"--config.file={file}", f"--web.listen-address={address}", f"--storage.tsdb.path={data}")
-    with started(address, "/-/ready", prometheus, *options) as scraper:
+    with running_program(address, "/-/ready", prometheus, *options) as scraper:
 
         def ask(query: str) -> Any:
             query = urllib.parse.quote(query.replace("$__rate_interval", "10s"))
             return json.loads(scraper.get(f"/api/v1/query?query={query}")[1])["data"]["result"]
 
-        until(lambda: bool(ask("te_queue_size")), 20)
+        wait_until(lambda: bool(ask("te_queue_size")), 20)
         rate = "sum(rate(te_request_success_total[10s])) > 0"  # needs two scrapes of the counter
-        until(lambda: server.get("/v1/embeddings", body=BODY)[0] == 200 and ask(rate) != [], 20)
+        wait_until(lambda: server.get("/v1/embeddings", body=BODY)[0] == 200 and ask(rate) != [], 20)
         for query in (target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]):
             assert "te_request_failure_total" in query or ask(query), query  # there may be no failure yet
 
@@ -146,7 +146,7 @@ def ask_until_both_answered(proxy: Running, *servers: Running) -> None:
         assert 200 == proxy.get("/v1/embeddings", body=BODY)[0]
         return all(any("/v1/embeddings" in line for line in one.lines[before:]) for one, before in seen)
 
-    until(both_asked, 20)
+    wait_until(both_asked, 20)
 
 
 def test_nginx(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_nginx(tmp_path: Path) -> None:
         )
         arguments: list[str | Path] = [nginx, "-c", tmp_path / "whole.conf", "-p", tmp_path]
         check(*arguments, "-t")
-        with started(address, "/readyz", *arguments) as proxy, ThreadPoolExecutor() as pool:
+        with running_program(address, "/readyz", *arguments) as proxy, ThreadPoolExecutor() as pool:
             ask_until_both_answered(proxy, staying, leaving)
             ended = pool.submit(leaving.stop)
             statuses: list[int] = []
@@ -182,12 +182,12 @@ def test_caddy(server: Running, tmp_path: Path) -> None:
         text = proxy_file("Caddyfile", server, other).replace("\n:8080 ", f"\n:{address.split(':')[1]} ")
         file.write_text("{\n\tadmin off\n}\n" + text)
         check(caddy, "validate", *options)
-        with started(address, "/readyz", caddy, "run", *options) as proxy:
+        with running_program(address, "/readyz", caddy, "run", *options) as proxy:
             ask_until_both_answered(proxy, server, other)
 
 
 def test_systemd_unit(tmp_path: Path) -> None:
-    """systemd-analyze finds no error, and no more exposure than the unit allows."""
+    """systemd-analyze finds no error, and an exposure level within the limit."""
     analyze, file = program("systemd-analyze"), tmp_path / "ov-minilm.service"
     unit = (DEPLOY / "ov-minilm.service").read_text(encoding="utf-8")
     start = "ExecStart=/opt/ov-minilm/bin/ov-minilm"
