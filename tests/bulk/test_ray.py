@@ -93,9 +93,8 @@ def test_several_machines_write_the_bytes_of_one(tmp_path: Path) -> None:
     ray = run(*command, tmp_path / "ray/v.parquet", "--on-error", "null", "--engine", "ray", "--ship")
     stopped = run(*command, tmp_path / "out", "--engine", "ray")
     # Of those in the journal: an actor may write a shard just as the job ends.
-    finished = [
-        json.loads(line)["shard"] for line in (tmp_path / "out/_job.log").read_text().splitlines()[1:]
-    ]
+    lines = (tmp_path / "out/_job.log").read_text().splitlines()
+    finished = [json.loads(line)["shard"] for line in lines[1:]]
     paths = [tmp_path / f"out/part-{shard:05}.parquet" for shard in finished]
     times_before = {path: path.stat().st_mtime_ns for path in paths}
     resumed = run(*command, tmp_path / "out")

@@ -64,7 +64,7 @@ def test_bench_prints_tables_or_json_lines(shipped: Embedder, monkeypatch: pytes
 
     tables, lines = run_inline("bench").stdout.decode(), run_inline("bench", "--json").stdout.splitlines()
 
-    assert ("query, p50 ms" in tables) == ("A million texts take" in tables) is True
+    assert ("query, p50 ms" in tables) == ("A million sentences take" in tables) is True
     assert rows == [Row(**json.loads(line)) for line in lines]
 
 
