@@ -21,6 +21,7 @@ from support.serving import CPUS, Running, keep_asking, needs_two_cpus, request_
 from ov_minilm import Embedder
 from ov_minilm.serve.command import command
 from ov_minilm.serve.server import JoinedWrites, Server, url
+from ov_minilm.serve.workers import Supervisor
 
 BODY = json.dumps({"input": "one text", "model": "m"}).encode()
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -80,9 +81,7 @@ WIRE: list[tuple[bytes, str, str]] = [
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00", "505", "configure the client for HTTP/1.1"),
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "400", "this is TLS, and this port speaks plain HTTP"),
     (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", "505", "this is HTTP/2.0, and this port speaks HTTP/1.1"),
-    (b"GET\r\n\r\n", "400", NOT_HTTP),
-    (b"GET / HTTP/9.9\r\n\r\n", "400", NOT_HTTP),
-    (b"\x00" * 100, "400", NOT_HTTP),
+    *((sent, "400", NOT_HTTP) for sent in (b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", bytes(100))),
     (GET + b"x-filler: " + b"a" * 70_000, "400", "over 65536 bytes"),
     (HEAD + b"x-filler: " + b"a" * 70_000 + b"\r\n" + LENGTH + BODY, "400", "over 65536 bytes"),
     (HEAD + CHUNKED + b"0\r\nx-trailer: " + b"a" * 70_000, "400", "over 65536 bytes"),
@@ -122,10 +121,7 @@ WIRE: list[tuple[bytes, str, str]] = [
     *((encoded(coding, BODY), "200", "") for coding in (b"", b"identity")),
     (encoded(b"deflate", zlib.compress(BODY)), "200", ""),
     (encoded(b"deflate", zlib.compress(BODY)[2:-4]), "200", ""),  # without zlib's frame, as some send it
-    *(
-        (encoded(b"deflate" + comma + b"gzip", gzip.compress(zlib.compress(BODY), mtime=0)), "200", "")
-        for comma in (b", ", b"\r\nContent-Encoding: ")
-    ),
+    (encoded(b"deflate\r\nContent-Encoding: gzip", gzip.compress(zlib.compress(BODY), mtime=0)), "200", ""),
     *((encoded(coding, BODY), "415", READABLE) for coding in (b"br", b"gzip, zstd")),
     (encoded(b"gzip", GZIP + bytes(9)), "200", ""),  # padded with zeros, as gzip's own readers accept
     (encoded(b"gzip", GZIP + GZIP), "400", f"the body has {len(GZIP)} bytes after the end of its gzip data"),
@@ -254,6 +250,8 @@ def test_first_line_of_the_log(server: Running) -> None:
     ipv6 = cast("socket.socket", SimpleNamespace(getsockname=lambda: ("::1", 80, 0, 0)))
     assert "http://[::1]:80" == url(ipv6)
     Server.report_ready(cast("Server", SimpleNamespace(should_exit=True)))  # does not ask for a description
+    worker: Any = SimpleNamespace(pipe=SimpleNamespace(recv=lambda: "ready"))
+    Supervisor._listen(cast("Supervisor", SimpleNamespace(_ending=True)), worker)  # does not ask who is ready
 
 
 def test_help_names_a_variable_for_each_option() -> None:
