@@ -79,7 +79,7 @@ def throughput(figures: Figures) -> Figure | None:
                         value,
                         f" ({ratio:.1f}× {direction})" if ratio > 1.05 else " (as fast)",
                     )
-    return _bars(panels, 2.1)
+    return _draw_bars(panels, 2.1)
 
 
 def serving(figures: Figures) -> Figure | None:
@@ -92,7 +92,7 @@ def serving(figures: Figures) -> Figure | None:
         lines[server] = [(x, y) for x, y in points]
     title = "Servers, median ms of a request: lower is better"
     xlabel = f"requests answered per second, from 1 to {CLIENT_COUNTS[-1]} clients: right is better"
-    return _curves(lines, title, xlabel)
+    return _draw_curves(lines, title, xlabel)
 
 
 def roofline(figures: Figures) -> Figure | None:
@@ -102,18 +102,20 @@ def roofline(figures: Figures) -> Figure | None:
         rows = [(n, figures.find(f"limit, one text of {n} tokens", name, "gflops")) for n in ONE_TEXT]
         lines[name] = [(float(n), row.value) for n, row in rows if row]
     title = "One text at a time, billions of operations per second, against INT8 multiplications alone"
-    return _curves(lines, title, "tokens of the text", ONE_TEXT)
+    return _draw_curves(lines, title, "tokens of the text", ONE_TEXT)
 
 
 def accuracy(figures: Figures) -> Figure | None:
     """Draw the difference of Spearman's correlation to FP32, by speed."""
     title = "Accuracy, Spearman points above or below FP32 (STS benchmark): higher is better"
-    return _against_speed(figures, "accuracy", "spearman_change", title)
+    return _draw_against_speed(figures, "accuracy", "spearman_change", title)
 
 
 def memory(figures: Figures) -> Figure | None:
     """Draw the peak memory of a process, by speed."""
-    return _against_speed(figures, "new process", "peak_mb", "Peak memory of a process, MB: lower is better")
+    return _draw_against_speed(
+        figures, "new process", "peak_mb", "Peak memory of a process, MB: lower is better"
+    )
 
 
 def limit(figures: Figures) -> Figure | None:
@@ -124,7 +126,7 @@ def limit(figures: Figures) -> Figure | None:
     for prefix, title in titles.items():
         panel_rows = [row for row in rows if row.workload.startswith(prefix)]
         panels[title] = {row.workload.removeprefix(prefix): (row.value, " %") for row in panel_rows}
-    return _bars(panels, 1.9, total=100) if all(panels.values()) else None
+    return _draw_bars(panels, 1.9, total=100) if all(panels.values()) else None
 
 
 PICTURES = {picture.__name__: picture for picture in (throughput, serving, accuracy, memory, limit, roofline)}
@@ -140,7 +142,7 @@ def best_variants(figures: Figures, workload: str, quantity: str) -> list[str]:
     return list(best.values())
 
 
-def _against_speed(figures: Figures, workload: str, quantity: str, title: str) -> Figure | None:
+def _draw_against_speed(figures: Figures, workload: str, quantity: str, title: str) -> Figure | None:
     """Draw one point per library (its fastest variant): sentences per second against a quantity."""
     points: dict[str, tuple[float, float]] = {}
     for name in (OURS, *best_variants(figures, "sentences", "texts_per_s")):
@@ -165,7 +167,7 @@ def _against_speed(figures: Figures, workload: str, quantity: str, title: str) -
     return figure
 
 
-def _curves(
+def _draw_curves(
     lines: dict[str, list[tuple[float, float]]], title: str, xlabel: str, ticks: Sequence[int] = ()
 ) -> Figure | None:
     """Draw curves on logarithmic axes, with names at their ends."""
@@ -207,7 +209,7 @@ def _display_name(name: str) -> str:
 Panel = dict[str, tuple[float, str]]  # name -> value, and the text after it
 
 
-def _bars(panels: dict[str, Panel], height: float, total: float | None = None) -> Figure | None:
+def _draw_bars(panels: dict[str, Panel], height: float, total: float | None = None) -> Figure | None:
     """Draw panels of bars, two side by side; with `whole`, all bars are of ov_minilm."""
     lines = (len(panels) + 1) // 2
     if not lines:
@@ -215,14 +217,14 @@ def _bars(panels: dict[str, Panel], height: float, total: float | None = None) -
     figure = Figure(figsize=(WIDTH, height * lines + 0.4), layout="constrained")
     axes_list = figure.subplots(lines, 2, squeeze=False).ravel()
     for axes, (title, bars) in zip(axes_list, panels.items(), strict=False):
-        _panel(axes, bars, total)
+        _draw_panel(axes, bars, total)
         axes.set_title(title)
     for axes in axes_list[len(panels) :]:
         axes.axis("off")
     return figure
 
 
-def _panel(axes: Axes, bars: Panel, total: float | None) -> None:
+def _draw_panel(axes: Axes, bars: Panel, total: float | None) -> None:
     """Draw one bar per value, with the value at its end, the first bar on top."""
     colours = [OUR_COLOUR if total or name == OURS else OTHER_COLOUR for name in bars]
     labels = [textwrap.fill(_display_name(name), NAME_WIDTH) for name in bars]

@@ -64,7 +64,7 @@ class FileMismatch(ArtefactError):
 
 
 class SourceRefused(OvMiniLMError):
-    """The checkpoint has another hash than expected, or an architecture that cannot be converted."""
+    """The checkpoint does not have the expected hash, or has an architecture that cannot be converted."""
 
 
 class DeviceUnavailable(OvMiniLMError):

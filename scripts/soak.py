@@ -70,11 +70,11 @@ class Soak:
             with self.only_one, Embedder.open(threads=1) as other:
                 self.wrong += int((other.encode(self.texts[:20]) != self.vectors[:20]).any(1).sum())
 
-    def iterate(self, texts: list[str]) -> FloatArray:
+    def encode_with_iter(self, texts: list[str]) -> FloatArray:
         """Encode with `encode_iter`."""
         return np.concatenate(list(self.embedder.encode_iter(iter(texts))))
 
-    def coroutines(self, texts: list[str]) -> FloatArray:
+    def encode_in_coroutines(self, texts: list[str]) -> FloatArray:
         """Encode each text in its own coroutine; cancel one further coroutine."""
 
         async def encode_all() -> list[FloatArray]:
@@ -97,7 +97,7 @@ def main(minutes: float, seed: int) -> None:
     seconds = 60 * minutes
     with Embedder.open() as embedder:
         soak = Soak(embedder)
-        encoders = (embedder.encode, soak.iterate, soak.coroutines)
+        encoders = (embedder.encode, soak.encode_with_iter, soak.encode_in_coroutines)
         worker_arguments = [(seed + i + 1, encoders[i % len(encoders)]) for i in range(CALLERS)]
         threads = [threading.Thread(target=soak.work, args=arguments) for arguments in worker_arguments]
         threads.append(threading.Thread(target=soak.reopen))

@@ -132,7 +132,7 @@ class Dialect:
 
 
 class Pipe(io.RawIOBase):
-    """A stream that can be read only once. `rewind` makes the bytes that were already read readable again.
+    """A stream that can be read only once. After `rewind`, bytes that were read before can be read again.
 
     Closing a Pipe leaves the underlying stream open, so that it can be read again and its writer gets no
     EPIPE.

@@ -181,7 +181,7 @@ class Reader:
         while rows_left and self.at.file < len(self._inputs.files):
             name = self._inputs.files[self.at.file]
             if self._inputs.kind_of(name) == "parquet":
-                rows = self._count(name) - self.at.row
+                rows = self._count_rows(name) - self.at.row
                 skipped = min(rows_left, rows)
                 self.at = (
                     self.at._replace(row=self.at.row + skipped)
@@ -194,7 +194,7 @@ class Reader:
             rows_left -= skipped
         return max_rows - rows_left
 
-    def _count(self, name: str) -> int:
+    def _count_rows(self, name: str) -> int:
         """Return the number of rows of a Parquet file; a damaged file counts as one bad row."""
         from ov_minilm.bulk.parquet import count_rows
 

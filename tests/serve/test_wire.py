@@ -296,7 +296,7 @@ def test_model_description(
 NAMES = "this server has all-MiniLM-L6-v2, sentence-transformers/all-MiniLM-L6-v2"
 TOO_MANY = ["a"] * 2049
 TEXT_OF_100_001 = "a" * 100_001  # one character more than /tokenize accepts
-SIMILARITY_OF_0, SIMILARITY_OF_2049 = (
+SIMILARITY_WITH_NO_SENTENCE, SIMILARITY_WITH_2049_SENTENCES = (
     {"inputs": {"source_sentence": "a", "sentences": sentences}} for sentences in ([], ["a"] * 2048)
 )
 UNSUPPORTED = "embed_all embed_sparse rerank predict"
@@ -320,9 +320,9 @@ ERRORS: list[tuple[str, Any, str, str]] = [  # status, then code and param, or T
     (TEI, {"inputs": []}, "400 empty", "inputs is an empty list"),
     ("/tokenize", {"inputs": []}, "400 empty", "inputs is an empty list"),
     ("/decode", {"ids": []}, "400 empty", "ids is an empty list"),
-    ("/similarity", SIMILARITY_OF_0, "400 empty", "inputs.sentences is an empty list"),
+    ("/similarity", SIMILARITY_WITH_NO_SENTENCE, "400 empty", "inputs.sentences is an empty list"),
     (TEI, {"inputs": TOO_MANY}, "413 validation", "inputs has 2049 entries; this server accepts 2048"),
-    ("/similarity", SIMILARITY_OF_2049, "413 validation", "inputs has 2049 entries"),
+    ("/similarity", SIMILARITY_WITH_2049_SENTENCES, "413 validation", "inputs has 2049 entries"),
     ("/tokenize", {"inputs": TOO_MANY}, "413 validation", "inputs has 2049 entries"),
     ("/tokenize", {"inputs": TEXT_OF_100_001}, "413 validation", "characters; send at most 100000"),
     ("/decode", {"ids": [[1]] * 2049}, "413 validation", "ids has 2049 entries"),
