@@ -451,11 +451,11 @@ def convert(
     """
     from ov_minilm.artefact.drift_record import Gate
     from ov_minilm.convert import source as sources
-    from ov_minilm.convert.build import NEEDED, build, build_fp32, require_installed
+    from ov_minilm.convert.build import REQUIRED_MODULES, build, build_fp32, require_installed
     from ov_minilm.convert.calibrate import CALIBRATION
     from ov_minilm.drift import evaluation
 
-    require_installed(*(("safetensors",) if fp32_only else NEEDED))
+    require_installed(*(("safetensors",) if fp32_only else REQUIRED_MODULES))
     data = evaluation.find(list(sts), list(texts))
     checkpoint = sources.find(source, revision, sha256, pooling)
     click.echo(f"{checkpoint.source.name} ({checkpoint.source.revision}), weights verified", err=True)

@@ -153,11 +153,11 @@ def _in_a_child(function: str, options: Mapping[str, Any], reference: Path | Non
             err = f"no result within {CHILD_TIMEOUT_S} s\n"
     findings = [Finding(**json.loads(line)) for line in out.splitlines()]
     if child.returncode != 0:
-        findings.append(_death(child.returncode, err, findings))
+        findings.append(_crash(child.returncode, err, findings))
     return findings
 
 
-def _death(code: int, err: str, findings: Sequence[Finding]) -> Finding:
+def _crash(code: int, err: str, findings: Sequence[Finding]) -> Finding:
     """Return the finding about a child that crashed or failed."""
     moment = f"after {findings[-1].topic}" if findings else "at its start"
     last = (err.strip().splitlines() or [""])[-1]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from support import checkpoints
 from support.artefact_cache import ArtefactCache
-from support.checkpoints import KINDS, SOON
+from support.checkpoints import FAST_KINDS, KINDS
 from support.processes import python, run
 from support.serving import Running, running
 
@@ -123,7 +123,7 @@ def converted(artefact_cache: ArtefactCache) -> Callable[[str], Path]:
     require_installed("nncf", "sentence_transformers", "onnx")
 
     def folder(kind: str) -> Path:
-        names = [name for name in KINDS if (name in SOON) == (kind in SOON)]
+        names = [name for name in KINDS if (name in FAST_KINDS) == (kind in FAST_KINDS)]
 
         def make(out: Path) -> None:
             out.mkdir()

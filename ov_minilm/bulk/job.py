@@ -37,7 +37,7 @@ from ov_minilm.errors import BadRow
 from ov_minilm.files import atomic_write
 
 UNFINISHED = (".part-*", "._errors-*")  # files that a killed process did not finish
-WRITTEN = (*UNFINISHED, "part-*", "_errors-*.log")
+JOB_FILES = (*UNFINISHED, "part-*", "_errors-*.log")
 
 
 class Backend(Protocol):
@@ -255,7 +255,7 @@ def _resume(
         journal.write(current, done)
     journal.forget(lambda done: not _is_complete(job, done))
     finished = {path for shard in journal.done for path in (job.part(shard), job.errors(shard))}
-    for pattern in WRITTEN:
+    for pattern in JOB_FILES:
         for path in job.folder.glob(pattern):
             if path not in finished:
                 path.unlink()
@@ -271,7 +271,7 @@ def _is_complete(job: Job, done: Done) -> bool:
 
 def _discard(folder: Path) -> None:
     """Remove the files of a job, and its folder if that is empty."""
-    for pattern in (*WRITTEN, JOURNAL_NAME):
+    for pattern in (*JOB_FILES, JOURNAL_NAME):
         for path in folder.glob(pattern):
             path.unlink()
     with suppress(OSError):

@@ -44,7 +44,7 @@ from ov_minilm.runtime.plan import Kernels
 from ov_minilm.runtime.tokens import Tokens
 from ov_minilm.spec import GRIDS, grids
 
-NEEDED = ("nncf", "sentence_transformers", "safetensors")  # modules of the `convert` extra
+REQUIRED_MODULES = ("nncf", "sentence_transformers", "safetensors")  # modules of the `convert` extra
 TOOLS = ("openvino", "nncf", "sentence-transformers", "transformers", "torch", "tokenizers", "safetensors")
 
 Say = Callable[[str], None]

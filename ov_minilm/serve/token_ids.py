@@ -80,7 +80,7 @@ class TokenIdReader:
                 f"the vocabulary of these token ids is unclear; {HOW_TO_FIX}",
                 param="input",
             )
-        foreign = any(map(_foreign, lists))
+        foreign = any(map(_is_foreign, lists))
         begins_with_cls = any(ids[0] == CLS for ids in lists)
         if not foreign and all(map(_is_framed, lists)):
             return False
@@ -130,7 +130,7 @@ def _load() -> Encoding:
     return tiktoken.get_encoding("cl100k_base")
 
 
-def _foreign(ids: Ids) -> bool:
+def _is_foreign(ids: Ids) -> bool:
     """Return whether an id is unused in the model's vocabulary, and so must belong to another one."""
     return any(PAD < token < 100 or 103 < token < 999 or token >= VOCABULARY for token in ids)
 

@@ -48,9 +48,9 @@ def test_rows_of_any_type_can_be_selected(kind: pa.DataType) -> None:
 
 
 NOT_UTF8 = pa.array([b"a", b"\xff", None], pa.binary()).view(pa.string())  # Arrow does not check strings
-BIG = pa.array([1, 2**53 + 1, 3])
+LARGE = pa.array([1, 2**53 + 1, 3])
 EPOCH = "1970-01-01 00:00:00"
-FAR = pa.array([1, 10**15 * 300, None], pa.timestamp("us"))
+DATES = pa.array([1, 10**15 * 300, None], pa.timestamp("us"))
 MAP = pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int64()))
 SECONDS = pa.array([0, 2**60], pa.timestamp("s"))
 
@@ -72,8 +72,8 @@ def to_json(batch: pa.RecordBatch, bad: dict[int, str]) -> list[Any]:
     ("array", "convert", "values", "reason"),
     [
         (NOT_UTF8, convert_to(pa.string()), ["a", None, None], "'x' is not UTF-8"),
-        (BIG, convert_to(pa.float64()), ["1", None, "3"], "'x' is 9007199254740993, expected double as in"),
-        (FAR, convert_to(pa.timestamp("ns")), [f"{EPOCH}.000001000", None, None], "'x' is a timestamp[us]"),
+        (LARGE, convert_to(pa.float64()), ["1", None, "3"], "'x' is 9007199254740993, expected double as in"),
+        (DATES, convert_to(pa.timestamp("ns")), [f"{EPOCH}.000001000", None, None], "'x' is a timestamp[us]"),
         (SECONDS, to_json, [EPOCH, None], "'x' cannot be written as JSON"),
         (pa.array([float("nan"), 0.1, float("-inf")]), to_json, [None, 0.1, None], ""),
         (pa.array([{"a": float("inf"), "b": b"\xff"}]), to_json, [{"a": None, "b": "/w=="}], ""),

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.checkpoints import CALIBRATION, KINDS, SOON, write
+from support.checkpoints import CALIBRATION, FAST_KINDS, KINDS, write
 from support.processes import run_inline, wait_until
 
 from ov_minilm import Embedder
@@ -53,7 +53,7 @@ def conversion(checkpoint: Path) -> list[str]:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small checkpoint that is not converted yet, with texts to calibrate and to measure on."""
     folder = tmp_path_factory.mktemp("small")
-    write(KINDS[SOON[0]], folder / "kind/checkpoint")
+    write(KINDS[FAST_KINDS[0]], folder / "kind/checkpoint")
     for name in ("calibration.txt", "texts.txt"):
         (folder / name).write_text("\n".join(CALIBRATION) + "\n", encoding="utf-8")
     return folder / "kind/checkpoint"
@@ -117,7 +117,7 @@ def test_a_second_build_has_the_same_bytes_and_a_failed_one_changes_nothing(
 ) -> None:
     """A build uses no network; over the drift limits, or on a full disk, the old artefact stays."""
     if model == "small":
-        first = request.getfixturevalue("converted")(SOON[0])
+        first = request.getfixturevalue("converted")(FAST_KINDS[0])
         sha256, command = file_facts(first / "checkpoint" / WEIGHTS).sha256, conversion(first / "checkpoint")
     else:
         first, sha256, command = request.getfixturevalue("built_whole"), SHA256, ["convert", PACKAGE]

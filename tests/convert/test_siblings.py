@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.checkpoints import KINDS, SOON, TEXTS
+from support.checkpoints import FAST_KINDS, KINDS, TEXTS
 
 from ov_minilm import Embedder
 from ov_minilm.artefact.manifest import Manifest
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.convert, pytest.mark.filterwarnings("ignore::ov_minilm
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[] if kind in SOON else pytest.mark.slow) for kind in KINDS]
+    "kind", [pytest.param(kind, marks=[] if kind in FAST_KINDS else pytest.mark.slow) for kind in KINDS]
 )
 def test_a_converted_model_keeps_its_vectors(converted: Callable[[str], Path], kind: str) -> None:
     """FP32 equals sentence-transformers to 1e-5, with every prompt; every batch gives the same bits."""

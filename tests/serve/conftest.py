@@ -17,7 +17,7 @@ def app(shipped: Embedder) -> ASGIApp:
 
 
 @pytest.fixture(scope="session")
-def keyed() -> Iterator[Running]:
+def keyed_server() -> Iterator[Running]:
     """A server that needs the key KEY and reads token ids of cl100k."""
     with running("--api-key", KEY, TIKTOKEN_CACHE_DIR=str(cl100k_folder())) as server:
         yield server

@@ -111,9 +111,9 @@ for client in re.split(r"\\n(?=\\w)", sys.stdin.read().strip()):
 """
 
 
-def ask(keyed: Running, *command: str, text: str = "", cwd: Path | None = None) -> list[Any]:
+def ask(keyed_server: Running, *command: str, text: str = "", cwd: Path | None = None) -> list[Any]:
     """Run clients in a process; return [name, vectors or error] of each, which it prints as lines of JSON."""
-    environment = {"OPENAI_BASE_URL": f"{keyed.url}/v1", "OPENAI_API_KEY": KEY, "OLLAMA_API_KEY": KEY}
+    environment = {"OPENAI_BASE_URL": f"{keyed_server.url}/v1", "OPENAI_API_KEY": KEY, "OLLAMA_API_KEY": KEY}
     environment |= {"TEXTS": json.dumps(TEXTS), "TIKTOKEN_CACHE_DIR": str(cl100k_folder())}
     options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 200}
     result = subprocess.run(
@@ -139,12 +139,12 @@ def check(shipped: Embedder, client: str, actual: Any) -> None:
 @pytest.mark.parametrize(
     "clients", [CLIENTS, pytest.param(LIBRARIES, marks=pytest.mark.slow)], ids=["official", "libraries"]
 )
-def test_python_clients(keyed: Running, shipped: Embedder, clients: str) -> None:
+def test_python_clients(keyed_server: Running, shipped: Embedder, clients: str) -> None:
     """A client gets the exact vectors of `encode`, or raises its own error with the server's message.
 
     The official clients of the APIs take seconds to import, other libraries longer.
     """
-    answers = ask(keyed, sys.executable, "-c", PROGRAM, text=clients)
+    answers = ask(keyed_server, sys.executable, "-c", PROGRAM, text=clients)
 
     assert re.findall(r"^\w.*", clients, re.MULTILINE) == [client for client, _ in answers]
     for client, actual in answers:
@@ -178,14 +178,14 @@ PACKAGES = ["ollama@0.6", "openai@6", "ai@6", "@ai-sdk/openai@3", "@ai-sdk/opena
 
 @pytest.mark.slow  # npm downloads the packages
 @pytest.mark.skipif(not shutil.which("node") or not shutil.which("npm"), reason="needs node and npm")
-def test_node_clients(keyed: Running, shipped: Embedder, tmp_path: Path) -> None:
+def test_node_clients(keyed_server: Running, shipped: Embedder, tmp_path: Path) -> None:
     """The packages openai and ollama, and the AI SDK with two of its providers, get the same vectors."""
     command = ["npm", "install", "--no-audit", "--no-fund", "--silent", *PACKAGES]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     if result.returncode:
         pytest.skip(f"npm cannot install {' '.join(PACKAGES)}: {result.stderr[-200:]}")
 
-    answers = ask(keyed, "node", "--input-type=module", "--eval", NODE, cwd=tmp_path)
+    answers = ask(keyed_server, "node", "--input-type=module", "--eval", NODE, cwd=tmp_path)
 
     assert ["openai", "openai", "ollama", "ai", "ai"] == [name for name, _ in answers]
     for name, vectors in answers:

@@ -93,10 +93,10 @@ def test_code_snippets(page: Any, server: Running) -> None:
             assert json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
-def test_a_server_with_a_key(browser: Any, keyed: Running) -> None:
+def test_a_server_with_a_key(browser: Any, keyed_server: Running) -> None:
     """The page asks for a key and works when it is entered; /docs needs no key."""
     page = browser.new_page()
-    page.goto(keyed.url)
+    page.goto(keyed_server.url)
     page.wait_for_selector("#key-row:not([hidden])")
     page.wait_for_selector("#status:has-text('needs an API key: enter it here')")
     assert "alarm" not in (page.get_attribute("#status", "class") or "")
@@ -104,7 +104,7 @@ def test_a_server_with_a_key(browser: Any, keyed: Running) -> None:
     page.keyboard.press("Enter")
     page.wait_for_selector("#result:not([hidden])")
     assert "Authorization: Bearer YOUR_KEY" in page.inner_text("#snippet")
-    page.goto(f"{keyed.url}/docs")
+    page.goto(f"{keyed_server.url}/docs")
     page.wait_for_selector("h2")
     text = page.inner_text("main")
     page.close()

@@ -19,12 +19,12 @@ from ov_minilm.artefact.manifest import file_facts
 
 PACKAGE = Path(ov_minilm.__file__).parent
 CHECKPOINTS = Path(__file__).with_name("checkpoints.py")
-ROOMS = [PACKAGE / room for room in ("artefact", "convert", "drift", "runtime")]
+PARTS = [PACKAGE / name for name in ("artefact", "convert", "drift", "runtime")]
 
 
 def current_key() -> str:
     """Return a key of everything that a conversion depends on: code, packages and CPU."""
-    sources = [*PACKAGE.glob("*.py"), CHECKPOINTS, *(path for room in ROOMS for path in room.rglob("*.*"))]
+    sources = [*PACKAGE.glob("*.py"), CHECKPOINTS, *(path for part in PARTS for path in part.rglob("*.*"))]
     core = ov.Core()
     inputs = {
         "files": {str(path): file_facts(path).sha256 for path in sources if path.suffix != ".pyc"},

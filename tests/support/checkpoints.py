@@ -60,7 +60,7 @@ KINDS = {
     "arctic": Kind(pooling="cls", max_tokens=100, arguments=NO_POOLER, prompts={"query": "find this: "}),
 }
 # kinds that are tested without -m slow, because they differ most
-SOON = ("paraphrase-MiniLM", "Xenova", "arctic")
+FAST_KINDS = ("paraphrase-MiniLM", "Xenova", "arctic")
 
 
 def write(kind: Kind, folder: Path) -> None:
