@@ -46,13 +46,16 @@ def read(body: bytes | bytearray, kind: type[S]) -> S:
 
 def _check_containers(body: bytes | bytearray) -> None:
     """Raise ApiError 400 for more than MAX_CONTAINERS lists and objects, before they take memory."""
-    if body.count(b"[") + body.count(b"{") > MAX_CONTAINERS:
+    if _containers(body) > MAX_CONTAINERS:
         unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-        outside = _STRING.sub(b"", unescaped)
-        found = outside.count(b"[") + outside.count(b"{")
-        if found > MAX_CONTAINERS:
+        in_strings = sum(_containers(string[0]) for string in _STRING.finditer(unescaped))
+        if (found := _containers(unescaped) - in_strings) > MAX_CONTAINERS:
             message = f"the body has {found} lists and objects; send at most {MAX_CONTAINERS}"
             raise ApiError("too_many_texts", message)
+
+
+def _containers(json_text: bytes | bytearray) -> int:
+    return json_text.count(b"[") + json_text.count(b"{")
 
 
 def _not_json(error: Exception) -> ApiError:
