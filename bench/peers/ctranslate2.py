@@ -49,7 +49,7 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
     def run(ids: list[list[int]]) -> Any:  # -> [N, D]
         hidden = np.asarray(encoder.forward_batch(ids).last_hidden_state)  # [N, T, D]
         mask = np.arange(hidden.shape[1]) < np.array([[len(row)] for row in ids])
-        vectors = (hidden * mask[..., None]).sum(1)  # the mean, times a factor
+        vectors = (hidden * mask[..., None]).sum(1)  # a sum is enough: it is normalized next
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     pool = ThreadPoolExecutor(threads)

@@ -48,8 +48,8 @@ def pair_safe(
 def apply(quantized: ov.Model, source: ov.Model) -> int:
     """Give every INT8 linear layer pair-safe weights, in place; return the number of layers.
 
-    The weights are those of the FP32 source, divided by SmoothQuant's factors: the constant of the Multiply
-    before the activation's quantizer.
+    The weights are those of the FP32 source, divided by SmoothQuant's factors, which are the constant of the
+    Multiply before the activation's quantizer.
     """
     weights = {
         node.get_friendly_name(): weight.data.astype(np.float64) for node, weight in linear_layers(source)

@@ -100,7 +100,7 @@ def read_pairs(path: Path) -> Pairs:
     """Read score, sentence and sentence from each line; a .jsonl.gz file is read as the hub publishes it.
 
     Raises:
-        ValueError: a line has too few or too many fields, or its score is not a number; the message names it.
+        ValueError: a line does not have three fields or a number as score; the message names the line.
     """
     split = _json_pair if path.name.endswith(COMPRESSED) else _tab_separated_pair
     rows = [split(where, line) for where, line in _lines(path)]

@@ -43,10 +43,10 @@ def test_the_golden_batch_fills_every_row(align: int) -> None:
     for grid in GRIDS:
         batch = golden_batch(golden, grid, align)
 
-        each = max(1, grid.width // (-(-tokens // align) * align))
-        assert [each] * grid.rows == np.bincount(batch.rows).tolist()
-        assert each <= SLOTS
-        assert each * grid.rows * tokens == np.count_nonzero(batch.inputs[2])
+        copies = max(1, grid.width // (-(-tokens // align) * align))
+        assert [copies] * grid.rows == np.bincount(batch.rows).tolist()
+        assert copies <= SLOTS
+        assert copies * grid.rows * tokens == np.count_nonzero(batch.inputs[2])
 
 
 def test_the_shipped_golden_text_is_tokenized_as_recorded(shipped: Embedder) -> None:

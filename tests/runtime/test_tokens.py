@@ -42,8 +42,8 @@ def ids_of(texts: list[str]) -> list[list[int]]:
     [
         ("", [CLS, SEP]),
         (" \n\t", [CLS, SEP]),
-        ("word " * 200, [CLS, *[WORD] * 200, SEP]),  # the padding in the file is off
-        ("word " * 600, [CLS, *[WORD] * 254, SEP]),  # the limit of 128 in the file too
+        ("word " * 200, [CLS, *[WORD] * 200, SEP]),  # padding of tokenizer.json is off
+        ("word " * 600, [CLS, *[WORD] * 254, SEP]),  # its limit of 128 is off too
         ("xé가😉" * 2_000_000 + ".word", [CLS, 100, 1012, WORD, SEP]),  # skipped, not tokenized
         ("word" + " " * 20_000 + "word", [CLS, WORD, WORD, SEP]),  # a piece of one word and spaces
         ("a\ud83d\ude09 x", ids_of(["a😉 x"])[0]),  # a surrogate pair, as from JavaScript

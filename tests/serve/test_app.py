@@ -159,7 +159,7 @@ def test_warm_up(shipped: Embedder) -> None:
     """All shapes are compiled at startup; a mounted application compiles them with its first request."""
     warmed: list[str] = []
 
-    class Warm(SuppliedVectors):
+    class WarmUpRecorder(SuppliedVectors):
         def warm_up(self) -> dict[str, float]:
             warmed.append(threading.current_thread().name)
             return {}
@@ -168,7 +168,7 @@ def test_warm_up(shipped: Embedder) -> None:
     assert set(shipped.info.grids) == set(shipped.info.compiled)
     for settings in (Settings(warm_up=False), Settings()):
         assert [] == warmed
-        app = Starlette(routes=[Mount("/x", app=create_app(Warm(shipped), settings))])
+        app = Starlette(routes=[Mount("/x", app=create_app(WarmUpRecorder(shipped), settings))])
         assert [200] * 3 == [ask(app, "GET", "/x/livez").status for _ in range(3)]
     wait_until(lambda: len(warmed) > 0)
     assert 1 == len(warmed)
