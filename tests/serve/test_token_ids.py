@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.serving import cl100k_folder
 
@@ -68,6 +68,7 @@ def test_ids_are_refused(policy: TokenIds, lists: Lists, model: str | None, mess
     assert (policy in ("reject", "auto")) == ("check_embedding_ctx_length=False" in refused.value.message)
 
 
+@settings(deadline=None)  # no deadline: a busy machine is not a bug
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=4))
 def test_ids_of_any_text(shipped: Embedder, texts: list[str]) -> None:
     """Ids from LangChain give the text or are refused; ids from our tokenizer are recognized."""
