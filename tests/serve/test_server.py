@@ -4,8 +4,10 @@ import asyncio
 import gzip
 import json
 import re
+import shutil
 import signal
 import socket
+import subprocess
 import time
 import zlib
 from contextlib import ExitStack
@@ -64,6 +66,25 @@ def test_offers_to_upgrade_are_ignored(server: Running, offer: bytes) -> None:
     assert [200] * 7 == statuses(server.talk((offered + LENGTH + BODY) * 5, get + LAST))
     closing = HEAD + b"Connection: close, Upgrade\r\nUpgrade: h2c\r\n" + LENGTH + BODY
     assert [200] == statuses(server.talk(closing))
+
+
+CURL = ["curl", "-sS", "-f", "-H", "content-type: application/json", "-d", BODY.decode()]
+JAVA = ["java", str(Path(__file__).with_name("EmbedOnce.java"))]
+
+
+@pytest.mark.slow  # the bytes that they send are in OFFERS
+@pytest.mark.parametrize("client", [[*CURL, "--http2"], [*CURL, "-H", "expect: 100-continue"], JAVA], ids=str)
+def test_clients_that_offer_http2(server: Running, client: list[str]) -> None:
+    """`curl --http2`, `curl` with Expect, and the JDK's HttpClient with its defaults get a vector."""
+    if not shutil.which(client[0]):
+        pytest.skip(f"no {client[0]} on this machine")
+
+    result = subprocess.run(
+        [*client, f"{server.url}/v1/embeddings"], capture_output=True, check=False, timeout=120
+    )
+
+    assert 0 == result.returncode, result.stderr
+    assert 384 == len(json.loads(result.stdout)["data"][0]["embedding"])
 
 
 def encoded(encoding: bytes, body: bytes) -> bytes:
