@@ -1,9 +1,7 @@
 """Ray: several machines write the same bytes as one, even if some of them fail."""
 
 import json
-import os
 import pickle
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -46,20 +44,6 @@ for _ in sys.stdin:
     cluster.remove_node(busy[0], allow_graceful=False)
     print("killed", flush=True)
 cluster.shutdown()
-"""
-PAGE = Path(__file__).parents[2] / "docs/scaling.md"
-SERVE = """
-import json, urllib.request
-from ray import serve
-import job
-serve.start(http_options={"port": 18000})
-serve.run(job.app)
-texts = ["one", "two"]
-request = urllib.request.Request("http://127.0.0.1:18000/", json.dumps(texts).encode())
-found = json.load(urllib.request.urlopen(request))
-serve.shutdown()
-from ov_minilm import encode
-assert encode(texts).tolist() == found
 """
 
 
@@ -133,25 +117,6 @@ def test_shards_of_killed_machines_are_computed_again(tmp_path: Path, cluster: s
     assert (0, True) == (process.returncode, finished < 40), stderr
     expected, actual = (shards(tmp_path / folder) for folder in ("local", "ray"))
     assert [path.read_bytes() for path in expected] == [path.read_bytes() for path in actual]
-
-
-@pytest.mark.slow
-def test_ray_serve_answers_with_the_vectors_of_encode(tmp_path: Path) -> None:
-    """The program in docs/scaling.md runs as printed: it receives texts as JSON and returns vectors."""
-    pytest.importorskip("ray.serve", reason='needs pip install "ray[serve]"')
-    start, page = r"<!-- tests/bulk/test_ray\.py runs this -->\n```python\n", PAGE.read_text(encoding="utf-8")
-    (program,) = re.findall(f"{start}(.*?)```", page, re.DOTALL)
-    (tmp_path / "job.py").write_text(program)
-
-    paths = os.pathsep.join([str(tmp_path), *sys.path])  # also of Ray's workers
-    result = subprocess.run(
-        [sys.executable, "-c", SERVE],
-        env={**os.environ, "PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0"},
-        capture_output=True,
-        check=False,
-    )
-
-    assert 0 == result.returncode, result.stderr.decode()[-3000:]
 
 
 def test_ray_embedder_is_pickled_with_its_options(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:

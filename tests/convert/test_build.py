@@ -172,7 +172,9 @@ main()
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}  # -> exit code
 
 
-@pytest.mark.parametrize("signal_sent", SIGNALS)
+@pytest.mark.parametrize(
+    "signal_sent", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT, signal.SIGKILL]
+)
 @pytest.mark.parametrize("early", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_killed_build_keeps_the_old_artefact(
     small: Path, built: Path, tmp_path: Path, signal_sent: signal.Signals, early: bool
@@ -208,6 +210,35 @@ def test_a_full_disk_keeps_the_old_artefact(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     assert (2, True) == (result.returncode, b"the disk may be full" in result.stderr), result.stderr
+    assert (OLD, []) == (artefact_files(out), unfinished(out))
+
+
+REFUSED = """
+import sys
+from pathlib import Path
+from ov_minilm.artefact.drift_record import Gate
+from ov_minilm.convert import build, source
+from ov_minilm.drift.evaluation import Evaluation
+from ov_minilm.errors import DriftTooLarge
+checkpoint, out, calibration, sha256 = sys.argv[1:]
+found, limits = source.find(checkpoint, None, sha256), Gate(cosine_mean=1.1)
+options = {"calibration": Path(calibration), "evaluation": Evaluation(), "limits": limits}
+try:
+    build.build(found, Path(out), **options, say=print)
+except DriftTooLarge as error:
+    sys.exit(f"too large: {error}")
+"""
+
+
+def test_a_build_over_the_drift_limits_keeps_the_old_artefact(small: Path, tmp_path: Path) -> None:
+    """The error has the limit; no file is left."""
+    out, sha256 = write_old(tmp_path), file_facts(small / WEIGHTS).sha256
+    calibration = str(small.parents[1] / "calibration.txt")
+    command = [sys.executable, "-c", REFUSED, str(small), str(out), calibration, sha256]
+
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (1, True) == (result.returncode, "too large: " in result.stderr and "< 1.1" in result.stderr)
     assert (OLD, []) == (artefact_files(out), unfinished(out))
 
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -226,3 +227,47 @@ def test_a_failed_download_says_how_to_do_it_by_hand(tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(OSError, match=re.escape(f'(that needs pip install "ov-minilm[convert]"); {by_hand}')):
         download("sts12")
+
+
+@pytest.mark.parametrize(
+    ("number", "files", "written", "expected"),
+    [
+        (
+            0,
+            {
+                "STS.input.a.txt": 'a\tsays "c"\r\nnobody\tjudged\r\nback\\slash\tnaïve\tsource\tsource\r\n',
+                "STS.gs.a.txt": "4.500\r\n\r\n0\r\n",
+                "STS.input.b.txt": "d\te\n",
+                "STS.gs.b.txt": "3\n",
+                "STS.gs.ALL.txt": "4.500\n\n0\n3\n",
+            },
+            "../sts.tsv",
+            Pairs([4.5, 0.0, 3.0], ["a", "back\\slash", "d"], ['says "c"', "naïve", "e"]),
+        ),
+        (
+            1,
+            {"SICK_test_annotated.txt": "pair_ID\tA\tB\tscore\tjudgment\n6\tx\ty\t3.3\tNO\n7\tx\ty\t\tNO\n"},
+            "sick.tsv",
+            Pairs([3.3], ["x"], ["y"]),
+        ),
+        (
+            2,
+            {"sts-test.csv": 'main\tvid\t2012\t24\t2.500\tA\tB "c"\nmain\tnews\t2016\t1\t5\td\te\tNC\n'},
+            "stsb_test.tsv",
+            Pairs([2.5, 5.0], ["A", "d"], ['B "c"', "e"]),
+        ),
+    ],
+    ids=["semeval", "sick", "stsb"],
+)
+def test_the_documented_one_liners_convert_published_files(
+    tmp_path: Path, number: int, files: dict[str, str], written: str, expected: Pairs
+) -> None:
+    """Pairs without a score are left out; quotes and backslashes are kept."""
+    page = (Path(__file__).parents[2] / "bench/README.md").read_text(encoding="utf-8")
+    section = page.split("\n## Drift\n")[1].split("\n## ")[0]
+    command = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)[number].strip()
+    folder = write_files(tmp_path / "folder", files)
+
+    subprocess.run(["/bin/sh", "-c", command], cwd=folder, check=True)
+
+    assert expected == read_pairs(folder / written)

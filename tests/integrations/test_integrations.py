@@ -326,6 +326,39 @@ ROWS = {  # of the table: the library -> the lines to write
     for cells in (line.split("|") for line in TABLE.partition("\n\n")[0].splitlines()[1:])
 }
 
+SEARCHES = {  # a library -> a search with it
+    "Haystack": """
+from haystack import Document
+from haystack.components.retrievers import InMemoryEmbeddingRetriever as Retriever
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+from ov_minilm.integrations.haystack import MiniLMDocumentEmbedder
+store = InMemoryDocumentStore()
+store.write_documents(MiniLMDocumentEmbedder().run([Document(content=t) for t in TEXTS])["documents"])
+pipeline = Pipeline()
+pipeline.add_component("embedder", MiniLMTextEmbedder())
+pipeline.add_component("retriever", Retriever(store, top_k=1))
+pipeline.connect("embedder.embedding", "retriever.query_embedding")
+found = pipeline.run({"embedder": {"text": QUESTION}})["retriever"]["documents"][0].content""",
+    "LangChain": """
+store = InMemoryVectorStore.from_texts(TEXTS, MiniLMEmbeddings())
+found = store.similarity_search(QUESTION, k=1)[0].page_content""",
+    "LlamaIndex": """
+from llama_index.core import Document, VectorStoreIndex
+index = VectorStoreIndex.from_documents([Document(text=text) for text in TEXTS])
+found = index.as_retriever(similarity_top_k=1).retrieve(QUESTION)[0].get_content()""",
+    "Chroma": """
+collection = chromadb.Client().get_collection("texts")
+collection.add(ids=["0", "1"], documents=TEXTS)
+found = collection.query(query_texts=[QUESTION], n_results=1)["documents"][0][0]""",
+}
+PRINT_CONNECTIONS = """
+import sys, warnings; warnings.simplefilter("ignore")
+def hook(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
+        print(event, arguments, flush=True)
+sys.addaudithook(hook)
+"""
+
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries; the tests of each adapter check them
 def test_the_lines_in_the_migration_table_run() -> None:
@@ -335,3 +368,13 @@ def test_the_lines_in_the_migration_table_run() -> None:
         pytest.importorskip(name, reason="pip install -e '.[integrations]'")
     for lines in ROWS.values():
         exec(lines, {})  # noqa: S102  # lines of our page
+
+
+@pytest.mark.slow
+def test_searches_with_the_lines_of_the_migration_table(tmp_path: Path) -> None:
+    """Vector stores of four libraries find the right text, and connect to nothing."""
+    start = f'{PRINT_CONNECTIONS}TEXTS = {TEXTS[:2]}; QUESTION = "a pet indoors"\n'
+    searches = (f"{ROWS[row]}{search}\nassert found == TEXTS[0], found\n" for row, search in SEARCHES.items())
+    result = python(start + "".join(searches), HOME=str(tmp_path))
+
+    assert (0, "") == (result.returncode, result.stdout), result.stderr
