@@ -25,19 +25,19 @@ VECTOR = np.array([0.5, 0.5, -0.5, 0.5], np.float32)
     ],
 )
 def test_the_lowest_cosine_is_reported(other: list[float], expected: float) -> None:
-    """The lowest cosine of all rows counts; vectors of another length, NaN and infinity fail."""
+    """The result is the lowest cosine of all rows; a row with another length, NaN or infinity fails."""
     lowest = Golden.of("a text", [101, 7, 102], VECTOR).min_cosine(np.array([VECTOR, other], np.float32))
 
     np.testing.assert_equal(expected, lowest)
     assert (expected == 1) == (lowest >= MIN_COSINE)
-    for text in ("not base64!", "AA", "AAAA", "", "////"):  # neither float16 nor of length one
+    for text in ("not base64!", "AA", "AAAA", "", "////"):  # not base64 of a float16 vector of length 1
         with pytest.raises(ValueError, match=r"golden\.vector"):
             Golden("", (), text).array()
 
 
 @pytest.mark.parametrize("align", [1, 2, 32])
 def test_the_golden_batch_fills_every_row(align: int) -> None:
-    """Each row of a grid has the text as often as it fits, at multiples of `align`."""
+    """Each row of a grid repeats the text as often as it fits, at multiples of `align`."""
     golden = Manifest.read(SHIPPED).golden
     tokens = len(golden.ids)
     for grid in GRIDS:

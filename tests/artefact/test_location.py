@@ -1,4 +1,4 @@
-"""Which names and paths stand for a model, and what the errors suggest for others."""
+"""Which names and paths open a model, and what the errors suggest for all others."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ NAME = "all-MiniLM-L6-v2"
 
 
 def test_names_and_paths_find_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None and its names, in any case, mean the shipped model; `./` before a name makes it a path."""
+    """None and the names of the shipped model, in any case, open it; `./` makes a name a path."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(SHIPPED, tmp_path / NAME)
 

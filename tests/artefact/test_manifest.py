@@ -1,4 +1,4 @@
-"""A wrong manifest is refused, and so are files that do not match the manifest."""
+"""A wrong manifest is refused; files that do not match the manifest are refused too."""
 
 import dataclasses
 import functools
@@ -30,7 +30,7 @@ from ov_minilm.errors import FileMismatch, ManifestInvalid
 from ov_minilm.spec import MINILM, Grid
 
 CONTENT = {GRAPH: b"<net/>", WEIGHTS: bytes(range(256)) * 5000, TOKENIZER: b'{"version": "1.0"}'}
-BYTE = "invalid start byte"  # length of Python's message
+BYTE = "invalid start byte"  # end of Python's message
 FACTS = {"bytes": 6, "sha256": hashlib.sha256(CONTENT[GRAPH]).hexdigest()}
 
 
@@ -136,7 +136,7 @@ def test_a_written_manifest_is_read_back_equal(artefact: Path, changes: dict[str
 def test_a_manifest_that_is_not_exact_is_refused(
     artefact: Path, path: str, value: object, reason: str
 ) -> None:
-    """Unknown and missing fields, other types, values that do not fit together: named by path and reason."""
+    """The error has path and reason of an unknown, missing, mistyped or inconsistent field."""
     if path != NAME:
         edit(artefact, {path: value})
     elif isinstance(value, bytes):
@@ -149,7 +149,7 @@ def test_a_manifest_that_is_not_exact_is_refused(
     # the message ends with Python's own error about base64, which depends on the version
     assert (artefact / NAME, reason) == (caught.value.path, caught.value.reason[: len(reason)])
     with pytest.raises(ManifestInvalid):
-        Manifest.read(artefact / GRAPH)  # a file in place of a folder
+        Manifest.read(artefact / GRAPH)  # the path of a file instead of a folder
 
 
 def test_the_smallest_valid_manifest_is_read(artefact: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_damaged_file_is_refused_by_name(artefact: Path, name: str, damage: st
         Manifest.read(artefact)
     actual = caught.value.path, caught.value.expected, caught.value.found
     assert (path, *(hashes if damage == "flip" else sizes)) == actual
-    if damage != "remove":  # a manifest of the damaged files needs another fingerprint
+    if damage != "remove":  # a manifest that describes the damaged files has another fingerprint
         assert description.fingerprint != describe(artefact).fingerprint
         describe(artefact, fingerprint=description.fingerprint).write(artefact)
         with pytest.raises(ManifestInvalid, match="fingerprint"):
@@ -189,7 +189,7 @@ def test_a_damaged_file_is_refused_by_name(artefact: Path, name: str, damage: st
 
 
 def test_the_fingerprint_depends_on_every_field_of_the_spec(artefact: Path) -> None:
-    """A fingerprint has 16 hex digits and ignores the order of files; the shipped one never changes."""
+    """A fingerprint has 16 hex digits and ignores the order of files; the shipped model's is fixed."""
     files = describe(artefact).files
     others: list[dict[str, Any]] = [{field.name: 7} for field in dataclasses.fields(MINILM)]
     actual = {fingerprint(dataclasses.replace(MINILM, **other), files) for other in ({}, *others)}
@@ -202,7 +202,7 @@ def test_the_fingerprint_depends_on_every_field_of_the_spec(artefact: Path) -> N
 
 @pytest.mark.parametrize("newer", ["pooling", "prompts"])
 def test_older_artefacts_without_newer_fields_are_read(artefact: Path, newer: str) -> None:
-    """A missing field has its default; an artefact whose removed field had another value is refused."""
+    """A missing field gets its default; if that changes its value, the fingerprint does not match."""
     edit(artefact, {f"spec/{newer}": ...})
     assert describe(artefact) == Manifest.read(artefact)
 

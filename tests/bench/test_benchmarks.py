@@ -1,4 +1,4 @@
-"""The benchmarks of the repository, each run for a short time: which rows they give."""
+"""Each benchmark of the repository, run for a short time, returns the expected rows."""
 
 import sys
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_a_job_is_timed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_server_is_timed(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients send the next request after each answer; a server that does not start gives its last line."""
+    """A client sends a request after each answer; if a server fails to start, its last line is reported."""
     monkeypatch.setattr("servers.LOAD_S", 0.5)
     broken = (sys.executable, "-c", "print('no model'); raise SystemExit(3)")
 

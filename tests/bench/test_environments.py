@@ -54,7 +54,7 @@ def test_every_file_is_a_peer_with_pinned_requirements() -> None:
 
 
 def test_wrong_facts_are_refused(tmp_path: Path) -> None:
-    """The error has the name of the file."""
+    """A constant that is missing, or needs an unknown file, is an error with the name of the file."""
     with pytest.raises(ValueError, match=r"toy\.py: PROVIDES not defined"):
         toy(tmp_path, FACTS.replace("PROVIDES", "MADE"))
     with pytest.raises(ValueError, match=r"toy\.py: no peer provides 'onnx'"):

@@ -38,7 +38,7 @@ def test_tables_show_only_the_shipped_artefact(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_pictures_are_drawn_of_the_rows(tmp_path: Path) -> None:
-    """Pictures are PNG, 800 to 900 pixels wide, with the same bytes each time; no rows, no picture."""
+    """Pictures are PNG, 800 to 900 pixels wide, with the same bytes each time, and need rows."""
     from pictures import PICTURES, draw_all  # matplotlib imports slowly
 
     written, redrawn = (draw_all(ROWS, tmp_path / name) for name in ("a", "b"))

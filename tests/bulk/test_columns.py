@@ -1,4 +1,4 @@
-"""Columns to keep: values pass without loss, or their row is bad and the error says why.
+"""Columns to keep: values are written without loss, or their row is bad and the error says why.
 
 test_random_files.py reads values of all types from files.
 """
@@ -28,7 +28,7 @@ from ov_minilm.bulk.rows import select
     ],
 )
 def test_a_value_of_another_type_makes_its_row_bad(kind: pa.DataType, value: object) -> None:
-    """The error has the column; other values are kept, and half of a surrogate pair becomes U+FFFD."""
+    """The error names the column; other values are kept, and half of a surrogate pair becomes U+FFFD."""
     bad: dict[int, str] = {}
     schema = pa.schema([("n", kind), ("s", pa.string())])
 
@@ -40,7 +40,7 @@ def test_a_value_of_another_type_makes_its_row_bad(kind: pa.DataType, value: obj
 
 @pytest.mark.parametrize("kind", [pa.int8(), pa.string_view(), pa.list_(pa.binary_view()), pa.null()])
 def test_rows_of_any_type_can_be_selected(kind: pa.DataType) -> None:
-    """A selection has some rows, or none, as when bad rows are skipped."""
+    """Any rows can be selected, or none, as when all rows are bad and skipped."""
     batch = pa.RecordBatch.from_arrays([pa.nulls(3, kind), pa.array([1, 2, 3])], names=["x", "n"])
 
     assert [1, 3] == select(batch, [0, 2])["n"].to_pylist()
@@ -88,7 +88,7 @@ def to_json(batch: pa.RecordBatch, bad: dict[int, str]) -> list[Any]:
 def test_a_value_without_equivalent_loses_only_itself(
     array: pa.Array, convert: Convert, values: list[Any], reason: str
 ) -> None:
-    """A conversion to another type or to JSON keeps all other values; the error says why."""
+    """If a value cannot be converted, only its row is bad; the error has the reason."""
     bad: dict[int, str] = {}
 
     assert values == convert(pa.RecordBatch.from_arrays([array], names=["x"]), bad)
@@ -140,7 +140,7 @@ DICTIONARY = pa.dictionary(pa.int8(), pa.string())
     ],
 )
 def test_files_have_a_common_type_or_are_refused(one: Any, other: Any, common: Any) -> None:
-    """Both types convert without loss to the common one; otherwise an error comes before the first row."""
+    """Both types convert to the common type without loss, or an error comes before the first row."""
     for types in permutations((one, other)):
         columns_of_files = list(zip("ab", types, strict=True))
         if common is None:

@@ -1,4 +1,4 @@
-"""Processes on one machine have their own CPUs."""
+"""Each process on a machine claims CPUs that no other process has claimed."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def test_each_process_has_its_own_cpus(tmp_path: Path) -> None:
 
         def start() -> tuple[subprocess.Popen[str], str]:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            stack.enter_context(process)  # at the end closes stdin, which ends the process
+            stack.enter_context(process)  # leaving the `with` block closes stdin, which ends the process
             assert process.stdout is not None
             return process, process.stdout.readline().strip()
 
@@ -48,7 +48,7 @@ def test_each_process_has_its_own_cpus(tmp_path: Path) -> None:
 
 
 def test_locks_are_in_a_folder_of_this_user_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that others may write to is refused, and a link in place of a lock is not followed."""
+    """A folder that other users may write to is refused; a link in place of a lock is not followed."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folder = tmp_path / f"ov_minilm-{os.getuid()}"
     folder.mkdir()

@@ -9,11 +9,11 @@ from ov_minilm.bulk.inputs import Dialect, Inputs, Pipe, expand, open_pipes
 
 
 def test_patterns_are_sorted_and_names_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """** matches subfolders, once if links lead in circles; the exact name of a file is not a pattern."""
+    """** also matches subfolders, each once if links form cycles; the name of a file is not a pattern."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "deep/down").mkdir(parents=True)
     (tmp_path / "folder.csv").mkdir()
-    for link, target in (("deep/loop", "."), ("deep/up", "..")):  # all ways through both are 2 ** 40
+    for link, target in (("deep/loop", "."), ("deep/up", "..")):  # through both links there are 2 ** 40 paths
         (tmp_path / link).symlink_to(target)
     for name in ("b.csv", "a.csv", "deep/down/c.csv", "odd[1].csv"):
         (tmp_path / name).touch()
@@ -81,7 +81,7 @@ def test_files_that_cannot_be_read_are_refused(
     ],
 )
 def test_a_wrong_dialect_is_refused(option: str, value: str, message: str) -> None:
-    """The error has the option and what is allowed."""
+    """The error has the option and its allowed values."""
     with pytest.raises(ValueError, match=message):
         Dialect(**{option: value})
 

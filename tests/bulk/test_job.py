@@ -114,7 +114,7 @@ def write_bad_files(folder: Path) -> dict[str, list[str | None]]:
 
 @pytest.mark.parametrize("on_error", ["skip", "null"])
 def test_a_bad_row_is_listed_and_left_out_or_null(tmp_path: Path, on_error: OnError, run_job: RunJob) -> None:
-    """A list has file and number of the bad row; all other rows have their vectors and columns."""
+    """The list of bad rows has file and row number; all other rows have their vectors and columns."""
     files, output = write_bad_files(tmp_path), tmp_path / "v.parquet"
     bad = [
         (str(tmp_path / name), number)
@@ -156,7 +156,7 @@ def test_a_job_stops_at_the_first_bad_row(tmp_path: Path, run_job: RunJob) -> No
 
 
 def test_a_truncated_gzip_file_is_one_bad_row(tmp_path: Path, run_job: RunJob) -> None:
-    """Rows before the damage are encoded, one error covers the other rows, the next file is read."""
+    """Rows before the damage are encoded, one error covers those after it, the next file is read."""
     texts, output = sentences(3000), tmp_path / "v.npy"
     (tmp_path / "in.txt.gz").write_bytes(gzip.compress("\n".join(texts).encode())[:-3000])
     files = tmp_path / "in.txt.gz", write(tmp_path / "next.txt", ["last"])
@@ -167,7 +167,7 @@ def test_a_truncated_gzip_file_is_one_bad_row(tmp_path: Path, run_job: RunJob) -
 
     (error,) = (tmp_path / "v.npy.errors.jsonl").read_text().splitlines()
     assert 1 < done.rows < 3001
-    assert done.rows == json.loads(error)["row"]  # the row of the next file makes up for the bad one
+    assert done.rows == json.loads(error)["row"]  # and one row of next.txt
     assert np.array_equal([vector(text) for text in (*texts[: done.rows - 1], "last")], vectors(output))
 
 
@@ -365,7 +365,7 @@ def test_changed_inputs_keep_their_unchanged_shards(
     kept: list[int],
     run_job: RunJob,
 ) -> None:
-    """A job with a bad row resumes with corrected inputs or another policy; the result is the same."""
+    """A job with a bad row resumes with corrected inputs or another policy, and equals a new job."""
     for name in ("fresh", "again"):
         (tmp_path / name).mkdir()
     target = tmp_path / "again" / output
@@ -407,7 +407,7 @@ def test_changed_inputs_keep_their_unchanged_shards(
     ],
 )
 @pytest.mark.usefixtures("shared_model")
-@pytest.mark.filterwarnings("default:none of the first")  # as from the command line
+@pytest.mark.filterwarnings("default:none of the first")  # as when a user runs the command
 def test_input_options_of_encode(
     tmp_path: Path,
     source: str,
@@ -416,7 +416,7 @@ def test_input_options_of_encode(
     message: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An option has its effect, or an error names the option."""
+    """Each option has its effect, or an error names the option."""
     monkeypatch.chdir(tmp_path)
     Path("in.csv").write_text(source, "latin-1")
 
@@ -431,7 +431,7 @@ def test_input_options_of_encode(
 def test_a_parquet_text_of_too_many_bytes_is_not_read(
     tmp_path: Path, rows: int, calls: int, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A text that is too long is a bad row; a row group of one row shows its size in the metadata."""
+    """A text over the limit is a bad row; in a row group of one row, the metadata tells its size."""
     monkeypatch.setattr("ov_minilm.bulk.parquet.MAX_BYTES", 200)
     reads = Mock(wraps=pq.ParquetFile.iter_batches)
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *args, **options: reads(*args, **options))
@@ -456,7 +456,7 @@ def test_a_job_of_stdin_starts_over(tmp_path: Path, run_job: RunJob, monkeypatch
 
 
 def test_only_parquet_needs_pyarrow(tmp_path: Path) -> None:
-    """Without pyarrow, text becomes .npy and JSON lines; for Parquet, the error says what to install."""
+    """Without pyarrow, .npy and JSON lines are written; for Parquet, the error says what to install."""
     source = write(tmp_path / "in.txt", ["a", "b"])
     done = python(
         "import sys; sys.modules['pyarrow'] = None\n"

@@ -1,4 +1,4 @@
-"""Files of lines: every record has its number, and a broken one loses only itself.
+"""Files of lines: every record has its number, and a broken record affects no other record.
 
 test_random_files.py compares the rows with those of other readers.
 """
@@ -38,8 +38,8 @@ def read(path: Path | str, at: Position = START, dialect: Dialect = COMMA, most:
         ("a.txt", "\ufeffa\r\n\n \n\ufeffb", ["a", "", " ", "\ufeffb"], [1, 2, 3, 4]),
         ("a.txt", "a\u2028b\x85c\rd\n", ["a\u2028b\x85c\rd"], [1]),
         ("a.txt", "\ufeff", [], []),
-        ("a.txt", "a\0b\n\0\n\0\0\0\0\0", ["a\0b", "\0", "\0" * 5], [1, 2, 3]),  # UTF-8 may have NUL
-        ("a.txt", "é#\n\0\na\n\0\n", ["é#", "\0", "a", "\0"], [1, 2, 3, 4]),  # also at every second byte
+        ("a.txt", "a\0b\n\0\n\0\0\0\0\0", ["a\0b", "\0", "\0" * 5], [1, 2, 3]),  # NUL is valid in UTF-8
+        ("a.txt", "é#\n\0\na\n\0\n", ["é#", "\0", "a", "\0"], [1, 2, 3, 4]),  # at every second byte
         ("a.jsonl", '\n{"text": "a"}\n\r\n  \t\n{"text": 3}\n{"text": "b"}\n\n', ["a", None, "b"], [2, 5, 6]),
         ("a.jsonl", '{"text": "a"}\n{"text": "b', ["a", None], [1, 2]),
         ("a.csv", "\n\nid,text\n1,a\n\n   \n2,b\n", ["a", "b"], [1, 2]),
@@ -56,7 +56,7 @@ def test_rows_have_the_numbers_of_an_editor(
     (tmp_path / name).write_bytes(content.encode())
 
     with closing(open_lines(tmp_path / name)) as lines:
-        lines.preview(1)  # must not refuse the file as one of another format
+        lines.preview(1)  # raises no error about another format
     assert (texts, numbers) == (read(tmp_path / name).texts, read(tmp_path / name).numbers)
 
 
@@ -103,7 +103,7 @@ GOOD = {"jsonl": b'{"text": "good"}\n', "txt": b"good\n", "csv": b"1,good\n"}
 def test_a_bad_line_loses_only_itself(
     tmp_path: Path, ending: str, line: bytes, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error has file, line and reason; the next rows are read, also when reading starts after it."""
+    """The error has file, line and reason; later rows are read, also if reading starts after the line."""
     if b"xx" in line:
         monkeypatch.setattr("ov_minilm.bulk.lines.MAX_BYTES", 200)
     path, header = tmp_path / f"a.{ending}", b"id,text\n" * (ending == "csv")
@@ -119,7 +119,7 @@ def test_a_bad_line_loses_only_itself(
 @pytest.mark.parametrize("codec", ["", ".gz", ".bz2", ".zst"])
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "csv"])
 def test_reading_starts_at_any_row(tmp_path: Path, ending: str, codec: str) -> None:
-    """Reading that starts after any row gives the same later rows, compressed or not."""
+    """After any row, reading can start and gives the same later rows, compressed or not."""
     row = {"txt": "text {}\n", "jsonl": '{{"text": "text {}"}}\n', "csv": '"text {}"\n'}[ending]
     content = ("text\n" * (ending == "csv") + "".join(map(row.format, range(9)))).encode()
     path = tmp_path / f"in.{ending}{codec}"
@@ -144,7 +144,7 @@ def test_reading_starts_at_any_row(tmp_path: Path, ending: str, codec: str) -> N
         ("id|text\n1|'a|b'\n", Dialect("|", "'"), ["a|b"]),
         ('id,text\n1,"a \\"b\\""\n', Dialect(escape="\\"), ['a "b"']),
         ('id,text\n1,"a\n2,b"\n', Dialect(quote=""), ['"a', 'b"']),
-        ("sep=,\nid|text\n1|a,b\n2|c\n", Dialect("|"), ["a,b", "c"]),  # the option overrides the line
+        ("sep=,\nid|text\n1|a,b\n2|c\n", Dialect("|"), ["a,b", "c"]),  # the option overrides the line `sep=`
         ("id,text\n1,naïve\n", Dialect(encoding="cp1252"), ["naïve"]),
         ("id,text\n1,naïve 😉\n2,b\n", Dialect(encoding="utf-16"), ["naïve 😉", "b"]),
         ("\ufeffid,text\n1,é 😉\n2,\ud83d\n3,c\n", Dialect(encoding="utf-16-be"), ["é 😉", None, "c"]),
@@ -153,7 +153,7 @@ def test_reading_starts_at_any_row(tmp_path: Path, ending: str, codec: str) -> N
 def test_csv_is_read_in_its_dialect(
     tmp_path: Path, content: str, dialect: Dialect, texts: list[str | None]
 ) -> None:
-    """The options hold if reading starts at a later row too; half of a surrogate pair is a bad row."""
+    """The options apply also if reading starts at a later row; half of a surrogate pair is a bad row."""
     path, errors = tmp_path / "in.csv", "strict" if "cp" in dialect.encoding else "surrogatepass"
     path.write_bytes(content.encode(dialect.encoding, errors))
 

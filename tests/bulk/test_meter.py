@@ -17,7 +17,7 @@ from ov_minilm.bulk.meter import Meter
 def test_the_line_has_share_time_left_and_rates(
     total: int | None, start: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An earlier run read 200 bytes, this one 300 in 6 s, and 500 are left. Stdin has no size."""
+    """The time left is computed without the first rows; stdin, whose size is unknown, has no bar."""
     monkeypatch.setattr("time.monotonic", iter([100.0, 104.0]).__next__)
     meter = Meter(total, show=False)
     meter.advance(100, 1500, 200)
@@ -35,7 +35,7 @@ EMPTY_BAR = f"[{'-' * 24}]   0%, 0 texts"
     [
         (Terminal(), True, f"\r{EMPTY_BAR}", "\r\x1b[K"),
         (Terminal(), False, "", ""),
-        (Terminal(), None, "", "\r\x1b[K"),  # too early for a bar
+        (Terminal(), None, "", "\r\x1b[K"),  # the job ends before a bar would appear
         (io.StringIO(), True, EMPTY_BAR, "tokens/s\n"),
         (io.StringIO(), None, "", ""),
     ],

@@ -105,12 +105,12 @@ def test_an_output_that_would_lose_files_is_refused(
     ],
 )
 def test_other_outputs_are_accepted(inputs: str, output: str) -> None:
-    """No pattern matches an output of this job; all inputs may be outputs of earlier jobs."""
+    """Outputs that no pattern matches are accepted; inputs may be outputs of earlier jobs."""
     check(inputs, output)
 
 
 def test_the_name_of_an_output_implies_its_format(tmp_path: Path) -> None:
-    """A known ending is a file; no ending or a slash is a folder."""
+    """A name with a known ending is a file; a name without ending, or with a final slash, is a folder."""
     assert Output(Path("v.npy"), "npy", folder=False) == Output.parse("v.npy")
     assert Output(Path("v"), "jsonl", folder=True) == Output.parse("v", "jsonl")
     assert Output(tmp_path, "parquet", folder=True) == Output.parse(str(tmp_path))

@@ -66,7 +66,7 @@ def cluster() -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_several_machines_write_the_bytes_of_one(tmp_path: Path) -> None:
-    """The bytes are the same with bad rows too; one bad row stops the job; the local engine resumes it."""
+    """The bytes are equal, also with bad rows; a job that a bad row stopped resumes without Ray."""
     source, bad = write(tmp_path / "in.jsonl.gz", sentences(2000)), tmp_path / "bad.jsonl"
     bad.write_text('{"text": null}\n{"text": "last"}')
     command: list[str | Path] = ["encode", source, bad, "--rows-per-shard", "150", "--truncate", "mean", "-o"]
@@ -76,7 +76,7 @@ def test_several_machines_write_the_bytes_of_one(tmp_path: Path) -> None:
     local = run(*command, tmp_path / "local/v.parquet", "--on-error", "null")
     ray = run(*command, tmp_path / "ray/v.parquet", "--on-error", "null", "--engine", "ray", "--ship")
     stopped = run(*command, tmp_path / "out", "--engine", "ray")
-    # Of those in the journal: an actor may write a shard just as the job ends.
+    # Only shards in the journal count: an actor may write one more while the job ends.
     lines = (tmp_path / "out/_job.log").read_text().splitlines()
     finished = [json.loads(line)["shard"] for line in lines[1:]]
     paths = [tmp_path / f"out/part-{shard:05}.parquet" for shard in finished]
@@ -120,7 +120,7 @@ def test_shards_of_killed_machines_are_computed_again(tmp_path: Path, cluster: s
 
 
 def test_ray_embedder_is_pickled_with_its_options(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy opens its own Embedder and returns the same bits; a wrong batch is refused."""
+    """An unpickled copy opens its own Embedder and returns the same bits; a wrong batch is refused."""
     batch = {"body": np.array(["one", "two"], object), "n": np.array([1, 2])}
     embedder = RayEmbedder(column="body", output="v", threads=1, model=ArtefactFiles.read(SHIPPED))
 
@@ -140,7 +140,7 @@ def test_ray_embedder_is_pickled_with_its_options(shipped: Embedder, monkeypatch
 
 @pytest.mark.parametrize("rows_per_shard", [1, 37, 140, 1000])
 def test_the_plan_has_the_shards_of_a_local_job(tmp_path: Path, rows_per_shard: int) -> None:
-    """Every shard has the same first row and number of rows, also in damaged files."""
+    """Each shard has the first row and row count of a local job's shard, also in damaged files."""
     names = ["a.parquet", "b.csv", "c.txt.gz", "d.parquet", "e.jsonl"]
     for name in names:
         write(tmp_path / name, sentences(100))

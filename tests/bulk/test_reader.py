@@ -1,4 +1,4 @@
-"""Arguments of a program mean the same as options of the command; errors name the wrong argument."""
+"""Arguments in Python mean the same as options of the command; errors name the wrong argument."""
 
 import io
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Vectors that earlier jobs computed are read from a folder."""
+"""`--reuse`: vectors that earlier jobs computed are read from a folder."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def test_reuse_does_not_change_the_output(tmp_path: Path, options: list[str]) ->
 
 
 def test_only_vectors_of_the_same_truncation_are_reused(tmp_path: Path) -> None:
-    """Any number of dimensions uses the same vectors; --truncate error refuses a text that was truncated."""
+    """All --dimensions share the vectors; --truncate error refuses a text that was truncated."""
     for options in (["--truncate", "end"], ["--truncate", "mean"], ["--dimensions", "8"]):
         encode(tmp_path, TEXTS[-3:], *options)
 
@@ -47,7 +47,7 @@ def test_only_vectors_of_the_same_truncation_are_reused(tmp_path: Path) -> None:
 
 
 def test_vectors_without_hashes_are_ignored(tmp_path: Path) -> None:
-    """If a process is killed between writing the two files, the first one is ignored."""
+    """If a process is killed after it wrote the vectors but not their hashes, they are ignored."""
     first = KeptVectors(tmp_path, {}, 4)
     first.add(["a", "b"], np.eye(2, 4, dtype=np.float32), [3, 4], {1})
     first.write()

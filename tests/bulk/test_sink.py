@@ -30,7 +30,7 @@ def bits(vectors: FloatArray) -> list[list[int]]:
 
 
 def written(form: Form, *blocks: Block) -> io.BytesIO:
-    """Return a file with these blocks."""
+    """Return a file to which these blocks were written."""
     file, columns = io.BytesIO(), blocks[0].columns
     schema = columns.schema if isinstance(columns, pa.RecordBatch) else None
     rows = Sink(form, VECTORS[:0], schema, {"model": "m"}).write(file, blocks)
@@ -39,7 +39,7 @@ def written(form: Form, *blocks: Block) -> io.BytesIO:
 
 
 def block(rows: slice = slice(None), columns: Kept = None) -> Block:
-    """Return some of the rows above."""
+    """Return some of the rows of TEXTS and VECTORS."""
     return Block(TEXTS[rows], columns, VECTORS[rows])
 
 
@@ -89,7 +89,7 @@ def test_parquet_keeps_columns_bits_and_the_model() -> None:
 def test_the_size_of_blocks_does_not_change_the_bytes(
     form: Form, count: int, text_bytes: int, groups: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A row group of Parquet ends at 8192 rows or by its bytes; .npy has the bytes of numpy."""
+    """A row group of Parquet ends at 8192 rows or a number of bytes; .npy has the bytes of numpy.save."""
     monkeypatch.setattr(parquet, "GROUP_BYTES", parquet.GROUP_BYTES if count > 55 else 10 * text_bytes)
     texts = [f"{number}".rjust(text_bytes) for number in range(count)]
     vectors = np.random.default_rng(0).normal(size=(count, 2)).astype(np.float32)

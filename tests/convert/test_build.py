@@ -1,4 +1,4 @@
-"""The whole conversion: its result, the same bytes each time, and no change to old files if it fails."""
+"""The whole conversion: its result, equal bytes each time, and unchanged old files after a failure."""
 
 import importlib.util
 import os
@@ -169,7 +169,7 @@ main()
 """
 
 
-SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}  # -> exit code
+SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}  # -> expected exit code
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_a_missing_library_is_named_with_its_extra(
 @pytest.mark.parametrize(
     ("file", "options", "message"),
     [
-        ("out", [PACKAGE], "error: "),  # no folder can be made there
+        ("out", [PACKAGE], "error: "),  # a path where no folder can be made
         ("out/int8/precious.txt", [PACKAGE], "is not an artefact"),
         ("few.txt", [PACKAGE, "--calibration", "few.txt"], "2 texts; calibration needs at least 100"),
         ("few.txt", ["SMALL", "--fp32-only"], "all-MiniLM-L6-v2; convert it without --fp32-only"),

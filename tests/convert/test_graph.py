@@ -51,9 +51,9 @@ def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.slow  # because of torch and optimum; test_siblings.py compares with sentence-transformers
+@pytest.mark.slow  # imports torch and optimum; test_siblings.py compares with sentence-transformers
 @pytest.mark.convert
-@pytest.mark.parametrize("kind", ["paraphrase-MiniLM", "arctic"])  # mean of BF16 weights, and CLS
+@pytest.mark.parametrize("kind", ["paraphrase-MiniLM", "arctic"])  # mean pooling, BF16; CLS pooling
 def test_the_packed_graph_computes_what_the_export_of_optimum_intel_does(
     converted: Callable[[str], Path], tmp_path: Path, kind: str
 ) -> None:

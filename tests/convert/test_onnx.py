@@ -41,7 +41,7 @@ def test_the_tensors_of_a_graph_are_those_of_the_checkpoint(exported: Path) -> N
 
 
 def test_the_layout_of_transformers_js_is_a_source(exported: Path) -> None:
-    """A folder with ONNX needs --pooling; where a file names the pooling, another is refused."""
+    """A folder with only ONNX needs --pooling; if a file names the pooling, another value is refused."""
     graph = exported / "onnx-checkpoint/onnx/model.onnx"
     sha256 = file_facts(graph).sha256
     official = file_facts(exported / "checkpoint/model.safetensors").sha256
@@ -57,7 +57,7 @@ def test_the_layout_of_transformers_js_is_a_source(exported: Path) -> None:
 
 
 def replace_input(graph: Any, old: str, new: str) -> None:
-    """Let every node that reads one tensor read another."""
+    """Let every node that reads the tensor `old` read the tensor `new`."""
     for node in graph.node:
         node.input[:] = [new if name == old else name for name in node.input]
 

@@ -24,7 +24,7 @@ def vectors(model: ov.Model) -> FloatArray:
 
 
 def test_channels_far_above_the_others_are_selected() -> None:
-    """An outlier exceeds twice the 99.5th percentile of the peaks; an even layer has no outlier."""
+    """An outlier is above twice the 99.5th percentile of the peaks; a layer may have no outlier."""
     peak = np.linspace(1, 6, 1536, dtype=np.float32)
     assert [] == outliers.select(peak).tolist()
 
@@ -45,6 +45,6 @@ def test_outliers_of_the_model_are_found_and_moved(built: Path) -> None:
     assert 856 == int(peaks[0].argmax())
     assert peaks[0].max() > 10
     left = [peak for peak in outliers.peaks(rescaled, [SAMPLE]) if len(peak) == 1536]
-    assert [(0, 0)] * 6 == [(peak[3], peak[856]) for peak in left]  # they do not widen the range
+    assert [(0, 0)] * 6 == [(peak[3], peak[856]) for peak in left]  # zeros do not widen the range
     assert 12 == sum("outliers" in node.get_friendly_name() for node in rescaled.get_ordered_ops())
     np.testing.assert_allclose(vectors(rescaled), vectors(plain), atol=1e-6)

@@ -10,7 +10,7 @@ from ov_minilm.convert.scales import exact_in_bf16, pair_safe
 
 
 def largest_pair(weights: NDArray[np.int8]) -> int:  # [O, C]
-    """Return the largest sum of neighbours (2k, 2k+1) of one sign."""
+    """Return the largest |w[2k]| + |w[2k + 1]| of two weights of the same sign."""
     either = [np.maximum(sign * weights.astype(np.int32), 0) for sign in (1, -1)]
     return max(int((part[:, 0::2] + part[:, 1::2]).max()) for part in either)
 
@@ -50,11 +50,11 @@ def test_scales_of_tables_are_exact_in_bf16(seed: int, spread: float) -> None:
         ([1.0, 1.0], [64, 64], 1 / 64),  # two equal neighbours share the limit
         ([1.0, -1.0], [127, -127], 1 / 127),  # opposite signs cancel
         ([593.2291666666667, 1193.4375], [43, 85], 13.9583333),  # 42.5 and 85.5: floats round both up
-        ([0.0, 0.0, 0.0, 0.0], [0, 0, 0, 0], 1.0),  # a channel moved by outliers.py
+        ([0.0, 0.0, 0.0, 0.0], [0, 0, 0, 0], 1.0),  # a channel that outliers.py moved to the float branch
     ],
 )
 def test_scales_of_known_weights(weights: list[float], expected: list[int], scale: float) -> None:
-    """All eight bits are used if pairs allow it; an odd number of channels is refused."""
+    """The largest weight is 127 if pairs allow it; an odd number of channels is refused."""
     q, scales = pair_safe(np.array([weights]))
 
     assert [expected] == q.tolist()

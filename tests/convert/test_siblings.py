@@ -1,4 +1,4 @@
-"""Sentence encoders of other depth, width, length and pooling keep their vectors when converted."""
+"""Sentence encoders of another depth, width, length or pooling keep their vectors when converted."""
 
 from collections.abc import Callable
 from pathlib import Path

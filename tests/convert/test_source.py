@@ -1,4 +1,4 @@
-"""Checkpoints to convert: found as folder, package or hub id, identified by hash, refused if not exact."""
+"""Checkpoints to convert: found as folder, package or hub id, and identified by hash."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def edit(path: Path, **values: object) -> None:
 
 
 def test_the_official_model_is_identified_by_its_hash(tmp_path: Path) -> None:
-    """Package and folder have MiniLM's name and spec; other weights are refused with both hashes."""
+    """The official weights get MiniLM's name and spec; for other weights the error has both hashes."""
     official, folder = find(PACKAGE, None, None), tmp_path / "checkpoint"
     weights = folder / WEIGHTS
     shutil.copytree(official.folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
@@ -103,7 +103,7 @@ def test_the_spec_is_read_from_the_checkpoint(tmp_path: Path, kind: Kind) -> Non
         (Kind(modules=(*MODULES[:2], "Dense", "Normalize")), "Transformer, Pooling, Dense, Normalize; only"),
         (Kind(modules=("Transformer",)), "the steps are Transformer; only"),
         (Kind(lower=True, cased=True), "do_lower_case is true, but tokenizer.json keeps capitals"),
-        # Files that are missing, cannot be read, or lack a value.
+        # Files that are missing, unreadable or incomplete.
         ({CONFIG: '{"model_type": "bert"}'}, "config.json: no hidden_size, num_hidden_layers, num_att"),
         ({STEPS: '[{"type": "x.Transformer"}]'}, "modules.json: a step has no type or no path"),
         ({STEPS: "{}"}, "modules.json: dict, expected list"),

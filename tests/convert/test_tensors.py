@@ -25,7 +25,7 @@ TENSORS = draw(Kind(layers=1))
 def test_weights_are_read_as_fp32(tmp_path: Path, dtype: str, error: float) -> None:
     """FP32 exactly, FP16 and BF16 to their own precision; the prefix bert. and gamma and beta are renamed."""
     save(TENSORS, tmp_path / "model.safetensors", dtype)
-    renamed = [("Norm.weight", "Norm.gamma"), ("Norm.bias", "Norm.beta")]  # TensorFlow's names of its parts
+    renamed = [("Norm.weight", "Norm.gamma"), ("Norm.bias", "Norm.beta")]  # TensorFlow's names in a LayerNorm
     old = {"bert." + reduce(lambda n, r: n.replace(*r), renamed, name): t for name, t in TENSORS.items()}
     save(old, tmp_path / "old.safetensors", dtype)
 

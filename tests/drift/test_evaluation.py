@@ -27,7 +27,7 @@ from ov_minilm.drift.evaluation import (
 
 SCORED = {"split": "test", "score": 2.4, "sentence1": 'a "b"', "sentence2": "naïve\tc"}
 SCORED_PAIR = Pairs([2.4], ['a "b"'], ["naïve\tc"])
-SEPARATORS = "\r\u2028\u2029\x85\x0b\x0c\x1e"  # str.splitlines also splits at these
+SEPARATORS = "\r\u2028\u2029\x85\x0b\x0c\x1e"  # str.splitlines also splits at these characters
 HUB_FILE, CORPUS, QUERIES, QRELS = "sts12.jsonl.gz", "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
 HEADER = "query-id\tcorpus-id\tscore\n"
 BEIR_FILES: dict[str, str | bytes] = {
@@ -79,7 +79,7 @@ def read_search(file: Path) -> Retrieval:
 def test_files_are_read_without_quoting_or_guessing(
     tmp_path: Path, read: Callable[[Path], object], file: str, content: str | bytes, expected: object
 ) -> None:
-    """Only tabs and newlines separate; each text counts once; BEIR's unjudged queries are left out."""
+    """Only tabs and newlines separate texts; repeated texts and unjudged queries are left out."""
     assert expected == read(write_files(tmp_path, BEIR_FILES | {file: content}) / file)
     assert ["b", "a", "c"] == Pairs([1.0, 2.0, 3.0], ["b", "a", "b"], ["c", "b", "a"]).texts
     assert ["Cats sleep.", "Dogs bark.", "Naïve", "who sleeps"] == BEIR_SEARCH.texts

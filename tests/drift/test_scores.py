@@ -26,7 +26,7 @@ from ov_minilm.drift.scores import (
 from ov_minilm.spec import FloatArray
 
 NAN = float("nan")
-score = st.integers(0, 10).map(lambda n: n / 2) | st.floats(-5, 5, width=16)  # halves: ties, as in STS-B
+score = st.integers(0, 10).map(lambda n: n / 2) | st.floats(-5, 5, width=16)  # halves give ties, as in STS-B
 
 
 def at_degrees(*degrees: float) -> FloatArray:
@@ -38,7 +38,7 @@ def at_degrees(*degrees: float) -> FloatArray:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(score, score), min_size=3, max_size=40), st.integers(0, 1000))
 def test_ranks_and_correlations_are_those_of_scipy(pairs: list[tuple[float, float]], seed: int) -> None:
-    """Ties are included; a resample given as counts has the correlation of the repeated rows."""
+    """Also with ties; a resample, given as a count of each row, has the correlation of its rows."""
     a, b = np.array(pairs).T
     counts = np.bincount(np.random.default_rng(seed).integers(len(a), size=len(a)), minlength=len(a))
     resampled = [np.repeat(column, counts) for column in (a, b)]
@@ -54,7 +54,7 @@ def test_ranks_and_correlations_are_those_of_scipy(pairs: list[tuple[float, floa
 
 
 def test_the_interval_is_that_of_scipys_paired_bootstrap() -> None:
-    """The bounds of the change agree, and are the same each time; constant resamples are left out."""
+    """The bounds agree with scipy and are always the same; constant resamples are left out."""
     rng = np.random.default_rng(1)
     human = rng.integers(0, 11, 300) / 2  # with ties
     reference = human + rng.normal(size=300)
@@ -73,21 +73,21 @@ def test_the_interval_is_that_of_scipys_paired_bootstrap() -> None:
     low, high = delta_interval(reference.astype(np.float32), candidate.astype(np.float32), human)
 
     assert pytest.approx((expected.low, expected.high), abs=0.003) == (low, high)
-    assert 0.003 < (high - low) / 3  # so the tolerance cannot hide another interval
+    assert 0.003 < (high - low) / 3  # the interval is wide compared with the tolerance
     assert (low, high) == delta_interval(reference.astype(np.float32), candidate.astype(np.float32), human)
-    assert (0.0, 0.0) == delta_interval(reference, 2 * reference + 1, human)  # another scale changes nothing
+    assert (0.0, 0.0) == delta_interval(reference, 2 * reference + 1, human)  # same ranks
     assert (0.0, 0.0) == delta_interval(pair, pair, pair)
     assert np.isnan(delta_interval(pair, pair, ties)).all()
 
 
 def retrieval(judgements: dict[str, dict[str, int]], documents: int = 12) -> Retrieval:
-    """Make documents d0, d1, … and the judged queries."""
+    """Return a collection of documents d0, d1, … and the judged queries."""
     names = [f"d{n}" for n in range(documents)]
     return Retrieval({n: n for n in names}, {query: query for query in judgements}, judgements)
 
 
 def test_ndcg_is_that_of_scikit_learn() -> None:
-    """Both agree on random searches, with fewer and with more than ten relevant documents."""
+    """The values agree on random searches, with fewer and with more than ten relevant documents."""
     metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn comes with the convert extra")
     rng = np.random.default_rng(6)
     gains = rng.choice([0, 0, 0, 1, 2, 3], size=(40, 60))
@@ -105,7 +105,7 @@ def test_ndcg_is_that_of_scikit_learn() -> None:
         )
 
 
-# In trec_eval, of equal cosines the larger id comes first, as text: d9 before d11 and d10.
+# trec_eval sorts documents of equal cosine by id, as text and descending: d9, d11, d10.
 @pytest.mark.parametrize(
     ("judged", "angles", "expected"),
     [
@@ -117,7 +117,7 @@ def test_ndcg_is_that_of_scikit_learn() -> None:
 def test_ndcg_follows_trec_eval(
     judged: dict[str, dict[str, int]], angles: list[float], expected: list[float]
 ) -> None:
-    """Ties are ordered by id, a query is not its own result, and one without relevant documents scores 0."""
+    """Ties are ordered by id; a query is not its own result; without relevant documents nDCG is 0."""
     actual = ndcg(at_degrees(*[0] * len(judged)), at_degrees(*angles), retrieval(judged, len(angles)))
 
     assert pytest.approx(expected, abs=1e-5) == actual.tolist()
@@ -126,23 +126,23 @@ def test_ndcg_follows_trec_eval(
 @pytest.mark.parametrize(
     ("reference", "candidate", "k", "overlap"),
     [
-        ((0, 10, 50, 65), (0, 45, 50, 65), 1, 0.5),  # nearest: 1 0 3 2, then 1 2 1 2
-        ((0, 10, 25, 100), (0, 20, 5, 100), 2, 1.0),  # nearest two: 12 02 10 21, then in other orders
-        ((0, 10, 25, 100), (0, 95, 25, 100), 2, 7 / 8),  # 21 32 01 12
-        (range(11), range(0, -11, -1), 10, 1.0),  # a mirror image; eleven vectors are enough
+        ((0, 10, 50, 65), (0, 45, 50, 65), 1, 0.5),  # nearest neighbours: first 1 0 3 2, then 1 2 1 2
+        ((0, 10, 25, 100), (0, 20, 5, 100), 2, 1.0),  # two nearest: 12 02 10 21, then the same sets
+        ((0, 10, 25, 100), (0, 95, 25, 100), 2, 7 / 8),  # then 21 32 01 12
+        (range(11), range(0, -11, -1), 10, 1.0),  # a mirror image has the same neighbours
     ],
 )
 def test_overlap_is_the_share_of_neighbours_kept(
     reference: Sequence[float], candidate: Sequence[float], k: int, overlap: float
 ) -> None:
-    """The k nearest other vectors are compared, in any order; a collection of k vectors is too small."""
+    """The sets of the k nearest other vectors are compared; k vectors are too few for a result."""
     assert overlap == neighbour_overlap(at_degrees(*reference), at_degrees(*candidate), k=k)
     with pytest.raises(ValueError, match=rf"^{k} vectors; overlap@{k} needs more than {k}$"):
         neighbour_overlap(at_degrees(*range(k)), at_degrees(*range(k)), k=k)
 
 
 def test_overlap_in_blocks_is_that_of_a_full_sort() -> None:
-    """The result is the same with more rows than one block of the similarity matrix holds."""
+    """Collections of over 1024 rows, which take several blocks, have the same result."""
     rng = np.random.default_rng(3)
     reference, candidate = (rng.normal(size=(1100, 8)).astype(np.float32) for _ in range(2))
     nearest = [
@@ -169,7 +169,7 @@ def drift(
     sts: dict[str, float] | None = None,
     texts: int = 100,
 ) -> Drift:
-    """Make a measurement: mean cosines of bins with this many texts, overlaps, and changes of Spearman."""
+    """Return a Drift with these mean cosines (in bins of `texts` texts), overlaps and Spearman deltas."""
     cosines = {name: Cosine(texts, mean, mean, mean) for name, mean in (cosine or {}).items()}
     changes = {name: Sts(100, 80.0, 80 + d, 80.0, 80.0, d - 0.1, d + 0.1) for name, d in (sts or {}).items()}
     return Drift("f32", "conv", cosines, overlap or {}, changes)
@@ -211,11 +211,11 @@ def test_the_gate_lists_every_exceeded_limit_and_allows_the_limit_itself() -> No
 
 
 def encoder(angles: dict[str, float]) -> Encode:
-    """Make an encoder that knows the angle of every text and may be asked for each only once."""
-    without_query = dict(angles)
+    """Return an encoder of texts with known angles; it fails if a text is encoded twice."""
+    not_encoded_yet = dict(angles)
 
     def encode(texts: Sequence[str]) -> FloatArray:
-        return at_degrees(*(without_query.pop(text) for text in texts))
+        return at_degrees(*(not_encoded_yet.pop(text) for text in texts))
 
     return encode
 
@@ -250,13 +250,13 @@ def test_measure_reports_known_figures() -> None:
         "65-128": Cosine(1, turned, turned, turned),
         "129-256": Cosine(2, 0.933013, 0.867365, turned),  # 300 tokens count as the 256 that are read
     }
-    sts = {"dev": Sts(3, 100.0, 50.0, 100.0, 50.0, -200.0, 0.0)}  # a resample of two pairs may reverse them
+    sts = {"dev": Sts(3, 100.0, 50.0, 100.0, 50.0, -200.0, 0.0)}  # some resamples have two pairs only
     ndcgs = {"news": Ndcg(2, 1, 100.0, 63.0930)}  # the relevant document is second: 1 / log2 3
     assert Drift("f32", "native", cosine, {}, sts, ndcgs) == actual  # four texts are too few for an overlap
 
 
 def test_overlap_needs_more_than_30_distinct_texts() -> None:
-    """Collections and sentences of pairs are measured with 31 distinct texts, and left out with 30."""
+    """Collections, and the sentences of pairs, are measured with 31 distinct texts, not with 30."""
     moved, unchanged = [f"moved {n}" for n in range(31)], [f"kept {n}" for n in range(31)]
     rng = np.random.default_rng(5)
     reference = dict(zip(moved + unchanged, rng.uniform(0, 360, 62).tolist(), strict=True))

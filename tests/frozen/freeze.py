@@ -54,7 +54,7 @@ def main(folder: Path) -> None:
             output = Output.parse(str(folder / "job"))
             options = BulkOptions(rows_per_shard=2)
             jobs.run(find([str(work / "texts.txt")]), output, options, jobs.Local(embedder))
-    (folder / "job/part-00001.parquet").unlink()  # as if the job was killed while it wrote this shard
+    (folder / "job/part-00001.parquet").unlink()  # as if the job had been killed while it wrote this shard
     journal = folder / "job" / JOURNAL_NAME
     lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
     first = {**json.loads(lines[0]), "input 0": "the file's place, size and time"}

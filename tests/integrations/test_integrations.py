@@ -51,7 +51,7 @@ def each(call: Callable[[str], Any]) -> Call:
 
 
 def awaited(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that runs a coroutine function to its end."""
+    """Return a blocking function that does the same as a coroutine function."""
     return lambda argument: asyncio.run(call(argument))
 
 
@@ -259,7 +259,7 @@ NO_LISTS_OF_TEXTS: list[Any] = [FRAME, {"k": "a kettle"}, {"a kettle"}, FRAME.to
 @pytest.mark.parametrize(("path", "method"), [(path, name) for path in METHODS for name in METHODS[path]])
 def test_other_values_than_lists_of_texts_are_refused(path: str, method: str) -> None:
     """Frames, mappings, sets, 2-D arrays, bytes, and a str where a list is expected, raise TypeError."""
-    takes_str = path.startswith(("fastembed", "sentence_transformers"))  # as these libraries do
+    takes_str = path.startswith(("fastembed", "sentence_transformers"))  # as the libraries do
     for value in NO_LISTS_OF_TEXTS[: -1 if takes_str else None]:
         with pytest.raises(TypeError, match=r"^expected an iterable of str, not .* (pass|decode) "):
             getattr(adapter(path)(), method)(value)
@@ -267,7 +267,7 @@ def test_other_values_than_lists_of_texts_are_refused(path: str, method: str) ->
 
 @pytest.mark.parametrize("method", ["embed", "query_embed", "passage_embed", "encode"])
 def test_signatures_are_those_of_the_libraries(method: str) -> None:
-    """An argument for one process has the position, name and default of the library's method."""
+    """Arguments have position, name and default of the library's, except those for several processes."""
     path = "sentence_transformers.SentenceTransformer" if method == "encode" else "fastembed.TextEmbedding"
     name, _, kind = path.partition(".")
     library = getattr(pytest.importorskip(name, reason="pip install -e '.[guests]'"), kind)
@@ -282,7 +282,7 @@ def test_signatures_are_those_of_the_libraries(method: str) -> None:
     )
 
     assert theirs[: len(ours)] == ours
-    # the other arguments are for several processes
+    # the library's other arguments are for several processes
     assert method != "encode" or ours[-1][0] == "truncate_dim"
     assert method == "encode" or len(theirs) == len(ours)
 
@@ -321,7 +321,7 @@ def test_haystack_embeds_meta_fields_and_stores_pipelines(shipped: Embedder) -> 
 
 
 TABLE = (ROOT / "docs/migrating.md").read_text(encoding="utf-8").partition("| from | install | write |\n")[2]
-ROWS = {  # of the table: the library -> the lines to write
+ROWS = {  # row of the table: library -> the lines that replace its lines
     cells[1].strip(): "\n".join(line.strip("` ") for line in cells[3].split("<br>"))
     for cells in (line.split("|") for line in TABLE.partition("\n\n")[0].splitlines()[1:])
 }
@@ -360,7 +360,7 @@ sys.addaudithook(hook)
 """
 
 
-@pytest.mark.filterwarnings("ignore")  # of the libraries; the tests of each adapter check them
+@pytest.mark.filterwarnings("ignore")  # names from the libraries, which the tests of the adapters check
 def test_the_lines_in_the_migration_table_run() -> None:
     """docs/migrating.md has a row for each adapter."""
     assert set(LIBRARIES) == set(re.findall(r"ov_minilm\.integrations\.(\w+)", "\n".join(ROWS.values())))

@@ -1,4 +1,4 @@
-"""The class without torch and the module in the real library: equal calls give equal vectors."""
+"""Our class, which needs no torch, and our module in the real library return equal vectors."""
 
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def test_the_class_needs_no_torch() -> None:
 
 
 def test_keybert_accepts_the_module(library_model: Any) -> None:
-    """KeyBERT, which checks isinstance as BERTopic and MTEB do, finds the keywords of a text."""
+    """KeyBERT, which checks the model with isinstance (as BERTopic and MTEB do), finds keywords."""
     keybert = pytest.importorskip("keybert", reason="pip install keybert")
 
     words = keybert.KeyBERT(library_model).extract_keywords(" ".join(MONEY), top_n=3)

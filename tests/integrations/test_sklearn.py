@@ -14,7 +14,7 @@ from ov_minilm.integrations.sklearn import MiniLMVectorizer
 
 ANIMALS = ["a cat sleeps", "the dog barks", "two horses graze", "birds in a tree", "a wolf pack", "fish swim"]
 MONEY = ["interest rates", "the stock fell", "a bank loan", "taxes are due", "rent went up", "cheap credit"]
-# Checks that fit no numbers; check_estimator itself stops at an estimator of texts.
+# The checks that use no numeric data; check_estimator skips estimators of texts.
 CHECKS = """
 do_not_raise_errors_in_init_or_set_params estimator_cloneable estimator_repr estimator_tags_renamed
 get_params_invariance mixin_order no_attributes_set_in_init parameters_default_constructible set_params
@@ -23,7 +23,7 @@ valid_tag_types
 
 
 def test_the_checks_of_scikit_learn_pass() -> None:
-    """Checks of parameters, clones, tags and base classes pass; the others have no texts."""
+    """Checks of parameters, clones, tags and base classes pass; all other checks need numeric data."""
     with pytest.warns(SkipTestWarning, match="string=True"):
         results = estimator_checks.check_estimator(MiniLMVectorizer(), on_fail=None)
 
