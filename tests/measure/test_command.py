@@ -1,4 +1,4 @@
-"""`ov-minilm bench` in a process of its own, and the sentences that it prints."""
+"""`ov-minilm bench` in its own process: tables, rows, the report, and sentences about the result."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from ov_minilm.artefact.manifest import SHIPPED, Manifest
 from ov_minilm.measure.command import Result, sentences
 from ov_minilm.measure.row import FP32, OURS, RATIO, Row
 
-FROZEN = Path(__file__).parents[1] / "frozen/0.1.0/artefact"  # small: measured in seconds
+FROZEN = Path(__file__).parents[1] / "frozen/0.1.0/artefact"  # a small model, measured in seconds
 FIGURES = {
     f"sentences/{OURS}/texts_per_s": 1000,
     f"chunks/{OURS}/texts_per_s": 100,
@@ -40,7 +40,7 @@ CONV = f"sentences/{OURS} conv/{RATIO}"
     ],
 )
 def test_the_result_is_told_in_sentences(shipped: Embedder, what: str, value: float, sentence: str) -> None:
-    """INT8 against FP32, hours for a million texts, the faster lowering, and whether the machine is noisy."""
+    """Sentences say INT8 against FP32, hours for a million texts, the faster lowering, and noise."""
     rows = [row(*figure) for figure in (FIGURES | {what: value}).items()]
     result = Result(dataclasses.replace(shipped.info, lowering="native"), rows)
 

@@ -35,7 +35,7 @@ def load(variant, models, threads):
 
 
 def contender(folder: Path, variant: str = "plain", *, in_order: bool = False) -> Contender:
-    """Make a contender whose vectors are [length / 10, threads / 10]."""
+    """Return a contender whose vectors are [characters / 10, threads / 10]."""
     (folder / "toy.py").write_text(ADAPTER.format(sorted=in_order), encoding="utf-8")
     return Contender("toy", "a toy", (sys.executable, "-I", str(WORKER), str(folder / "toy.py")), variant)
 
@@ -48,7 +48,7 @@ def toy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_a_contender_encodes_and_is_timed(toy: Process, tmp_path: Path) -> None:
-    """It returns vectors, the best batch size, times and memory, and goes on after an error."""
+    """The process returns vectors, the best batch size, times and memory, also after an error."""
 
     def file(texts: list[str]) -> str:
         path = tmp_path / f"{len(texts)}.json"
@@ -64,7 +64,7 @@ def test_a_contender_encodes_and_is_timed(toy: Process, tmp_path: Path) -> None:
 
     sorts = "SORTED = True" in Path(toy.contender.command[-1]).read_text(encoding="utf-8")
     chosen = {toy.ask("tune", texts=file(TEXTS * 5), first=20)["batch"] for _ in range(2)}
-    assert chosen == {4} if sorts else len(chosen) == 1  # without sorted batches it ignores the size
+    assert chosen == {4} if sorts else len(chosen) == 1  # its own batches ignore the size
     during_list = {"list": file(TEXTS * 9)}
     for do, more in {"time": {}, "each": {}, "callers": {"callers": 3}, "during_list": during_list}.items():
         answer = toy.ask(do, texts=file(TEXTS), **more)  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ def test_a_contender_encodes_and_is_timed(toy: Process, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variant", "message"),
     [
-        ("broken", r"^toy: OSError: no model$"),  # without the newline
+        ("broken", r"^toy: OSError: no model$"),  # without the newline of the error
         ("dies", r"^toy: the process ended: last words \(exit code 3\)"),
         ("hangs", r"^toy: no answer to load in 1 s"),
     ],

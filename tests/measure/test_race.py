@@ -1,4 +1,4 @@
-"""The race: rounds, ratios within a round, when it ends, contenders that fail; and its texts."""
+"""The race: rounds, ratios, end and failed contenders; and the texts that are encoded."""
 
 import itertools
 
@@ -21,7 +21,7 @@ class Toy:
         self.name, self.versions, self.closed = contender.name, {"toy": "1.0"}, False
 
     def close(self) -> None:
-        """Record that it was closed."""
+        """Record that this contender was closed."""
         self.closed = True
 
 
@@ -31,7 +31,7 @@ def toys(embedder: Embedder, *names: str, seconds: float = 0.05) -> Race[Toy]:
 
 
 def test_ratios_are_taken_within_a_round(shipped: Embedder) -> None:
-    """On a machine that slows down the values drift and the ratio does not; a row has the median."""
+    """If the machine slows down, values change and ratios do not; the value of a row is the median."""
     clock = itertools.count(10)
 
     def measure(toy: Toy) -> Values:
@@ -59,7 +59,7 @@ def test_ratios_are_taken_within_a_round(shipped: Embedder) -> None:
 def test_a_ratio_above_one_means_faster(
     shipped: Embedder, quantity: str, seconds: float, theirs: list[float], better: float
 ) -> None:
-    """Faster is fewer ms or more texts/s; the race ends when values agree or the time is used up."""
+    """Fewer ms or more texts/s are faster; a race ends when the values agree or the time is over."""
     values = itertools.cycle(theirs)
 
     with toys(shipped, "other", seconds=seconds) as started:

@@ -1,4 +1,4 @@
-"""Rows in a file, and tables of the rows of one artefact and one machine."""
+"""Rows in a file, and tables of the rows that one machine measured with one artefact."""
 
 import dataclasses
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_rows_that_cannot_be_compared_are_refused(rows: list[Row], error: type, 
 
 
 def test_a_table_is_sorted_by_speed() -> None:
-    """ov_minilm comes first; other rows have a ratio, a mark if faster, and notes on other vectors."""
+    """ov_minilm comes first; other libraries have a ratio, and marks if faster or with other vectors."""
     table = Figures(ROWS, shipped_fingerprint()).table("", [("mix", "texts_per_s")])
 
     cells = [
@@ -81,7 +81,7 @@ def test_a_table_is_sorted_by_speed() -> None:
 
 
 def test_the_page_is_escaped_and_loads_nothing() -> None:
-    """The page loads no other file; each cell has the name of its column, for phones."""
+    """The page loads no other file; cells have the name of their column, which phones show."""
     html = page("a <title>", ["a & b"], [Table("speed", ["", "x"], [[OURS, "1"]], ["a note"])])
 
     for shown in ("a &lt;title&gt;", "a &amp; b", 'class="ours"', 'data-label="x"', "a note"):

@@ -68,7 +68,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 def test_a_stored_model_is_loaded_only_for_the_same_facts(cache: Cache) -> None:
-    """Another process loads the model too; with other options, or on another machine, it does not."""
+    """Another process loads the model, unless its options or its machine are different."""
     this_machine, other_machine = (Cache(cache.folder, {"machine": machine}) for machine in ("this", "that"))
 
     assert BLOB == this_machine.load("1x16", FACTS)
@@ -94,7 +94,7 @@ def test_a_damaged_file_is_not_loaded(cache: Cache, damage: str) -> None:
 
 
 def test_old_unfinished_files_are_removed(cache: Cache) -> None:
-    """Old unfinished files of killed processes are removed; new ones and foreign files are not."""
+    """Unfinished files of killed processes are removed after an hour; no other file is removed."""
     with atomic_write(cache.path("8x64", FACTS)):
         (unfinished,) = cache.folder.glob(".*")
         abandoned = Path(f"{unfinished}2")
@@ -109,13 +109,13 @@ def test_old_unfinished_files_are_removed(cache: Cache) -> None:
 
 
 def write_model(path: Path, blob: bytes) -> None:
-    """Put another model into a valid file of the cache."""
+    """Replace the model in a file of the cache, so that the hash in the file is correct."""
     rest = path.read_bytes().split(b"\n", 2)[1] + b"\n" + blob
     path.write_bytes(hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
 
 
 def wrong_model(grid: Grid) -> bytes:
-    """Compile a graph that gives unit vectors whose components are moved by one place."""
+    """Compile a graph whose unit vectors have their components shifted by one index."""
     engine = Engine(SHIPPED, Manifest.read(SHIPPED), Options("CPU", "auto", "auto", threads(None)), None)
     graph = engine.graph(grid)
     result = graph.get_results()[0].input(0)
@@ -149,7 +149,7 @@ def test_a_damaged_cache_changes_no_vector(tmp_path: Path, shipped: Embedder) ->
 
 
 def test_a_newly_compiled_model_with_wrong_vectors_is_an_error(tmp_path: Path) -> None:
-    """SelfCheckFailed has the grid and the cosine; the manifest's golden vector is reversed here."""
+    """If the golden vector does not match, SelfCheckFailed has the grid and the cosine."""
     folder = tmp_path / "model"
     shutil.copytree(SHIPPED, folder)
     golden = Manifest.read(SHIPPED).golden
@@ -167,8 +167,8 @@ def test_a_newly_compiled_model_with_wrong_vectors_is_an_error(tmp_path: Path) -
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that not even root can write")
 @pytest.mark.parametrize("where", ["file", "/proc/ov_minilm", "full"])
 def test_an_unusable_folder_is_one_warning(tmp_path: Path, where: str) -> None:
-    """A file, a folder that cannot be made, a full disk: nothing is changed and no unfinished file stays."""
-    import resource  # not on Windows
+    """If a model cannot be stored, nothing is changed and no unfinished file stays."""
+    import resource  # Windows has no such module
 
     (tmp_path / "file").write_text("mine")
     cache = Cache(tmp_path / where, {})
@@ -192,7 +192,7 @@ def test_an_unusable_folder_is_one_warning(tmp_path: Path, where: str) -> None:
 
 
 def test_each_set_of_options_has_its_own_file(tmp_path: Path, shipped: Embedder) -> None:
-    """The next process loads the models; lowering and threads are part of a model's file name."""
+    """The next Embedder loads the models; other lowerings or threads have other files."""
     folder = tmp_path / "new/Bücher 缓存 📦 with 'quotes' and $"
     created = set()
     for options in ({}, {}, {"lowering": "native"}, {"lowering": "conv"}, {"threads": 1}):
@@ -200,7 +200,7 @@ def test_each_set_of_options_has_its_own_file(tmp_path: Path, shipped: Embedder)
             assert 0.99 < float(shipped.encode("a") @ embedder.encode("a"))
         created |= {path.stat().st_mtime_ns for path in folder.rglob(f"*{SUFFIX}")}
 
-    assert 3 == len(created) == len(list(folder.rglob(f"*{SUFFIX}")))  # "auto" is one of the two lowerings
+    assert 3 == len(created) == len(list(folder.rglob(f"*{SUFFIX}")))  # "auto" chose one of both lowerings
 
 
 def test_a_device_without_export_is_one_warning(tmp_path: Path, shipped: Embedder) -> None:

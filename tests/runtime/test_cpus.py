@@ -1,4 +1,4 @@
-"""Available CPUs: the lower of affinity mask and tightest cgroup quota, read from made-up system files."""
+"""Available CPUs: the minimum of affinity mask and cgroup quotas, read from invented system files."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from ov_minilm.runtime.cpus import VARIABLE, available_cpus, threads
 
-HOST = 64  # CPUs of the made-up machine: more than any quota below
+HOST = 64  # CPUs of the invented machine, more than most quotas below
 V1 = "5:memory:/elsewhere\n4:cpu,cpuacct:/app\n3:cpuset:/elsewhere\n"
 
 
@@ -15,7 +15,7 @@ V1 = "5:memory:/elsewhere\n4:cpu,cpuacct:/app\n3:cpuset:/elsewhere\n"
     ("groups", "files", "expected"),
     [
         (None, {}, HOST),  # no /proc, as on other systems
-        # quota of another group
+        # the quota of another group does not count
         ("0::/app", {"app/cpu.max": "max 100000", "other/cpu.max": "100000 100000"}, HOST),
         ("0::/app", {"app/cpu.max": "299999 100000"}, 2),
         ("0::/app", {"app/cpu.max": "100000 50000"}, 2),
@@ -24,17 +24,17 @@ V1 = "5:memory:/elsewhere\n4:cpu,cpuacct:/app\n3:cpuset:/elsewhere\n"
         ("0::/", {"cpu.max": "300000 100000"}, 3),
         ("0::/pod/app", {"pod/cpu.max": "200000 100000", "pod/app/cpu.max": "max 100000"}, 2),
         ("0::/pod/app", {"pod/cpu.max": "500000 100000", "pod/app/cpu.max": "300000 100000"}, 3),
-        ("0::/docker/gone", {"cpu.max": "200000 100000"}, 2),  # a group not in this namespace
+        ("0::/docker/gone", {"cpu.max": "200000 100000"}, 2),  # the group is outside of the namespace
         (V1, {"cpu/app": "-1", "cpu/elsewhere": "100000"}, HOST),
         (V1, {"cpu/app": "250000", "cpu/elsewhere": "100000"}, 2),
         ("4:cpu:/pod/app", {"cpu/pod": "300000", "cpu/pod/app": "-1"}, 3),
-        ("4:cpu:/app\n0::/app", {"cpu/app": "500000", "app/cpu.max": "700000 100000"}, 5),  # hybrid
+        ("4:cpu:/app\n0::/app", {"cpu/app": "500000", "app/cpu.max": "700000 100000"}, 5),  # cgroup v1 and v2
     ],
 )
 def test_the_tightest_quota_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str | None, files: dict[str, str], expected: int
 ) -> None:
-    """The smallest quota of this cgroup and its parents counts, in whole CPUs, at least one."""
+    """The smallest quota of the cgroup and its parents counts, rounded down, but at least one CPU."""
     contents = {} if groups is None else {"proc/self/cgroup": f"{groups.strip()}\n"}
     for name, content in files.items():
         path = f"sys/fs/cgroup/{name}"
@@ -45,7 +45,7 @@ def test_the_tightest_quota_counts(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content, encoding="ascii")
 
-    for mask in (HOST, 2):  # a process pinned to two CPUs has two
+    for mask in (HOST, 2):  # also for a process that may use two CPUs
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, mask=mask: set(range(mask)), raising=False)
         assert min(mask, expected) == available_cpus(tmp_path)
 

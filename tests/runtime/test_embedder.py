@@ -1,4 +1,4 @@
-"""The embedder on the real model: exact vectors, equal bits however it runs, clear errors, a clean end."""
+"""The embedder on the real model: exact vectors, equal bits with all options, clear errors, a clean end."""
 
 import asyncio
 import gc
@@ -82,7 +82,7 @@ def test_other_texts_in_a_call_change_no_bit(
     ids=str,
 )
 def test_options_change_no_bit(shipped: Embedder, reference: FloatArray, options: dict[str, Any]) -> None:
-    """Texts have the same bits alone, together and shuffled, for all options; limits hold."""
+    """With any options, a text has the same bits alone and in a list; memory and grid limits hold."""
     some = TEXTS[::3]
     try:
         embedder = Embedder.open(**options)
@@ -109,7 +109,7 @@ def test_options_change_no_bit(shipped: Embedder, reference: FloatArray, options
     "grids", [GRIDS[1:4], pytest.param(GRIDS, marks=pytest.mark.slow)], ids=["some", "all"]
 )
 def test_every_grid_and_row_gives_the_same_bits(shipped: Embedder, grids: tuple[Grid, ...]) -> None:
-    """With both lowerings, the first and the last row of every grid give the same bits."""
+    """A text has the same bits in the first and last row of every grid, in the other lowering too."""
     lowering: Any = "native" if shipped.info.lowering == "conv" else "conv"
     engine = Engine(SHIPPED, Manifest.read(SHIPPED), Options("CPU", "f32", lowering, 2), None)
     texts = ["a", "A man is slicing an onion.", "stone " * 50, "light " * 100]
@@ -174,7 +174,7 @@ def test_errors_name_the_text_or_the_option(
 
 
 def test_truncation_warns_once_is_counted_or_is_an_error(shipped: Embedder) -> None:
-    """The warning has the line of the caller and both lengths; the error has the index of the text too."""
+    """The warning has the caller's line and both lengths; the error also has the index of the text."""
     with Embedder.open() as embedder:
         with pytest.warns(TruncationWarning, match="text 1 has 402 tokens, the model reads 256") as warned:
             embedder.encode(["short", LONG_TEXT])
@@ -186,7 +186,7 @@ def test_truncation_warns_once_is_counted_or_is_an_error(shipped: Embedder) -> N
 
 
 def test_all_ways_to_encode_agree(shipped: Embedder) -> None:
-    """encode, encode_iter, aencode and the module's encode agree in every dtype; encode_iter reads blocks."""
+    """All functions that encode agree in every dtype; encode_iter reads one block at a time."""
     texts = [f"text number {i}" for i in range(80)]  # more than the first block of encode_iter
     vectors = shipped.encode(texts)
     for dimensions, dtype in ((None, DTYPES[0]), *((100, dtype) for dtype in DTYPES)):
@@ -203,7 +203,7 @@ def test_all_ways_to_encode_agree(shipped: Embedder) -> None:
 
 
 def test_a_progress_callback_may_encode_and_may_interrupt(shipped: Embedder, reference: FloatArray) -> None:
-    """The callback gets (done, total) up to the total; an exception in it ends only its own call."""
+    """The callback gets (done, total) until all is done; its exception ends only its own call."""
     received: list[tuple[int, int]] = []
 
     def progress(done: int, total: int) -> None:
@@ -221,11 +221,11 @@ def test_a_progress_callback_may_encode_and_may_interrupt(shipped: Embedder, ref
 
 
 def test_an_interrupt_cancels_texts_that_were_submitted_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an interrupt, the next chunk runs only those batches that were already packed."""
+    """After an interrupt, of the next chunk only the batches run that are packed already."""
     engine, manifest = FakeEngine(threads=1, gated=True), Manifest.read(SHIPPED)
     tokens = Tokens.open(SHIPPED / TOKENIZER, manifest.spec)
     tokenize, batches = tokens.tokenize, CHUNK_TEXTS // 8
-    texts = [f"{i} " + "a " * 58 for i in range(3 * CHUNK_TEXTS)]  # one text a row, eight rows a batch
+    texts = [f"{i} " + "a " * 58 for i in range(3 * CHUNK_TEXTS)]  # one text per row, eight rows per batch
     chunks = count()
 
     def after_the_first_chunk(*arguments: Any) -> Tokenized:
@@ -249,7 +249,7 @@ def test_an_interrupt_cancels_texts_that_were_submitted_ahead(monkeypatch: pytes
 
 
 def test_threads_share_an_embedder(shipped: Embedder, reference: FloatArray) -> None:
-    """64 threads that encode single texts, short lists and long ones at once get the bits of one thread."""
+    """64 threads that encode single texts and lists at the same time get the bits of one thread."""
 
     def differences(seed: int) -> int:
         rng = np.random.default_rng(seed)
@@ -357,7 +357,7 @@ child("closed", Embedder.open)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_gets_an_error_instead_of_a_hang() -> None:
-    """A child may open an embedder if its parent had none; otherwise use is refused, exit works."""
+    """A forked child may open an embedder if its parent had none; else it gets an error, and can exit."""
     result = python(FORKS)
 
     expected = "unused ok\nopened{0}\nopened and busy{0}\nclosed refused\n".format(" refused" * 3)

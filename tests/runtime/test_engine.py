@@ -1,4 +1,4 @@
-"""Device, precision, lowering and grids: what was requested runs, or an error says why not."""
+"""Device, precision, lowering and grids: the requested ones are used, or an error says why not."""
 
 import itertools
 import json
@@ -55,7 +55,7 @@ def test_a_missing_device_is_refused() -> None:
     ("options", "manifest", "kernels", "expected"),
     [
         (requested(), MANIFEST, AMX, ("f32", "bf16")),
-        (requested(), MANIFEST, BF16, ("f32", "bf16")),  # short texts are the same on every CPU
+        (requested(), MANIFEST, BF16, ("f32", "bf16")),  # short texts: f32 on every CPU
         (requested(), MANIFEST, VNNI, ("f32", "f32")),
         (requested(), MANIFEST, AVX2, ("f32", "f32")),
         (requested(), UNMEASURED, BF16, ("f32", "f32")),  # the drift of BF16 is not known
@@ -67,7 +67,7 @@ def test_a_missing_device_is_refused() -> None:
         (requested(device="GPU"), MANIFEST, None, ("f16", "f16")),
         (requested(device="AUTO:GPU,NPU"), MANIFEST, None, ("f16", "f16")),
         (requested(device="AUTO:GPU,CPU"), MANIFEST, None, ("f32", "f32")),  # the CPU may take part
-        # kernels of f16 give other bits each time
+        # f16 kernels give different bits in each run
         (requested("f16", "CPU"), MANIFEST, AMX, "use bf16 or f32"),
         *[
             (requested("f16", device), MANIFEST, None, "use bf16 or f32")
@@ -78,7 +78,7 @@ def test_a_missing_device_is_refused() -> None:
 def test_precision_depends_on_length_kernels_and_measured_drift(
     options: Options, manifest: Manifest, kernels: Kernels | None, expected: tuple[str, str] | str
 ) -> None:
-    """Texts over 64 tokens have their own precision; one without reproducible bits is refused."""
+    """Texts over 64 tokens have their own precision; precisions with varying bits are refused."""
     if isinstance(expected, tuple):
         assert expected == plan.choose_precisions(options, manifest, "conv", kernels)
     else:
@@ -87,7 +87,7 @@ def test_precision_depends_on_length_kernels_and_measured_drift(
 
 
 def test_lowering_depends_on_the_kernels() -> None:
-    """AMX and a plain GEMM use the convolution, VNNI the matrix product; FP32 has no choice."""
+    """AMX and AVX2 use the convolution, VNNI the matrix product; FP32 is never lowered."""
     found = [plan.choose_lowering(requested(), MANIFEST, kernels) for kernels in (AMX, VNNI, AVX2, None)]
 
     assert ["conv", "native", "conv", "native"] == found
@@ -97,7 +97,7 @@ def test_lowering_depends_on_the_kernels() -> None:
 
 
 def test_a_memory_budget_keeps_the_first_grids() -> None:
-    """Two grids hold every text, each larger budget adds more; an NPU has single rows only."""
+    """The smallest budget has two grids, which hold every text; NPUs have grids of one row only."""
     low, high = (memory(MANIFEST, grids, 2) for grids in (GRIDS[:2], GRIDS))
     choices = [choose_grids(requested(memory_mb=mb), MANIFEST) for mb in range(low, high + 1)]
 
@@ -109,20 +109,20 @@ def test_a_memory_budget_keeps_the_first_grids() -> None:
         grids = choose_grids(requested(device=device), MANIFEST)
         assert (1, 256) == (max(grid.rows for grid in grids), max(grid.width for grid in grids))
 
-    sizes = "8x64 2x256 2x64 1x16 1x32 1x64 1x128 1x256"  # of the first artefacts
+    sizes = "8x64 2x256 2x64 1x16 1x32 1x64 1x128 1x256"  # the grids of the first artefacts
     old = replace(MANIFEST, grids=tuple(Grid(*map(int, size.split("x"))) for size in sizes.split()))
     assert set(old.grids) == set(choose_grids(requested(), old))
     assert (Grid(1, 64), Grid(1, 256)) == choose_grids(requested(memory_mb=190), old)
 
 
 def test_streams_and_threads_depend_on_the_grid() -> None:
-    """The configuration of OpenVINO has the number of parallel batches and of their threads."""
+    """OpenVINO is configured with the number of parallel batches, and of threads for all of them."""
     for threads, grid, kernel, expected in (
         (2, Grid(8, 64), "", (2, 2)),
         (16, Grid(2, 208), "", (4, 16)),  # four streams at most
         (16, Grid(2, 64), "", (1, 16)),  # a small grid is run by all threads together
         (2, Grid(1, 256), "", (1, 2)),
-        (2, Grid(1, 16), AMX.int8, (1, 1)),  # too short for two with AMX
+        (2, Grid(1, 16), AMX.int8, (1, 1)),  # with AMX, too short for two threads
         (2, Grid(1, 64), AMX.int8, (1, 2)),
     ):
         config = Plan("CPU", "conv", threads, kernel, (Lane(GRIDS, "f32"),)).config(grid)
@@ -130,7 +130,7 @@ def test_streams_and_threads_depend_on_the_grid() -> None:
 
 
 def test_cpus_without_vnni_give_nearly_the_same_vectors(tmp_path: Path) -> None:
-    """Such CPUs run the convolution; vectors differ only by the rounding between layers."""
+    """CPUs without VNNI run the convolution; vectors differ only by the rounding between layers."""
     code = (
         "import numpy as np; from ov_minilm import Embedder\n"
         "with Embedder.open(precision='f32') as e:\n"

@@ -18,7 +18,7 @@ def read_static(path: Path) -> ov.Model:
 
 
 def test_every_int8_layer_is_lowered() -> None:
-    """All 40 INT8 layers change and no float layer; query, key and value share one transposition."""
+    """All 40 INT8 layers and no float layer change; query, key and value share one transposition."""
     model = read_static(SHIPPED / "model.xml")
 
     assert 40 == lower(model)

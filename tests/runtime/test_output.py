@@ -41,7 +41,7 @@ def quantized(vectors: FloatArray, dtype: Dtype, ranges: FloatArray) -> Vectors:
 @pytest.mark.parametrize("dimensions", [1, 7, 64, 384])
 @pytest.mark.parametrize("dtype", DTYPES[2:])
 def test_quantization_is_that_of_sentence_transformers(dtype: Dtype, dimensions: int, library: bool) -> None:
-    """Bytes, dtype and shape are equal, also with given ranges, constant components, values out of range."""
+    """Results are equal, also with given ranges, constant components and values out of range."""
     reference = quantized
     if library:
         reference = pytest.importorskip("sentence_transformers.util.quantization").quantize_embeddings
@@ -59,7 +59,7 @@ def test_quantization_is_that_of_sentence_transformers(dtype: Dtype, dimensions:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_vector_has_the_same_bytes_in_any_batch(dtype: Dtype) -> None:
-    """Alone, as [D], or in a batch of [N, D], for every dtype and number of dimensions; N may be 0."""
+    """A vector [D] and a row of a batch [N, D] agree in each dtype and size; N may be 0."""
     for count, dimensions in ((0, 64), (1, 383), (1, 1), (7, 100), (40, 384), (40, 9)):
         vectors = unit_vectors(count, seed=count)
         converted = convert_vectors(vectors, dimensions, dtype)
@@ -89,7 +89,7 @@ def test_int8_is_the_nearest_step_and_keeps_the_cosine(dimensions: int) -> None:
 
 
 def test_known_vectors_in_every_form() -> None:
-    """The first component is the highest bit, set if positive; unchanged vectors are not copied."""
+    """The highest bit is the first component, 1 if positive; unchanged vectors are not copied."""
     vector = np.array([0.5, -0.5, 0, 0.1, -0.0, 0, 0, 0.2, 0.3], np.float32)
     vectors, others = unit_vectors(20), unit_vectors(2, seed=1)
 
@@ -128,6 +128,6 @@ INTEGERS = cast(VECTORS, "int8")
     ],
 )
 def test_impossible_forms_are_refused(function: Any, arguments: tuple[Any, ...], message: str) -> None:
-    """The error has the value and what is possible; similarity of integers would overflow in numpy."""
+    """The error has the value and the possible ones; similarity needs floats, as integers overflow."""
     with pytest.raises((ValueError, TypeError), match=f"^{re.escape(message)}$"):
         function(*arguments)

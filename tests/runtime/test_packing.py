@@ -1,4 +1,4 @@
-"""Packing: every text is in a batch once, in one piece and by itself, in rows that are well filled."""
+"""Packing: every text is in one batch, in one piece, apart from other texts, in well filled rows."""
 
 from itertools import pairwise
 
@@ -29,7 +29,7 @@ groups_of_texts = st.lists(st.integers(1, 256) | st.integers(1, 24), min_size=1,
 
 
 def texts(lengths: list[int]) -> list[Text]:
-    """Make texts of these lengths; ids count on from text to text, so that all sums differ."""
+    """Return texts of these lengths; the ids of all texts are different, and so are their sums."""
     ends = np.cumsum([0, *lengths])
     ids = [np.arange(start + 1, end + 1, dtype=np.int32) for start, end in pairwise(ends)]
     return [Text(text_ids, None, number) for number, text_ids in enumerate(ids)]
@@ -46,7 +46,7 @@ def batches_of(
 
 
 def batches_between(groups: list[list[Text]], lanes: list[Lane], streams: int) -> list[Batch]:
-    """Take a batch, with the oldest text in it, after each group, and the other texts at the end."""
+    """Take a batch after each group, which must have the oldest text; take the rest at the end."""
     pool = Pool(lanes)
     batches: list[Batch] = []
     for group in groups:
@@ -102,8 +102,8 @@ def test_every_text_is_written_once_in_one_piece(lengths: list[list[int]], name:
         ([17, 14], 2, None, "1x32"),
         ([150], 2, None, "1x208"),
         ([65, 60, 60, 60], 1, None, "1x256"),  # short texts fill the row of a long one
-        ([64] * 6, 1, None, "8x64"),  # three quarters of a tall grid's rows are enough
-        ([64] * 8, 2, None, "2x64 2x64 2x64 2x64"),  # a tall grid for each of two streams would not be full
+        ([64] * 6, 1, None, "8x64"),  # used rows: three quarters of a grid
+        ([64] * 8, 2, None, "2x64 2x64 2x64 2x64"),  # two streams: 8x64 would not be full
         ([64] * 16, 2, None, "8x64 2x64 2x64 2x64 2x64"),
         ([64] * 17, 1, None, "8x64 8x64 1x64"),
         ([64, 52], 1, None, "2x64"),
@@ -111,24 +111,24 @@ def test_every_text_is_written_once_in_one_piece(lengths: list[list[int]], name:
         ([150] * 3, 1, None, "3x160"),
         ([200, 190], 1, None, "2x208"),
         ([250, 200, 150], 2, None, "2x256 1x208"),
-        ([40], 1, "8x64 1x64", "1x64"),  # too few for a full batch: in their own grid, if it is compiled
-        ([40], 1, "1x32 3x160 8x64", "3x160"),  # else in the compiled one with the fewest cells
+        ([40], 1, "8x64 1x64", "1x64"),  # few texts: their own grid, if compiled
+        ([40], 1, "1x32 3x160 8x64", "3x160"),  # else the compiled grid with the fewest cells
         ([40], 1, "8x64 1x256 1x128", "1x128"),
-        ([40], 1, "", "1x64"),  # none holds it: its own grid is compiled
+        ([40], 1, "", "1x64"),  # no compiled grid holds the text
         ([150] * 2, 1, "2x208", "2x208"),
-        ([64] * 2, 1, "1x64 8x64 2x64", "2x64"),  # their own, not a smaller one for each row
-        ([64] * 8, 1, "2x256", "8x64"),  # enough for a full batch: worth compiling
+        ([64] * 2, 1, "1x64 8x64 2x64", "2x64"),  # not 1x64 for each row
+        ([64] * 8, 1, "2x256", "8x64"),  # a full batch is worth compiling a grid
     ],
 )
 def test_the_grid_fits_the_rows(
     lengths: list[int], streams: int, compiled: str | None, expected: str
 ) -> None:
-    """The grid is the narrowest, and as tall as streams can fill; few rows use a compiled grid."""
+    """A batch has the narrowest grid, with as many rows as it fills; few texts use a compiled grid."""
     assert expected.split() == [str(batch.grid) for batch in batches_of(lengths, [ALL], streams, compiled)]
 
 
 def test_a_text_goes_into_the_fullest_row_that_holds_it() -> None:
-    """4 tokens go beside 30 + 30, not into the older row of 56; later texts fill open rows too."""
+    """A text goes into the fullest row with space, also if the row is of an earlier call."""
     (batch,) = batches_of([4, 30, 56, 30], [Lane((Grid(2, 64), Grid(1, 64)), "f32")])
     rows = [[t.number for t, r in zip(batch.texts, batch.rows, strict=True) if r == row] for row in (0, 1)]
     assert [[1, 3, 0], [2]] in (rows, rows[::-1])
@@ -144,21 +144,21 @@ def test_a_text_goes_into_the_fullest_row_that_holds_it() -> None:
 
 @pytest.mark.parametrize(("shortest", "longest", "full"), [(5, 40, 0.97), (129, 256, 5 / 6)])
 def test_rows_are_filled_well(shortest: int, longest: int, full: float) -> None:
-    """Sentences leave less than 3 % of the cells empty, passages less than a sixth."""
+    """In batches of sentences less than 3 % of the cells are empty, of passages less than a sixth."""
     lengths = np.random.default_rng(0).integers(shortest, longest + 1, 1000).tolist()
 
     assert sum(lengths) > full * sum(batch.grid.cells for batch in batches_of(lengths, [ALL]))
 
 
 def test_texts_start_at_multiples_of_align() -> None:
-    """Lengths are rounded up; a row without texts is padding."""
+    """Lengths are rounded up to a multiple of `align`; a row without texts has only padding."""
     assert [5, 6, 32, 64] == [aligned(*pair) for pair in ((5, 1), (5, 2), (32, 32), (33, 32))]
     assert [[1, 1, 1, 2, 2, 0, 0, 0], [0] * 8] == fill(Grid(2, 8), [texts([3, 2])]).inputs[2].tolist()
 
 
 @pytest.mark.parametrize("max_tokens", [30, 48, 64, 100, 128, 200, 256, 300, 512])
 def test_grids_hold_every_text_of_a_model(max_tokens: int) -> None:
-    """All grids, and the first two alone, hold texts up to its length and few longer; others are refused."""
+    """All grids, and the first two alone, hold texts up to max_tokens; far longer texts are refused."""
     for actual in (grids(max_tokens), grids(max_tokens)[:2]):
         lanes, lengths = [Lane(actual, "f32")], list(range(2, max_tokens + 1))
         assert len(lengths) == sum(len(batch.texts) for batch in batches_of(lengths, lanes, streams=2))

@@ -1,4 +1,4 @@
-"""Progress: a callback gets every block, a terminal a bar, other outputs nothing."""
+"""Progress: a callback gets every block, a terminal shows a bar, other outputs stay empty."""
 
 import io
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from ov_minilm.runtime.progress import Progress, report
 def encode(
     progress: Progress, stderr: io.StringIO, blocks: Iterable[int] = (3, 5, 2), total: int = 10
 ) -> str:
-    """Report blocks as `encode` does, and return what stderr got."""
+    """Report blocks as `encode` does; return the text that was written to stderr."""
     with redirect_stderr(stderr), report(total, progress) as advance:
         for block in blocks:
             advance(block)
@@ -28,17 +28,17 @@ def test_progress_goes_to_a_callback_or_a_terminal(capsys: pytest.CaptureFixture
 
     assert "" == encode(lambda done, total: received.append((done, total)), Terminal())
     assert [(3, 10), (8, 10), (10, 10)] == received
-    assert ["", ""] == [encode(how, Terminal()) for how in (False, None)]  # too short for a bar
+    assert ["", ""] == [encode(how, Terminal()) for how in (False, None)]  # the call is short
     assert "" == encode(None, io.StringIO())  # logs and pipes stay clean
     seen = encode(True, Terminal())
     assert 0 <= seen.find("3/10") < seen.find("10/10")
     assert seen.endswith("\n")
-    assert ("", "") == capsys.readouterr()  # stdout may be where the vectors are written
+    assert ("", "") == capsys.readouterr()  # stdout is for vectors
 
 
 def test_a_long_call_draws_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bar appears late and counts earlier texts; without a terminal there are at most ten lines."""
-    clock = iter([0.0, 1.0, 3.0, 4.0])  # at the start and at each block
+    """The bar appears late and counts earlier texts; a file gets at most ten lines."""
+    clock = iter([0.0, 1.0, 3.0, 4.0])  # time at the start and after each block
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock, 5.0)))
 
     seen, lines = encode(None, Terminal()), encode(True, io.StringIO(), [199, *[1] * 801], 1000)

@@ -1,4 +1,4 @@
-"""The queue that all callers share. Most tests have no threads: they run one batch at a time, exactly."""
+"""The queue that all callers share. Most tests have no threads: the test decides when a batch runs."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +18,12 @@ CHUNK_TEXTS = 820  # texts of 10 tokens in a chunk of 8,192 tokens
 
 
 def make_call(count: int, tokens: int = 10, start: int = 1, **options: Any) -> Call:
-    """Make a call of texts whose ids are all the same: start in the first text, start + 1 in the second."""
+    """Make a call; all ids of its first text are `start`, of its second text `start + 1`, and so on."""
     return Call(Tokenized([[np.full(tokens, start + i, np.int32)] for i in range(count)], {}), 1, **options)
 
 
 def has_results(call: Call, count: int, tokens: int = 10, start: int = 1) -> bool:
-    """Tell whether a call has the sums that the fake engine computes for its texts."""
+    """Return whether a call has the sums that the fake engine computes for its texts."""
     return bool(call.result(10)[:, 0].tolist() == [tokens * (start + i) for i in range(count)])
 
 
@@ -50,7 +50,7 @@ def stepped() -> SteppedScheduler:
 
 @pytest.mark.parametrize("counts", [[0], [1], [32], [2000], [1, 40, 3, 700, 1], [1] * 40])
 def test_every_text_gets_its_own_vector(stepped: SteppedScheduler, counts: list[int]) -> None:
-    """Vectors have the order of the call; callers share batches; equal texts run once; counts add up."""
+    """Vectors are in order; calls share batches; equal texts of a call run once; stats are correct."""
     calls = [make_call(count, start=1000 * i + 1) for i, count in enumerate(counts)]
 
     stepped.run(*calls)
@@ -93,17 +93,17 @@ def test_an_idle_engine_runs_a_short_call_in_the_thread_of_its_caller() -> None:
     ("running", "tokens", "starts"),
     [
         (0, 1, True),  # idle: any text
-        (1, 127, False),  # busy: the smallest batch of several rows, if it is full
+        (1, 127, False),  # busy: only a full grid of several rows
         (1, 128, True),
         (2, 127, False),
         (2, 128, True),
-        (3, 256, False),  # one more batch than there are streams: none
+        (3, 256, False),  # more batches than streams: no text
     ],
 )
 def test_a_busy_engine_starts_only_full_batches(
     stepped: SteppedScheduler, running: int, tokens: int, starts: bool
 ) -> None:
-    """An idle engine starts any text; beside other batches the texts must fill the smallest one."""
+    """An idle engine starts any text; a busy engine starts texts that fill the smallest batch."""
     batches = []
 
     def meanwhile() -> None:
@@ -124,7 +124,7 @@ def test_a_busy_engine_starts_only_full_batches(
 
 
 def test_short_and_long_calls_alternate(stepped: SteppedScheduler) -> None:
-    """Two long calls advance evenly, few texts are packed ahead, and a single text is next."""
+    """Two long calls advance evenly and are packed little ahead; a single text runs next."""
     calls = [make_call(2000, 60, 10_000), *(make_call(32, 60, i) for i in range(60))]
     stepped.run(*calls, steps=40)
     kinds = ["long" if batch.texts[0].ids[0] >= 10_000 else "short" for batch in stepped.engine.ran]
@@ -140,7 +140,7 @@ def test_short_and_long_calls_alternate(stepped: SteppedScheduler) -> None:
 
 
 def test_grids_are_compiled_only_if_it_pays(stepped: SteppedScheduler) -> None:
-    """The last rows of a long call compile no grid; a short text on an idle engine does."""
+    """The last rows of a long call use a compiled grid; a short text may compile its own."""
     stepped.run(make_call(33, tokens=64))
     assert {Grid(8, 64)} == stepped.engine.compiled
     stepped.run(make_call(1, tokens=7))
@@ -204,7 +204,7 @@ def test_a_cancelled_call_leaves_the_queue(stepped: SteppedScheduler) -> None:
 
 
 def test_a_slow_batch_delays_no_other(stepped: SteppedScheduler) -> None:
-    """A call in another batch ends while the slow batch still runs."""
+    """A call returns although a slow batch with other calls still runs."""
     slow, other, done = make_call(2, tokens=64), make_call(2, tokens=64), []
 
     def meanwhile() -> None:
@@ -246,7 +246,7 @@ def test_close_finishes_accepted_calls_and_refuses_new_ones(by_callback: bool) -
 
 
 def test_threads_share_a_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sixteen threads with calls of all sizes get their own sums; idle workers do not poll, and end."""
+    """Sixteen threads with calls of all sizes get their own sums; workers do not poll, and end at close()."""
     scheduler, threads_before = Scheduler(FakeEngine()), set(threading.enumerate())  # type: ignore[arg-type]
     timeouts: set[float | None] = set()
     wait = threading.Condition.wait
@@ -269,4 +269,4 @@ def test_threads_share_a_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(threads.map(work, range(16)))
     scheduler.close()
     wait_until(lambda: not set(threading.enumerate()) - threads_before)
-    assert {None, 10} >= timeouts - {0}  # 10: of `has_results`, in the threads of this test; 0 polls once
+    assert {None, 10} >= timeouts - {0}  # 10 is the timeout of `has_results`

@@ -1,4 +1,4 @@
-"""Which objects are accepted as texts: the containers of Python, numpy, pandas, polars and Arrow."""
+"""Texts may be in any container of Python, numpy, pandas, polars and Arrow."""
 
 import collections
 import re
@@ -81,7 +81,7 @@ def test_every_missing_value_is_refused(item: object) -> None:
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_other_objects_are_refused(texts: Any, message: str) -> None:
-    """For one text, a mapping, a set or a table, the message says what to pass instead."""
+    """For an object that is no list of texts, the message says what to pass instead."""
     for read in (check_texts, iterate):
         with pytest.raises(TypeError, match=f"^expected an iterable of str, not {re.escape(message)}"):
             read(texts)

@@ -14,7 +14,7 @@ from ov_minilm.runtime import tokens
 from ov_minilm.runtime.tokens import Tokenized, Tokens
 from ov_minilm.spec import MINILM
 
-CLS, SEP, WORD = 101, 102, 2773  # WORD: "word", one piece
+CLS, SEP, WORD = 101, 102, 2773  # WORD: the id of "word"
 TOKENS = Tokens.open(SHIPPED / TOKENIZER, MINILM)
 UNCUT = Tokenizer.from_file(str(SHIPPED / TOKENIZER))
 UNCUT.no_padding()
@@ -24,7 +24,7 @@ PIECES = [
     *["é", "e\u0301", " ", "\n", "\t", "\0", "\u3000", "##ing", "İ", "안녕", "\u0627\u0644", " [MASK] "],
 ]
 
-# every character that may be in a known word, and beginnings of special tokens
+# characters of dictionary words (see tokens.py), and special tokens
 WORDS = [
     *map(chr, [*range(0x20, 0x7F), *range(0x80, 0xE00), *range(0x2010, 0x2028)]),
     *"aeinst ,.-" * 500,
@@ -42,10 +42,10 @@ def ids_of(texts: list[str]) -> list[list[int]]:
     [
         ("", [CLS, SEP]),
         (" \n\t", [CLS, SEP]),
-        ("word " * 200, [CLS, *[WORD] * 200, SEP]),  # padding of tokenizer.json is off
-        ("word " * 600, [CLS, *[WORD] * 254, SEP]),  # its limit of 128 is off too
-        ("xé가😉" * 2_000_000 + ".word", [CLS, 100, 1012, WORD, SEP]),  # skipped, not tokenized
-        ("word" + " " * 20_000 + "word", [CLS, WORD, WORD, SEP]),  # a piece of one word and spaces
+        ("word " * 200, [CLS, *[WORD] * 200, SEP]),  # no padding, although tokenizer.json sets it
+        ("word " * 600, [CLS, *[WORD] * 254, SEP]),  # nor its limit of 128
+        ("xé가😉" * 2_000_000 + ".word", [CLS, 100, 1012, WORD, SEP]),  # the rest is not tokenized
+        ("word" + " " * 20_000 + "word", [CLS, WORD, WORD, SEP]),  # longer than one piece
         ("a\ud83d\ude09 x", ids_of(["a😉 x"])[0]),  # a surrogate pair, as from JavaScript
         ("\ud800 x", ids_of(["\ufffd x"])[0]),
     ],
@@ -53,7 +53,7 @@ def ids_of(texts: list[str]) -> list[list[int]]:
 )
 def test_ids_of_known_texts(text: str, ids: list[int]) -> None:
     """Ids are int32, unpadded, at most 256 with [CLS] and [SEP]; surrogates are repaired."""
-    fresh = Tokens.open(SHIPPED / TOKENIZER, MINILM)  # in the test, for mutmut
+    fresh = Tokens.open(SHIPPED / TOKENIZER, MINILM)  # here, so that mutmut mutates it
     (word,), (actual, *_) = fresh.windows(["word", text])
 
     assert ([CLS, WORD, SEP], ids) == (word.tolist(), actual.tolist())
@@ -63,7 +63,7 @@ def test_ids_of_known_texts(text: str, ids: list[int]) -> None:
 
 @pytest.mark.parametrize("words", [0, 1, 253, 254, 255, 508, 509, 1000, 2000])
 def test_a_long_text_has_several_windows(words: int) -> None:
-    """Every window has [CLS] and [SEP], counted once; token ids are cut at the same places as text."""
+    """Every window has [CLS] and [SEP], counted once per text; lists of ids have the same windows."""
     ids, text = [WORD] * words, "word " * words
     windows = [2 + min(254, words - start) for start in range(0, max(1, words), 254)]
     for given_text in (text, ids, [CLS, *ids, SEP]):
@@ -85,7 +85,7 @@ def test_a_long_text_has_several_windows(words: int) -> None:
 def test_windows_have_the_tokens_of_the_whole_text(
     monkeypatch: pytest.MonkeyPatch, chars: int, of: list[str], most: int
 ) -> None:
-    """Ids are those of the tokenizer, for texts read in pieces of 400 characters, and for known words."""
+    """Ids are those of the tokenizer, for texts read in pieces and for words of the dictionary."""
     monkeypatch.setattr(tokens, "PIECE_CHARS", chars)
     monkeypatch.setattr(tokens, "MAX_WORDS", 500)
     chosen = random.Random(0)  # noqa: S311  # no secrets
@@ -101,7 +101,7 @@ def test_windows_have_the_tokens_of_the_whole_text(
 
 
 def test_ids_outside_the_vocabulary_are_refused() -> None:
-    """The error has the index of text and token; [CLS] without [SEP] counts as a part of the text."""
+    """The error has the indices of text and token; [CLS] without [SEP] is an ordinary token."""
     fresh = Tokens.open(SHIPPED / TOKENIZER, MINILM)
     actual = fresh.tokenize([[0], [30521], [CLS], []], 0, "end").flat
     assert [[CLS, 0, SEP], [CLS, 30521, SEP], [CLS, CLS, SEP], [CLS, SEP]] == [ids.tolist() for ids in actual]
@@ -118,7 +118,7 @@ def test_ids_outside_the_vocabulary_are_refused() -> None:
 
 
 def test_windows_are_averaged_by_their_tokens() -> None:
-    """[CLS] and [SEP] do not count; the mean has length 1; the vector of one window does not change."""
+    """Weights leave out [CLS] and [SEP]; the mean has length 1; a single window keeps its vector."""
     empty, three, five = (np.zeros(n, np.int32) for n in (2, 5, 7))
     vectors = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
 

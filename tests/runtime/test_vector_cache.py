@@ -16,7 +16,7 @@ TEXTS = ["a kettle", "a cup", "a kettle", "", "word " * 300, "a cup", "another l
 
 
 def test_a_stored_vector_is_found_by_its_ids() -> None:
-    """The vector has the same bits; storing it again takes no more memory; other ids find nothing."""
+    """The vector has the same bits; storing it twice takes no more memory; other ids are not found."""
     cache = VectorCache(1)
     vector = np.arange(384, dtype=np.float32)
     for _ in range(2):
@@ -29,7 +29,7 @@ def test_a_stored_vector_is_found_by_its_ids() -> None:
 
 
 def test_the_least_recently_used_vectors_are_evicted() -> None:
-    """The memory limit holds also when threads fill the cache, and a recently used vector stays."""
+    """Threads that fill the cache keep to its memory limit; a recently used vector stays."""
     cache = VectorCache(1)
     cache.put([b"used"], np.ones((1, 384), np.float32))
 
@@ -60,7 +60,7 @@ def test_a_cached_text_is_not_computed_again() -> None:
 
 @pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")
 def test_the_cache_changes_no_bit(shipped: Embedder) -> None:
-    """Texts repeated within a call and over calls have the bits of no cache; the self-check ignores it."""
+    """Repeated texts have the same bits as without the cache; the self-check does not use the cache."""
     with Embedder.open(cache_mb=1) as cached:
         for truncate in ("end", "mean"):
             options: dict[str, Any] = {"truncate": truncate}

@@ -1,4 +1,4 @@
-"""Weights are in memory once: tables stay INT8, a file is copied once, and later changes do not matter."""
+"""Weights are in memory once: tables stay INT8, and a file is copied once, so it may change later."""
 
 import gc
 import shutil
@@ -39,7 +39,7 @@ def test_gathering_before_dequantizing_gives_the_same_rows() -> None:
 
 
 def test_a_compiled_model_outlives_what_it_was_compiled_from() -> None:
-    """File copy, model, weights and Core are freed at the end; the embedding table stays INT8."""
+    """File copy, model, weights and Core are freed with the compiled model; the table stays INT8."""
     model, weights = read(ov.Core(), SHIPPED / GRAPH, SHIPPED / WEIGHTS)
     model.reshape({i.any_name: [1, 16] for i in model.inputs})
     compiled = ov.Core().compile_model(model, "CPU")

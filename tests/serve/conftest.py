@@ -18,6 +18,6 @@ def app(shipped: Embedder) -> ASGIApp:
 
 @pytest.fixture(scope="session")
 def keyed_server() -> Iterator[Running]:
-    """A server that needs the key KEY and reads token ids of cl100k."""
+    """A server that requires the API key KEY and reads token ids of cl100k."""
     with running("--api-key", KEY, TIKTOKEN_CACHE_DIR=str(cl100k_folder())) as server:
         yield server

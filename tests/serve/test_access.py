@@ -1,4 +1,4 @@
-"""The lines of the log: each names its request, and a failure has its traceback."""
+"""The lines of the log: each has the id of its request, and a failure has its traceback."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from ov_minilm.serve.access import JsonLines, TextLines, request_context
 
 
 def test_lines_name_their_request() -> None:
-    """The request id ends the first line of text, or is a field of JSON; the traceback follows it."""
+    """In text the request id ends the first line, before the traceback; in JSON it is a field."""
     try:
         raise RuntimeError("broken")
     except RuntimeError:
@@ -29,7 +29,7 @@ def test_lines_name_their_request() -> None:
 
 
 def test_access_line(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:
-    """Client, method, path, status, time, texts, tokens, truncated texts, request id."""
+    """A line has client, method, path, status, time, texts, tokens, truncated texts and request id."""
     with caplog.at_level("INFO", "ov_minilm.access"):
         answer = post(app, "/v1/embeddings", {"input": ["a b", "c"]})
 

@@ -1,4 +1,4 @@
-"""The application without a network: URLs, waiting requests, health, and mounting in another application."""
+"""The application without a network: URLs, waiting requests, health, and use inside another application."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ SITE = "https://app.example"
 
 
 def test_request_ids_and_methods(app: ASGIApp) -> None:
-    """The client's request id is returned if it is harmless; every URL answers OPTIONS, and HEAD as GET."""
+    """A harmless request id of the client is returned; each URL answers OPTIONS, and HEAD like GET."""
     for given, returned in (("mine-1", True), ("a b", False), ("x" * 129, False), ("é", False)):
         answer = ask(app, "HEAD", "/v1/models", headers={"x-request-id": given})
         assert (200, returned) == (answer.status, given == answer.headers["x-request-id"])
@@ -38,7 +38,7 @@ def test_request_ids_and_methods(app: ASGIApp) -> None:
 def test_the_end_of_a_waiting_request(
     shipped: Embedder, caplog: pytest.LogCaptureFixture, event: str, status: int, code: str | None
 ) -> None:
-    """A failure is described in the log only; a request that ends leaves the queue."""
+    """Only the log describes a failure; a failed, cancelled or abandoned request leaves the queue."""
     service = Service(waiting := SuppliedVectors(shipped), Settings())
     service.ready, service.draining = True, event == "shutdown"
     app, disconnected = application(service), asyncio.Event()
@@ -98,7 +98,7 @@ def test_a_full_queue(shipped: Embedder) -> None:
 
 @pytest.mark.parametrize(("cosine", "status", "word"), [(1.0, 200, "ready"), (0.5, 503, "wrong_vectors")])
 def test_readiness(shipped: Embedder, cosine: float, status: int, word: str) -> None:
-    """/readyz is 200 after an inference with the known vector, and 503 after another vector."""
+    """/readyz is 200 if an inference gives the golden vector, and 503 if its vector is wrong."""
     waiting = SuppliedVectors(shipped)
     waiting.cosine = cosine
     app = create_app(waiting)
@@ -111,7 +111,7 @@ def test_readiness(shipped: Embedder, cosine: float, status: int, word: str) -> 
 
 @pytest.mark.parametrize("body", [BODY, b'{"input": 5}', b'{"input": "a", "dimensions": 500}', b"{"])
 def test_no_reference_cycles(app: ASGIApp, body: bytes) -> None:
-    """A request frees its memory at once, answered or refused, without a garbage collection."""
+    """An answered or refused request frees its memory at once, without a garbage collection."""
     assert objects_left_by_20(lambda: send(app, "POST", V1, body)) < 20
 
 
@@ -139,7 +139,7 @@ def test_cross_origin_requests(app: ASGIApp, shipped: Embedder) -> None:
 
 @pytest.mark.parametrize("base", ["/embed", "/a/b"])
 def test_mounted_in_another_application(shipped: Embedder, base: str) -> None:
-    """Under any path: vectors, keys, public pages, metrics and the form of errors are as at the root."""
+    """Vectors, keys, public pages, metrics and errors do not depend on the path of the application."""
     app = create_app(shipped, Settings(api_keys=("k",), warm_up=False))
     outer: ASGIApp = Starlette(routes=[Mount(base, app=app)])
     key = JSON | {"authorization": "Bearer k"}

@@ -17,7 +17,7 @@ from ov_minilm import Embedder
 
 pytestmark = pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")
 
-# LlamaIndex strips texts, and others refuse or skip empty ones.
+# Without empty texts and spaces at the ends: LlamaIndex strips texts, some clients refuse empty ones.
 TEXTS = ["hello world", "naïve café 😉", "The cat sat on the mat; nobody minded.", "word " * 299 + "word"]
 
 # client -> the module to import and a note, and code whose last line gives the vectors, or fails as noted
@@ -160,10 +160,10 @@ for client in re.split(r"\\n(?=\\w)", sys.stdin.read().strip()):
 
 
 def ask(keyed_server: Running, *command: str, text: str = "", cwd: Path | None = None) -> list[Any]:
-    """Run clients in a process; return [name, vectors or error] of each, which it prints as lines of JSON."""
+    """Run clients in a new process; return [name, vectors or error] of each."""
     environment = {"OPENAI_BASE_URL": f"{keyed_server.url}/v1", "OPENAI_API_KEY": KEY, "OLLAMA_API_KEY": KEY}
     environment |= {"TEXTS": json.dumps(TEXTS), "TIKTOKEN_CACHE_DIR": str(cl100k_folder())}
-    environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # or it downloads prices at import
+    environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # otherwise litellm downloads prices at import
     options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 200}
     result = subprocess.run(
         command, input=text, cwd=cwd, env=os.environ | environment, check=False, **options
@@ -228,7 +228,7 @@ PACKAGES = ["ollama@0.6", "openai@6", "ai@6", "@ai-sdk/openai@3", "@ai-sdk/opena
 @pytest.mark.slow  # npm downloads the packages
 @pytest.mark.skipif(not shutil.which("node") or not shutil.which("npm"), reason="needs node and npm")
 def test_node_clients(keyed_server: Running, shipped: Embedder, tmp_path: Path) -> None:
-    """The packages openai and ollama, and the AI SDK with two of its providers, get the same vectors."""
+    """The packages openai and ollama, and two providers of the AI SDK, get the same vectors."""
     command = ["npm", "install", "--no-audit", "--no-fund", "--silent", *PACKAGES]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     if result.returncode:

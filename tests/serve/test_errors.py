@@ -1,4 +1,4 @@
-"""The statuses of errors that no request body causes; test_wire.py has the others."""
+"""The statuses of errors that no request body causes; test_wire.py has those of wrong bodies."""
 
 import json
 
@@ -22,7 +22,7 @@ NEVER_RETRY, RETRY_LATER = {"x-should-retry": "false"}, {"retry-after": "1"}
     ],
 )
 def test_statuses(condition: str, statuses: object, openai_type: str, tei_type: str, headers: object) -> None:
-    """Each API has its own status and type for a condition, and headers tell the client whether to retry."""
+    """Each API has its own status and type for an error; headers tell the client whether to retry."""
     error = ApiError(condition, "message")
 
     answers = [api.error_response(error) for api in (openai, tei, ollama)]

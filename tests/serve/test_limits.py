@@ -17,7 +17,7 @@ BODY = b'{"input": "a"}'
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The time that the queue sees: `now`, in seconds, moves only when a test moves it."""
+    """A clock for the queue: `now`, in seconds, changes only if a test sets it."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(limits, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     return clock
@@ -27,7 +27,7 @@ WRONG_HEADERS = (None, "", "Bearer", "Bearer three", "one", "Basic one", "Bearer
 
 
 def test_keys() -> None:
-    """Every key is accepted, other headers are 401; a server without keys accepts anything."""
+    """Each key of the list is accepted, others get 401; a server without keys needs none."""
     keys = Keys(["one", "two"])
     for header in ("Bearer one", "bearer  two ", "Bearer two"):
         keys.check(header)
@@ -52,7 +52,7 @@ def test_invalid_settings() -> None:
 
 
 def test_urls_that_need_a_key(shipped: Embedder) -> None:
-    """Texts, tokens, models and metrics need a key; pages do not, health only with `protect_health`."""
+    """The APIs and metrics need a key; pages need none, and health only with `protect_health`."""
     app = create_app(shipped, Settings(api_keys=("key",), warm_up=False))
     protected = create_app(shipped, Settings(api_keys=("key",), protect_health=True, warm_up=False))
     key = JSON | {"authorization": "Bearer key"}
@@ -70,7 +70,7 @@ def test_urls_that_need_a_key(shipped: Embedder) -> None:
 
 
 def test_limits_of_requests_bodies_and_tokens() -> None:
-    """A request that must wait too long gets 429, one that can never fit 400; counts return to 0."""
+    """A request over a limit now gets 429, a request over every limit 400; counts return to 0."""
     admission = Admission(2, 1.0, 1000)
     budget = admission.budget(1)
 
@@ -95,7 +95,7 @@ def test_limits_of_requests_bodies_and_tokens() -> None:
 
 
 def test_queue_of_long_requests() -> None:
-    """Requests with over 32 texts have a longer queue; its tokens are estimated until they are known."""
+    """Requests with over 32 texts have a longer queue; their tokens are estimated before they are counted."""
     admission = Admission(10, 1.0, 1000)
     budget = admission.budget(32)
 
@@ -118,7 +118,7 @@ def test_queue_of_long_requests() -> None:
 
 @pytest.mark.parametrize("tokens_per_s", [4_000, 400_000])
 def test_queue_follows_the_speed(clock: SimpleNamespace, tokens_per_s: int) -> None:
-    """After 20 s of load the queue holds a second of work, on slow and on fast machines."""
+    """After 20 s of load the queue holds one second of work, on slow and on fast machines."""
     budget = QueueBudget(1.0)
 
     with budget.queued(MIN_QUEUE_TOKENS):  # keeps the queue from becoming empty
@@ -133,7 +133,7 @@ def test_queue_follows_the_speed(clock: SimpleNamespace, tokens_per_s: int) -> N
 
 
 def test_queue_recovers_from_a_stall(clock: SimpleNamespace) -> None:
-    """After an hour without progress a second of work is accepted again soon.
+    """Soon after an hour without progress, one second of work is accepted again.
 
     Requests that run alone do not change the measured speed, so a burst is still accepted.
     """

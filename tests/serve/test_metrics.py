@@ -22,7 +22,7 @@ def read_metrics(app: ASGIApp) -> dict[str, float]:
 def test_metrics_count_requests(shipped: Embedder) -> None:
     """Requests, errors by reason, texts, tokens, seconds and the queue, under the names of TEI.
 
-    Unknown URLs make no labels, or clients could fill the memory; a second application has its own counts.
+    Unknown URLs get no label, because clients could fill the memory; a second application has its own counts.
     """
     app, other = (create_app(shipped, Settings(max_client_batch_size=2, warm_up=False)) for _ in range(2))
     for body in ({"input": ["a", "b"]}, {"input": ["word " * 300]}, {"input": ["a", "b", "c"]}, b"{"):
@@ -31,7 +31,7 @@ def test_metrics_count_requests(shipped: Embedder) -> None:
     ask(app, "GET", "/")
     post(app, "/embed", {"inputs": {}})  # status 422 in TEI's API, 400 in OpenAI's
 
-    read_metrics(app)  # reading does not reset the counts
+    read_metrics(app)  # the counts after an earlier read
     actual, tokens = read_metrics(app), 3 + 3 + 256
 
     expected = {f'te_request_{kind}_total{{method="{V1}"}}': n for kind, n in (("count", 4), ("success", 2))}

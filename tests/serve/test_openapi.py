@@ -1,4 +1,4 @@
-"""openapi.json describes what the server does."""
+"""openapi.json describes the requests and answers of the server."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def validator(document: dict[str, Any], schema: str | dict[str, Any]) -> Any:
 
 
 def test_requests_are_described(shipped: Embedder) -> None:
-    """The schema and the server accept the same requests, the number of texts included."""
+    """The schema and the server accept the same requests, and the same number of texts."""
     settings = Settings(max_client_batch_size=4, token_ids="native", warm_up=False)  # noqa: S106  # no password
     app = create_app(shipped, settings)
     document = ask(app, "GET", "/openapi.json").json
@@ -51,7 +51,7 @@ def test_requests_are_described(shipped: Embedder) -> None:
 
 
 def test_answers_are_described(app: ASGIApp) -> None:
-    """Each example is answered as its schema says, and so are errors; pages load nothing from other sites."""
+    """Answers to examples and errors match their schemas; pages load nothing from other sites."""
     document = ask(app, "GET", "/openapi.json").json
 
     assert "3.1.0" == document["openapi"]
@@ -85,7 +85,7 @@ def test_answers_are_described(app: ASGIApp) -> None:
 
 
 def test_every_url_is_described(shipped: Embedder) -> None:
-    """The schema leaves out paths that only refuse, and /invocations, another name of /embed."""
+    """The schema has all paths except /invocations (another name of /embed) and those that only refuse."""
     service = Service(shipped, Settings(warm_up=False))
     apis = openai.OpenAI(service)
     urls = {*apis.routes(), *tei.Tei(service, apis).routes(), *ollama.Ollama(service).routes()}
@@ -98,7 +98,7 @@ def test_every_url_is_described(shipped: Embedder) -> None:
 
 @pytest.mark.slow
 def test_schemathesis(tmp_path: Path) -> None:
-    """Thousands of valid and invalid requests: no 500, no undocumented status, no answer off its schema."""
+    """Thousands of random requests get no 500, no undocumented status, no answer against its schema."""
     pytest.importorskip("schemathesis")
     (tmp_path / "schemathesis.toml").write_text(
         "[checks.negative_data_rejection]\nexpected-statuses = [400, 401, 404, 405, 413, 415, 422, 429]\n"

@@ -13,7 +13,7 @@ from support.serving import KEY, Running
 
 from ov_minilm import Embedder
 
-SHOTS = "OV_MINILM_SHOTS"  # a folder that keeps screenshots
+SHOTS = "OV_MINILM_SHOTS"  # folder for screenshots
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_similarities(page: Any, shipped: Embedder) -> None:
 
 
 def test_keyboard_and_messages(page: Any) -> None:
-    """Tab, typing and Ctrl+Enter are enough; truncated, refused and missing texts are described."""
+    """Tab, typing and Ctrl+Enter are enough; messages describe truncated, refused and missing texts."""
     page.focus("#texts")
     page.keyboard.press("Control+A")
     page.keyboard.insert_text("short\n" + "word " * 300)

@@ -1,4 +1,4 @@
-"""Request bodies: valid ones are read, invalid ones get an error that names the place and the remedy."""
+"""Request bodies: valid bodies are read, invalid bodies get an error with the place and the remedy."""
 
 import re
 from typing import Any
@@ -15,7 +15,7 @@ CHOICES = 'expected "float" (numbers, the default) or "base64" (of little-endian
 
 
 def test_valid_bodies() -> None:
-    """Null is absent, unknown fields are ignored, half a surrogate pair is read; input becomes a list."""
+    """Null counts as absent, unknown fields are ignored, half of a surrogate pair is accepted."""
     for body, text in (
         (b'{"input": "a", "model": null, "truncate": null, "extra": {"deep": [1, {}]}}', "a"),
         (rb'{"input": "a\ud83d"}', "a\ud83d"),  # JavaScript cuts a text inside an emoji
@@ -64,7 +64,7 @@ def test_valid_bodies() -> None:
     ],
 )
 def test_invalid_bodies(body: bytes, message: str) -> None:
-    """The error has the place, the value there and the expected ones; `param` is the field."""
+    """The error has the place, the value found and the values expected; `param` is the field."""
     with pytest.raises(ApiError, match=re.escape(message)) as refused:
         read(body, SimilarityRequest if b"inputs" in body else EmbeddingRequest)
 

@@ -52,7 +52,7 @@ def statuses(answers: bytes) -> list[int]:
 
 @pytest.mark.parametrize("offer", OFFERS)
 def test_offers_to_upgrade_are_ignored(server: Running, offer: bytes) -> None:
-    """RFC 9110, 7.8: the answer is as without the offer, in whatever pieces the request arrives."""
+    """As in RFC 9110, 7.8, the answer is that without an offer, however the request is split."""
     offered = HEAD + offer
     get = GET + b"Host: x\r\n" + offer + b"\r\n"
     for pieces in (
@@ -120,19 +120,19 @@ WIRE: list[tuple[bytes, str, str]] = [
     (HEAD + b"Transfer-Encoding: gzip\r\n\r\nabc", "400", "Transfer-Encoding"),
     (HEAD + b"Transfer-Encoding: gzip\r\n" + CHUNKED + b"0\r\n\r\n", "501", "send chunked alone, and gzip"),
     (request_bytes(b'{"input": "' + b"a" * 200_000 + b'"}'), "413", "larger than 100000 bytes"),
-    # Unusual, and allowed.
+    # Unusual, but allowed.
     (b"\r\n\r\n" + LAST, "200", ""),
     (b"GET http://x/livez HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n", "200", ""),
     (b"GET http://x HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n", "200", ""),  # an empty path is /
     (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n", "204", ""),
     (b"GET /livez HTTP/1.0\r\n\r\n", "200", ""),
-    # 100 before the body is read; a body that is too large is refused before the client sends it.
+    # Expect: status 100 before the body is read; a body over the limit is refused before it is sent.
     (HEAD + CLOSE + EXPECT + LENGTH + BODY, "100 200", ""),
     (HEAD.replace(b"1.1", b"1.0") + EXPECT + LENGTH + BODY, "200", ""),
     (HEAD + EXPECT + b"Content-Length: 100001\r\n\r\n", "413", "larger than 100000 bytes"),
-    # Pipelined requests are answered in order, those before an invalid one too.
+    # Pipelined requests are answered in order, also those before an invalid request.
     (ASK + HEAD + CLOSE + b"Content-Length: 1\r\n\r\n{", "200 400", "not valid JSON"),
-    (PLAIN * 3 + LAST, "415 415 415 200", ""),  # refused by its head: its body is skipped
+    (PLAIN * 3 + LAST, "415 415 415 200", ""),  # bodies of refused requests are skipped
     (ASK + b"garbage\r\n\r\n", "200 400", NOT_HTTP),
     (ASK * 3 + b"\x00\x00", "200 200 200 400", NOT_HTTP),
     (ASK + HEAD + CHUNKED + b"3\r\nabc\r\nzz\r\n", "200 400", NOT_HTTP),
@@ -141,10 +141,10 @@ WIRE: list[tuple[bytes, str, str]] = [
     *((encoded(coding, GZIP), "200", "") for coding in (b"gzip", b"X-GZIP")),
     *((encoded(coding, BODY), "200", "") for coding in (b"", b"identity")),
     (encoded(b"deflate", zlib.compress(BODY)), "200", ""),
-    (encoded(b"deflate", zlib.compress(BODY)[2:-4]), "200", ""),  # without zlib's frame, as some send it
+    (encoded(b"deflate", zlib.compress(BODY)[2:-4]), "200", ""),  # without zlib's frame, as some clients
     (encoded(b"deflate\r\nContent-Encoding: gzip", gzip.compress(zlib.compress(BODY), mtime=0)), "200", ""),
     *((encoded(coding, BODY), "415", READABLE) for coding in (b"br", b"gzip, zstd")),
-    (encoded(b"gzip", GZIP + bytes(9)), "200", ""),  # padded with zeros, as gzip's own readers accept
+    (encoded(b"gzip", GZIP + bytes(9)), "200", ""),  # zeros after the end, as gzip accepts
     (encoded(b"gzip", GZIP + GZIP), "400", f"the body has {len(GZIP)} bytes after the end of its gzip data"),
     (encoded(b"gzip", BODY), "400", "the body is not valid gzip"),
     (encoded(b"gzip", GZIP[:-9]), "400", "the gzip data of the body is incomplete"),
@@ -165,7 +165,7 @@ def test_bytes_of_http(server: Running, sent: bytes, statuses: str, words: str) 
 
 
 def test_writes_are_joined() -> None:
-    """Head and body of an answer are sent in one piece; a single write is sent soon, or at close."""
+    """Head and body are sent in one piece; a write that stays alone is sent soon, or at close."""
     sent: list[bytes] = []
 
     async def answer() -> None:
@@ -199,7 +199,7 @@ def test_clients_that_disconnect(server: Running, shipped: Embedder) -> None:
 
 @pytest.mark.slow
 def test_slow_clients(server: Running) -> None:
-    """A connection without a request is closed after 10 s; a request that stops gets 408."""
+    """A connection without a request is closed after 10 s; an incomplete request gets 408."""
     sent = (b"", b"GET /livez HTTP/1.1\r\n", HEAD, HEAD + LENGTH + BODY[:-1])
     started = time.monotonic()
     with ExitStack() as stack:
@@ -264,19 +264,19 @@ def test_without_the_extra() -> None:
 
 
 def test_first_line_of_the_log(server: Running) -> None:
-    """The line has URL (IPv6 in brackets), model, kernel and memory; a stopped server logs none."""
+    """The line has URL (IPv6 in brackets), model, kernel and memory; a stopping server logs no line."""
     ready = json.loads(server.lines[0])["message"]
     for part in ("ready: http://127.0.0.1:", "all-MiniLM-L6-v2", "int8 on CPU", "kernel", "threads", "MB"):
         assert part in ready
     ipv6 = cast("socket.socket", SimpleNamespace(getsockname=lambda: ("::1", 80, 0, 0)))
     assert "http://[::1]:80" == url(ipv6)
-    Server.report_ready(cast("Server", SimpleNamespace(should_exit=True)))  # does not ask for a description
+    Server.report_ready(cast("Server", SimpleNamespace(should_exit=True)))  # uses no other attribute
     worker: Any = SimpleNamespace(pipe=SimpleNamespace(recv=lambda: "ready"))
-    Supervisor._listen(cast("Supervisor", SimpleNamespace(_ending=True)), worker)  # does not ask who is ready
+    Supervisor._listen(cast("Supervisor", SimpleNamespace(_ending=True)), worker)  # uses no other attribute
 
 
 def test_help_names_a_variable_for_each_option() -> None:
-    """The help shows OV_MINILM_PORT for --port, and such a variable for every option."""
+    """The help shows a variable for every option, such as OV_MINILM_PORT for --port."""
     text = run_inline("serve", "--help").stdout.decode()
     options = {*re.findall(r"^  (?:-\w, )?--([a-z-]+)", text, re.MULTILINE)} - {"help"}
 
@@ -297,7 +297,7 @@ def test_help_names_a_variable_for_each_option() -> None:
 def test_environment_variables(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, parameter: str, expected: object
 ) -> None:
-    """A list has commas, an empty value is ignored, and an option has priority."""
+    """Commas separate lists, empty values are ignored, and options have priority over variables."""
     monkeypatch.setenv(f"OV_MINILM_{variable}", value)
 
     assert expected == command.make_context("serve", []).params[parameter]

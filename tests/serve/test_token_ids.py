@@ -1,4 +1,4 @@
-"""Token ids are decoded with the vocabulary they belong to, or refused."""
+"""Token ids are decoded with the vocabulary that they belong to, or refused."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from ov_minilm.serve.token_ids import TokenIdReader, ranks_path
 MINILM, ADA = "all-MiniLM-L6-v2", "text-embedding-ada-002"
 HELLO = [15339, 1917]  # "hello world" in cl100k; these ids exist in the model's vocabulary too
 NATIVE = [101, 7592, 2088, 102]  # "hello world" in the model's vocabulary
-OTHER = [1, 5, 6, 2]  # "hello world" in another model's
+OTHER = [1, 5, 6, 2]  # in the vocabulary of another model
 Lists = list[list[int]]
 
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read cl100k from this machine."""
+    """Let tiktoken read cl100k from this machine, without a network."""
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(cl100k_folder()))
 
 
@@ -30,17 +30,17 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("auto", [HELLO], ADA, ["hello world"]),
         ("auto", [[791, 8415, 13]], MINILM, ["The cat."]),  # 791 and 13 are unused in the model's vocabulary
-        # one id decides the vocabulary of all
+        # an id that only cl100k has decides for all lists
         ("auto", [HELLO, [9906, 100_000]], MINILM, ["hello world", "HelloIClient"]),
         ("auto", [NATIVE], MINILM, [NATIVE]),
         ("auto", [NATIVE], ADA, [NATIVE]),
         ("native", [[791, 8415, 13]], MINILM, [[791, 8415, 13]]),
         ("native", [NATIVE, [7592, 2088]], None, [NATIVE, [7592, 2088]]),  # the embedder adds [CLS] and [SEP]
-        ("cl100k", [HELLO, [101]], MINILM, ["hello world", "\ufffd"]),  # half of a character
+        ("cl100k", [HELLO, [101]], MINILM, ["hello world", "\ufffd"]),  # id 101 is half of a character
     ],
 )
 def test_ids_are_read(policy: TokenIds, lists: Lists, model: str | None, expected: object) -> None:
-    """The policy, ids that one vocabulary lacks, [CLS] and [SEP], or the model's name decide."""
+    """The vocabulary follows from the policy, [CLS] and [SEP], unknown ids, or the model's name."""
     assert expected == TokenIdReader(policy, NATIVE).read(lists, model)
 
 
@@ -52,7 +52,7 @@ def test_ids_are_read(policy: TokenIds, lists: Lists, model: str | None, expecte
         ("auto", [HELLO], None, "fit both this model"),
         ("auto", [[7592, 2088]], MINILM, "fit both this model"),
         ("auto", [NATIVE, HELLO], MINILM, "fit both this model"),
-        ("auto", [NATIVE, [791]], ADA, "fit both this model"),  # contradicts itself
+        ("auto", [NATIVE, [791]], ADA, "fit both this model"),  # a list of each
         ("auto", [[101]], MINILM, "fit both this model"),
         ("native", [[101, 7592, 102, 0]], MINILM, "without padding"),
         ("auto", [[791, 8415, 13]], MINILM, "is unclear"),
@@ -60,7 +60,7 @@ def test_ids_are_read(policy: TokenIds, lists: Lists, model: str | None, expecte
     ],
 )
 def test_ids_are_refused(policy: TokenIds, lists: Lists, model: str | None, message: str) -> None:
-    """Ids that fit both vocabularies are not embedded; users of LangChain learn what to set."""
+    """Ids that fit both vocabularies are refused; the error tells users of LangChain what to set."""
     with pytest.raises(ApiError, match=message) as refused:
         TokenIdReader(policy, OTHER if message == "is unclear" else NATIVE).read(lists, model)
 
@@ -71,7 +71,7 @@ def test_ids_are_refused(policy: TokenIds, lists: Lists, model: str | None, mess
 @settings(deadline=None)  # no deadline: a busy machine is not a bug
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=4))
 def test_ids_of_any_text(shipped: Embedder, texts: list[str]) -> None:
-    """Ids from LangChain give the text or are refused; ids from our tokenizer are recognized."""
+    """Ids from LangChain are decoded to the text or refused; ids of our tokenizer are recognized."""
     import tiktoken
 
     encoding = tiktoken.get_encoding("cl100k_base")

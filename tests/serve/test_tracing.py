@@ -12,11 +12,11 @@ PARENT = "0af7651916cd43dd8448eb211c80319c"
 
 
 def test_spans_of_a_request() -> None:
-    """The request's span, in the client's trace, has a child span to tokenize, to wait and to infer."""
+    """A request has a span in the client's trace, with child spans to tokenize, wait and infer."""
     bodies: list[bytes] = []
 
     class Collector(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # the name that http.server calls
+        def do_POST(self) -> None:  # http.server requires this name
             bodies.append(self.rfile.read(int(self.headers["content-length"])))
             self.send_response(200)
             self.end_headers()

@@ -1,4 +1,4 @@
-"""The three APIs without a network: the vectors of `encode` in each form, and the errors of each."""
+"""The three APIs without a network: vectors equal those of `encode`, and each API has its errors."""
 
 import codecs
 import dataclasses
@@ -17,7 +17,7 @@ from ov_minilm import Embedder
 from ov_minilm.runtime.output import shrink
 from ov_minilm.serve import Settings, create_app
 
-# answers count truncated texts
+# the answers report truncated texts
 pytestmark = pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")
 
 V1, TEI, OLLAMA = "/v1/embeddings", "/embed", "/api/embed"
@@ -25,7 +25,7 @@ MINILM = {"model": "all-minilm"}
 LONG = "start " + "word " * 300 + "end"
 LONG_END = "word " * 253 + "end"  # the last 256 tokens of LONG
 SHORT_TEXTS = ["b", "a", "", "naïve café 😉"]
-MANY_TEXTS = [f"text number {i} of many" for i in range(600)]  # tokenized in chunks, answered in a thread
+MANY_TEXTS = [f"text number {i} of many" for i in range(600)]  # enough for several chunks
 
 
 def embedding_request(path: str, texts: Any) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def test_dimensions_of_ollama(app: ASGIApp, shipped: Embedder, number: int | Non
     ],
 )
 def test_long_texts(shipped: Embedder, server: Any, path: str, field: Any, header: str, result: str) -> None:
-    """A long text is cut, averaged or refused: the field decides, then the header, then the server."""
+    """A long text is cut, averaged or refused, as the field, the header or the server's option says."""
     app = create_app(shipped, Settings(truncate=server, warm_up=False))
     headers = JSON | ({"x-truncate": header} if header else {})
 
@@ -108,7 +108,7 @@ def test_long_texts(shipped: Embedder, server: Any, path: str, field: Any, heade
 
 
 def test_long_texts_in_a_long_list(app: ASGIApp) -> None:
-    """A list is tokenized in chunks, but truncated texts are counted, and numbered, in the whole list."""
+    """Truncated texts have their index in the whole list, although it is tokenized in chunks."""
     assert "2" == post(app, V1, {"input": [LONG, *MANY_TEXTS[:511], LONG]}).headers["x-truncated"]
     refused = post(app, V1, {"input": [*MANY_TEXTS, LONG], "truncate": "error"})
     assert "input[600] has 304 tokens" in refused.message
@@ -139,7 +139,7 @@ def test_token_ids_can_be_embedded_and_decoded(app: ASGIApp, shipped: Embedder) 
 
 
 def test_token_offsets(app: ASGIApp) -> None:
-    """TEI's /tokenize gives each token's place in the text in bytes, cuts nothing, and can omit [CLS]."""
+    """TEI's /tokenize gives the bytes of each token in the text, cuts nothing, and can omit [CLS]."""
     text = "Naïve 😉 tokenization"
     default, framed, bare = (
         post(app, "/tokenize", {"inputs": text} | options).json[0]
@@ -193,7 +193,7 @@ def test_similarity_and_prompts(shipped: Embedder) -> None:
 def test_ollama_requests_without_a_text_or_content_type(
     app: ASGIApp, shipped: Embedder, path: str, body: Any, expected: str
 ) -> None:
-    """Clients send no text to load a model; only a web page (it has an Origin) must send JSON's type."""
+    """Without a text the model is loaded; only requests with an Origin must have JSON's content type."""
     form = {"content-type": "application/x-www-form-urlencoded"}
     web_page = form | {"origin": "https://evil.example"}
     answers = [post(app, path, MINILM | body, headers) for headers in ({}, form, web_page)]
@@ -229,7 +229,7 @@ def test_ollama_model_names(app: ASGIApp, name: str) -> None:
 
 
 def test_served_model_names(shipped: Embedder) -> None:
-    """The operator's names are listed and described; an answer has the name that was asked, or the first."""
+    """The operator's names are listed; an answer has the name in the request, or the first name."""
     names = ("mine", "team/ours", "my:tag")
     settings = Settings(served_model_names=names, warm_up=False)
     app = create_app(shipped, settings)
@@ -378,7 +378,7 @@ def test_errors_have_the_form_of_the_api(app: ASGIApp, url: str, body: Any, kind
 def test_settings_are_enforced(
     shipped: Embedder, settings: Any, body: Any, headers: Any, param: str, message: str
 ) -> None:
-    """A request against the operator's settings is refused with the field and what is allowed."""
+    """A request that the operator's settings forbid is refused with the field and what is allowed."""
     app = create_app(shipped, Settings(**settings, warm_up=False))
 
     answer = post(app, V1, {"input": "a"} | body, JSON | headers)

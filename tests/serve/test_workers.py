@@ -1,4 +1,4 @@
-"""Several worker processes behind one port: restart, keys, metrics, shared memory, and CPUs."""
+"""Several worker processes on one port: restart, keys, metrics, shared memory, and CPUs."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ def worker_pids(server: Running) -> list[int]:
 
 
 def shared_weights(pid: int) -> set[str]:
-    """Return device and inode of the shared memory of a process that has the size of the weights."""
+    """Return device and inode of each shared mapping of a process that has the size of the weights."""
     size = (SHIPPED / WEIGHTS).stat().st_size
     mappings = set()
     for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines():
@@ -105,7 +105,7 @@ def test_kill_a_worker_and_then_the_parent(shipped: Embedder, tmp_path: Path) ->
 def test_split_cpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: list[int], count: int, expected: list[set[int]]
 ) -> None:
-    """Threads of a core, and cores of a socket, go to one worker; CPUs outside the mask are not used."""
+    """A worker gets all threads of a core, and cores of one socket; CPUs outside the mask stay unused."""
     for cpu in range(8):  # two sockets of two cores; the threads of a core are 4 apart
         folder = tmp_path / f"cpu{cpu}/topology"
         folder.mkdir(parents=True)
