@@ -29,7 +29,7 @@ GOLDEN = Path(__file__).parent / "golden"
 os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "False", "ANONYMIZED_TELEMETRY": "False"}
 
 
-SLOW_TIMEOUT_S = 1800  # timeout of a test marked slow; pyproject.toml has the timeout of the other tests
+SLOW_TIMEOUT_S = 1800  # timeout of slow tests; pyproject.toml has that of all other tests
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """Name compressed bytes by their length: they contain the time, but all workers need equal test ids."""
+    """Name compressed bytes by length: they contain the time, but workers need equal test ids."""
     return f"{len(val)}-bytes" if isinstance(val, bytes) and val[:2] == b"\x1f\x8b" else None
 
 
@@ -58,13 +58,13 @@ def server() -> Iterator[Running]:
         yield server
 
 
-@pytest.fixture(scope="module")  # while Playwright is open, asyncio.run() fails
+@pytest.fixture(scope="module")  # because asyncio.run() fails while Playwright is open
 def browser() -> Iterator[Any]:
     """Headless Chromium of this machine; skips the test without one."""
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
-        pytest.skip("no chromium on this machine")  # .ci/run tries to install it
+        pytest.skip("no chromium on this machine")  # which .ci/run tries to install
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser
@@ -119,7 +119,7 @@ def built_whole(artefact_cache: ArtefactCache) -> Path:
 
 @pytest.fixture(scope="session")
 def converted(artefact_cache: ArtefactCache) -> Callable[[str], Path]:
-    """Return a function from a kind of small checkpoint to the folder that checkpoints.py writes for it."""
+    """Return a function that maps a kind of small checkpoint to the folder that checkpoints.py writes."""
     require_installed("nncf", "sentence_transformers", "onnx")
 
     def folder(kind: str) -> Path:

@@ -1,4 +1,4 @@
-"""The command line as users meet it: pipes, typing errors, empty input, Ctrl-C, exit codes, help."""
+"""The command line: pipes, typing errors, empty input, Ctrl-C, exit codes, help."""
 
 import json
 import re
@@ -61,7 +61,7 @@ FP32_ONLY = ["drift", "--reference", str(SHIPPED), "--texts", __file__]
         *(([name, option, ""], b"a", "the name is empty") for name, option in EMPTY),
         (["drift"], b"", "no FP32 model to compare with: pass --reference FOLDER"),
         (["drift", "--reference", "."], b"", "nothing to measure on"),
-        pytest.param(  # before a model is opened
+        pytest.param(  # refused before a model is opened
             *(["bench", "--reference", ".", "--report", "/no/page.html"], b"", "/no"), marks=NEEDS_BENCH
         ),
         (FP32_ONLY, b"", "has int8 weights; the reference must be FP32"),
@@ -83,7 +83,7 @@ def test_a_usage_error_is_one_clear_line(
 
 
 def test_debug_shows_the_traceback_and_truncation_is_one_warning() -> None:
-    """--debug may stand anywhere; the warning about long texts is one plain line."""
+    """--debug may be anywhere in the line; the warning about long texts is one line without traceback."""
     with pytest.raises(DeviceUnavailable):
         run_inline("encode", "--device", "GPU.9", "--debug", text=b"a")
     (line,) = run_inline("encode", text=b"word " * 300).stderr.decode().splitlines()
@@ -100,12 +100,12 @@ def test_a_closed_pipe_is_not_an_error() -> None:
 
 
 def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
-    """Interrupted while it encodes, the command says so, exits with 130, and writes nothing."""
+    """Ctrl-C while encoding ends the command with a message and exit code 130, without a file."""
     (tmp_path / "texts.txt").write_text("a few words of text to keep it busy for a while\n" * 5_000)
     command = [sys.executable, "-m", "ov_minilm", "encode", "--progress", "texts.txt", "-o", "out.npy"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
-        process.stderr.read(1)  # the bar shows that encoding has started
+        process.stderr.read(1)  # encoding has started when the bar appears
         process.send_signal(signal.SIGINT)
         printed = process.stderr.read()
 
@@ -160,7 +160,7 @@ COMMANDS = {**cli.commands, "serve": serve_command}
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_valid_examples_and_groups(name: str) -> None:
-    """Each example parses, each option of a group exists, and examples come before options."""
+    """Each example is valid, each option of a group exists, and examples come before options."""
     command = cast("HelpfulCommand", COMMANDS[name])
     context = click.Context(command, info_name=name)
     known = {option.name for option in command.get_params(context)}
@@ -208,7 +208,7 @@ def test_drift_measures_and_passes(built: Path, tmp_path: Path) -> None:
 
 @pytest.mark.convert
 def test_drift_over_the_limits_exits_with_1(built: Path, tmp_path: Path) -> None:
-    """Hundreds of nearly equal texts change their neighbours: the message names the limit."""
+    """The message names the exceeded limit, here of neighbours among nearly equal texts."""
     texts = tmp_path / "texts.txt"
     trains = (f"Train {n} leaves at {n % 24}:{n % 60} from track {n % 9}.\n" for n in range(400))
     texts.write_text("".join(trains))

@@ -15,10 +15,10 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SERVER = "http://127.0.0.1:8000"  # on the pages; replaced by a test server
-PLAIN = ("text", "json", "nginx", "ini", "yaml", "sql")  # shown, not run
+SERVER = "http://127.0.0.1:8000"  # on the pages; tests use another server
+PLAIN = ("text", "json", "nginx", "ini", "yaml", "sql")  # languages that are not run
 NOT_RUN = re.compile(r"<!-- (not run: \w.{8,}|tests/(?P<test>\S+\.py) runs this) -->")
-HIDDEN = re.compile(r"<!-- before:\n(.*)-->", re.DOTALL)  # files that a reader has already
+HIDDEN = re.compile(r"<!-- before:\n(.*)-->", re.DOTALL)  # makes files that a reader already has
 PIP = re.compile(
     r'^pip install (?:\S*=\S* |--\S+ \S+ )*(?:"?ov-minilm(?:\[([\w,-]+)\])?"?|\.|[\w-]+)( +#.*)?$'
 )
@@ -82,7 +82,7 @@ def script(page: list[Block]) -> str:
 @pytest.mark.parametrize(
     "page",
     [
-        # databases for vectors, which import slowly and are not ours
+        # slow: imports several vector databases
         pytest.param(page, marks=pytest.mark.slow if page.name == "search.md" else ())
         for page in PAGES
     ],

@@ -1,4 +1,4 @@
-"""`ov-minilm doctor`: a working machine passes; each problem is found, named, and has a fix."""
+"""`ov-minilm doctor`: a working machine passes; each problem is found and named, with a fix."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from ov_minilm.doctor import judge_memory, memory_limit
 from ov_minilm.runtime import cpus
 from ov_minilm.runtime.cache import SUFFIX, Cache
 
-FROZEN = Path(__file__).parent / "frozen/0.1.0/artefact"  # small: examined in seconds
+FROZEN = Path(__file__).parent / "frozen/0.1.0/artefact"  # a small model, examined in seconds
 
 
 def diagnose(*arguments: str | Path, **environment: str) -> tuple[list[str], dict[str, Any]]:
@@ -46,7 +46,7 @@ def test_a_working_machine_has_no_finding(model: Path) -> None:
     assert all(figures["texts_per_s"] > 1 for figures in facts["speed"].values())
     assert sorted(facts["memory"]["peaks"].values()) == list(facts["memory"]["peaks"].values())
     assert f"{facts['memory']['bytes'] / 1e6:.0f} after texts of all lengths" in findings["memory"]["text"]
-    if sys.platform == "linux":  # where /proc tells the peak of another process with the same texts
+    if sys.platform == "linux":  # /proc has the peak memory of a process
         peak = python(
             "import re, warnings; from pathlib import Path; from ov_minilm import Embedder\n"
             "warnings.simplefilter('ignore')  # the small model truncates\n"
@@ -72,7 +72,7 @@ SMALLER = "pass --memory-mb 540 (memory_mb=540 to Embedder.open), or give the co
     ],
 )
 def test_memory_is_judged_by_the_limit(limit_mb: Any, asked_mb: int | None, state: str, fix: str) -> None:
-    """90 % of a memory limit is enough for all grids, for fewer (--memory-mb), or for none."""
+    """90 % of the memory limit may hold all grids, only some (then --memory-mb), or too few."""
     peaks = {"open": 110 * 10**6, "first_text": 160 * 10**6, "lists": 200 * 10**6, "all_grids": 670 * 10**6}
 
     actual = judge_memory(peaks, limit_mb and limit_mb * 10**6, 184, asked_mb)
@@ -86,7 +86,7 @@ def test_memory_is_judged_by_the_limit(limit_mb: Any, asked_mb: int | None, stat
     [
         ("0::/", {"memory.max": "max"}, None),
         ("0::/a/b", {"a/b/memory.max": "300", "a/memory.max": "200", "memory.max": "max"}, 200),
-        ("0::/elsewhere", {"memory.max": "500"}, 500),  # in a container
+        ("0::/elsewhere", {"memory.max": "500"}, 500),  # the group as seen in a container
         ("4:memory:/a", {"memory/a/memory.limit_in_bytes": "400"}, 400),
         ("4:memory:/", {"memory/memory.limit_in_bytes": f"{2**63 - 4096}"}, None),
         ("3:cpu:/", {"memory/memory.limit_in_bytes": "100"}, None),
@@ -95,7 +95,7 @@ def test_memory_is_judged_by_the_limit(limit_mb: Any, asked_mb: int | None, stat
 def test_the_tightest_limit_is_found(
     group: str, files: dict[str, str], expected: Any, tmp_path: Path
 ) -> None:
-    """The smallest memory limit counts, in both versions of cgroups; None means no limit."""
+    """The smallest memory limit of the cgroup and its parents counts, in cgroup v1 and v2."""
     placed = {f"sys/fs/cgroup/{name}": content for name, content in files.items()}
     for name, content in {"proc/self/cgroup": group, **placed}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def test_the_tightest_limit_is_found(
 
 
 def test_wrong_options_and_a_damaged_cache_are_found(tmp_path: Path) -> None:
-    """Too many threads, a damaged cache, a missing device are wrong; a limited instruction set is noted."""
+    """Too many threads, a damaged cache or a missing device is wrong; a limited ISA is a note."""
     Cache(tmp_path, {}).store("1x16", {}, b"blob")
     (entry,) = tmp_path.glob(f"*{SUFFIX}")
     _, findings = diagnose("--device", "NPU.7", "--cache-dir", tmp_path)
@@ -149,7 +149,7 @@ def change_golden_text(data: bytes) -> bytes:
 def test_a_damaged_model_is_a_finding(
     option: str, file: str, damage: Callable[[bytes], bytes], topic: str, text: str, tmp_path: Path
 ) -> None:
-    """Changed weights are named by their file, a wrong vector by its grid and cosine, without a crash."""
+    """The finding names the file of changed weights, or grid and cosine of a wrong vector."""
     folder = shutil.copytree(SHIPPED, tmp_path / "model")
     (folder / file).write_bytes(damage((folder / file).read_bytes()))
 
@@ -168,7 +168,7 @@ def test_a_damaged_model_is_a_finding(
     ],
 )
 def test_an_openvino_that_does_not_load_is_a_finding(module: str, text: str, tmp_path: Path) -> None:
-    """The import of OpenVINO may crash, as on some CPUs, or fail."""
+    """The import of OpenVINO may fail, or crash as on some CPUs; both are findings."""
     (tmp_path / "openvino.py").write_text(module)
 
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
@@ -181,7 +181,7 @@ def test_an_openvino_that_does_not_load_is_a_finding(module: str, text: str, tmp
 @pytest.mark.slow
 @pytest.mark.convert
 def test_a_reference_is_timed_too(built: Path) -> None:
-    """--reference adds the speed of FP32."""
+    """With --reference, the speed of FP32 is measured too."""
     wrong, findings = diagnose("--reference", built / "fp32")
 
     assert [] == wrong

@@ -1,4 +1,4 @@
-"""Every example in a process of its own, on texts with known answers."""
+"""Each example runs in a process of its own, on texts with known answers."""
 
 import os
 import shlex
@@ -17,7 +17,7 @@ PAGE = (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
 
 def run(name: str, folder: Path, *arguments: str | Path) -> list[str]:
-    """Run an example with warnings as errors, by default as on its page, and return its lines."""
+    """Run an example, by default with the command of its page; return its lines. Warnings are errors."""
     if not arguments:
         shutil.copytree(EXAMPLES, folder / "examples")
         shutil.copytree(ROOT / "docs", folder / "docs")
@@ -39,7 +39,7 @@ def test_every_example_is_short_and_tested() -> None:
 
 
 def test_search_finds_by_meaning_and_updates_its_index(tmp_path: Path) -> None:
-    """The best file shares no word with the question; new, changed and deleted files are noticed."""
+    """The best file need not share a word with the question; changes of files are noticed."""
     pytest.importorskip("duckdb", reason="pip install -e '.[examples]'")
     notes = tmp_path / "notes"
     (notes / "garden").mkdir(parents=True)
@@ -52,13 +52,13 @@ def test_search_finds_by_meaning_and_updates_its_index(tmp_path: Path) -> None:
 
     assert "tomatoes.txt" == search("how to care for plants")[0]
     (notes / "money.txt").write_text("The dog sleeps under the table.")
-    os.utime(notes / "money.txt", ns=(0, 0))  # a clock may be too coarse to show the change
+    os.utime(notes / "money.txt", ns=(0, 0))  # the file's clock may be too coarse for the change
     (notes / "stars.txt").write_text("The moon moves before the sun.")
     shutil.rmtree(notes / "garden")
     assert ["money.txt", "stars.txt"] == search("a pet")
 
 
-@pytest.mark.slow  # embeds all pages
+@pytest.mark.slow  # encodes all pages
 def test_search_answers_from_the_documentation(tmp_path: Path) -> None:
     """A question about long texts finds the page about them first."""
     pytest.importorskip("duckdb", reason="pip install -e '.[examples]'")

@@ -60,7 +60,7 @@ def test_links_are_followed_and_folders_refused(tmp_path: Path) -> None:
         file.write(b"new")
     with pytest.raises(IsADirectoryError, match="is a folder"):
         check_writable(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"/no'$"):  # not the temporary name
+    with pytest.raises(FileNotFoundError, match=r"/no'$"):  # the user's name, not the temporary one
         check_writable(tmp_path / "no" / "v")
 
     assert (tmp_path / "link").is_symlink()

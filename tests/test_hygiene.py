@@ -1,4 +1,4 @@
-"""Any text, with every kind of Unicode, has a unit vector, the same alone and beside others."""
+"""Any Unicode text has a unit vector, which is the same alone and in a list."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ ODD = [
     *["👩‍👩‍👧‍👦", "🏳️‍🌈", "🇫🇷", "1️⃣", "👍🏽", "❤️‍🔥", "‍", "️"],  # emoji and joiners
     # Control and invisible characters.
     *["\0", "\x7f", "\x1b[31m", "\r\n", "\u2028", "\ufeff", "\u00ad", "\u200b"],
-    *["مرحبا", "שלום", "\u202e", "\u2067", "\u2069"],  # right to left, and its overrides
+    *["مرحبا", "שלום", "\u202e", "\u2067", "\u2069"],  # right to left, directional marks
     *["\ud83d", "\ude00", "\udcff", "\ud83d\ude00"],  # surrogates, alone and as a pair
     *["Z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉͚̯̞̠͍A̴̵̜̰͔ͫ͗͢", "é", "é", "ﬃ", "Ⅷ", "İ", "ß", "ŉ"],  # marks, ligatures, case
     *"안녕 今日は 你好 ไทย हिन्दी 𝔘𝔫𝔦 \U0010ffff \ufffe".split(" "),  # scripts, planes, noncharacters
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings(f"ignore::{TruncationWarning.__module__}
 
 @pytest.mark.parametrize("examples", [20, pytest.param(700, marks=pytest.mark.slow)])
 def test_any_text_has_a_vector(shipped: Embedder, examples: int) -> None:
-    """The vector of any text has length 1, and the bits of the text with repaired surrogates."""
+    """A vector has length 1, and equals that of the text with repaired surrogates."""
 
     def check(batch: list[str]) -> None:
         vectors = shipped.encode(batch)

@@ -1,4 +1,4 @@
-"""The package as a whole: public names, what an import loads, and which module may import which."""
+"""The package as a whole: public names, what an import loads, and which modules a module may import."""
 
 import ast
 import graphlib
@@ -36,7 +36,7 @@ def import_graph() -> dict[str, set[str]]:
     return {module: imported & modules.keys() for module, imported in graph.items()}
 
 
-MAY_IMPORT: dict[str, set[str]] = {  # folder -> other folders
+MAY_IMPORT: dict[str, set[str]] = {  # folder -> folders that its modules may import
     "artefact": set(),
     "runtime": {"artefact"},
     "drift": {"artefact", "runtime"},
@@ -49,10 +49,10 @@ MAY_IMPORT: dict[str, set[str]] = {  # folder -> other folders
 
 
 def test_modules_import_downward() -> None:
-    """There are no cycles, late imports included; no module imports the package or a folder above."""
+    """Imports, also late ones, have no cycles and follow MAY_IMPORT; no module imports the package."""
     graph = import_graph()
 
-    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(graph) > 60  # or CycleError
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(graph) > 60  # raises if cyclic
     assert [] == [name for name, imported in graph.items() if "ov_minilm" in imported]
     folders = {name: name.split(".")[1] for name in graph if "." in name}
     violations = [
@@ -108,11 +108,11 @@ def test_encoding_loads_no_large_library() -> None:
 
 
 CORE = "packing texts tokens plan devices lowering weights grids engine scheduler embedder".split()
-MAX_CORE_LINES = 1317  # of code
+MAX_CORE_LINES = 1317  # lines of code
 
 
 def code_lines(path: Path) -> int:
-    """Count the lines that hold anything but blanks, comments and docstrings."""
+    """Count the lines without blank lines, comments and docstrings."""
     not_code = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
     lines: set[int] = set()
     with path.open(encoding="utf-8") as file:

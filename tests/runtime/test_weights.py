@@ -39,7 +39,7 @@ def test_gathering_before_dequantizing_gives_the_same_rows() -> None:
 
 
 def test_a_compiled_model_outlives_what_it_was_compiled_from() -> None:
-    """File copy, model, weights and Core are freed with the compiled model; the table stays INT8."""
+    """File copy, model and Core may be freed before the compiled model; the table stays INT8."""
     model, weights = read(ov.Core(), SHIPPED / GRAPH, SHIPPED / WEIGHTS)
     model.reshape({i.any_name: [1, 16] for i in model.inputs})
     compiled = ov.Core().compile_model(model, "CPU")
@@ -73,7 +73,7 @@ def test_a_file_is_copied_once(tmp_path: Path) -> None:
 
 
 def test_changes_of_the_file_do_not_reach_a_running_process(tmp_path: Path, shipped: Embedder) -> None:
-    """model.bin is overwritten, truncated and deleted; grids compiled before and after give the same bits."""
+    """After model.bin is overwritten, truncated or deleted, all grids give the same bits as before."""
     folder, texts = tmp_path / "model", ["a", *("stone " * n for n in (10, 25, 50))]
     shutil.copytree(SHIPPED, folder)
     code = (  # in a new process, because reading a truncated mapped file kills the process
@@ -96,7 +96,7 @@ def test_changes_of_the_file_do_not_reach_a_running_process(tmp_path: Path, ship
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss would count the parent's peak too")
 def test_memory_of_a_process_is_bounded() -> None:
-    """1,500 short texts with two threads take at most 260 MB at the peak; 232 were measured."""
+    """Encoding 1,500 short texts with two threads takes at most 260 MB; 232 MB were measured."""
     result = python(PEAK)
 
     assert 0 == result.returncode, result.stderr

@@ -31,7 +31,7 @@ def test_metrics_count_requests(shipped: Embedder) -> None:
     ask(app, "GET", "/")
     post(app, "/embed", {"inputs": {}})  # status 422 in TEI's API, 400 in OpenAI's
 
-    read_metrics(app)  # the counts after an earlier read
+    read_metrics(app)  # an earlier read does not reset the counts
     actual, tokens = read_metrics(app), 3 + 3 + 256
 
     expected = {f'te_request_{kind}_total{{method="{V1}"}}': n for kind, n in (("count", 4), ("success", 2))}

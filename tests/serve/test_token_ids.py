@@ -52,7 +52,7 @@ def test_ids_are_read(policy: TokenIds, lists: Lists, model: str | None, expecte
         ("auto", [HELLO], None, "fit both this model"),
         ("auto", [[7592, 2088]], MINILM, "fit both this model"),
         ("auto", [NATIVE, HELLO], MINILM, "fit both this model"),
-        ("auto", [NATIVE, [791]], ADA, "fit both this model"),  # a list of each
+        ("auto", [NATIVE, [791]], ADA, "fit both this model"),  # lists of different vocabularies
         ("auto", [[101]], MINILM, "fit both this model"),
         ("native", [[101, 7592, 102, 0]], MINILM, "without padding"),
         ("auto", [[791, 8415, 13]], MINILM, "is unclear"),

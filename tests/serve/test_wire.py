@@ -212,7 +212,7 @@ TAGS = "all-minilm:latest, all-minilm:l6-v2, all-minilm:22m, all-MiniLM-L6-v2:la
 
 @pytest.mark.parametrize("name", [*SERVED.split(), *OTHER_MODELS.split()])
 def test_ollama_model_names(app: ASGIApp, name: str) -> None:
-    """Ollama's names and tags of the model are served; another model is 404 with the names that exist."""
+    """Ollama's names and tags of the model are served; for another model, 404 lists the names."""
     bodies = [
         (OLLAMA, {"model": name, "input": "a"}),
         ("/api/embeddings", {"model": name, "prompt": "a"}),
@@ -303,7 +303,7 @@ UNSUPPORTED = "embed_all embed_sparse rerank predict"
 STORE = "POST /api/pull, POST /api/push, POST /api/create, POST /api/copy, DELETE /api/delete"
 
 
-ERRORS: list[tuple[str, Any, str, str]] = [  # status, then code and param, or TEI's error_type, or nothing
+ERRORS: list[tuple[str, Any, str, str]] = [  # status; then code and param, or error_type (TEI)
     ("GET /v1/embedding", b"", "404 unknown_url None", "'/v1/embedding' does not exist on this server"),
     ("GET /v1/embeddings/", b"", "405 method_not_allowed None", "does not accept GET; send POST, OPTIONS"),
     ("GET /v1/models/gpt", b"", "404 model_not_found model", f"the model 'gpt' does not exist; {NAMES}"),

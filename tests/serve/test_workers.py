@@ -27,7 +27,7 @@ def worker_pids(server: Running) -> list[int]:
 
 
 def shared_weights(pid: int) -> set[str]:
-    """Return device and inode of each shared mapping of a process that has the size of the weights."""
+    """Return device and inode of a process's shared mappings that have the size of the weights."""
     size = (SHIPPED / WEIGHTS).stat().st_size
     mappings = set()
     for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines():

@@ -1,1 +1,1 @@
-"""Shared by test files: fakes, small checkpoints and corpora, servers, and new processes."""
+"""Code that several test files use: fakes, small checkpoints and corpora, servers, processes."""

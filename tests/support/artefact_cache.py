@@ -45,7 +45,7 @@ class ArtefactCache:
         self._session.mkdir(parents=True, exist_ok=True)
 
     def folder(self, name: str, make: Callable[[Path], object]) -> Path:
-        """Return the session's copy of the folder that `make(folder)` fills; its processes share the copy."""
+        """Return this session's copy of the folder that `make(folder)` fills; all workers share it."""
         copy, kept, key = self._session / name, self._kept / name, self._kept / f"{name}.json"
         with FileLock(f"{copy}.lock"), FileLock(f"{kept}.lock"):
             if copy.exists():
@@ -55,7 +55,7 @@ class ArtefactCache:
                 shutil.copytree(kept, new)
             else:
                 make(new)
-                # removed first and written last, because the key says that the folder is complete
+                # the key says that the folder is complete, so it is removed first and written last
                 key.unlink(missing_ok=True)
                 shutil.rmtree(kept, ignore_errors=True)
                 shutil.copytree(new, kept)

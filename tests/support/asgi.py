@@ -59,7 +59,7 @@ async def send(
     *,
     disconnected: asyncio.Event | None = None,
 ) -> Answer:
-    """Send one request. A list is a body in parts; the parts that the application reads are removed from it.
+    """Send one request. If the body is a list of parts, those that the application reads are removed.
 
     The client disconnects when the event is set.
     """
@@ -90,7 +90,7 @@ async def send(
 
 
 def ask(app: ASGIApp, method: str, path: str, body: Any = b"", headers: Mapping[str, str] = JSON) -> Answer:
-    """Send one request on an event loop of its own; a body that is not bytes becomes JSON."""
+    """Send one request in a new event loop; a body that is not bytes is written as JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return asyncio.run(send(app, method, path, content, headers))
 
@@ -106,7 +106,7 @@ class SuppliedVectors(Embedder):
     def __init__(self, real: Embedder) -> None:
         self.__dict__.update(vars(real))
         self.cosine = 1.0
-        self.futures: list[Future[FloatArray]] = []  # one for each call, without a result yet
+        self.futures: list[Future[FloatArray]] = []  # one per call; the test sets its result
 
     def warm_up(self) -> dict[str, float]:
         """Compile nothing."""

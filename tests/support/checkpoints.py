@@ -40,10 +40,10 @@ class Kind:
     max_tokens: int = 128
     modules: tuple[str, ...] = MODULES
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # dtype of the weights in model.safetensors
-    vocabulary: bool = False  # the folder has vocab.txt, but no tokenizer.json
+    vocabulary: bool = False  # vocab.txt instead of tokenizer.json
     lower: bool = False  # sentence-transformers lowercases the texts
     cased: bool = False  # the tokenizer keeps capitals
-    onnx: bool = False  # a Transformers.js folder: a graph, and no files of sentence-transformers
+    onnx: bool = False  # a folder as for Transformers.js, without files of sentence-transformers
     arguments: dict[str, bool] = field(default_factory=dict)  # arguments of the model's class
     prompts: dict[str, str] = field(default_factory=dict)
 
@@ -59,7 +59,7 @@ KINDS = {
     "Xenova": Kind(pooling="cls", max_tokens=512, onnx=True),
     "arctic": Kind(pooling="cls", max_tokens=100, arguments=NO_POOLER, prompts={"query": "find this: "}),
 }
-# kinds that are tested without -m slow, because they differ most
+# the kinds that differ most: they are tested without -m slow
 FAST_KINDS = ("paraphrase-MiniLM", "Xenova", "arctic")
 
 
@@ -105,7 +105,7 @@ def save(tensors: Mapping[str, FloatArray], path: Path, dtype: str = "float32") 
 
 
 def draw(kind: Kind) -> dict[str, FloatArray]:
-    """Draw all weights, wide enough for attention and biases to matter, and for INT8 to be near FP32."""
+    """Draw random weights, so wide that attention and biases matter and INT8 is near FP32."""
     rng, width, inner = np.random.default_rng(0), kind.width, 3 * kind.width
     drawn = {
         f"embeddings.{name}_embeddings.weight": rng.normal(0, 0.3, (rows, width))
@@ -122,7 +122,7 @@ def draw(kind: Kind) -> dict[str, FloatArray]:
 
 
 def encode_with_sentence_transformers(kind: Kind, checkpoint: Path, saved: Path) -> dict[str, FloatArray]:
-    """Return the vectors [N, D] of TEXTS, "plain" and by prompt name; save the checkpoint again."""
+    """Return the vectors [N, D] of TEXTS by prompt name ("plain": none); save the checkpoint again."""
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(checkpoint), device="cpu", model_kwargs={"dtype": "float32"})
@@ -134,7 +134,7 @@ def encode_with_sentence_transformers(kind: Kind, checkpoint: Path, saved: Path)
 
 
 def export(checkpoint: Path, path: Path, *, fold: bool = True) -> None:
-    """Export to ONNX with torch's older exporter, as published files are; without `fold`, transposes stay."""
+    """Export to ONNX with torch's older exporter, as most publishers do; `fold` removes transposes."""
     import torch
     from transformers import BertModel
 
@@ -145,7 +145,7 @@ def export(checkpoint: Path, path: Path, *, fold: bool = True) -> None:
             self.model = BertModel.from_pretrained(checkpoint, **options)
 
         def forward(self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
-            bias = (1.0 - mask[:, None, None, :]) * -1e9  # tracing cannot follow how transformers makes it
+            bias = (1.0 - mask[:, None, None, :]) * -1e9  # tracing fails in transformers' function
             states = self.model(input_ids=ids, attention_mask=bias, token_type_ids=types).last_hidden_state
             return cast("torch.Tensor", states)
 
@@ -191,7 +191,7 @@ def main(out: Path, names: list[str]) -> None:
     calibration, texts = out / "calibration.txt", out / "texts.txt"
     calibration.write_text("\n".join(CALIBRATION) + "\n", encoding="utf-8")
     texts.write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
-    evaluation = find([], [texts])  # too few texts to check INT8 of random weights against a limit
+    evaluation = find([], [texts])  # for random weights, too few texts to compare INT8 with a limit
     for name in names:
         kind, folder = KINDS[name], out / name / "checkpoint"
         write(kind, folder)

@@ -1,4 +1,4 @@
-"""Stand-ins for the slow and the large parts, each with one method."""
+"""Replacements for slow or large parts of the package."""
 
 import io
 import threading
@@ -12,7 +12,7 @@ from ov_minilm.spec import GRIDS, FloatArray, Grid, Lane
 
 
 class Terminal(io.StringIO):
-    """A stream that a program takes for a terminal."""
+    """A stream in memory that looks like a terminal to a program."""
 
     def isatty(self) -> bool:
         """Return True."""
@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
 
 class FakeEngine:
-    """Sums token ids by segment: a wrong row, slot or segment shows at once. A gate can block batches."""
+    """Sums token ids by segment, so a wrong row, slot or segment is detected. A gate can block batches."""
 
     def __init__(self, *, threads: int = 2, gated: bool = False, grids: tuple[Grid, ...] = GRIDS) -> None:
         self.plan = Plan("CPU", "native", threads, "", (Lane(grids, "f32"),))
@@ -36,7 +36,7 @@ class FakeEngine:
         self._gate.release(batches)
 
     def run(self, batch: Batch) -> FloatArray:  # -> [N, 1]
-        """Return, for every text, the sum of the ids in its segment of its row."""
+        """Return for each text the sum of the token ids in its segment."""
         self.began.append(batch)
         self.compiled.add(batch.grid)
         self.meanwhile()

@@ -65,18 +65,18 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.005)  # another process cannot wake this thread
+        time.sleep(0.005)  # polls, because another process cannot wake this thread
 
 
 def objects_left_by_20(call: Callable[[], Awaitable[object]]) -> int:
-    """Await a call twenty times; return the number of objects left to the garbage collector."""
+    """Await a call twenty times; return the number of objects that only the garbage collector frees."""
 
     async def scenario() -> int:
         await call()
         gc.collect()
         for _ in range(20):
             await call()
-        await asyncio.sleep(0.05)  # the scheduler's thread releases the last batch
+        await asyncio.sleep(0.05)  # by then the scheduler's thread has released the last batch
         return gc.collect()
 
     gc.disable()

@@ -11,7 +11,7 @@ from ov_minilm.measure.texts import Texts
 
 
 def row(what: str, value: float = 1.0, spread: float = 0.1) -> Row:
-    """Make a row whose interval is `spread` of the value to both sides."""
+    """Return a row whose bounds are `value` times 1 - spread and 1 + spread."""
     return Row(
         what=what,
         value=value,
@@ -29,6 +29,6 @@ def row(what: str, value: float = 1.0, spread: float = 0.1) -> Row:
 def race(
     embedder: Embedder, contenders: Sequence[Contender], start: Callable[..., Any], seconds: float = 0.05
 ) -> Race[Any]:
-    """Start a race with one thread that says nothing."""
+    """Start a race with one thread, which prints no messages."""
     texts = Texts(embedder.count_tokens)
     return Race(contenders, start, texts, threads=1, artefact="abc", seconds=seconds, say=lambda _: None)

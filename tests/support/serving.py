@@ -1,4 +1,4 @@
-"""A real server process on a free port, and clients that speak to it byte by byte."""
+"""A real server process on a free port, and clients that send and receive raw bytes."""
 
 import asyncio
 import json
@@ -20,13 +20,13 @@ from typing import Any
 
 import pytest
 
-KEY = "a-key"  # of the server that needs one
+KEY = "a-key"  # of the server `keyed_server`
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
 needs_two_cpus = pytest.mark.skipif(CPUS < 2, reason="workers need Linux and two CPUs")
 
 
 def request_bytes(body: bytes, *headers: str) -> bytes:
-    """Return a POST request to /v1/embeddings as it is sent."""
+    """Return the bytes of a POST request to /v1/embeddings."""
     lines = ["POST /v1/embeddings HTTP/1.1", "host: x", "content-type: application/json", *headers]
     return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode() + body
 
@@ -88,7 +88,7 @@ class Running:
 async def keep_asking(
     server: Running, text: str, ended: asyncio.Event, *headers: str, until_refused: bool = False
 ) -> tuple[list[object], list[Any]]:
-    """Ask for the vector of a text on one connection after another; return the failures and the vectors.
+    """Ask for a text's vector on new connections, one by one; return the failures and the vectors.
 
     It stops at the event `ended`; with `until_refused`, when the server then refuses connections.
     """

@@ -14,7 +14,7 @@ from ov_minilm import Embedder, JobRefused
 
 FROZEN = Path(__file__).parents[1] / "frozen"
 FINGERPRINTS = {"0.1.0": "97108a3897dec23a"}
-# Names of 0.1.0. Names may be added; removing one needs a new minor version, from 1.0 on a major one.
+# Names of 0.1.0. To remove a name needs a new minor version before 1.0, a new major version after 1.0.
 PUBLIC = """
 ArtefactError BadRow CacheWarning DeviceUnavailable DriftTooLarge Embedder FileMismatch ForkedProcess Info
 JobRefused ManifestInvalid OvMiniLMError PrecisionUnavailable SelfCheckFailed SourceRefused TextTooLong
@@ -28,20 +28,20 @@ stats spec prompts truncated
 
 @pytest.fixture(params=FINGERPRINTS)
 def version(request: pytest.FixtureRequest) -> str:
-    """The name of an earlier version; one test for each."""
+    """An earlier version; each test runs once per version."""
     return str(request.param)
 
 
 @pytest.fixture
 def embedder(version: str) -> Iterator[Embedder]:
-    """The artefact that this earlier version wrote."""
+    """An Embedder of the artefact that the earlier version wrote."""
     with Embedder.open(FROZEN / version / "artefact", precision="f32") as opened:
         yield opened
 
 
 @pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")
 def test_an_artefact_of_an_earlier_version_opens(version: str, embedder: Embedder) -> None:
-    """Fingerprint, which users store beside an index, and vectors are unchanged; public names exist."""
+    """The fingerprint (which users store with an index) and vectors are unchanged; public names exist."""
     assert set() == set(PUBLIC) - set(ov_minilm.__all__)
     assert set() == set(METHODS) - set(dir(embedder))
     assert FINGERPRINTS.keys() == {path.name for path in FROZEN.iterdir() if path.is_dir()}
@@ -56,7 +56,7 @@ def test_an_artefact_of_an_earlier_version_opens(version: str, embedder: Embedde
 def test_a_job_of_an_earlier_version_resumes_or_is_refused(
     version: str, embedder: Embedder, tmp_path: Path
 ) -> None:
-    """Finished shards are kept, or the error names --overwrite, which computes all of them."""
+    """Finished shards are kept, or the error names --overwrite, which computes all shards again."""
     pytest.importorskip("pyarrow", reason="needs the bulk extra")
     from ov_minilm.bulk import job
     from ov_minilm.bulk.journal import JOURNAL_NAME

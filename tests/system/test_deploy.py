@@ -1,4 +1,4 @@
-"""The files of deploy/, checked by the programs that read them, with real servers."""
+"""The files of deploy/ are valid for the programs that read them, and work with real servers."""
 
 import json
 import re
@@ -69,7 +69,7 @@ def running_program(address: str, path: str, *arguments: str | Path) -> Iterator
 
 
 def test_names_in_the_files() -> None:
-    """Every OV_MINILM_… is a variable that `serve` reads, mounted files exist, memory limits agree."""
+    """`serve` reads every variable OV_MINILM_…; mounted files exist; memory limits agree."""
     known = {str(option.envvar) for option in command.get_params(command.make_context("serve", []))}
     known |= {"OV_MINILM_MEMORY_MB", "OV_MINILM_THREADS"}  # of Embedder.open, which cli.py adds
     for path in filter(Path.is_file, DEPLOY.rglob("*")):
@@ -123,10 +123,10 @@ def test_prometheus_and_the_dashboard(server: Running, tmp_path: Path) -> None:
             return json.loads(scraper.get(f"/api/v1/query?query={query}")[1])["data"]["result"]
 
         wait_until(lambda: bool(ask("te_queue_size")), 20)
-        rate = "sum(rate(te_request_success_total[10s])) > 0"  # needs two scrapes of the counter
+        rate = "sum(rate(te_request_success_total[10s])) > 0"  # a rate needs two scrapes
         wait_until(lambda: server.get("/v1/embeddings", body=BODY)[0] == 200 and ask(rate) != [], 20)
         for query in (target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]):
-            assert "te_request_failure_total" in query or ask(query), query  # there may be no failure yet
+            assert "te_request_failure_total" in query or ask(query), query  # or no request failed
 
 
 def proxy_file(name: str, *servers: Running) -> str:
@@ -150,7 +150,7 @@ def ask_until_both_answered(proxy: Running, *servers: Running) -> None:
 
 
 def test_nginx(tmp_path: Path) -> None:
-    """A real nginx uses two servers of two processes; no request fails while a server shuts down."""
+    """With nginx before two servers of two processes, no request fails while a server shuts down."""
     nginx, address = program("nginx"), free_address()
     with running("--workers", "2") as staying, running("--workers", "2") as leaving:
         text = proxy_file("nginx.conf", staying, leaving).replace("listen 8080", f"listen {address}")
@@ -175,7 +175,7 @@ def test_nginx(tmp_path: Path) -> None:
 
 
 def test_caddy(server: Running, tmp_path: Path) -> None:
-    """A real Caddy finds our file valid and sends requests to both servers."""
+    """Caddy accepts our file and sends requests to both servers."""
     caddy, address, file = program("caddy"), free_address(), tmp_path / "Caddyfile"
     options = ("--config", file, "--adapter", "caddyfile")
     with running() as other:

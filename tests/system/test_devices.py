@@ -13,14 +13,14 @@ from ov_minilm.runtime.engine import survey
 TEXTS = ["", "a", "A man is slicing an onion.", "stone " * 50, "light " * 100, "bread " * 250]
 DEVICES = [
     "HETERO:CPU",
-    pytest.param("AUTO:CPU", marks=pytest.mark.slow),  # the same plugin with another name
+    pytest.param("AUTO:CPU", marks=pytest.mark.slow),  # the CPU plugin by other names
     *(pytest.param(name, marks=getattr(pytest.mark, name.lower())) for name in ("GPU", "NPU")),
 ]
 
 
 @pytest.fixture(scope="module", params=DEVICES)
 def device(request: pytest.FixtureRequest) -> str:
-    """The name of a device of this machine; one test for each."""
+    """A device of this machine; each test runs once per device."""
     name: str = request.param
     if name.rpartition(":")[2] not in {found.partition(".")[0] for found in survey()[1]}:
         pytest.skip(f"this machine has no {name}")
@@ -29,7 +29,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.slow  # because it compiles a grid for each length
 def test_vectors_are_near_those_of_the_cpu(device: str, shipped: Embedder) -> None:
-    """The cosine is at least 0.99 for 2 to 252 tokens, one text at a time, together and in eight threads."""
+    """The cosine is at least 0.99 for 2 to 252 tokens, alone, in a list and in eight threads."""
     expected = shipped.encode(TEXTS)
     with Embedder.open(device=device) as embedder:
         single = np.stack([embedder.encode(text) for text in TEXTS])
@@ -47,7 +47,7 @@ def test_vectors_are_near_those_of_the_cpu(device: str, shipped: Embedder) -> No
 
 @pytest.mark.slow  # because it compiles all grids
 def test_every_grid_computes_the_golden_vector(device: str) -> None:
-    """warm_up compiles and checks all grids of the device."""
+    """All grids of the device are compiled and give the golden vector."""
     with Embedder.open(device=device) as embedder:
         cosines, info = embedder.warm_up(), embedder.info
 

@@ -1,4 +1,4 @@
-"""Faults that appear only after a while: memory that grows, and memory that is used after it was freed."""
+"""Faults that appear only after a while: growing memory, and use of freed memory."""
 
 import ctypes.util
 import sys
@@ -29,7 +29,7 @@ for number in range(200):
 print(max(megabytes[100:150]), max(megabytes[150:]))  # after 100, each length of text has had its grid
 """
 
-# Random mixes from threads and futures; each vector is compared with that of its text alone. MALLOC_PERTURB_
+# Random texts from threads and futures; each vector is compared with that of the text alone. MALLOC_PERTURB_
 # fills freed memory: reading it gives other bits, and writing it stops malloc.
 MANY_REQUESTS = """
 import random, threading

@@ -1,4 +1,4 @@
-"""No process connects to a network, seen from outside; see also test_public.py and test_build.py."""
+"""System calls show that no process uses a network; see also test_public.py and test_build.py."""
 
 import shutil
 import subprocess
@@ -18,7 +18,7 @@ def test_encode_needs_no_network_and_opens_no_connection(tmp_path: Path, without
         "unshare": ["unshare", "--user", "--map-root-user", "--net"],
         "strace": ["strace", "-f", "-e", "trace=network", "-o", str(log)],
     }[without_network]
-    # Not every machine has both programs and allows both; each of them alone shows the promise.
+    # Some machines lack or forbid one of the two programs; either of them is enough for this test.
     if shutil.which(without_network) is None:
         pytest.skip(f"needs {without_network}(1)")
     if subprocess.run([*command, "true"], capture_output=True, check=False).returncode != 0:

@@ -1,4 +1,4 @@
-"""Systems other than Linux: nothing is used that their Python does not have."""
+"""Systems other than Linux: only modules are used that their Python has."""
 
 import ast
 from pathlib import Path
@@ -9,7 +9,7 @@ from support.processes import python
 import ov_minilm
 
 ROOT = Path(ov_minilm.__file__).parent
-MODULES = ("fcntl", "grp", "pwd", "resource", "termios", "uvloop")  # that Windows does not have
+MODULES = ("fcntl", "grp", "pwd", "resource", "termios", "uvloop")  # modules that Windows lacks
 FUNCTIONS = """
 fork register_at_fork getuid geteuid getloadavg sched_getaffinity sched_setaffinity killpg setsid mkfifo
 O_NOFOLLOW O_CLOEXEC
