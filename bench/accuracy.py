@@ -17,7 +17,7 @@ from ov_minilm.runtime.output import Dtype
 from ov_minilm.spec import FloatArray
 
 STS_SET = "stsb_test"
-# the unsigned types have the same information
+# unsigned types have the same information as signed ones
 DTYPES: tuple[Dtype, ...] = ("float32", "float16", "int8", "binary")
 DIMENSIONS = (384, 256, 128, 64)
 
@@ -27,10 +27,10 @@ class NotMeasured(Exception):
 
 
 class Pairs:
-    """Scored sentence pairs: the STS benchmark's test set."""
+    """The test set of the STS benchmark: sentence pairs with human scores."""
 
     def __init__(self) -> None:
-        """Read them. NotMeasured: the file does not exist."""
+        """Read the pairs. NotMeasured: the file does not exist."""
         found = evaluation.find([], []).pairs
         if STS_SET not in found:
             raise NotMeasured(f"{evaluation.FOLDER_VARIABLE} names no folder with {STS_SET}.tsv")
@@ -57,7 +57,7 @@ def accuracy(race: Race[Process]) -> Iterator[Row]:
         raise NotMeasured("needs the FP32 artefact as the reference: out/fp32")
     reference = vectors_by_name[FP32]
     for name, vectors in vectors_by_name.items():
-        same_width = vectors.shape == reference.shape  # vectors of another length have no cosine to these
+        same_width = vectors.shape == reference.shape  # no cosine of vectors with different widths
         cosine = float((reference * vectors).sum(1).mean()) if same_width else 0.0
         score = pairs.spearman(vectors)
         yield race.row("accuracy", name, "cosine", [cosine])

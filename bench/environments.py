@@ -27,7 +27,7 @@ from ov_minilm.measure.contender import WORKER, Contender
 PEERS = Path(__file__).parent / "peers"
 CACHE = PEERS / ".peers"
 NPM_OPTIONS = ("--loglevel=error", "--no-audit", "--no-fund")
-ALWAYS_AVAILABLE = ("checkpoint", "texts")  # files that exist without a peer
+ALWAYS_AVAILABLE = ("checkpoint", "texts")  # model files that no peer needs to make
 PEER_CONSTANTS = (
     "VARIANTS",
     "PROVIDES",
@@ -35,14 +35,14 @@ PEER_CONSTANTS = (
     "SERVES",
 )  # constants of a peer's file; SERVES is optional
 
-# Variables with which a peer neither downloads nor sends telemetry.
+# Environment variables that forbid a peer to download files and to send telemetry.
 OFFLINE_VARIABLES = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
-    "ANONYMIZED_TELEMETRY": "False",  # chromadb
+    "ANONYMIZED_TELEMETRY": "False",  # read by chromadb
     "NNCF_CI": "1",  # nncf then uses a stub instead of its telemetry
     "ORT_DISABLE_TELEMETRY": "1",  # switches off the telemetry in the official builds of onnxruntime
 }
@@ -60,7 +60,7 @@ class Peer:
     file: Path
     variants: dict[str, str]  # name of a way to run the model -> its title
     provides: tuple[str, ...]  # names of the model files that this peer makes, each a folder
-    requires: tuple[str, ...]  # names of files that other peers provide, or of ALWAYS_AVAILABLE
+    requires: tuple[str, ...]  # names of model files that other peers make, or of ALWAYS_AVAILABLE
     serves: bool  # whether the peer is a server
 
     @classmethod
@@ -111,7 +111,7 @@ class Environments:
         self._failed: dict[str, str] = {}
         intel = self._cache / "home/intel"
         intel.mkdir(parents=True, exist_ok=True)
-        (intel / "openvino_telemetry").write_text("0\n")  # the same file is written by `opt_in_out --opt_out`
+        (intel / "openvino_telemetry").write_text("0\n")  # as `opt_in_out --opt_out` writes
         self.environment = {**OFFLINE_VARIABLES, "HOME": str(intel.parent)}
 
     def contender(self, peer: Peer, variant: str) -> Contender:
@@ -135,7 +135,7 @@ class Environments:
         return (python, "-I", *(() if peer.serves else (str(WORKER),)), str(peer.file))
 
     def python(self, peer: Peer) -> str:
-        """Let uv create the environment of a file's PEP 723 block; return its interpreter."""
+        """Let uv create the environment for a file's PEP 723 header; return the Python interpreter."""
         uv, script = (sys.executable, "-m", "uv"), ("--script", str(peer.file))
         # all environments link to the copy of torch in uv's cache
         cache = {"UV_CACHE_DIR": str(self._cache / "uv")}
@@ -143,12 +143,12 @@ class Environments:
         return self._run(peer, (*uv, "python", "find", *script), **cache).strip()
 
     def npm(self, peer: Peer) -> Path:
-        """Install what the line `// npm: …` of a file names; return the folder with node_modules."""
+        """Install the packages in the line `// npm: …` of a file; return the folder with node_modules."""
         (packages,) = re.findall(r"(?m)^// npm: (.+)$", peer.file.read_text(encoding="utf-8"))
         folder = self._cache / "node" / f"{peer.name}-{_short_hash(packages)}"
         if not (folder / "complete").exists():
             command = ("npm", "install", *NPM_OPTIONS, "--prefix", str(folder), *packages.split())
-            self._run(peer, command, ONNXRUNTIME_NODE_INSTALL="skip")  # for GPUs
+            self._run(peer, command, ONNXRUNTIME_NODE_INSTALL="skip")  # no files for GPUs
             (folder / "complete").touch()
         return folder
 

@@ -1,6 +1,6 @@
 """Benchmarks of bulk jobs from Parquet to Parquet, of repeated texts, and of memory budgets.
 
-Rates are computed from the times at which shards were written, so they do not include start-up.
+Rates are computed from the times at which shards were written, so they leave out the start.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ CONFIGURATIONS = {  # number of shards, options of `encode`
 MAX_TEXTS = 80_000  # maximum of texts in jobs with one thread or with Ray, which are slow
 SHARDS_PER_RATE = 2
 ROUNDS = 3
-CHANGE_EVERY = 100  # for the second job with --reuse, every 100th text is changed
+CHANGE_EVERY = 100  # the second job with --reuse has every 100th text changed
 REUSE_ROUNDS = {30_000: 3, 200_000: 1}  # number of texts in a job -> number of rounds
 REUSE_STEPS = ("first job", "1 % changed")
 REUSE = [f"{n:,} texts, {step}" for n in REUSE_ROUNDS for step in REUSE_STEPS]
 MEMORY_BUDGETS_MB = (200, 300, 500, 1000)
 CACHE_MB, ZIPF_TEXTS = 16, 10_000
 ZIPF_QUERIES, ZIPF_ROUNDS = 200, 30  # number of queries in a round
-# without repeats: number of texts in a round, and number of rounds
+# for texts without repeats: texts in a round, and maximum of rounds
 TEXTS_PER_LIST, MAX_LISTS = 512, 100
 ZIPF, NO_REPEATS = f"queries, Zipf over {ZIPF_TEXTS:,} texts", "sentences, no repeats"
 
@@ -171,7 +171,7 @@ def vector_cache(race: Race[Process]) -> Iterator[Row]:
     race.each(lambda process: process.ask("time", texts=warm))
     yield from race.rows(ZIPF, zipf, max_rounds=ZIPF_ROUNDS)
     rounds_of.clear()
-    # one more round as a warm-up
+    # one of MAX_LISTS rounds is the warm-up
     yield from race.rows(NO_REPEATS, no_repeats, target_precision=0, max_rounds=MAX_LISTS - 1)
     race.running.pop(CACHED).close()
 

@@ -25,13 +25,13 @@ from ov_minilm.runtime.backend import ops, ov
 from ov_minilm.runtime.embedder import Embedder, Info
 from ov_minilm.runtime.lowering import lower
 
-ROWS = 512  # rows of one multiplication: the tokens of a batch
-ONE_TEXT = (8, 16, 32, 64, 128, 256)  # tokens
+ROWS = 512  # rows of a multiplication, one for each token of a batch
+ONE_TEXT = (8, 16, 32, 64, 128, 256)  # lengths of single texts, in tokens
 ROUNDS = 5
 REPEAT_S = 0.15  # duration of a round of repeated calls
 PROFILE_S = 1.0
 ROUNDED_OFF_US = 1.0  # OpenVINO truncates the times of nodes to microseconds before it computes the mean
-GRID = (2, 256)  # rows and width of the batch that is profiled: chunks
+GRID = (2, 256)  # rows and width of the profiled batch, which is usual for chunks
 PARTS = {  # part -> patterns of node names; the first match counts
     "attention": r"scaled_dot_product_attention",
     "query, key, value, output": r"attention\.(self\.(query|key|value)|output\.dense)",
@@ -47,7 +47,7 @@ def limit(race: Race[Process]) -> Iterator[Row]:
     with Embedder.open(threads=race.threads) as embedder:
         info, spec = embedder.info, embedder.spec
         layers = [(spec.dim, spec.dim)] * 4 + [(spec.dim, spec.intermediate), (spec.intermediate, spec.dim)]
-        operations = spec.layers * sum(2 * inputs * outputs for inputs, outputs in layers)  # a token
+        operations = spec.layers * sum(2 * inputs * outputs for inputs, outputs in layers)  # per token
         plain = Multiplications(layers * spec.layers, ROWS, streams=race.threads, threads=race.threads)
         rates = []
         for workload in ("sentences", "chunks"):
@@ -56,7 +56,7 @@ def limit(race: Race[Process]) -> Iterator[Row]:
             embedder.encode(texts, progress=False)
             percentages = []
             for _ in range(ROUNDS):
-                limit_seconds = plain.seconds() / (ROWS * race.threads)  # a token
+                limit_seconds = plain.seconds() / (ROWS * race.threads)  # per token
                 rates.append(operations / limit_seconds / 1e9)
                 started = time.perf_counter()
                 embedder.encode(texts, progress=False)
@@ -97,7 +97,7 @@ class Multiplications:
             values[:] = rng.standard_normal(values.shape, np.float32)
 
     def seconds(self) -> float:
-        """Return the time of one run, with all streams running at once."""
+        """Return the time of one run while all streams run."""
         return _median_seconds(partial(_run_all, self._requests), REPEAT_S)
 
 

@@ -31,9 +31,9 @@ STYLE = {
     "figure.facecolor": "white",  # pictures have a white background, also on dark pages
 }
 WIDTH, DPI = 8.0, 110  # width in inches and dots per inch: 880 pixels, which pages show at 800
-# maximum of other libraries in a bar chart, and of lines or points in the other pictures
+# maximum of other libraries in a bar chart, and of lines or points in a picture
 MAX_LIBRARIES, MAX_POINTS = 4, 7
-# Offsets of labels in points, and their alignment, the best place first.
+# Places of a label, the best one first: offset in typographic points, and alignment.
 LABEL_PLACES = ((8, 4, "left"), (8, -13, "left"), (-8, 4, "right"), (-8, -13, "right"), (0, 16, "center"))
 PANELS = {  # workload -> quantity and title
     "sentences": ("texts_per_s", "short sentences, texts/s"),
@@ -83,7 +83,7 @@ def throughput(figures: Figures) -> Figure | None:
 
 
 def serving(figures: Figures) -> Figure | None:
-    """Draw the time of a request against requests answered per second, for more and more clients."""
+    """Draw the time of a request against requests per second, with one point per number of clients."""
     workloads = [f"server, {clients} clients" for clients in CLIENT_COUNTS]
     lines = {}
     for server in {name for workload in workloads for name in figures.contenders(workload, "p50_ms")}:
@@ -106,13 +106,13 @@ def roofline(figures: Figures) -> Figure | None:
 
 
 def accuracy(figures: Figures) -> Figure | None:
-    """Draw the difference of Spearman's correlation to FP32, by speed."""
+    """Draw how far Spearman's correlation is from that of FP32, against speed."""
     title = "Accuracy, Spearman points above or below FP32 (STS benchmark): higher is better"
     return _draw_against_speed(figures, "accuracy", "spearman_change", title)
 
 
 def memory(figures: Figures) -> Figure | None:
-    """Draw the peak memory of a process, by speed."""
+    """Draw the peak memory of a process against speed."""
     return _draw_against_speed(
         figures, "new process", "peak_mb", "Peak memory of a process, MB: lower is better"
     )
@@ -179,7 +179,7 @@ def _draw_curves(
         x, y = zip(*points, strict=True)
         axes.plot(x, y, "o-", color=_colour(name), lw=2 if name == OURS else 1.2, ms=4)
     axes.set(xscale="log", yscale="linear" if ticks else "log", xlabel=xlabel, title=title)
-    # ticks such as 0.5 and 20 instead of 5x10^-1
+    # labels such as 0.5 instead of 5x10^-1
     for axis in (axes.xaxis,) if ticks else (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 3, 5)))
         axis.set_major_formatter("{x:g}")
@@ -206,11 +206,11 @@ def _display_name(name: str) -> str:
     return name if name == OURS else name.replace("_", " ")
 
 
-Panel = dict[str, tuple[float, str]]  # name -> value, and the text after it
+Panel = dict[str, tuple[float, str]]  # name of a bar -> value, and the text after the value
 
 
 def _draw_bars(panels: dict[str, Panel], height: float, total: float | None = None) -> Figure | None:
-    """Draw panels of bars, two side by side; with `whole`, all bars are of ov_minilm."""
+    """Draw panels of bars, two side by side; `total` is their common maximum, if bars are shares."""
     lines = (len(panels) + 1) // 2
     if not lines:
         return None
@@ -259,5 +259,5 @@ def _place_labels(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
                 break
             text.remove()
         else:
-            axes.add_artist(text)  # if no place is free, the name overlaps others instead of being omitted
+            axes.add_artist(text)  # without a free place, the name overlaps others
         occupied.append(box)

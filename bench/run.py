@@ -44,7 +44,7 @@ REFERENCE = Path(__file__).parents[1] / "out/fp32"
 PEERS_AT_A_TIME = 8
 QUICK = {"only": ("query", "sentences"), "against": ("onnxruntime int8", "ctranslate2 int8")}
 say = partial(click.echo, err=True)
-HELP = (__doc__ or "").replace("Examples:", "\b\nExamples:")  # \b: click keeps the lines of a paragraph
+HELP = (__doc__ or "").replace("Examples:", "\b\nExamples:")  # after \b click keeps line breaks
 RACES: dict[str, Any] = {**BENCHMARKS, "accuracy": accuracy}
 OURS_ALONE = {  # benchmarks of ov_minilm alone
     "limit": limit,
@@ -90,7 +90,7 @@ class Bench:
             self._unavailable = json.loads(UNAVAILABLE.read_text(encoding="utf-8"))
         with Embedder.open(threads=1) as embedder:
             texts = Texts(embedder.count_tokens)
-            texts.make("query")  # reads the words now, because counting their tokens needs this embedder
+            texts.make("query")  # counts tokens of words while this embedder is open
             self._info = embedder.info
         self._options: dict[str, Any] = {"texts": texts, "threads": threads, "seconds": seconds, "say": say}
         self._options["artefact"] = shipped_fingerprint()
@@ -146,7 +146,7 @@ class Bench:
                 say("this machine is noisy: repeat when it is quiet")
 
     def _store(self, rows: Sequence[Row], left_out: Mapping[str, str]) -> None:
-        """Store rows, and the reasons for missing rows. Rows of ov_minilm are taken from the first group."""
+        """Store rows, and the reasons for missing rows. The first group's rows of ov_minilm are stored."""
         for name, reason in left_out.items():
             say(f"left out: {name}: {reason}")
         known = {row.what for row in self.rows}
@@ -164,7 +164,7 @@ class Bench:
 
 
 def peer_groups(our_contenders: Sequence[Contender], peers: Sequence[Contender]) -> Iterator[list[Contender]]:
-    """Split peers into groups, each with ov_minilm; the first group has all variants of ov_minilm."""
+    """Split peers into groups and add ov_minilm to each; the first group has all variants of ov_minilm."""
     for start in range(0, max(1, len(peers)), PEERS_AT_A_TIME):
         ours_in_group = [one for one in our_contenders if not start or one.name in (OURS, FP32)]
         yield [*ours_in_group, *peers[start : start + PEERS_AT_A_TIME]]

@@ -1,4 +1,4 @@
-"""Benchmarks of servers under load, ov_minilm and others, which take turns.
+"""Benchmarks of servers under load, ov_minilm and others, measured in turns.
 
 Each client is a coroutine with its own connection, on raw streams: a client library would use more CPU than
 the server. Clients run on the same CPUs as the servers.
@@ -34,7 +34,7 @@ START_TIMEOUT_S, END_TIMEOUT_S = 120.0, 10.0
 CLIENTS = 8  # clients in the measurement with several sizes of requests
 CLIENT_COUNTS = (1, 2, 4, 8, 16, 32, 64)  # numbers of clients that send one text per request
 REQUESTS = {1: "requests of 1 text", 32: "requests of 32 texts", 256: "requests of 256 texts"}
-LOAD_S = 1.5  # duration of the load in one round
+LOAD_S = 1.5  # duration of a round, in seconds
 MODEL = "all-MiniLM-L6-v2"
 OPENAI_API = ("/v1/embeddings", "input", {"model": MODEL, "encoding_format": "base64"})
 APIS = {  # contender -> Api; all three answer with numbers, not base64
@@ -56,7 +56,7 @@ def our_server(name: str = OURS, *options: str) -> Contender:
 
 
 class Server:
-    """A running server with OpenAI's embeddings API; its command gets port and threads."""
+    """A running server with OpenAI's embeddings API; its command has placeholders for port and threads."""
 
     def __init__(self, contender: Contender, threads: int) -> None:
         """Start the server, wait for its first answer. ContenderFailed: the server ended, or was too slow."""
@@ -90,7 +90,7 @@ class Server:
 
     @asynccontextmanager
     async def client(self) -> Any:
-        """Yield a function that sends requests on one connection, which stays open.
+        """Yield a function that sends requests on one connection and keeps the connection open.
 
         The function raises ValueError if the status is not 200 or the answer has no content-length.
         """
@@ -167,7 +167,7 @@ def load(
 ) -> Callable[[Race[Server]], Iterator[Row]]:
     """Return the benchmark with this many clients, and `size` sentences per request.
 
-    `apis` are the APIs of some contenders; the others get requests in OpenAI's API. `precise` is that of
+    `apis` has the API of a contender, if it is not OpenAI's. For `target_precision` see
     `Race.rows`.
     """
 
@@ -206,7 +206,7 @@ def apis(race: Race[Server]) -> Iterator[Row]:
     """Measure the three APIs of one server."""
     server, other_names = race.running[OURS], APIS.keys() - {OURS}
     for name in sorted(other_names):
-        race.running[name] = copy.copy(server)  # the same server, with another name
+        race.running[name] = copy.copy(server)  # the same server by another name
         race.running[name].contender = dataclasses.replace(server.contender, name=name)
     for size in (1, 32):
         yield from load(f"server, APIs, {REQUESTS[size]}", CLIENTS, size, APIS, target_precision=0.003)(race)

@@ -29,7 +29,7 @@ README_LIBRARIES = ("sentence_transformers torch", "onnxruntime int8", "fastembe
 WORKLOADS = ("sentences", "chunks")  # workloads of the bulk jobs
 CORES = (2, 16, 64)  # cores of servers with one worker per core; their speed is calculated, not measured
 NOT_MEASURED = "Calculated from the table above, not measured"
-MACHINES = ((1, 16), (1, 64), (16, 64))  # number, cores
+MACHINES = ((1, 16), (1, 64), (16, 64))  # number of machines, cores of each
 
 
 @cache
@@ -45,14 +45,14 @@ def machines() -> list[Figures]:
 
 
 def speed() -> str:
-    """Return a table of ov_minilm against well-known libraries, on the machine that has most rows."""
+    """Return a table of ov_minilm and well-known libraries, on the machine with the most rows."""
     columns = [LISTS[0], LISTS[1], LATENCY[0], COSTS[0]]
     found = [figures.table("", columns, [OURS, *README_LIBRARIES]) for figures in machines()[:1]]
     return "".join(map(markdown, found)) or MISSING
 
 
 def reasons() -> str:
-    """Return a list of reasons to use ov_minilm, with figures of the machine that has most rows."""
+    """Return a list of reasons to use ov_minilm, with figures of the machine with the most rows."""
     figures = next(iter(machines()), None)
     if figures is None:
         return MISSING
@@ -112,14 +112,14 @@ def apis() -> str:
 
 
 def smaller_vectors() -> str:
-    """Return bytes, Spearman and neighbours kept, by dtype and dimensions."""
+    """Return the table of bytes, Spearman and kept neighbours, by dtype and dimensions."""
     names = [f"{dtype} {dimensions}" for dimensions in DIMENSIONS for dtype in DTYPES]
     header = ["bytes", "Spearman, STS benchmark", "ten nearest kept"]
     return _our_rows("smaller vectors, ", names, header, ("bytes", "spearman", "overlap"))
 
 
 def memory() -> str:
-    """Return peak memory, start and speed by memory budget."""
+    """Return the table of peak memory, start and speed, by memory budget."""
     names = [f"{budget} MB" for budget in MEMORY_BUDGETS_MB]
     header = ["peak MB", "new process to first vector, s", "one question, ms", "mix, texts/s"]
     quantities = ("peak_mb", "first_vector_s", "p50_ms", "texts_per_s")
@@ -127,7 +127,7 @@ def memory() -> str:
 
 
 def limit() -> str:
-    """Return the share of the INT8 limit that is reached, and the parts of a batch."""
+    """Return the tables of the reached share of the INT8 limit, and of the parts of a batch."""
     reached = _our_rows("limit, ", WORKLOADS, ["% of the limit"], ("share",))
     return f"{reached}\n{_our_rows('parts of a batch, ', (*PARTS, OTHER), ['% of a batch'], ('share',))}"
 
@@ -178,7 +178,7 @@ def jobs() -> str:
 
 
 def vector_cache() -> str:
-    """Return the gain of `cache_mb` with repeated texts, and its cost without."""
+    """Return the table of `cache_mb`: its gain with repeated texts, and its cost without repeats."""
 
     def table(figures: Figures) -> list[Table]:
         cells = []
@@ -197,9 +197,9 @@ def workers() -> str:
     """Return the tables of `serve --workers 2`, measured, and of more workers, calculated from these."""
 
     def table(figures: Figures) -> list[Table]:
-        rate = figures.value(WORKERS, TWO_WORKERS, "texts_per_s") / 2  # one worker
+        rate = figures.value(WORKERS, TWO_WORKERS, "texts_per_s") / 2  # of one worker
         first, both = (figures.value(WORKERS, name, "pss_mb") for name in (ONE_THREAD, TWO_WORKERS))
-        mb = {n: first + (n - 1) * (both - first) for n in CORES}  # each further worker adds the same
+        mb = {n: first + (n - 1) * (both - first) for n in CORES}  # all but the first add the same
         calculated = [[f"{n} workers on {n} cores", number(rate * n), number(mb[n])] for n in CORES]
         columns = [(WORKERS, quantity) for quantity in ("texts_per_s", "p50_ms", "pss_mb")]
         measured = figures.table("", columns, [ONE_THREAD, OURS, TWO_WORKERS])
@@ -219,7 +219,7 @@ def billion() -> str:
             tokens = figures.value(what, ONE_THREAD, "tokens_per_s")
             cells = tokens / one_thread, one_thread, 1e6 / tokens, ray_rate, 100 * ray_rate / (2 * one_thread)
             measured.append([workload, *map(number, cells)])
-            hours = 1e9 / (ray_rate / 2) / 3600  # hours of one core
+            hours = 1e9 / (ray_rate / 2) / 3600  # with one core
             calculated.append([workload, *map(number, (hours, *(hours / (n * c) for n, c in MACHINES)))])
         rates = ["1 thread, texts/s", "core-µs a token", "2 Ray actors, texts/s", "% of twice 1 thread"]
         machines = [f"hours on {n} × {cores} cores" for n, cores in MACHINES]
@@ -255,6 +255,6 @@ def _tables(make: Callable[[Figures], list[Table]]) -> str:
     """Render the tables that `make` returns for the figures of each machine."""
     found: list[Table] = []
     for figures in machines():
-        with suppress(KeyError):  # a figure was not measured on this machine
+        with suppress(KeyError):  # a missing figure: no table of this machine
             found += [table for table in make(figures) if table.cells]
     return "\n".join(map(markdown, found)) or MISSING

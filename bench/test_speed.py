@@ -1,4 +1,4 @@
-"""A small suite for pytest-benchmark: `pytest bench --benchmark-compare` compares two commits."""
+"""Benchmarks for pytest-benchmark: `pytest bench --benchmark-compare` compares two commits."""
 
 from __future__ import annotations
 

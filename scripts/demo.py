@@ -1,4 +1,4 @@
-"""Shows in a few seconds what the package does: similarities, speed, latency, and the kernels it uses."""
+"""Shows in a few seconds what the package does: similarities, speed, latency, and the kernels in use."""
 
 import time
 
@@ -15,7 +15,7 @@ SENTENCES = [
     "How do I water tomatoes in a hot summer?",
     "Tomato plants need deep watering early in the morning.",
 ]
-ROUNDS = 300  # copies of the six sentences; numbers make all copies different
+ROUNDS = 300  # copies of the six sentences, made different by a number
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ def packing(path: Path) -> None:
     ]
     with Embedder.open() as embedder:
         counts = [n for n in embedder.count_tokens(sentences[:200]) if n <= 60]
-    while sum(counts) > 0.97 * 8 * 64:  # as many sentences as one batch holds
+    while sum(counts) > 0.97 * 8 * 64:  # the number of sentences that one batch holds
         counts.pop()
     pool = Pool([Lane(tuple(grid for grid in GRIDS if grid.width == 64), "f32")])
     pool.add(Text(np.zeros(count, np.int32), None, number) for number, count in enumerate(counts))

@@ -36,7 +36,7 @@ M_ARENA_MAX = -8  # the value of this constant in malloc.h
 LIBC.mallopt(M_ARENA_MAX, 1)
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "tests")]
-os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # the command line sets this variable too
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # as the command line does
 
 from fuzzing.files import run_case  # noqa: E402  # the folder of this module was added to the path above
 from fuzzing.requests import RequestFuzzer  # noqa: E402
@@ -47,7 +47,7 @@ from ov_minilm.measure import machine  # noqa: E402
 SHORT_S = 10.0
 SLICES = 10  # the cases are divided into this many slices, and memory is measured after each slice
 MIN_CASES_TO_JUDGE = 20_000  # fewer cases show no leak, because caches still grow in most slices
-# bytes per case in the median slice; a leak grows in every slice, a grid that is compiled late in one
+# bytes per case in the median slice: a leak grows in every slice, late compilation only in one slice
 MAX_GROWTH_BYTES = 500.0
 REAL_MODEL_EVERY = 50
 
@@ -67,7 +67,7 @@ def main(cases: int, seed: int | None, only: str | None, short: bool) -> None:
     started, outcomes, in_use_mb = time.monotonic(), Counter[str](), list[float]()
     with Embedder.open(threads=1) as embedder, tempfile.TemporaryDirectory(dir=_memory_folder()) as folder:
         if not short:
-            embedder.warm_up()  # before the first measurement, or compiled grids would count as growth
+            embedder.warm_up()  # otherwise compiled grids would count as growth
         with_hashes, with_model = RequestFuzzer(embedder, real=False), RequestFuzzer(embedder, real=True)
         for number in range(cases):
             if short and time.monotonic() - started > SHORT_S:
@@ -97,14 +97,14 @@ def main(cases: int, seed: int | None, only: str | None, short: bool) -> None:
 def _outcome(case: Callable[[int], str], seed: int, kind: str) -> str:
     try:
         return case(seed)
-    except Exception as error:  # any exception is a finding
+    except Exception as error:  # any exception counts as a wrong result
         where = traceback.format_tb(error.__traceback__)[-1].strip().replace("\n", " ")
         print(f"seed {seed}, {kind}: {type(error).__name__}: {error!s:.1000}\n  {where:.300}", flush=True)
         return "wrong"
 
 
 def _memory_mb() -> float:
-    """Return the memory in use, after garbage and free blocks were returned."""
+    """Return the memory in use, after garbage was collected and free blocks were released."""
     gc.collect()
     LIBC.malloc_trim(0)
     return machine.memory_mb("VmRSS")

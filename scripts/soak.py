@@ -26,14 +26,14 @@ from ov_minilm.measure.texts import Texts
 from ov_minilm.spec import FloatArray
 
 TEXT_COUNT, CALLERS = 2000, 4
-# share of the run; after it, each grid and each arena of malloc has reached its largest size
+# share of the run after which grids and malloc's arenas have reached their largest size
 WARM_UP_SHARE = 0.2
 MAX_GROWTH_MB = 5.0
 REOPEN_S = 20.0
 
 
 class Soak:
-    """The state that all threads share: texts, their vectors, and the counts so far."""
+    """The state that all threads share: texts, their vectors, and counts."""
 
     def __init__(self, embedder: Embedder) -> None:
         """Encode each text alone."""
@@ -42,7 +42,7 @@ class Soak:
         self.vectors: FloatArray = np.stack([embedder.encode(text) for text in self.texts])
         self.stop = threading.Event()
         self.lock = threading.Lock()
-        # held while another Embedder is open, whose memory must not count as growth
+        # held while another Embedder is open, so that its memory does not count as growth
         self.only_one = threading.Lock()
         self.encoded = self.wrong = 0
         self.errors: list[str] = []

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import urllib.request
 
-START_S = 120.0  # limit for the server's start, which compiles everything, on a slow machine
+START_S = 120.0  # time limit for the start of the server, which compiles all grids
 STOP_S = 30.0
 TEXTS = ["a man plays the guitar", "someone is playing guitar", "the stock market fell"]
 OFFLINE = """
@@ -34,7 +34,7 @@ main()
 
 def encode() -> None:
     """Encode three texts, and check that the two with the same meaning are the closest."""
-    exec(OFFLINE)  # noqa: S102  # the lines of OFFLINE, which the process of the server runs too
+    exec(OFFLINE)  # noqa: S102  # our own code, as in the server's process
     from ov_minilm import __version__, encode
 
     check([[float(x) for x in row] for row in encode(TEXTS)])

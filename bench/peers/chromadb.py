@@ -18,7 +18,7 @@ import numpy as np
 VARIANTS = {"f32": "chromadb's default embedding function, FP32"}
 PROVIDES = ()
 REQUIRES = ("onnx",)
-BATCHES = ()  # always 32
+BATCHES = ()  # the library always uses batches of 32
 SORTED = False  # all texts are padded to one length, so sorting gains nothing
 
 

@@ -24,7 +24,7 @@ PROVIDES = ("ctranslate2",)
 REQUIRES = ("checkpoint",)
 BATCHES = (4, 8, 16, 32, 64)
 CONCURRENT = True  # batches of several callers run at the same time, one per thread
-SORTED = False  # `load` sorts, because it needs all batches of a list to run several at once
+SORTED = False  # `load` sorts, so that it has all batches and can run several at once
 
 
 def prepare(models: dict[str, str]) -> None:
@@ -49,7 +49,7 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
     def run(ids: list[list[int]]) -> Any:  # -> [N, D]
         hidden = np.asarray(encoder.forward_batch(ids).last_hidden_state)  # [N, T, D]
         mask = np.arange(hidden.shape[1]) < np.array([[len(row)] for row in ids])
-        vectors = (hidden * mask[..., None]).sum(1)  # a sum is enough: it is normalized next
+        vectors = (hidden * mask[..., None]).sum(1)  # a sum is enough, because the next line normalizes it
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     pool = ThreadPoolExecutor(threads)

@@ -58,5 +58,5 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
 
 
 def versions(variant: str) -> dict[str, str]:
-    """Versions."""
+    """Return the versions of the libraries."""
     return {"llama-cpp-python": version("llama-cpp-python"), "precision": variant}

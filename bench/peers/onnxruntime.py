@@ -102,7 +102,7 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
         hidden = session.run(None, feed)[0]  # [N, T, D]
         vectors = (hidden * feed["attention_mask"][..., None]).sum(
             1
-        )  # a sum is enough: it is normalized next
+        )  # a sum is enough, because the next line normalizes it
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     return encode

@@ -59,7 +59,7 @@ def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str]], 
         hidden = model(**tokens).last_hidden_state  # [N, T, D]
         vectors = (hidden * tokens["attention_mask"][..., None]).sum(
             1
-        )  # a sum is enough: it is normalized next
+        )  # a sum is enough, because the next line normalizes it
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     return encode

@@ -115,9 +115,9 @@ NO_VALUE = object()
 
 @dataclass
 class Row:
-    """A row as an independent reader reads it."""
+    """A row that an independent reader has read."""
 
-    text: str | None  # None: the row has no text, and must be named as bad
+    text: str | None  # None: the row is bad, and must be reported
     kept: dict[str, Any] = field(default_factory=dict)
 
 
@@ -130,12 +130,12 @@ class GeneratedFile:
     rows: list[Row]
     may_be_refused: bool = False
     must_be_refused: bool = False
-    rest_unknown: bool = False  # more rows may follow `rows`, and nothing is known about them
-    has_bad_row: bool = False  # at an unknown place
+    rest_unknown: bool = False  # unknown rows may follow `rows`
+    has_bad_row: bool = False  # one row is bad; its number is unknown
 
 
 class WrongResult(AssertionError):
-    """A result that must not happen."""
+    """The result of a job or request is wrong."""
 
 
 def run_case(seed: int, folder: Path) -> str:
@@ -191,7 +191,7 @@ def _pipe(file: GeneratedFile, paths: list[str]) -> int:
     read, write = os.pipe()
     os.write(write, file.content)
     os.close(write)
-    # the name of a pipe does not say that it is compressed
+    # the name of a pipe has no ending, so compressed data is not recognized
     if file.name.lower().endswith((".gz", ".bz2", ".zst")):
         file.must_be_refused = True
     paths[0] = f"/dev/fd/{read}"
@@ -200,7 +200,7 @@ def _pipe(file: GeneratedFile, paths: list[str]) -> int:
 
 @dataclass
 class Case:
-    """One job."""
+    """A job with generated files."""
 
     seed: int
     files: list[GeneratedFile]
@@ -222,7 +222,7 @@ class Case:
             for call in (interrupt, 0) if interrupt else (0,):
                 try:
                     self._run(output, rows_per_shard, HashEmbedder(call), bad_rows)
-                except KeyboardInterrupt:  # noqa: PERF203  # two turns
+                except KeyboardInterrupt:  # noqa: PERF203  # at most two runs
                     if output.exists() and self.form != "stdout":
                         raise WrongResult("there is an output after an interrupt") from None
         except REFUSAL_TYPES as error:
@@ -265,7 +265,7 @@ class Case:
             file.may_be_refused or file.must_be_refused or file.rest_unknown for file in self.files
         ):
             if self.form == "parquet" and self.keep and "-o NAME.jsonl" in str(error):
-                return  # documented: no column type holds these values
+                return  # documented: no column type for these values
             raise WrongResult(f"refused without a reason: {error}") from error
         message = str(error)
         if (
@@ -318,7 +318,7 @@ class Case:
             raise WrongResult(f"{len(lost_rows)} rows were lost, the first of them {lost_rows[0]}")
 
     def _lossy(self) -> bool:
-        """Return whether files may have values that JSON cannot express; such rows are bad."""
+        """Return whether files may have values that JSON cannot express; a row with such a value is bad."""
         return bool(self.keep) and any(file.name.lower().endswith((".parquet", ".pq")) for file in self.files)
 
     def _same(self, row: Row, actual: Row) -> bool:
@@ -392,7 +392,7 @@ def _equal_values(expected: Any, actual: Any) -> bool:
         return mend_surrogates(expected) == mend_surrogates(actual)
     if isinstance(expected, bytes) and isinstance(actual, str):
         return base64.b64encode(expected).decode() == actual
-    # a column with strings in one file and bytes in another
+    # a column that has strings in one file and bytes in another file
     if isinstance(expected, str) and isinstance(actual, bytes):
         return expected.encode() == actual
     if isinstance(expected, float | Decimal) and actual is None:
@@ -450,7 +450,7 @@ def _texts(rng: random.Random, count: int, encoding: str = "utf-8", forbidden: s
 
 
 def _encode(rng: random.Random, text: str, dialect: Dialect, file: GeneratedFile) -> None:
-    """Encode with the dialect's encoding; sometimes with another one, or with an invalid byte."""
+    """Encode with the dialect's encoding; sometimes with another encoding, or add an invalid byte."""
     encoding = dialect.encoding
     if encoding == "utf-8" and rng.random() < 0.15:
         text = f"\ufeff{text}"
@@ -477,7 +477,7 @@ def _text(rng: random.Random, count: int, column: str, keep: list[str], dialect:
     content = end.join(lines) + (end if lines and (rng.random() < 0.8 or not lines[-1]) else "")
     file = GeneratedFile("", b"", [Row(line, dict.fromkeys(keep, line)) for line in lines])
     nonblank = [line for line in lines if line.strip()]
-    # a text file that has only lines of JSON
+    # a text file is refused if all its lines look like JSON
     file.may_be_refused = bool(nonblank) and all(line.startswith("{") for line in nonblank)
     _encode(rng, content, dialect, file)
     return file
@@ -567,7 +567,7 @@ def _csv(
             elif chance < 0.07 and dialect.quote:
                 out.write(f"{dialect.quote}open")
             writer.writerow(values)
-    except csv.Error:  # this dialect cannot write these values
+    except csv.Error:  # values that this dialect cannot express
         out = io.StringIO()
         csv.writer(out, **{**options, "escapechar": None}).writerow(["x"])
         odd = True

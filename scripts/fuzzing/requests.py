@@ -61,7 +61,7 @@ WRONG_VALUES: tuple[Any, ...] = (
 
 
 class HashedVectors(SuppliedVectors):
-    """Replaces the model: the real tokenizer, and for each text a vector that is a hash of its token ids."""
+    """Replaces the model: tokenizes texts and returns for each a vector that is a hash of its token ids."""
 
     def __init__(self, real: Embedder) -> None:
         super().__init__(real)
@@ -111,7 +111,7 @@ class RequestFuzzer:
         valid = True
         if rng.random() < 0.5:
             request, valid = _damage(rng, request), False
-        # half a surrogate pair cannot be written in UTF-8
+        # UTF-8 cannot express half of a surrogate pair, so JSON must escape it
         escaped = rng.random() < 0.5 or "\\ud8" in json.dumps(request)
         body = json.dumps(request, ensure_ascii=escaped).encode()
         if rng.random() < 0.15:
@@ -139,7 +139,7 @@ class RequestFuzzer:
 
     def _check(self, path: str, body: bytes, answer: Answer) -> None:
         try:
-            # bytes that are invalid in UTF-8 are accepted in ignored fields
+            # the server accepts bytes that are invalid in UTF-8 in fields that it ignores
             request: Any = json.loads(body.decode("utf-8", "replace"))
         except ValueError as error:
             raise WrongResult(f"{path}: accepted invalid JSON: {body[:300]!r}") from error
