@@ -146,7 +146,7 @@ class Bench:
                 say("this machine is noisy: repeat when it is quiet")
 
     def _store(self, rows: Sequence[Row], left_out: Mapping[str, str]) -> None:
-        """Store rows, and the reasons for missing rows. The first group's rows of ov_minilm are stored."""
+        """Store rows that no earlier group has measured, and the reasons for missing rows."""
         for name, reason in left_out.items():
             say(f"left out: {name}: {reason}")
         known = {row.what for row in self.rows}

@@ -571,7 +571,7 @@ def drift(
     from ov_minilm.runtime.embedder import Embedder
 
     quiet.no_telemetry()
-    # the warning is of no use here: both models read the same truncated texts
+    # without the warning, because both models read the same truncated texts
     warnings.simplefilter("ignore", TruncationWarning)
     reference = reference or _default_reference()
     if reference is None:

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from ov_minilm.runtime.plan import Kernels
 
 CHILD_TIMEOUT_S = 300  # a child process that takes longer is killed, because some kernels hang
-TEXTS_PER_ROUND, ROUNDS, SINGLE_CALLS = 128, 5, 40  # amount of work in the speed test of each configuration
+TEXTS_PER_ROUND, ROUNDS, SINGLE_CALLS = 128, 5, 40  # texts, rounds and calls in each speed test
 SERVER_MB = 65  # memory that `serve` needs under load in addition to its Embedder
 LIMIT_SHARE = 0.9  # share of a container's memory that a process may use
-UNLIMITED_BYTES = 1 << 60  # in cgroup v1, this number or a larger one means "no limit"
-MIN_SPEED_RATIO = 0.9  # doctor notes if the configuration in use is slower than this share of the fastest
+UNLIMITED_BYTES = 1 << 60  # in cgroup v1, numbers from this one on mean "no limit"
+MIN_SPEED_RATIO = 0.9  # doctor reports a configuration that is slower than this share of the fastest
 
 KERNELS = {  # part of a kernel's name -> instruction set; the first entry that matches counts
     "amx": "AMX",
@@ -176,7 +176,7 @@ def _crash(code: int, err: str, findings: Sequence[Finding]) -> Finding:
 def probe(arguments: str) -> None:
     """Print the findings of `examine` that need OpenVINO, as lines of JSON. Runs in a child process."""
     request = json.loads(arguments)
-    warnings.simplefilter("ignore", CacheWarning)  # the check of the cache reports this
+    warnings.simplefilter("ignore", CacheWarning)  # the check of the cache reports such problems
     for finding in _probe(request["options"], request["reference"]):
         print(json.dumps(asdict(finding)), flush=True)  # noqa: T201  # read by the parent
 
@@ -391,6 +391,6 @@ def memory_limit(root: Path = Path("/")) -> int | None:
 
 
 def _peak() -> int:
-    import resource  # not on Windows
+    import resource  # Windows has no such module
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -136,7 +136,7 @@ class BadRow(OvMiniLMError):
     def __init__(self, file: str, unit: str, row: int, reason: str) -> None:
         self.file = file
         self.unit = unit  # "line" or "row": the kind of place in the file
-        self.row = row  # from 1
+        self.row = row  # number of the line or row, from 1
         self.reason = reason
         self.message = f"{file}, {unit} {row}: {reason}"
 

@@ -71,7 +71,7 @@ class ModelSpec:
 
     name: str
     dim: int
-    # as in sentence_bert_config.json (256); MiniLM's tokenizer.json says 128, and its config.json 512
+    # from sentence_bert_config.json (256); MiniLM's tokenizer.json has 128, its config.json has 512
     max_tokens: int
     vocab_size: int
     layers: int
@@ -91,7 +91,7 @@ MINILM = ModelSpec(
     intermediate=1536,
 )
 
-# Widths of single rows in addition to 64 and the longest; most useful first. A grid takes about 36 MB.
+# Widths of single rows besides 64 and the maximum, the most useful first. A grid takes about 36 MB.
 # Further widths (24, 48, 96, 160) would make the texts that fit them 15 to 25 % faster.
 SINGLE_ROW_WIDTHS = (16, 32, 128, 208, 8)
 # Widths of rows for texts over LONG_TEXT_TOKENS, as shares of the longest text: 256, 208, 160. Passages of

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 NEIGHBOURS = 10  # k of overlap@k and nDCG@k
-# a mean over fewer texts is not compared with its limit; overlap needs more texts than this
+# fewer texts are not compared with a limit; overlap needs more than this number
 MIN_TEXTS_TO_GATE = 30
 
 
@@ -61,10 +61,10 @@ class Drift:
     precision: str
     lowering: str
     cosine: dict[str, Cosine]  # range of token counts, such as "1-64" -> cosine
-    # collection -> share of a text's ten nearest neighbours in FP32 that are also nearest in INT8
+    # collection -> share of each text's ten nearest neighbours in FP32 that are the same in INT8
     overlap: dict[str, float]
-    sts: dict[str, Sts]  # by file
-    ndcg: dict[str, Ndcg] = field(default_factory=dict)  # folder -> nDCG; has no limit
+    sts: dict[str, Sts]  # file of sentence pairs -> change of Spearman
+    ndcg: dict[str, Ndcg] = field(default_factory=dict)  # folder of a search -> nDCG; without a limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ class Manifest:
     weights: Literal["int8", "f32"]
     spec: ModelSpec
     source: Source
-    recipe: Recipe | None  # None: FP32
+    recipe: Recipe | None  # how INT8 was made; None for FP32
     grids: tuple[Grid, ...]
     tools: dict[str, str]
     files: dict[str, FileFacts]

@@ -22,9 +22,9 @@ from ov_minilm.bulk.refusals import bad_row, refusal
 from ov_minilm.bulk.rows import Kept
 from ov_minilm.runtime.texts import mend_surrogates
 
-# what Arrow and Python raise for a value that does not fit a type
+# exceptions of Arrow and Python for a value that does not fit a type
 CONVERSION_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError)
-EXACT_INTEGERS = 1 << 53  # a double holds every integer up to this one exactly
+EXACT_INTEGERS = 1 << 53  # a double can hold every integer up to this limit exactly
 
 T = TypeVar("T")
 # file -> type of the column in this file; None: JSON values of several types

@@ -25,10 +25,10 @@ Kind = Literal["text", "jsonl", "csv", "tsv", "parquet"]
 
 STDIN = "-"
 SEPARATORS = re.escape(os.sep + (os.altsep or ""))
-ERRORS = ".errors.jsonl"  # suffix to the name of an output: the list of its bad rows
+ERRORS = ".errors.jsonl"  # name of the list of bad rows, after the name of the output
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-COMPRESSED_MAGIC = {  # codec -> first bytes; for zstd also those of skippable frames
+COMPRESSED_MAGIC = {  # codec -> first bytes of a file; zstd may also begin with a skippable frame
     "gzip": (GZIP,),
     "zstd": (ZSTD, *(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))),
     "bz2": (b"BZh",),
@@ -55,7 +55,7 @@ UNSUPPORTED_ENDINGS = {  # ending -> format, and what to do instead
 MAGIC = {  # first bytes -> format, and what to do instead
     GZIP: ("gzip", "let its name end in .gz"),
     ZSTD: ("zstd", "let its name end in .zst"),
-    **{  # each compression level, for a file with data and for an empty one
+    **{  # first bytes with each compression level, for files with and without data
         b"BZh%d%b" % (level, block): ("bzip2", "let its name end in .bz2")
         for level in range(1, 10)
         for block in (b"1AY&SY", b"\x17rE8P\x90")
@@ -72,7 +72,7 @@ MAGIC = {  # first bytes -> format, and what to do instead
     b"\xff\xfe": ("UTF-16", "pass --encoding utf-16"),
     b"\xfe\xff": ("UTF-16", "pass --encoding utf-16"),
 }
-MAX_HIGH_BYTE = 0x22  # in UTF-16, of alphabets, punctuation and arrows; that of ideographs is larger
+MAX_HIGH_BYTE = 0x22  # in UTF-16, alphabets, punctuation and arrows have no larger high byte; ideographs have
 DOUBLE_STAR = re.compile(rf"(?:^|(?<=[{SEPARATORS}]))\*\*(?:[{SEPARATORS}]|$)")  # a part of a pattern
 # Python's codecs that are not encodings of text files.
 NON_TEXT_CODECS = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape")
@@ -176,7 +176,7 @@ class Inputs:
     files: tuple[str, ...]
     column: str = "text"
     keep: tuple[str, ...] = ()
-    kind: Kind | None = None  # format of all files; None: by each file's name
+    kind: Kind | None = None  # format of all files; None: each file's name implies it
     dialect: Dialect = Dialect()
     # Arrow types of the columns to keep; None if they are kept as JSON, or if no columns are kept
     schema: pa.Schema | None = None
@@ -256,7 +256,7 @@ def expand(patterns: Sequence[str]) -> Iterator[str]:
         if not matches:
             missing = "no_match" if glob.has_magic(pattern) else "not_there"
             raise refusal("is_url" if "://" in pattern else missing, name=pattern, hint=_hint(path))
-        matches.sort(key=lambda name: len(name.parts), reverse=True)  # the shortest name of a file wins
+        matches.sort(key=lambda name: len(name.parts), reverse=True)  # a file keeps its shortest path
         folders = {name.parent: name.parent.resolve() for name in matches}
         yield from sorted({(folders[name.parent], name.name): str(name) for name in matches}.values())
 
@@ -275,7 +275,7 @@ def _matches(pattern: str) -> Iterator[Path]:
     """Yield what a glob pattern matches. For ** each folder is searched once, so circles of links end."""
     stars = DOUBLE_STAR.search(pattern)
     if stars is None:
-        yield from sorted(map(Path, glob.glob(pattern)))  # noqa: PTH207  # with a root too
+        yield from sorted(map(Path, glob.glob(pattern)))  # noqa: PTH207  # patterns may have a root
         return
     before, after = pattern[: stars.start()], pattern[stars.end() :] or "*"
     folders = list(_matches(before)) if before else [Path()]

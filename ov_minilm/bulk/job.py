@@ -243,7 +243,7 @@ def _resume(
     recorded = journal.read()
     if recorded and not overwrite:
         compare(job.folder, recorded, current)
-    if recorded is None or overwrite or not job.inputs.resumable:  # the data of a pipe cannot be read again
+    if recorded is None or overwrite or not job.inputs.resumable:  # a pipe cannot be read twice
         journal.write(current, {})
     elif recorded != current:
         done = {shard: finished for shard, finished in journal.done.items() if _is_complete(job, finished)}

@@ -26,7 +26,7 @@ class Header:
     """Identifies a job and its inputs."""
 
     facts: Mapping[str, Any]  # everything that determines the output, except the two fields below
-    inputs: Sequence[Sequence[str]]  # for each file: its name, and its size and time of last change
+    inputs: Sequence[Sequence[str]]  # name, size and time of last change of each file
     on_error: str
 
     def to_json(self) -> str:
@@ -49,7 +49,7 @@ class Done:
 
     shard: int
     end: Position  # where the next shard starts
-    rows: int  # written
+    rows: int  # number of rows that were written
     tokens: int
     truncated: int  # number of texts that were cut at their end
     bad: int  # number of rows without a text, which are listed in a file in the same folder

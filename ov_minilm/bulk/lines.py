@@ -35,10 +35,10 @@ from ov_minilm.bulk.refusals import bad_row, refusal
 from ov_minilm.bulk.rows import Kept, Position, Rows, rows_per_block
 from ov_minilm.runtime.texts import has_surrogates
 
-MAX_BYTES = 1 << 24  # longest line, or field of CSV; the limit bounds memory
+MAX_BYTES = 1 << 24  # maximum bytes of a line, or of a field of CSV, to bound memory
 BYTE_ORDER_MARK = "\ufeff"
 JSON_SPACE = " \t\r"  # a line that has only these bytes is blank
-TEXT_SAMPLE = 16  # the first lines of a text file, which are searched for signs of another format
+TEXT_SAMPLE = 16  # number of first lines of a text file that are searched for signs of another format
 # first line of a CSV file for Excel, which names the delimiter
 SEPARATOR = re.compile('"?sep=(.)"?\r?\n?', re.I)
 
@@ -49,7 +49,7 @@ class Record(NamedTuple):
     end: int  # byte at which the next record starts, after decompression
     number: int  # number of the line, or of the CSV record, from 1
     text: str | None
-    reason: str  # reason, if the row has no text
+    reason: str  # why the row has no text; otherwise empty
     kept: Sequence[Any]  # values of the columns to keep; empty if there are none or the row cannot be read
 
 
@@ -86,7 +86,7 @@ class Lines:
         except OSError as error:
             if not found:
                 raise
-            self._damage = error  # return the rows before the damage; the next call raises the error
+            self._damage = error  # the next call raises it, after the rows before the damage
         bad = {row: record.reason for row, record in enumerate(found) if record.text is None}
         kept = self._kept([record.kept for record in found], bad)
         texts = [None if row in bad else record.text for row, record in enumerate(found)]

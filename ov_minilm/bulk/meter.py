@@ -9,8 +9,8 @@ import time
 from types import TracebackType
 
 BAR_CELLS = 24
-INTERVALS_S = (0.2, 10.0)  # seconds between two updates: on a terminal, and elsewhere
-BAR_DELAY_S = 0.5  # a bar appears after this time, unless show is True
+INTERVALS_S = (0.2, 10.0)  # seconds between two updates on a terminal, and in a file or pipe
+BAR_DELAY_S = 0.5  # a bar appears after this time, or at once with show=True
 
 
 class Meter:

@@ -37,11 +37,11 @@ from ov_minilm.spec import FloatArray
 Encoder = Embedder | ReusingEmbedder
 
 SHARD_ROWS = 65_536
-# Work to hold in the engine's queue: seconds, and bounds in tokens. More rows pack better, but a kill loses
-# more of them.
+# Amount of work in the engine's queue: in seconds, and with bounds in tokens. With more rows, packing is
+# better, but more work is lost if the process is killed.
 QUEUED_S = 2.0
 QUEUED_TOKENS = 1 << 14, 1 << 16  # lower and upper bound
-# a long text counts by its length in characters, because the part that is cut off takes memory too
+# long texts are counted by characters, because the part that will be cut off also takes memory
 CHARS_PER_TOKEN = 256
 
 # The fields of Embedder.info that determine the vectors.

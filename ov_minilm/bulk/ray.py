@@ -81,7 +81,7 @@ class EmbedderOptions:
         if threads is None and context:
             threads = max(1, int(context.get_assigned_resources().get("CPU", 1)))
         if threads is not None:
-            # only for actors: a process that runs a task runs other tasks afterwards
+            # only in actors: other processes run further tasks, which may use other CPUs
             if context and context.get_actor_id():
                 claim_cpus(threads)
             # the tokenizer reads this variable at its first use
@@ -192,7 +192,7 @@ def _pickled_result(call: Callable[[], Any]) -> bytes:
 
 def _unwrap(answer: bytes) -> Any:
     """Return the result of `_pickled_result`, or raise its error."""
-    result = pickle.loads(answer)  # noqa: S301  # of our own actors
+    result = pickle.loads(answer)  # noqa: S301  # written by our own actors
     if isinstance(result, Exception):
         raise result
     return result

@@ -32,9 +32,9 @@ from ov_minilm.runtime.tokens import Tokenized, Truncate
 from ov_minilm.spec import FloatArray
 
 HASH_BYTES = 16
-SEGMENT_TEXTS = 32_768  # in a segment of 50 MB
+SEGMENT_TEXTS = 32_768  # number of texts in a segment, which takes 50 MB
 
-Hashes = NDArray[np.uint64]  # [N, 2] of texts
+Hashes = NDArray[np.uint64]  # [N, 2], a hash of 128 bits for each text
 
 
 class KeptVectors:
@@ -100,7 +100,7 @@ class KeptVectors:
         with atomic_write(_records(path)) as file:
             _save(file, np.array(list(self._new.values()), self._record))
         try:
-            with atomic_write(path) as file:  # from here on the segment exists
+            with atomic_write(path) as file:  # a segment exists if it has a file of hashes
                 _save(file, np.frombuffer(b"".join(self._new), np.uint64).reshape(-1, 2))
         except BaseException:  # records without hashes are useless
             _records(path).unlink()

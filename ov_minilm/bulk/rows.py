@@ -40,7 +40,7 @@ class Position(NamedTuple):
     """The start of a row, at which reading can continue."""
 
     file: int = 0  # index into the inputs
-    row: int = 0  # number of rows before this one in the file (of lines, in text and JSON)
+    row: int = 0  # number of rows (in text and JSON, of lines) before this row in the file
     byte: int = 0  # the row's first byte in a file of lines, after decompression; 0 in Parquet
 
 

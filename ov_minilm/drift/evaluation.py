@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER_VARIABLE = "OV_MINILM_STSB"
-CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"  # a folder in BEIR layout
+CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"  # files of a folder in BEIR layout
 QRELS_HEADER = "query-id\tcorpus-id\tscore"
 COMPRESSED = ".jsonl.gz"
 
@@ -64,7 +64,7 @@ class Pairs:
 class Retrieval:
     """A search task: documents, queries, and people's judgements of which documents are relevant."""
 
-    documents: dict[str, str]  # by id
+    documents: dict[str, str]  # id -> text
     queries: dict[str, str]  # id -> query; only queries with judgements
     # query id -> document id -> gain; a document that was not judged has no entry
     judgements: dict[str, dict[str, int]]

@@ -18,7 +18,7 @@ from ov_minilm.artefact.drift_record import MIN_TEXTS_TO_GATE, NEIGHBOURS, Cosin
 from ov_minilm.drift.evaluation import Evaluation, Retrieval
 from ov_minilm.spec import MINILM, FloatArray
 
-LENGTH_BINS = ((1, 64), (65, 128), (129, 256), (257, 512))  # tokens, inclusive
+LENGTH_BINS = ((1, 64), (65, 128), (129, 256), (257, 512))  # first and last number of tokens of each bin
 # number of bootstrap resamples, confidence level of the interval, and seed (fixed, for equal results)
 RESAMPLES, COVERAGE, SEED = 1000, 0.95, 0
 

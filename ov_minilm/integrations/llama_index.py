@@ -20,7 +20,7 @@ class MiniLMEmbedding(BaseEmbedding, Adapter):
 
     model_config = ConfigDict(extra="forbid")  # an unknown argument is an error, as in the other adapters
 
-    embed_batch_size: int = 512  # enough texts to fill batches; the library's default is ten
+    embed_batch_size: int = 512  # fills batches; the library's default of ten texts does not
 
     def model_post_init(self, context: Any, /) -> None:
         """Open the model, so that a wrong folder, device or option is an error here."""

@@ -14,7 +14,7 @@ from ov_minilm.measure.row import Row
 Benchmark = Callable[[Race[Process]], Iterator[Row]]
 CALLERS = 32  # number of threads that encode at the same time in one process, one text per call
 NEW_PROCESSES = 3  # number of processes that are started for each contender
-TUNE_TEXTS = 32  # batch sizes are tried on this many texts of a list
+TUNE_TEXTS = 32  # number of texts with which batch sizes are compared
 
 
 def latency(answer: dict[str, Any]) -> Values:

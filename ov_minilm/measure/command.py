@@ -26,12 +26,12 @@ TABLES = {  # title -> workloads, with their quantities
         "new process": ["first_vector_s", "peak_mb"],
     },
 }
-# in the order in which they run
+# benchmarks, in the order in which they run
 WORKLOADS = ("query", "query after a list", "sentences", "chunks", "new process")
 NOISY = "This machine is noisy: the times of a fixed piece of work vary widely. Repeat when it is quiet."
-TIME_SHARE = 1 / 15  # one contender in one workload gets this share of `--seconds`
+TIME_SHARE = 1 / 15  # share of `--seconds` for one contender in one workload
 HOUR_S = 3600
-SLOWER_AFTER_LIST = 1.5  # the report mentions a latency after a list that is this many times higher
+SLOWER_AFTER_LIST = 1.5  # the report mentions it if a latency after a list is this many times higher
 EQUAL_SPEED_RATIO = 1.05  # two lowerings with a ratio of speeds below this count as equally fast
 
 

@@ -82,7 +82,7 @@ class Process:
 
         ContenderFailed: the answer is an error, or no answer came.
         """
-        assert self._process.stdin and self._process.stdout  # noqa: PT018  # pipes, both
+        assert self._process.stdin and self._process.stdout  # noqa: PT018  # both are pipes
         started = time.perf_counter()
         watchdog = threading.Timer(ANSWER_TIMEOUT_S, self._process.kill)
         # without this, the interpreter would wait for the timer after an interrupt

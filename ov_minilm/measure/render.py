@@ -80,7 +80,7 @@ class Figures:
         names = list(contenders or ())
         for column in columns if contenders is None else ():
             names += [name for name in self.contenders(*column) if name not in names]
-        first = dict(reversed(columns))  # workload -> the quantity of its ratio
+        first = dict(reversed(columns))  # workload -> its first quantity, which the ratio compares
         cells = []
         for name in names:
             line = (self._cell(w, name, quantity, with_ratio=first[w] == quantity) for w, quantity in columns)

@@ -14,7 +14,7 @@ from ov_minilm.files import atomic_write
 OURS, FP32 = "ov_minilm", "ov_minilm FP32"  # names of this package's contenders in rows
 RATIO = "ours_times_better"
 
-UNITS = {"texts_per_s": "texts/s", "tokens_per_s": "tokens/s", "gflops": "GFLOP/s"}  # by quantity
+UNITS = {"texts_per_s": "texts/s", "tokens_per_s": "tokens/s", "gflops": "GFLOP/s"}  # quantity -> unit
 UNITS |= {"p50_ms": "ms", "p99_ms": "ms", "first_vector_s": "s", "peak_mb": "MB", "pss_mb": "MB"}
 UNITS |= {"cosine": "cosine", "spearman": "points", "spearman_change": "points", "overlap": "share"}
 UNITS |= {"bytes": "bytes", "share": "%", RATIO: "×"}
@@ -33,12 +33,12 @@ class Row:
     value: float  # median of the rounds
     unit: str
     low: float  # 5th percentile of the rounds
-    high: float  # 95th
+    high: float  # 95th percentile of the rounds
     rounds: int
     machine: str  # processor, instruction sets, threads
-    artefact: str  # fingerprint
+    artefact: str  # fingerprint of the artefact
     versions: str  # versions of the contender's libraries
-    taken: str  # date, ISO 8601
+    taken: str  # date of the measurement, in ISO 8601
 
     @property
     def workload(self) -> str:

@@ -29,7 +29,7 @@ WORKLOAD_TEXTS: dict[str, tuple[int, Length]] = {  # workload -> number of texts
     "query": (20, _between(8, 16)),
     "sentences": (512, _lognormal(2.7, 0.35, 6, 40)),
     "chunks": (32, _between(180, 256)),
-    "documents": (32, _between(257, 700)),  # these texts are cut at 256 tokens
+    "documents": (32, _between(257, 700)),  # the model cuts these texts at 256 tokens
     "mix": (128, _lognormal(3.4, 1.0, 4, 700)),
 }
 

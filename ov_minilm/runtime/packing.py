@@ -50,9 +50,9 @@ class Batch:
 
     grid: Grid
     inputs: IntArray  # [3, R, W] token ids; positions, counted from each text's own start; segments, 0..S
-    texts: list[Text]  # N
-    rows: list[int]  # N, row of each text
-    slots: list[int]  # N, slot of each text in its row
+    texts: list[Text]  # N texts
+    rows: list[int]  # row of each of the N texts
+    slots: list[int]  # slot of each of the N texts in its row
 
 
 @dataclass(eq=False, slots=True)

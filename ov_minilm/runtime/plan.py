@@ -24,13 +24,13 @@ AskedPrecision = Literal["auto", "f32", "bf16", "f16"]
 AskedLowering = Literal["auto", "native", "conv"]
 
 MAX_STREAMS = 4  # streams of one grid; each takes memory, and more cores are better used by more processes
-# Tokens. With AMX, single rows up to this width are faster on one thread (1x16 takes 1.20 ms on one, 1.30 ms
-# on two).
+# In tokens: with AMX, single rows up to this width are faster on one thread (1x16 takes 1.20 ms on one
+# thread, 1.30 ms on two).
 SINGLE_THREAD_WIDTH = 32
 
-# Resident memory in MB, as measured by the bench and rounded up.
+# Resident memory in MB, measured by bench/ and rounded up.
 PROCESS_MB = 110  # Python, numpy, OpenVINO and the tokenizer, without any grid
-# for each stream of a compiled grid, in addition to the weights, which all streams of the grid share
+# each stream of a compiled grid; the weights, which its streams share, are not included
 STREAM_MB = 26
 
 
@@ -54,7 +54,7 @@ class Plan:
     lowering: Lowering
     threads: int
     kernel: str  # OpenVINO's kernel for INT8 linear layers; "" on devices other than CPU
-    # one lane for all texts; or two, for texts up to LONG_TEXT_TOKENS and for longer ones
+    # one lane for all texts, or two: for texts up to LONG_TEXT_TOKENS and for longer texts
     lanes: tuple[Lane, ...]
 
     @classmethod

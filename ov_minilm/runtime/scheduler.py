@@ -33,7 +33,7 @@ from ov_minilm.spec import FloatArray
 
 SHORT_CALL_TEXTS = 32  # calls of up to this many texts do not wait behind longer calls
 CHUNK_TOKENS = 8192  # tokens of a long call that are packed at once: 16 batches, so rows have few gaps
-# the next chunk is packed when the packed rows of long calls hold fewer cells than this (eight batches)
+# the next chunk is packed when fewer cells than this (eight batches) are packed and do not run yet
 LOOKAHEAD_CELLS = 4096
 
 
@@ -129,7 +129,7 @@ class Stats:
     texts: int = 0  # finished texts; each window of a long text counts
     tokens: int = 0
     batches: int = 0
-    cells: int = 0  # of these batches, padding included; tokens / cells is the share that is not padding
+    cells: int = 0  # cells of these batches, with padding; tokens / cells is the share without padding
     waiting: int = 0  # calls with texts that are not packed yet
     running: int = 0  # texts that are packed or in a running batch
     cached: int = 0  # texts whose vectors came from the cache
@@ -217,7 +217,7 @@ class Scheduler:
             for worker in self._workers:
                 worker.join()
             with self._changed:
-                self._changed.wait_for(lambda: not self._running)  # batches in threads of callers
+                self._changed.wait_for(lambda: not self._running)  # wait for batches in threads of callers
 
     @property
     def _pending(self) -> bool:

@@ -29,15 +29,15 @@ from ov_minilm.spec import FloatArray, IntArray, ModelSpec
 Truncate = Literal["end", "error", "mean"]
 # Longer texts are tokenized in pieces, because the tokenizer needs about 200 bytes for each token.
 PIECE_CHARS = 8192
-MAX_WORDS, MAX_WORD_CHARS = 32_768, 50  # of the dictionary, which takes about 8 MB and is then emptied
+MAX_WORDS, MAX_WORD_CHARS = 32_768, 50  # size of the dictionary (8 MB, then it is emptied), and of its words
 
-# A word of the dictionary: letters and digits of scripts that have spaces; or one punctuation mark.
+# A word of the dictionary: letters and digits of scripts with spaces, or a single punctuation mark.
 _find_words = re.compile(r"[0-9A-Za-z\u0080-\u0dff]+|[!-/:-@\[-`{-~\u2010-\u2027]").findall
 # A character that is neither in such a word nor white space, or the beginning of a token like "[MASK]".
 _find_other = re.compile(r"[^\t\n\r -~\u0080-\u0dff\u2010-\u2027]|\[[A-Z]").search
 _SPECIAL_TOKEN = re.compile(r"\[[A-Z]+\]")
 _find_visible = re.compile(r"\S").search
-# letters, digits and emoji; each of them continues a word
+# letters, digits and emoji, because each of these characters continues a word
 _REST_OF_WORD = re.compile("[0-9A-Za-zÀ-˿\u0388-\u0482가-힣\U0001f000-\U0001faff]*")
 
 
@@ -154,7 +154,7 @@ class Tokens:
             self._word_pieces = {}
         known = self._word_pieces  # other threads may replace the attribute
         new = list({word for of_text in words for word in of_text}.difference(known))
-        if len(texts) == 1:  # in this thread; batches use others, which under load wait for a CPU
+        if len(texts) == 1:  # without the threads of encode_batch, which wait for a CPU under load
             encodings = [self._tokenizer.encode(word, add_special_tokens=False) for word in new]
         else:
             encodings = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)

@@ -30,10 +30,10 @@ class VectorCache:
         check_integers(cache_mb=mb)
         if mb < 1:
             raise ValueError(f"cache_mb={mb}; at least 1, or None for no cache")
-        self._vectors: OrderedDict[bytes, bytes] = OrderedDict()  # the most recently used one is last
+        self._vectors: OrderedDict[bytes, bytes] = OrderedDict()  # the most recently used vector is last
         self._lock = threading.Lock()
         self._max_bytes = mb * 1_000_000
-        self.bytes = 0  # in use
+        self.bytes = 0  # memory in use
         self.hits = 0  # number of texts found so far
 
     def get(self, texts: Sequence[bytes]) -> dict[int, FloatArray]:  # -> [D] each

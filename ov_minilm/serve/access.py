@@ -18,7 +18,7 @@ from starlette.types import Scope
 from ov_minilm.serve.settings import AccessLog as LogForm
 
 log = logging.getLogger("ov_minilm.access")
-request_context: ContextVar[tuple[str, str]] = ContextVar("request", default=("", ""))  # id, traceparent
+request_context: ContextVar[tuple[str, str]] = ContextVar("request", default=("", ""))  # its id, traceparent
 
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -105,7 +105,7 @@ class JsonLines(logging.Formatter):
 
 def configure_logging(level: str, *, as_json: bool, stream: TextIO) -> None:
     """Send all lines of this process to a stream, in one format; Python's warnings too."""
-    # No line shows thread, process or task: logging need not look them up (see its HOWTO, "Optimization").
+    # Lines show no thread, process or task, so logging need not look them up (its HOWTO, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
     handler = logging.StreamHandler(stream)

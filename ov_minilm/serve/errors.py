@@ -17,8 +17,8 @@ encode_json = msgspec.json.Encoder().encode
 class Condition(NamedTuple):
     """One kind of error."""
 
-    status: int  # in OpenAI's API, pages and health checks
-    code: str | None  # in OpenAI's API, for programs
+    status: int  # status in OpenAI's API, pages and health checks
+    code: str | None  # code in OpenAI's API, for programs
     tei: tuple[int, str]  # status and error_type in Text Embeddings Inference
     ollama: int  # status in Ollama's API
 

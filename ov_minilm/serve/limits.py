@@ -18,14 +18,14 @@ from ov_minilm.runtime.scheduler import SHORT_CALL_TEXTS
 from ov_minilm.serve.errors import ApiError
 
 MAX_REQUEST_TOKENS = 2048 * 256  # 2,048 texts (OpenAI's limit) of 256 tokens (the model's limit)
-LONG_QUEUE_FACTOR = 8  # the queue of requests with many texts holds this many times the seconds of work
-INITIAL_TOKENS_PER_S = 65_536  # estimate before the first measurement: a fast machine with two cores
+LONG_QUEUE_FACTOR = 8  # the queue of requests with many texts may hold this many times the work
+INITIAL_TOKENS_PER_S = 65_536  # estimate before the first measurement: speed of a fast machine with two cores
 MIN_QUEUE_TOKENS = 2048  # tokens that are always accepted: four batches, enough to measure the speed
 DECAY_S = 2.0  # time constant of the exponential moving average, in seconds
 # A body over the limit is read to its end, and discarded, up to this many times the limit: many clients read
 # the response only after they have sent everything.
 DRAIN_FACTOR = 4
-TOTAL_BODY_FACTOR = 8  # all bodies in memory together may have this many times the bytes of the largest one
+TOTAL_BODY_FACTOR = 8  # all bodies in memory together may have this many times the limit of a single body
 
 
 class Keys:
@@ -47,7 +47,7 @@ class Keys:
         if scheme.lower() != "bearer":
             key = api_key or ""
         given = hashlib.sha256(key.strip().encode()).digest()
-        # compares with every key, so that the time does not depend on the result
+        # every key is compared, so that the time does not depend on the result
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
         if not any(matches):
             problem = "the API key is wrong" if authorization or api_key else "no API key was sent"

@@ -81,7 +81,7 @@ class Metrics:
                 "te_batch_cells", "Tokens that fit into these batches; tokens / cells is how full they are"
             ),
         }
-        self._counted = dict.fromkeys(self._stats, 0)  # values at the latest update
+        self._counted = dict.fromkeys(self._stats, 0)  # values that the counters already include
         requests = counter("te_request_count", "Requests for embeddings or tokens, by URL", "method")
         successes = counter("te_request_success", "Requests answered with 200, by URL", "method")
         self._requests, self._successes = cache(requests.labels), cache(successes.labels)  # by URL

@@ -31,11 +31,11 @@ from ov_minilm.serve.workers import STOPPED, STOPPING
 
 HEAD_TIMEOUT_S = 10.0  # first line and headers of a request must arrive within this time
 BODY_TIMEOUT_S = 30.0  # the body of a request must arrive within this time
-# limit of the first line and the headers together; also of a trailer, and of the extensions of chunks
+# limit of first line and headers together, of a trailer, and of the extensions of chunks
 MAX_HEAD_BYTES = 65_536
 HEAD_TOO_LARGE = f"the head or the trailer of the request is over {MAX_HEAD_BYTES} bytes"
 WRITE_TIMEOUT_S = 60.0  # a client that reads nothing of its response for this time is disconnected
-KEEP_ALIVE_S = 75  # longer than clients keep unused connections, so that the client closes them first
+KEEP_ALIVE_S = 75  # clients close unused connections earlier, so that no request is lost
 SWITCH_INTERVAL_S = 0.0003  # a Python thread must yield after this time, so that batches start without delay
 # new objects between two garbage collections; few are needed, because requests leave no reference cycles
 GC_THRESHOLD = 20_000
@@ -104,8 +104,8 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._read_timer: asyncio.TimerHandle | None = None  # ends a request that does not become complete
         self._write_timer: asyncio.TimerHandle | None = None  # disconnects a client that does not read
-        self._head_bytes = 0  # bytes so far of an incomplete head, or of anything else that is not a body
-        self._counted_bytes = 0  # how many of the latest bytes may belong to a head
+        self._head_bytes = 0  # bytes received of an incomplete head, or of other data outside of a body
+        self._counted_bytes = 0  # number of the latest bytes that may belong to a head
         self._begun = False  # the first byte of a request has arrived
         self._in_body = False
         self._ended = False  # a request was completed by the latest bytes
@@ -201,7 +201,7 @@ class Protocol(HttpToolsProtocol):
             self.expect_100_continue = False
         elif sum(name == b"host" for name, _ in self.headers) != 1:
             self._refuse(ApiError("bad_http", "the request must have exactly one Host header"))
-        # a request about the whole server, not about a resource
+        # a request about the server as a whole
         if self.url == b"*" and method == b"OPTIONS":
             self.url = b"/"
         if not self.url.startswith(b"/"):

@@ -33,9 +33,9 @@ from ov_minilm.serve.token_ids import TokenIdReader
 from ov_minilm.spec import FloatArray, IntArray
 
 T = TypeVar("T")
-Handlers = Mapping[str, Callable[[Request], Awaitable[Response]]]  # by method
+Handlers = Mapping[str, Callable[[Request], Awaitable[Response]]]  # HTTP method -> handler
 
-# Up to these sizes the event loop does the work itself, in at most a millisecond; larger work runs in
+# Work up to these sizes runs in the event loop and takes at most a millisecond; larger work runs in
 # threads.
 INLINE_BODY_BYTES = 4096  # largest body that the event loop parses and tokenizes
 INLINE_VECTORS = 32  # maximum of vectors that the event loop writes as JSON
@@ -44,8 +44,8 @@ LARGE_BODY_THREADS = 2
 # limits of the texts that are tokenized at once: the tokenizer needs over 200 bytes for each token
 CHUNK_CHARACTERS = 65_536
 CHUNK_TEXTS = 512
-MAX_ESTIMATED_TOKENS = 1_000_000  # limit of the estimate for one text with truncate="mean"
-CHARACTERS_PER_TOKEN = 4  # typical of English text; for the estimate
+MAX_ESTIMATED_TOKENS = 1_000_000  # limit of the estimated tokens of a text with truncate="mean"
+CHARACTERS_PER_TOKEN = 4  # estimate for English text
 # limit of a request to /tokenize, whose response has 100 bytes of JSON for each token
 MAX_TOKENIZE_CHARACTERS = 100_000
 SLICE_BYTES = 262_144  # bytes of a large response that are written to the socket at once
@@ -64,7 +64,7 @@ class Embedded:
     tokens: int
     characters: int
     outcome: Outcome
-    seconds: float  # since the body was complete
+    seconds: float  # time since the body was complete
 
     def shortened(self, dimensions: int | None) -> FloatArray:  # -> [N, dimensions]
         """Return the first components, of unit length again; None keeps all."""
@@ -84,7 +84,7 @@ class ParsedBody:
     truncate: Truncate
     write: Callable[[Embedded], bytes | bytearray]
     field: str = "input"  # name of the field of the body that had `texts`
-    cut_advice: str = 'send "truncate": true to cut it'  # ends the error message for a text that is too long
+    cut_advice: str = 'send "truncate": true to cut it'  # end of the error message for a text over the limit
     ids_model: str | None = None  # the model named in a request with token ids
     keep_end: bool = False  # keep the last tokens of a text that is cut, instead of the first
     headers: Callable[[Embedded], Mapping[str, str]] = no_headers
@@ -292,7 +292,7 @@ def _log_failure(future: Any) -> None:
 
 
 def _trim() -> None:
-    with suppress(AttributeError, OSError):  # glibc only
+    with suppress(AttributeError, OSError):  # only glibc has malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -20,7 +20,7 @@ class Settings:
     # names of the model; responses have the first one; empty: the model's own names
     served_model_names: tuple[str, ...] = ()
     strict_model: bool = False  # refuse other model names with 404
-    truncate: Truncate = "end"  # for texts that are too long, unless a request has the field `truncate`
+    truncate: Truncate = "end"  # how texts over the limit are read, unless the request says it
     token_ids: TokenIds = "auto"  # noqa: S105  # vocabulary of token ids that are sent instead of texts
     api_keys: tuple[str, ...] = ()  # empty: no key is needed
     protect_health: bool = False  # require the key for /health, /livez and /readyz too
@@ -30,7 +30,7 @@ class Settings:
     max_queue_seconds: float = 1.0  # maximum seconds of work in the queue; see limits.QueueBudget
     payload_limit: int = 10_000_000  # maximum bytes of a body; 2,048 texts of 4 kB fit
     access_log: AccessLog = "plain"
-    otlp_endpoint: str = ""  # URL for traces, for example http://127.0.0.1:4318; empty: none
+    otlp_endpoint: str = ""  # URL that receives traces, for example http://127.0.0.1:4318; empty: no traces
     warm_up: bool = True  # compile the model for all input shapes before the first request
 
     def __post_init__(self) -> None:

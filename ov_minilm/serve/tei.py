@@ -339,7 +339,7 @@ def _valid(texts: list[str]) -> list[str]:
 
 
 def _token_list(text: str, encoding: Encoding) -> list[Token]:
-    at = [0]  # bytes before each character
+    at = [0]  # number of bytes before each character
     for character in text:
         at.append(at[-1] + len(character.encode("utf-8", "replace")))
     rows = zip(encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True)

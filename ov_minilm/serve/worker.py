@@ -10,7 +10,7 @@ from ov_minilm.serve.server import Server, ServerOptions
 from ov_minilm.serve.workers import Link
 
 UPDATE_TICKS = 10  # the metrics are updated after this many ticks of uvicorn, 0.1 s each
-# a worker with more connections waits this time, so that another one can accept the next connection
+# a worker with more connections waits this time, so that another worker can accept the next one
 YIELD_S = 0.005
 
 log = logging.getLogger("ov_minilm.serve")

@@ -31,7 +31,7 @@ from ov_minilm.artefact.manifest import WEIGHTS
 if TYPE_CHECKING:
     from multiprocessing.context import ForkProcess
 
-RESTART_DELAY_S = 1.0  # delay before a worker is started again that died before it was ready
+RESTART_DELAY_S = 1.0  # delay before a worker that ended before it was ready is started again
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # variable that names a folder in memory, where each process writes its counts
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -157,7 +157,7 @@ class Supervisor:
         self._workers[receiver] = _Worker(number, process, receiver)
 
     def _run_worker(self, link: Link) -> None:
-        os.setpgid(0, 0)  # Ctrl-C reaches the parent, which passes it on
+        os.setpgid(0, 0)  # Ctrl-C reaches only the parent, which ends the workers
         os.close(self._keep_open)
         signal.set_wakeup_fd(-1)
         for number in SIGNALS:
