@@ -121,10 +121,10 @@ def test_show_describes_the_model_here() -> None:
     """`show` prints size, drift limits and speed on this machine; with --json it prints the manifest."""
     text = run("show").stdout.decode()
     names: list[list[str]] = [[], ["all-MiniLM-L6-v2"], ["sentence-transformers/all-MiniLM-L6-v2"]]
-    (raw,) = {run_inline("show", *name, "--json").stdout for name in names}
+    (manifest_json,) = {run_inline("show", *name, "--json").stdout for name in names}
 
     manifest = Manifest.read(SHIPPED)
-    assert manifest.fingerprint == json.loads(raw)["fingerprint"]
+    assert manifest.fingerprint == json.loads(manifest_json)["fingerprint"]
     assert f"fingerprint  {manifest.fingerprint}" in text
     assert "SmoothQuant 0.8" in text
     assert "Spearman" in text
@@ -210,8 +210,8 @@ def test_drift_measures_and_passes(built: Path, tmp_path: Path) -> None:
 def test_drift_over_the_limits_exits_with_1(built: Path, tmp_path: Path) -> None:
     """The message names the exceeded limit, here of neighbours among nearly equal texts."""
     texts = tmp_path / "texts.txt"
-    trains = (f"Train {n} leaves at {n % 24}:{n % 60} from track {n % 9}.\n" for n in range(400))
-    texts.write_text("".join(trains))
+    similar_texts = (f"Train {n} leaves at {n % 24}:{n % 60} from track {n % 9}.\n" for n in range(400))
+    texts.write_text("".join(similar_texts))
 
     result = run_inline("drift", "--reference", built / "fp32", "--texts", texts, "--lowering", "conv")
 

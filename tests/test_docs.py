@@ -16,10 +16,10 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SERVER = "http://127.0.0.1:8000"  # on the pages; tests use another server
-PLAIN = ("text", "json", "nginx", "ini", "yaml", "sql")  # languages that are not run
+SHOWN_ONLY = ("text", "json", "nginx", "ini", "yaml", "sql")  # languages that are not run
 NOT_RUN = re.compile(r"<!-- (not run: \w.{8,}|tests/(?P<test>\S+\.py) runs this) -->")
-HIDDEN = re.compile(r"<!-- before:\n(.*)-->", re.DOTALL)  # makes files that a reader already has
-PIP = re.compile(
+HIDDEN_BLOCK = re.compile(r"<!-- before:\n(.*)-->", re.DOTALL)  # makes files that a reader already has
+PIP_COMMAND = re.compile(
     r'^pip install (?:\S*=\S* |--\S+ \S+ )*(?:"?ov-minilm(?:\[([\w,-]+)\])?"?|\.|[\w-]+)( +#.*)?$'
 )
 
@@ -37,7 +37,7 @@ class Block:
     @property
     def installs(self) -> bool:
         """Whether the block has only pip commands."""
-        return self.language == "sh" and all(map(PIP.match, self.code.splitlines()))
+        return self.language == "sh" and all(map(PIP_COMMAND.match, self.code.splitlines()))
 
     @property
     def runs(self) -> bool:
@@ -54,7 +54,7 @@ def blocks(page: Path) -> Iterator[Block]:
         where = f"{page.name}, line {token.map[0] + 1 if token.map else 0}"
         if token.type == "html_block":
             comment = token.content.strip()
-            if hidden := HIDDEN.fullmatch(comment):
+            if hidden := HIDDEN_BLOCK.fullmatch(comment):
                 yield Block("python", hidden[1], where)
             continue
         if token.type in ("fence", "code_block"):
@@ -116,20 +116,20 @@ def test_code_blocks_print_what_the_page_shows(
     printed = dict(re.findall(r"\0(\d+)\n([^\0]*)", result.stdout))
     for number, block in enumerate(runnable):
         if block.printed is not None:
-            got, options = printed[str(number)], doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-            same = doctest.OutputChecker().check_output(block.printed, got, options)
-            assert same, f"{block.where} prints\n{got}"
+            output_here, options = printed[str(number)], doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+            same = doctest.OutputChecker().check_output(block.printed, output_here, options)
+            assert same, f"{block.where} prints\n{output_here}"
 
 
 def test_every_block_runs_or_says_why_not() -> None:
     """A block runs here or in the test it names; Python blocks parse; extras in pip commands exist."""
     extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for block in (block for page in PAGES for block in blocks(page)):
-        assert block.language in ("python", "sh", *PLAIN), f"{block.where}: language {block.language!r}"
+        assert block.language in ("python", "sh", *SHOWN_ONLY), f"{block.where}: language {block.language!r}"
         if block.language == "python":
             ast.parse(block.code)
         if test := (NOT_RUN.fullmatch(block.comment) or {"test": None})["test"]:
             assert (ROOT / "tests" / test).is_file(), f"{block.where}: {test} is not there"
         for line in block.code.splitlines() if block.installs else ():
-            for extra in filter(None, (PIP.sub(r"\1", line)).split(",")):
+            for extra in filter(None, (PIP_COMMAND.sub(r"\1", line)).split(",")):
                 assert f"\n{extra} = [" in extras, f"{block.where}: no extra {extra}"

@@ -57,7 +57,7 @@ def test_a_working_machine_has_no_finding(model: Path) -> None:
         assert facts["memory"]["bytes"] == pytest.approx(int(peak.stdout) * 1024, rel=0.15)
 
 
-SMALLER = "pass --memory-mb 540 (memory_mb=540 to Embedder.open), or give the container more"
+REDUCE_BUDGET = "pass --memory-mb 540 (memory_mb=540 to Embedder.open), or give the container more"
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,9 @@ SMALLER = "pass --memory-mb 540 (memory_mb=540 to Embedder.open), or give the co
     [
         (None, None, "ok", ""),
         (900, None, "ok", ""),
-        (600, None, "note", SMALLER),
+        (600, None, "note", REDUCE_BUDGET),
         (600, 540, "ok", ""),
-        (600, 560, "note", SMALLER),
+        (600, 560, "note", REDUCE_BUDGET),
         (256, None, "wrong", "give the container 277 MB or more"),
     ],
 )
@@ -96,8 +96,8 @@ def test_the_tightest_limit_is_found(
     group: str, files: dict[str, str], expected: Any, tmp_path: Path
 ) -> None:
     """The smallest memory limit of the cgroup and its parents counts, in cgroup v1 and v2."""
-    placed = {f"sys/fs/cgroup/{name}": content for name, content in files.items()}
-    for name, content in {"proc/self/cgroup": group, **placed}.items():
+    system_files = {f"sys/fs/cgroup/{name}": content for name, content in files.items()}
+    for name, content in {"proc/self/cgroup": group, **system_files}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"{content}\n")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ov_minilm import Embedder, TruncationWarning
 from ov_minilm.runtime.texts import mend_surrogates
 
-ODD = [
+UNUSUAL_TEXTS = [
     *["👩‍👩‍👧‍👦", "🏳️‍🌈", "🇫🇷", "1️⃣", "👍🏽", "❤️‍🔥", "‍", "️"],  # emoji and joiners
     # Control and invisible characters.
     *["\0", "\x7f", "\x1b[31m", "\r\n", "\u2028", "\ufeff", "\u00ad", "\u200b"],
@@ -22,7 +22,7 @@ pieces = (
     st.text(max_size=40)
     | st.text(st.characters(), max_size=20)
     | st.text(st.characters(categories=("Cs", "Cc", "Cf", "Co", "Mn", "Zs")))
-    | st.sampled_from(ODD)
+    | st.sampled_from(UNUSUAL_TEXTS)
 )
 texts = st.lists(pieces, max_size=6).map("".join)
 pytestmark = pytest.mark.filterwarnings(f"ignore::{TruncationWarning.__module__}.TruncationWarning")
@@ -42,9 +42,9 @@ def test_any_text_has_a_vector(shipped: Embedder, examples: int) -> None:
         assert vectors[0].tobytes() == shipped.encode(batch[0]).tobytes()
         assert min(shipped.count_tokens(batch)) >= 2
 
-    many = settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
-    many(given(st.lists(texts, min_size=15, max_size=30))(check))()
-    check(ODD)
+    run_examples = settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    run_examples(given(st.lists(texts, min_size=15, max_size=30))(check))()
+    check(UNUSUAL_TEXTS)
 
 
 @pytest.mark.slow
@@ -54,11 +54,11 @@ def test_huge_texts_and_a_million_texts(shipped: Embedder) -> None:
         size = 10_000_000 // len(piece.encode("utf-8", "surrogatepass"))
         assert shipped.encode(piece * size).tobytes() == shipped.encode(piece * 2000).tobytes()
 
-    tiny = ["", "a", "b c", "é", "😉", "안", "\0", "\ud800", "1", "?!"]
-    vectors = np.stack([shipped.encode(text) for text in tiny])
+    short_texts = ["", "a", "b c", "é", "😉", "안", "\0", "\ud800", "1", "?!"]
+    vectors = np.stack([shipped.encode(text) for text in short_texts])
     count = 0
-    for block in shipped.encode_iter(tiny[i % len(tiny)] for i in range(1_000_000)):
-        order = np.arange(count, count + len(block)) % len(tiny)
+    for block in shipped.encode_iter(short_texts[i % len(short_texts)] for i in range(1_000_000)):
+        order = np.arange(count, count + len(block)) % len(short_texts)
         assert block.tobytes() == vectors[order].tobytes()
         count += len(block)
     assert 1_000_000 == count

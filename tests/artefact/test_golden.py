@@ -13,7 +13,7 @@ VECTOR = np.array([0.5, 0.5, -0.5, 0.5], np.float32)
 
 
 @pytest.mark.parametrize(
-    ("other", "expected"),
+    ("row", "expected"),
     [
         (VECTOR, 1),
         (-VECTOR, -1),
@@ -24,12 +24,12 @@ VECTOR = np.array([0.5, 0.5, -0.5, 0.5], np.float32)
         ([0.5, 0.5, 0.5, np.inf], -np.inf),
     ],
 )
-def test_the_lowest_cosine_is_reported(other: list[float], expected: float) -> None:
+def test_the_lowest_cosine_is_reported(row: list[float], expected: float) -> None:
     """The result is the lowest cosine of all rows; a row with another length, NaN or infinity fails."""
-    lowest = Golden.of("a text", [101, 7, 102], VECTOR).min_cosine(np.array([VECTOR, other], np.float32))
+    lowest_cosine = Golden.of("a text", [101, 7, 102], VECTOR).min_cosine(np.array([VECTOR, row], np.float32))
 
-    np.testing.assert_equal(expected, lowest)
-    assert (expected == 1) == (lowest >= MIN_COSINE)
+    np.testing.assert_equal(expected, lowest_cosine)
+    assert (expected == 1) == (lowest_cosine >= MIN_COSINE)
     for text in ("not base64!", "AA", "AAAA", "", "////"):  # not base64 of a float16 vector of length 1
         with pytest.raises(ValueError, match=r"golden\.vector"):
             Golden("", (), text).array()

@@ -30,8 +30,8 @@ from ov_minilm.errors import FileMismatch, ManifestInvalid
 from ov_minilm.spec import MINILM, Grid
 
 CONTENT = {GRAPH: b"<net/>", WEIGHTS: bytes(range(256)) * 5000, TOKENIZER: b'{"version": "1.0"}'}
-BYTE = "invalid start byte"  # end of Python's message
-FACTS = {"bytes": 6, "sha256": hashlib.sha256(CONTENT[GRAPH]).hexdigest()}
+BAD_BYTE = "invalid start byte"  # end of Python's message
+GRAPH_FACTS = {"bytes": 6, "sha256": hashlib.sha256(CONTENT[GRAPH]).hexdigest()}
 
 
 def describe(folder: Path, **changes: Any) -> Manifest:
@@ -68,11 +68,11 @@ def edit(folder: Path, changes: dict[str, Any]) -> None:
     """Set values in the manifest's JSON by path, such as "spec/dim"; `...` removes a value."""
     raw = json.loads((folder / NAME).read_text(encoding="utf-8"))
     for path, value in changes.items():
-        *outer, last = (int(key) if key.isdigit() else key for key in path.split("/"))
-        target = functools.reduce(operator.getitem, outer, raw)
-        target[last] = value
+        *parent_keys, last_key = (int(key) if key.isdigit() else key for key in path.split("/"))
+        target = functools.reduce(operator.getitem, parent_keys, raw)
+        target[last_key] = value
         if value is ...:
-            del target[last]
+            del target[last_key]
     (folder / NAME).write_text(json.dumps(raw), encoding="utf-8")
 
 
@@ -112,7 +112,7 @@ def test_a_written_manifest_is_read_back_equal(artefact: Path, changes: dict[str
         ("format", 2, "format 2, this version reads 1"),
         ("format", ..., "format None, this version reads 1"),
         ("files/model.bin", ..., "files: expected model.xml, model.bin, tokenizer.json"),
-        ("files/other", FACTS, "files: expected model.xml, model.bin, tokenizer.json"),
+        ("files/other", GRAPH_FACTS, "files: expected model.xml, model.bin, tokenizer.json"),
         ("golden/vector", "!", "golden.vector: not base64 of float16 ("),
         ("golden/vector", "", "golden.vector: its length is not 1"),
         ("golden/vector", "ADw=", "golden.vector: 1 components, expected 384"),
@@ -128,7 +128,7 @@ def test_a_written_manifest_is_read_back_equal(artefact: Path, changes: dict[str
         ("fingerprint", "0" * 16, "fingerprint does not belong to these files"),
         ("spec/dim", 768, "fingerprint does not belong to these files"),
         (NAME, b"", "not JSON in UTF-8: Expecting value: line 1 column 1 (char 0)"),
-        (NAME, b"\xff", "not JSON in UTF-8: 'utf-8' codec can't decode byte 0xff in position 0: " + BYTE),
+        (NAME, b"\xff", "not JSON in UTF-8: 'utf-8' codec can't decode byte 0xff in position 0: " + BAD_BYTE),
         (NAME, b"[]", "manifest: list, expected dict"),
         (NAME, ..., "not found; is this a folder written by `ov-minilm convert`?"),
     ],
@@ -206,9 +206,9 @@ def test_older_artefacts_without_newer_fields_are_read(artefact: Path, newer: st
     edit(artefact, {f"spec/{newer}": ...})
     assert describe(artefact) == Manifest.read(artefact)
 
-    cls = describe(artefact, spec=dataclasses.replace(MINILM, pooling="cls"))
-    cls.write(artefact)
-    assert cls == Manifest.read(artefact)
+    with_cls_pooling = describe(artefact, spec=dataclasses.replace(MINILM, pooling="cls"))
+    with_cls_pooling.write(artefact)
+    assert with_cls_pooling == Manifest.read(artefact)
     edit(artefact, {"spec/pooling": ...})
     with pytest.raises(ManifestInvalid, match="fingerprint does not belong"):
         Manifest.read(artefact)

@@ -23,7 +23,7 @@ ROWS = [
     *(row(f"accuracy/{name}/spearman_change", -0.1) for name in NAMES),
     *(row(f"accuracy/{name}/cosine", 0.999) for name in NAMES),
     *(row(f"new process/{name}/peak_mb", 300) for name in NAMES),
-    *(row(f"{what}/{OURS}/share", 30) for what in ("limit, chunks", "parts of a batch, attention")),
+    *(row(f"{prefix}/{OURS}/share", 30) for prefix in ("limit, chunks", "parts of a batch, attention")),
     *(row(f"limit, one text of 8 tokens/{name}/gflops", 9) for name in (OURS, MULTIPLICATIONS_ONLY)),
 ]
 

@@ -13,7 +13,7 @@ from ov_minilm.bulk.cpu_claims import claim_cpus
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no masks")
 
-CLAIM = """
+CLAIM_PROGRAM = """
 import os, sys
 from pathlib import Path
 from ov_minilm.bulk.cpu_claims import claim_cpus
@@ -26,7 +26,7 @@ def test_each_process_has_its_own_cpus(tmp_path: Path) -> None:
     """A process claims CPUs that are free, and frees them at its end; a failed claim changes nothing."""
     cpus = sorted(os.sched_getaffinity(0))
     assert set(cpus) == claim_cpus(len(cpus) + 1, tmp_path) == os.sched_getaffinity(0)
-    command = [sys.executable, "-c", CLAIM, str(tmp_path)]
+    command = [sys.executable, "-c", CLAIM_PROGRAM, str(tmp_path)]
     with ExitStack() as stack:
 
         def start() -> tuple[subprocess.Popen[str], str]:

@@ -4,7 +4,7 @@ import pytest
 
 from ov_minilm.bulk.detect import detect_format
 
-LINES: dict[str | None, list[str]] = {
+LINES_BY_FORMAT: dict[str | None, list[str]] = {
     "JSON": [
         *['{"text": "a"}\n\n {"text": "b", "n": 1}', '[{"text": "a"}, {"text": "b"}]', '{\n  "text": "a"\n}'],
         *['[\n{"text": "a"},\n{"text": "b"}\n]', '{"text": "a"}{"text": "b"}'],
@@ -18,8 +18,8 @@ LINES: dict[str | None, list[str]] = {
 }
 
 
-@pytest.mark.parametrize("what", LINES)
-def test_structured_lines_are_detected(what: str | None) -> None:
+@pytest.mark.parametrize("format_name", LINES_BY_FORMAT)
+def test_structured_lines_are_detected(format_name: str | None) -> None:
     """JSON in any layout, a table with the column of texts, or a document; all other lines are text."""
-    for lines in LINES[what]:
-        assert what == (detect_format(lines.split("\n"), "text") or (None,))[0], lines[:50]
+    for lines in LINES_BY_FORMAT[format_name]:
+        assert format_name == (detect_format(lines.split("\n"), "text") or (None,))[0], lines[:50]

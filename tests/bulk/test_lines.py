@@ -17,19 +17,19 @@ from ov_minilm.bulk.inputs import Dialect, Inputs, open_pipes
 from ov_minilm.bulk.lines import Lines
 from ov_minilm.bulk.rows import Position, Rows
 
-START, COMMA = Position(), Dialect()
+START, PLAIN_CSV = Position(), Dialect()
 
 
-def open_lines(path: Path | str, at: Position = START, dialect: Dialect = COMMA) -> Lines:
+def open_lines(path: Path | str, at: Position = START, dialect: Dialect = PLAIN_CSV) -> Lines:
     """Open a file at a position."""
     files = (str(path),)
     return Lines(Inputs(files, "text", (), None, dialect, pipes=open_pipes(files)), *files, at)
 
 
-def read(path: Path | str, at: Position = START, dialect: Dialect = COMMA, most: int = 2000) -> Rows:
+def read(path: Path | str, at: Position = START, dialect: Dialect = PLAIN_CSV, max_rows: int = 2000) -> Rows:
     """Read rows of a file, starting at a position."""
     with closing(open_lines(path, at, dialect)) as lines:
-        return lines.take(most)
+        return lines.take(max_rows)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_stdin_is_text_in_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(rows.errors()[0]).startswith("stdin, line 2: not UTF-8")
 
 
-GOOD = {"jsonl": b'{"text": "good"}\n', "txt": b"good\n", "csv": b"1,good\n"}
+GOOD_LINES = {"jsonl": b'{"text": "good"}\n', "txt": b"good\n", "csv": b"1,good\n"}
 
 
 @pytest.mark.parametrize(
@@ -107,13 +107,13 @@ def test_a_bad_line_loses_only_itself(
     if b"xx" in line:
         monkeypatch.setattr("ov_minilm.bulk.lines.MAX_BYTES", 200)
     path, header = tmp_path / f"a.{ending}", b"id,text\n" * (ending == "csv")
-    path.write_bytes(header + GOOD[ending] + line + b"\n" + GOOD[ending])
+    path.write_bytes(header + GOOD_LINES[ending] + line + b"\n" + GOOD_LINES[ending])
 
     rows = read(path)
 
     assert (["good", None], "good") == (rows.texts[:2], rows.texts[-1])
     assert str(rows.errors()[0]).startswith(f"{path}, {'row' if header else 'line'} 2: {message}")
-    assert rows.texts[2:] == read(path, at=read(path, most=2).end).texts
+    assert rows.texts[2:] == read(path, at=read(path, max_rows=2).end).texts
 
 
 @pytest.mark.parametrize("codec", ["", ".gz", ".bz2", ".zst"])
@@ -158,7 +158,7 @@ def test_csv_is_read_in_its_dialect(
     path.write_bytes(content.encode(dialect.encoding, errors))
 
     assert texts == read(path, dialect=dialect).texts
-    assert texts[1:] == read(path, dialect=dialect, at=read(path, dialect=dialect, most=1).end).texts
+    assert texts[1:] == read(path, dialect=dialect, at=read(path, dialect=dialect, max_rows=1).end).texts
 
 
 @pytest.mark.parametrize(

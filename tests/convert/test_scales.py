@@ -11,8 +11,8 @@ from ov_minilm.convert.scales import exact_in_bf16, pair_safe
 
 def largest_pair(weights: NDArray[np.int8]) -> int:  # [O, C]
     """Return the largest |w[2k]| + |w[2k + 1]| of two weights of the same sign."""
-    either = [np.maximum(sign * weights.astype(np.int32), 0) for sign in (1, -1)]
-    return max(int((part[:, 0::2] + part[:, 1::2]).max()) for part in either)
+    positive_and_negative = [np.maximum(sign * weights.astype(np.int32), 0) for sign in (1, -1)]
+    return max(int((part[:, 0::2] + part[:, 1::2]).max()) for part in positive_and_negative)
 
 
 @settings(max_examples=100, deadline=None)

@@ -27,9 +27,9 @@ pytestmark = pytest.mark.convert
 
 COMMIT = "1" * 40
 CONFIG, POOLING, PROMPTS = "config.json", "1_Pooling/config.json", "config_sentence_transformers.json"
-WEIGHTS, TOKENIZER, SIZES = "model.safetensors", "tokenizer.json", "tokenizer_config.json"
-STEPS, INDEX = "modules.json", "pytorch_model.bin.index.json"
-LFS = "version https://git-lfs.github.com/spec/v1\n"
+WEIGHTS, TOKENIZER, TOKENIZER_CONFIG = "model.safetensors", "tokenizer.json", "tokenizer_config.json"
+MODULE_LIST, INDEX = "modules.json", "pytorch_model.bin.index.json"
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\n"
 ENCODER_IN_A_FOLDER = json.dumps(
     [{"path": f"{i}_{name}", "type": f"x.{name}"} for i, name in enumerate(MODULES)]
 )
@@ -96,7 +96,7 @@ def test_the_spec_is_read_from_the_checkpoint(tmp_path: Path, kind: Kind) -> Non
         ({POOLING: {"pooling_mode": ["mean", "max"]}}, "pooling is mean [+] max; only"),
         ({POOLING: {"include_prompt": False}}, "include_prompt is false"),
         ({PROMPTS: {"prompts": {"q": "a"}, "default_prompt_name": "q"}}, "default_prompt_name is 'q'"),
-        ({SIZES: {"truncation_side": "left"}}, "truncation_side is 'left', not 'right'"),
+        ({TOKENIZER_CONFIG: {"truncation_side": "left"}}, "truncation_side is 'left', not 'right'"),
         ({TOKENIZER: {"post_processor": None}}, "so an empty text would have no tokens"),  # no special tokens
         # Steps that the packed graph does not have.
         (Kind(pooling="max"), "pooling is max; only mean or cls is supported"),
@@ -105,9 +105,9 @@ def test_the_spec_is_read_from_the_checkpoint(tmp_path: Path, kind: Kind) -> Non
         (Kind(lower=True, cased=True), "do_lower_case is true, but tokenizer.json keeps capitals"),
         # Files that are missing, unreadable or incomplete.
         ({CONFIG: '{"model_type": "bert"}'}, "config.json: no hidden_size, num_hidden_layers, num_att"),
-        ({STEPS: '[{"type": "x.Transformer"}]'}, "modules.json: a step has no type or no path"),
-        ({STEPS: "{}"}, "modules.json: dict, expected list"),
-        ({STEPS: ENCODER_IN_A_FOLDER}, "the Transformer is in 0_Transformer/"),
+        ({MODULE_LIST: '[{"type": "x.Transformer"}]'}, "modules.json: a step has no type or no path"),
+        ({MODULE_LIST: "{}"}, "modules.json: dict, expected list"),
+        ({MODULE_LIST: ENCODER_IN_A_FOLDER}, "the Transformer is in 0_Transformer/"),
         ({TOKENIZER: '{"version": "1.0"'}, "tokenizer.json: "),
         ({"sentence_bert_config.json": "nothing"}, "sentence_bert_config.json: Expecting value"),
         ({"sentence_bert_config.json": {"max_seq_length": 0}}, "max_seq_length is 0, expected 3 or more"),
@@ -117,13 +117,13 @@ def test_the_spec_is_read_from_the_checkpoint(tmp_path: Path, kind: Kind) -> Non
         ({PROMPTS: {"prompts": ["a"]}}, r"prompts is \['a'\], expected an object of strings"),
         ({TOKENIZER: None, "vocab.txt": "a\nb\n"}, "vocab.txt: sep_token not found in the vocabulary"),
         ({TOKENIZER: None, "vocab.txt": "\n".join((*WORDS, "a"))}, "ids up to .*; ids must have no gaps"),
-        ({WEIGHTS: LFS}, "a Git LFS pointer, not the file; fetch it with git lfs pull"),
-        ({POOLING: LFS}, "1_Pooling/config.json: a Git LFS pointer, not the file"),
+        ({WEIGHTS: LFS_POINTER}, "a Git LFS pointer, not the file; fetch it with git lfs pull"),
+        ({POOLING: LFS_POINTER}, "1_Pooling/config.json: a Git LFS pointer, not the file"),
         ({WEIGHTS: None, INDEX: '{"weight_map": {}}'}, "index.json: weight_map lists no files"),
         ({WEIGHTS: None, INDEX: '{"weight_map": {"a": "b"}}'}, "index.json: its folder does not contain b"),
         ({WEIGHTS: None}, r"no such file, nor model\.safetensors\.index\.json, .*; a source holds one of"),
         ({CONFIG: None}, r"config\.json: no such file; a source holds config\.json, "),
-        ({STEPS: None}, r"modules\.json: no such file; a source holds config\.json, modules\.json, "),
+        ({MODULE_LIST: None}, r"modules\.json: no such file; a source holds config\.json, modules\.json, "),
         ({TOKENIZER: None, "vocab.txt": None}, "no such file, and no vocab.txt to create it"),
     ],
 )

@@ -20,13 +20,13 @@ ROWS = [
 def test_new_rows_replace_old_ones(tmp_path: Path) -> None:
     """A row replaces the row of the same name and machine; rows of other artefacts are removed."""
     path, first = tmp_path / "rows.jsonl", row("mix/a/texts_per_s", 1)
-    elsewhere, newer = dataclasses.replace(first, machine="another"), row("mix/a/texts_per_s", 2)
+    other_machine, newer = dataclasses.replace(first, machine="another"), row("mix/a/texts_per_s", 2)
 
     merge(path, [dataclasses.replace(row("query/a/p50_ms"), artefact="old")])
-    merge(path, [first, elsewhere])
+    merge(path, [first, other_machine])
     merge(path, [newer])
 
-    assert [newer, elsewhere] == sorted(read(path), key=lambda one: one.machine != newer.machine)
+    assert [newer, other_machine] == sorted(read(path), key=lambda one: one.machine != newer.machine)
 
 
 @pytest.mark.parametrize("line", ["{", '{"what": "a/b/c"}', '{"nothing": 1}'])

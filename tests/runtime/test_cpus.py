@@ -7,26 +7,26 @@ import pytest
 
 from ov_minilm.runtime.cpus import VARIABLE, available_cpus, threads
 
-HOST = 64  # CPUs of the invented machine, more than most quotas below
-V1 = "5:memory:/elsewhere\n4:cpu,cpuacct:/app\n3:cpuset:/elsewhere\n"
+HOST_CPUS = 64  # CPUs of the invented machine, more than most quotas below
+CGROUP_V1 = "5:memory:/elsewhere\n4:cpu,cpuacct:/app\n3:cpuset:/elsewhere\n"
 
 
 @pytest.mark.parametrize(
     ("groups", "files", "expected"),
     [
-        (None, {}, HOST),  # no /proc, as on other systems
+        (None, {}, HOST_CPUS),  # no /proc, as on other systems
         # the quota of another group does not count
-        ("0::/app", {"app/cpu.max": "max 100000", "other/cpu.max": "100000 100000"}, HOST),
+        ("0::/app", {"app/cpu.max": "max 100000", "other/cpu.max": "100000 100000"}, HOST_CPUS),
         ("0::/app", {"app/cpu.max": "299999 100000"}, 2),
         ("0::/app", {"app/cpu.max": "100000 50000"}, 2),
         ("0::/app", {"app/cpu.max": "50000 100000"}, 1),
-        ("0::/app", {"app/cpu.max": "9900000 100000"}, HOST),
+        ("0::/app", {"app/cpu.max": "9900000 100000"}, HOST_CPUS),
         ("0::/", {"cpu.max": "300000 100000"}, 3),
         ("0::/pod/app", {"pod/cpu.max": "200000 100000", "pod/app/cpu.max": "max 100000"}, 2),
         ("0::/pod/app", {"pod/cpu.max": "500000 100000", "pod/app/cpu.max": "300000 100000"}, 3),
         ("0::/docker/gone", {"cpu.max": "200000 100000"}, 2),  # the group is outside of the namespace
-        (V1, {"cpu/app": "-1", "cpu/elsewhere": "100000"}, HOST),
-        (V1, {"cpu/app": "250000", "cpu/elsewhere": "100000"}, 2),
+        (CGROUP_V1, {"cpu/app": "-1", "cpu/elsewhere": "100000"}, HOST_CPUS),
+        (CGROUP_V1, {"cpu/app": "250000", "cpu/elsewhere": "100000"}, 2),
         ("4:cpu:/pod/app", {"cpu/pod": "300000", "cpu/pod/app": "-1"}, 3),
         ("4:cpu:/app\n0::/app", {"cpu/app": "500000", "app/cpu.max": "700000 100000"}, 5),  # cgroup v1 and v2
     ],
@@ -45,7 +45,7 @@ def test_the_tightest_quota_counts(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content, encoding="ascii")
 
-    for mask in (HOST, 2):  # also for a process that may use two CPUs
+    for mask in (HOST_CPUS, 2):  # also for a process that may use two CPUs
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, mask=mask: set(range(mask)), raising=False)
         assert min(mask, expected) == available_cpus(tmp_path)
 

@@ -29,9 +29,9 @@ TEXTS = [
 ]
 
 
-def requested(precision: AskedPrecision = "auto", device: str = "CPU", **bounds: int) -> Options:
+def requested(precision: AskedPrecision = "auto", device: str = "CPU", **limits: int) -> Options:
     """Return options as Embedder.open makes them."""
-    return Options(device, precision, "auto", 2, **bounds)
+    return Options(device, precision, "auto", 2, **limits)
 
 
 def test_a_missing_device_is_refused() -> None:

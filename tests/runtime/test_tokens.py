@@ -16,9 +16,9 @@ from ov_minilm.spec import MINILM
 
 CLS, SEP, WORD = 101, 102, 2773  # WORD: the id of "word"
 TOKENS = Tokens.open(SHIPPED / TOKENIZER, MINILM)
-UNCUT = Tokenizer.from_file(str(SHIPPED / TOKENIZER))
-UNCUT.no_padding()
-UNCUT.no_truncation()
+UNLIMITED_TOKENIZER = Tokenizer.from_file(str(SHIPPED / TOKENIZER))
+UNLIMITED_TOKENIZER.no_padding()
+UNLIMITED_TOKENIZER.no_truncation()
 PIECES = [
     *["a", "b ", "hello ", "x" * 30, "。", "你", "好", "😉", "…", "—", "-", "[SEP]", "[CLS]", "[", "]", "\\"],
     *["é", "e\u0301", " ", "\n", "\t", "\0", "\u3000", "##ing", "İ", "안녕", "\u0627\u0644", " [MASK] "],
@@ -80,20 +80,20 @@ def test_a_long_text_has_several_windows(words: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("chars", "of", "most"), [(400, PIECES, 800), (8192, WORDS, 300)], ids=["pieces", "words"]
+    ("chars", "vocabulary", "max_pieces"), [(400, PIECES, 800), (8192, WORDS, 300)], ids=["pieces", "words"]
 )
 def test_windows_have_the_tokens_of_the_whole_text(
-    monkeypatch: pytest.MonkeyPatch, chars: int, of: list[str], most: int
+    monkeypatch: pytest.MonkeyPatch, chars: int, vocabulary: list[str], max_pieces: int
 ) -> None:
     """Ids are those of the tokenizer, for texts read in pieces and for words of the dictionary."""
     monkeypatch.setattr(tokens, "PIECE_CHARS", chars)
     monkeypatch.setattr(tokens, "MAX_WORDS", 500)
-    chosen = random.Random(0)  # noqa: S311  # no secrets
+    rng = random.Random(0)  # noqa: S311  # no secrets
     for _ in range(200):
-        text = "".join(chosen.choices(of, k=chosen.randint(0, most)))
+        text = "".join(rng.choices(vocabulary, k=rng.randint(0, max_pieces)))
         whole, cut = (TOKENS.tokenize([text], 0, truncate) for truncate in ("mean", "end"))
 
-        expected = UNCUT.encode(text).ids
+        expected = UNLIMITED_TOKENIZER.encode(text).ids
         assert expected == [CLS, *(piece for window in whole.flat for piece in window[1:-1].tolist()), SEP]
         assert [len(expected)] == TOKENS.count([text, text])[1:]
         assert whole.flat[0].tolist() == cut.flat[0].tolist()

@@ -16,7 +16,7 @@ from ov_minilm.serve import Settings, create_app
 from ov_minilm.serve.app import application
 from ov_minilm.serve.service import Service
 
-V1 = "/v1/embeddings"
+OPENAI = "/v1/embeddings"
 BODY = b'{"input": "a"}'
 SITE = "https://app.example"
 
@@ -26,7 +26,7 @@ def test_request_ids_and_methods(app: ASGIApp) -> None:
     for given, returned in (("mine-1", True), ("a b", False), ("x" * 129, False), ("é", False)):
         answer = ask(app, "HEAD", "/v1/models", headers={"x-request-id": given})
         assert (200, returned) == (answer.status, given == answer.headers["x-request-id"])
-    for path, allow in ((V1, "POST, OPTIONS"), ("/v1/models", "GET, HEAD, OPTIONS")):
+    for path, allow in ((OPENAI, "POST, OPTIONS"), ("/v1/models", "GET, HEAD, OPTIONS")):
         answer = ask(app, "OPTIONS", path)
         assert (204, allow) == (answer.status, answer.headers["allow"])
 
@@ -44,7 +44,7 @@ def test_the_end_of_a_waiting_request(
     app, disconnected = application(service), asyncio.Event()
 
     async def scenario() -> Answer:
-        request = asyncio.ensure_future(send(app, "POST", V1, BODY, disconnected=disconnected))
+        request = asyncio.ensure_future(send(app, "POST", OPENAI, BODY, disconnected=disconnected))
         await waiting.until_called(1)
         if event == "failure":
             waiting.futures[0].set_exception(RuntimeError("secret path"))
@@ -76,13 +76,13 @@ def test_a_full_queue(shipped: Embedder) -> None:
     app = create_app(waiting, Settings(max_concurrent_requests=2))
 
     async def scenario() -> list[Answer]:
-        accepted = [asyncio.ensure_future(send(app, "POST", V1, BODY)) for _ in range(2)]
+        accepted = [asyncio.ensure_future(send(app, "POST", OPENAI, BODY)) for _ in range(2)]
         await waiting.until_called(2)
-        refused = [await send(app, "POST", path, BODY) for path in (V1, "/embed", "/api/embed")]
+        refused = [await send(app, "POST", path, BODY) for path in (OPENAI, "/embed", "/api/embed")]
         for future in waiting.futures:
             future.set_result(shipped.encode(["a"]))
         answers = await asyncio.gather(*accepted)
-        next_request = asyncio.ensure_future(send(app, "POST", V1, BODY))
+        next_request = asyncio.ensure_future(send(app, "POST", OPENAI, BODY))
         await waiting.until_called(3)
         waiting.futures[2].set_result(shipped.encode(["a"]))
         return [*refused, *answers, await next_request]
@@ -112,7 +112,7 @@ def test_readiness(shipped: Embedder, cosine: float, status: int, word: str) -> 
 @pytest.mark.parametrize("body", [BODY, b'{"input": 5}', b'{"input": "a", "dimensions": 500}', b"{"])
 def test_no_reference_cycles(app: ASGIApp, body: bytes) -> None:
     """An answered or refused request frees its memory at once, without a garbage collection."""
-    assert objects_left_by_20(lambda: send(app, "POST", V1, body)) < 20
+    assert objects_left_by_20(lambda: send(app, "POST", OPENAI, body)) < 20
 
 
 def test_cross_origin_requests(app: ASGIApp, shipped: Embedder) -> None:
@@ -132,7 +132,7 @@ def test_cross_origin_requests(app: ASGIApp, shipped: Embedder) -> None:
         (app_with_cors, "OPTIONS", preflight | foreign_origin, (400, None, "true", None)),
         (app_with_cors, "POST", JSON | {"origin": SITE}, (401, SITE, None, exposed)),
     ):
-        answer = ask(server, method, V1, BODY, headers)
+        answer = ask(server, method, OPENAI, BODY, headers)
         actual = (answer.headers.get(f"access-control-{name}") for name in names)
         assert expected == (answer.status, *actual), headers
 
@@ -144,14 +144,14 @@ def test_mounted_in_another_application(shipped: Embedder, base: str) -> None:
     outer: ASGIApp = Starlette(routes=[Mount(base, app=app)])
     key = JSON | {"authorization": "Bearer k"}
 
-    assert np.array_equal(shipped.encode(["a"]), post(outer, f"{base}{V1}", {"input": "a"}, key).vectors)
+    assert np.array_equal(shipped.encode(["a"]), post(outer, f"{base}{OPENAI}", {"input": "a"}, key).vectors)
     assert "empty" == post(outer, f"{base}/embed", {"inputs": []}, key).json["error_type"]
     for page in ("/", "/docs", "/openapi.json", "/livez", "/readyz", "/health"):
         assert 200 == ask(outer, "GET", f"{base}{page}").status, page
-    assert 401 == post(outer, f"{base}{V1}", {"input": "a"}).status
+    assert 401 == post(outer, f"{base}{OPENAI}", {"input": "a"}).status
     assert "unknown_url" == ask(outer, "GET", f"{base}/nothing", b"", key).json["error"]["code"]
     metrics = ask(outer, "GET", f"{base}/metrics", b"", key).body.decode()
-    for path, count in ((V1, 2.0), ("/embed", 1.0)):
+    for path, count in ((OPENAI, 2.0), ("/embed", 1.0)):
         assert f'te_request_count_total{{method="{path}"}} {count}' in metrics
 
 

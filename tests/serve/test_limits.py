@@ -11,7 +11,7 @@ from ov_minilm.serve import Settings, create_app, limits
 from ov_minilm.serve.errors import ApiError
 from ov_minilm.serve.limits import INITIAL_TOKENS_PER_S, MIN_QUEUE_TOKENS, Admission, Keys, QueueBudget
 
-V1 = "/v1/embeddings"
+OPENAI = "/v1/embeddings"
 BODY = b'{"input": "a"}'
 
 
@@ -157,13 +157,13 @@ def test_content_type_and_size_of_bodies(shipped: Embedder) -> None:
     fits = BODY.ljust(100)
 
     for kind in ("", "text/plain", "application/x-www-form-urlencoded", "Application/JSON; charset=utf-8"):
-        answer = post(app, V1, fits, {"content-type": kind} if kind else {})
+        answer = post(app, OPENAI, fits, {"content-type": kind} if kind else {})
         expected = (200, None) if "JSON" in kind else (415, "false")
         assert expected == (answer.status, answer.headers.get("x-should-retry"))
     assert 413 == post(app, "/api/show", fits + b" ").status
     endless = [b" " * 100] * 1000
     for parts in ([fits + b" "], [fits[:50], fits[50:], b" "], endless):
-        answer = asyncio.run(send(app, "POST", V1, parts))
+        answer = asyncio.run(send(app, "POST", OPENAI, parts))
         assert (413, "request_too_large") == (answer.status, answer.json["error"]["code"])
         assert "close" == answer.headers["connection"]
     assert len(endless) > 990

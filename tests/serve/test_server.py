@@ -32,8 +32,8 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 CHUNKS = b"3;name=value\r\n%b\r\n%x\r\n%b\r\n0\r\nTrailer: y\r\n\r\n" % (BODY[:3], len(BODY) - 3, BODY[3:])
 CLOSE = b"Connection: close\r\n"
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: "
-ASK = HEAD + LENGTH + BODY
-LAST = HEAD + CLOSE + LENGTH + BODY
+REQUEST = HEAD + LENGTH + BODY
+LAST_REQUEST = HEAD + CLOSE + LENGTH + BODY
 GET = b"GET /livez HTTP/1.1\r\n"
 OFFERS = [
     b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n",
@@ -62,8 +62,8 @@ def test_offers_to_upgrade_are_ignored(server: Running, offer: bytes) -> None:
         (offered + CHUNKED + CHUNKS[:20], CHUNKS[20:]),
         (bytes([byte]) for byte in offered + LENGTH + BODY),
     ):
-        assert [200, 200] == statuses(server.talk(*pieces, LAST))
-    assert [200] * 7 == statuses(server.talk((offered + LENGTH + BODY) * 5, get + LAST))
+        assert [200, 200] == statuses(server.talk(*pieces, LAST_REQUEST))
+    assert [200] * 7 == statuses(server.talk((offered + LENGTH + BODY) * 5, get + LAST_REQUEST))
     closing = HEAD + b"Connection: close, Upgrade\r\nUpgrade: h2c\r\n" + LENGTH + BODY
     assert [200] == statuses(server.talk(closing))
 
@@ -96,9 +96,9 @@ def encoded(encoding: bytes, body: bytes) -> bytes:
 GZIP = gzip.compress(BODY, mtime=0)
 EXPECT = b"Expect: 100-Continue\r\n"
 NOT_HTTP, NO_HOST = "this is not an HTTP/1.1 request", "exactly one Host header"
-PLAIN = HEAD.replace(b"application/json", b"text/plain") + b"Content-Length: 90000\r\n\r\n" + b"a" * 90_000
-READABLE = "\r\naccept-encoding: gzip, deflate\r\n"
-WIRE: list[tuple[bytes, str, str]] = [
+NOT_JSON = HEAD.replace(b"application/json", b"text/plain") + b"Content-Length: 90000\r\n\r\n" + b"a" * 90_000
+ACCEPTED_ENCODINGS = "\r\naccept-encoding: gzip, deflate\r\n"
+HTTP_CASES: list[tuple[bytes, str, str]] = [
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00", "505", "configure the client for HTTP/1.1"),
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "400", "this is TLS, and this port speaks plain HTTP"),
     (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", "505", "this is HTTP/2.0, and this port speaks HTTP/1.1"),
@@ -121,7 +121,7 @@ WIRE: list[tuple[bytes, str, str]] = [
     (HEAD + b"Transfer-Encoding: gzip\r\n" + CHUNKED + b"0\r\n\r\n", "501", "send chunked alone, and gzip"),
     (request_bytes(b'{"input": "' + b"a" * 200_000 + b'"}'), "413", "larger than 100000 bytes"),
     # Unusual, but allowed.
-    (b"\r\n\r\n" + LAST, "200", ""),
+    (b"\r\n\r\n" + LAST_REQUEST, "200", ""),
     (b"GET http://x/livez HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n", "200", ""),
     (b"GET http://x HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n", "200", ""),  # an empty path is /
     (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n", "204", ""),
@@ -131,19 +131,19 @@ WIRE: list[tuple[bytes, str, str]] = [
     (HEAD.replace(b"1.1", b"1.0") + EXPECT + LENGTH + BODY, "200", ""),
     (HEAD + EXPECT + b"Content-Length: 100001\r\n\r\n", "413", "larger than 100000 bytes"),
     # Pipelined requests are answered in order, also those before an invalid request.
-    (ASK + HEAD + CLOSE + b"Content-Length: 1\r\n\r\n{", "200 400", "not valid JSON"),
-    (PLAIN * 3 + LAST, "415 415 415 200", ""),  # bodies of refused requests are skipped
-    (ASK + b"garbage\r\n\r\n", "200 400", NOT_HTTP),
-    (ASK * 3 + b"\x00\x00", "200 200 200 400", NOT_HTTP),
-    (ASK + HEAD + CHUNKED + b"3\r\nabc\r\nzz\r\n", "200 400", NOT_HTTP),
-    (ASK * 2 + GET + b"\r\n", "200 200 400", NO_HOST),
+    (REQUEST + HEAD + CLOSE + b"Content-Length: 1\r\n\r\n{", "200 400", "not valid JSON"),
+    (NOT_JSON * 3 + LAST_REQUEST, "415 415 415 200", ""),  # bodies of refused requests are skipped
+    (REQUEST + b"garbage\r\n\r\n", "200 400", NOT_HTTP),
+    (REQUEST * 3 + b"\x00\x00", "200 200 200 400", NOT_HTTP),
+    (REQUEST + HEAD + CHUNKED + b"3\r\nabc\r\nzz\r\n", "200 400", NOT_HTTP),
+    (REQUEST * 2 + GET + b"\r\n", "200 200 400", NO_HOST),
     # Gzip and deflate are read, also combined; other encodings are 415, and decompression is limited.
     *((encoded(coding, GZIP), "200", "") for coding in (b"gzip", b"X-GZIP")),
     *((encoded(coding, BODY), "200", "") for coding in (b"", b"identity")),
     (encoded(b"deflate", zlib.compress(BODY)), "200", ""),
     (encoded(b"deflate", zlib.compress(BODY)[2:-4]), "200", ""),  # without zlib's frame, as some clients
     (encoded(b"deflate\r\nContent-Encoding: gzip", gzip.compress(zlib.compress(BODY), mtime=0)), "200", ""),
-    *((encoded(coding, BODY), "415", READABLE) for coding in (b"br", b"gzip, zstd")),
+    *((encoded(coding, BODY), "415", ACCEPTED_ENCODINGS) for coding in (b"br", b"gzip, zstd")),
     (encoded(b"gzip", GZIP + bytes(9)), "200", ""),  # zeros after the end, as gzip accepts
     (encoded(b"gzip", GZIP + GZIP), "400", f"the body has {len(GZIP)} bytes after the end of its gzip data"),
     (encoded(b"gzip", BODY), "400", "the body is not valid gzip"),
@@ -152,7 +152,7 @@ WIRE: list[tuple[bytes, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("sent", "statuses", "words"), WIRE, ids=range(len(WIRE)))
+@pytest.mark.parametrize(("sent", "statuses", "words"), HTTP_CASES, ids=range(len(HTTP_CASES)))
 def test_bytes_of_http(server: Running, sent: bytes, statuses: str, words: str) -> None:
     """Each request is answered in order, and invalid bytes get an error in OpenAI's form."""
     answer = server.talk(sent).decode()
@@ -340,9 +340,9 @@ def test_json_log_and_keys(tmp_path: Path) -> None:
     assert [200, 400, 401, 401, 200, 200, 401, 200, 401, 200] == [line["status"] for line in requests]
     facts = tuple(requests[0][name] for name in ("texts", "tokens", "request_id", "traceparent"))
     assert (1, 9, "mine", parent) == facts
-    own = {"client", "method", "path", "status", "ms", "texts", "tokens", "truncated", "request_id"}
+    access_fields = {"client", "method", "path", "status", "ms", "texts", "tokens", "truncated", "request_id"}
     # the traceparent of this request was invalid
-    assert own | {"time", "level", "logger"} == requests[1].keys()
+    assert access_fields | {"time", "level", "logger"} == requests[1].keys()
     assert "s: 10 requests, 1 texts and 9 tokens embedded" in lines[-1]["message"]
     for secret in ("sk-", "nobody", "query"):
         assert secret not in "".join(server.lines)
@@ -356,7 +356,7 @@ def test_warnings_and_an_idle_connection() -> None:
     variables = {"OV_MINILM_THREDS": "1", "OV_MINILM_AUTO_TRUNCATE": "false"}
     with running("--host", "0.0.0.0", **variables) as server, server.connect() as idle:  # noqa: S104
         assert not json.loads(server.get("/info")[1])["auto_truncate"]
-        idle.sendall(ASK)
+        idle.sendall(REQUEST)
         assert idle.recv(100).startswith(b"HTTP/1.1 200")
         started = time.monotonic()
         assert 0 == server.stop()
@@ -370,14 +370,14 @@ def test_warnings_and_an_idle_connection() -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "options"),
+    ("signals", "options"),
     [
         (1, ()),
         pytest.param(1, ("--workers", "2"), marks=needs_two_cpus),
         pytest.param(20, (), marks=pytest.mark.slow),
     ],
 )
-def test_sigterm_under_load(times: int, options: tuple[str, ...], shipped: Embedder) -> None:
+def test_sigterm_under_load(signals: int, options: tuple[str, ...], shipped: Embedder) -> None:
     """Sixteen busy clients get a correct answer to each request they sent, then the process exits with 0."""
     texts = [f"client {i} asks " + "again " * i for i in range(16)]
 
@@ -390,7 +390,7 @@ def test_sigterm_under_load(times: int, options: tuple[str, ...], shipped: Embed
         server.process.send_signal(signal.SIGTERM)
         return [await client for client in clients]
 
-    for _ in range(times):
+    for _ in range(signals):
         with running("--access-log", "off", *options) as server:
             answers = asyncio.run(load(server))
             assert 0 == server.process.wait(30), server.lines
@@ -402,9 +402,9 @@ def test_sigterm_under_load(times: int, options: tuple[str, ...], shipped: Embed
 
 def test_a_second_sigterm_stops_at_once() -> None:
     """A long request that is still running gets 503, and the server exits with 0 within 5 s."""
-    long = json.dumps({"input": ["of very many words " * 60] * 2000}).encode()
+    long_body = json.dumps({"input": ["of very many words " * 60] * 2000}).encode()
     with running() as server, server.connect() as client:
-        client.sendall(request_bytes(long))
+        client.sendall(request_bytes(long_body))
         wait_until(lambda: server.metrics("te_batch_running")[0] > 0, 30)
         started = time.monotonic()
         server.process.send_signal(signal.SIGTERM)

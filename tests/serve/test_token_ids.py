@@ -13,9 +13,9 @@ from ov_minilm.serve.settings import TokenIds
 from ov_minilm.serve.token_ids import TokenIdReader, ranks_path
 
 MINILM, ADA = "all-MiniLM-L6-v2", "text-embedding-ada-002"
-HELLO = [15339, 1917]  # "hello world" in cl100k; these ids exist in the model's vocabulary too
-NATIVE = [101, 7592, 2088, 102]  # "hello world" in the model's vocabulary
-OTHER = [1, 5, 6, 2]  # in the vocabulary of another model
+CL100K_IDS = [15339, 1917]  # "hello world" in cl100k; these ids exist in the model's vocabulary too
+MODEL_IDS = [101, 7592, 2088, 102]  # "hello world" in the model's vocabulary
+OTHER_MODEL_IDS = [1, 5, 6, 2]  # in the vocabulary of another model
 Lists = list[list[int]]
 
 
@@ -28,31 +28,31 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("policy", "lists", "model", "expected"),
     [
-        ("auto", [HELLO], ADA, ["hello world"]),
+        ("auto", [CL100K_IDS], ADA, ["hello world"]),
         ("auto", [[791, 8415, 13]], MINILM, ["The cat."]),  # 791 and 13 are unused in the model's vocabulary
         # an id that only cl100k has decides for all lists
-        ("auto", [HELLO, [9906, 100_000]], MINILM, ["hello world", "HelloIClient"]),
-        ("auto", [NATIVE], MINILM, [NATIVE]),
-        ("auto", [NATIVE], ADA, [NATIVE]),
+        ("auto", [CL100K_IDS, [9906, 100_000]], MINILM, ["hello world", "HelloIClient"]),
+        ("auto", [MODEL_IDS], MINILM, [MODEL_IDS]),
+        ("auto", [MODEL_IDS], ADA, [MODEL_IDS]),
         ("native", [[791, 8415, 13]], MINILM, [[791, 8415, 13]]),
-        ("native", [NATIVE, [7592, 2088]], None, [NATIVE, [7592, 2088]]),  # the embedder adds [CLS] and [SEP]
-        ("cl100k", [HELLO, [101]], MINILM, ["hello world", "\ufffd"]),  # id 101 is half of a character
+        ("native", [MODEL_IDS, [7592, 2088]], None, [MODEL_IDS, [7592, 2088]]),  # [CLS] and [SEP] are added
+        ("cl100k", [CL100K_IDS, [101]], MINILM, ["hello world", "\ufffd"]),  # id 101 is half of a character
     ],
 )
 def test_ids_are_read(policy: TokenIds, lists: Lists, model: str | None, expected: object) -> None:
     """The vocabulary follows from the policy, [CLS] and [SEP], unknown ids, or the model's name."""
-    assert expected == TokenIdReader(policy, NATIVE).read(lists, model)
+    assert expected == TokenIdReader(policy, MODEL_IDS).read(lists, model)
 
 
 @pytest.mark.parametrize(
     ("policy", "lists", "model", "message"),
     [
-        ("reject", [NATIVE], MINILM, "does not accept token ids"),
-        ("auto", [HELLO], MINILM, "fit both this model's vocabulary and OpenAI's"),
-        ("auto", [HELLO], None, "fit both this model"),
+        ("reject", [MODEL_IDS], MINILM, "does not accept token ids"),
+        ("auto", [CL100K_IDS], MINILM, "fit both this model's vocabulary and OpenAI's"),
+        ("auto", [CL100K_IDS], None, "fit both this model"),
         ("auto", [[7592, 2088]], MINILM, "fit both this model"),
-        ("auto", [NATIVE, HELLO], MINILM, "fit both this model"),
-        ("auto", [NATIVE, [791]], ADA, "fit both this model"),  # lists of different vocabularies
+        ("auto", [MODEL_IDS, CL100K_IDS], MINILM, "fit both this model"),
+        ("auto", [MODEL_IDS, [791]], ADA, "fit both this model"),  # lists of different vocabularies
         ("auto", [[101]], MINILM, "fit both this model"),
         ("native", [[101, 7592, 102, 0]], MINILM, "without padding"),
         ("auto", [[791, 8415, 13]], MINILM, "is unclear"),
@@ -62,7 +62,7 @@ def test_ids_are_read(policy: TokenIds, lists: Lists, model: str | None, expecte
 def test_ids_are_refused(policy: TokenIds, lists: Lists, model: str | None, message: str) -> None:
     """Ids that fit both vocabularies are refused; the error tells users of LangChain what to set."""
     with pytest.raises(ApiError, match=message) as refused:
-        TokenIdReader(policy, OTHER if message == "is unclear" else NATIVE).read(lists, model)
+        TokenIdReader(policy, OTHER_MODEL_IDS if message == "is unclear" else MODEL_IDS).read(lists, model)
 
     assert 400 == refused.value.status
     assert (policy in ("reject", "auto")) == ("check_embedding_ctx_length=False" in refused.value.message)
@@ -78,7 +78,7 @@ def test_ids_of_any_text(shipped: Embedder, texts: list[str]) -> None:
     cl100k_ids = [encoding.encode(text, disallowed_special=()) for text in texts]
     native_ids = [ids.tolist() for text in shipped.tokenize(texts).windows for ids in text]
     decoded = [encoding.decode(ids) for ids in cl100k_ids]
-    reader = TokenIdReader("auto", NATIVE)
+    reader = TokenIdReader("auto", MODEL_IDS)
 
     assert (decoded, native_ids) == (reader.read(cl100k_ids, ADA), reader.read(native_ids, ADA))
     try:
@@ -93,7 +93,7 @@ def test_requests_download_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
 
     with pytest.raises(ApiError) as refused:
-        TokenIdReader("auto", NATIVE).read([HELLO], ADA)
+        TokenIdReader("auto", MODEL_IDS).read([CL100K_IDS], ADA)
 
     assert ("cl100k_unavailable", tmp_path) == (refused.value.code, ranks_path().parent)
     assert [] == list(tmp_path.iterdir())

@@ -20,7 +20,7 @@ from ov_minilm.serve import Settings, create_app
 # the answers report truncated texts
 pytestmark = pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")
 
-V1, TEI, OLLAMA = "/v1/embeddings", "/embed", "/api/embed"
+OPENAI, TEI, OLLAMA = "/v1/embeddings", "/embed", "/api/embed"
 MINILM = {"model": "all-minilm"}
 LONG = "start " + "word " * 300 + "end"
 LONG_END = "word " * 253 + "end"  # the last 256 tokens of LONG
@@ -30,10 +30,10 @@ MANY_TEXTS = [f"text number {i} of many" for i in range(600)]  # enough for seve
 
 def embedding_request(path: str, texts: Any) -> dict[str, Any]:
     """Return the body that asks an API for embeddings."""
-    return MINILM | {"input": texts} if path in (V1, OLLAMA) else {"inputs": texts}
+    return MINILM | {"input": texts} if path in (OPENAI, OLLAMA) else {"inputs": texts}
 
 
-@pytest.mark.parametrize("path", [V1, TEI, "/", "/invocations", OLLAMA])
+@pytest.mark.parametrize("path", [OPENAI, TEI, "/", "/invocations", OLLAMA])
 @pytest.mark.parametrize(
     "text_input", ["hello world", SHORT_TEXTS, MANY_TEXTS], ids=["text", "list", "long list"]
 )
@@ -47,7 +47,7 @@ def test_vectors_equal_encode(app: ASGIApp, shipped: Embedder, path: str, text_i
     headers = answer.headers
     assert np.array_equal(shipped.encode(texts), answer.vectors)
     assert ("0", shipped.info.fingerprint) == (headers["x-truncated"], headers["x-model-fingerprint"])
-    if path == V1:
+    if path == OPENAI:
         assert list(range(len(texts))) == [item["index"] for item in answer.json["data"]]
         assert {"prompt_tokens": tokens, "total_tokens": tokens} == answer.json["usage"]
     elif path == OLLAMA:
@@ -72,11 +72,11 @@ def test_dimensions_of_ollama(app: ASGIApp, shipped: Embedder, number: int | Non
 @pytest.mark.parametrize(
     ("server", "path", "field", "header", "result"),
     [
-        ("end", V1, {}, "", "end"),
-        ("error", V1, {}, "mean", "mean"),
-        ("error", V1, {"truncate": "end"}, "mean", "end"),
-        ("end", V1, {"truncate": "error"}, "mean", 'send "truncate": "end" to cut it or "mean"'),
-        ("error", V1, {}, "", 'send "truncate": "end" to cut it or "mean"'),
+        ("end", OPENAI, {}, "", "end"),
+        ("error", OPENAI, {}, "mean", "mean"),
+        ("error", OPENAI, {"truncate": "end"}, "mean", "end"),
+        ("end", OPENAI, {"truncate": "error"}, "mean", 'send "truncate": "end" to cut it or "mean"'),
+        ("error", OPENAI, {}, "", 'send "truncate": "end" to cut it or "mean"'),
         ("mean", TEI, {}, "", "mean"),
         ("error", TEI, {"truncate": None}, "", 'send "truncate": true to cut it'),
         ("error", TEI, {"truncate": True}, "", "end"),
@@ -104,13 +104,13 @@ def test_long_texts(shipped: Embedder, server: Any, path: str, field: Any, heade
     text = LONG_END if result == "keep end" else LONG
     assert np.array_equal(shipped.encode(["a", text], truncate="mean" if mean else "end"), answer.vectors)
     assert ("0" if mean else "1") == answer.headers["x-truncated"]
-    assert path != V1 or 3 + (306 if mean else 256) == answer.json["usage"]["total_tokens"]
+    assert path != OPENAI or 3 + (306 if mean else 256) == answer.json["usage"]["total_tokens"]
 
 
 def test_long_texts_in_a_long_list(app: ASGIApp) -> None:
     """Truncated texts have their index in the whole list, although it is tokenized in chunks."""
-    assert "2" == post(app, V1, {"input": [LONG, *MANY_TEXTS[:511], LONG]}).headers["x-truncated"]
-    refused = post(app, V1, {"input": [*MANY_TEXTS, LONG], "truncate": "error"})
+    assert "2" == post(app, OPENAI, {"input": [LONG, *MANY_TEXTS[:511], LONG]}).headers["x-truncated"]
+    refused = post(app, OPENAI, {"input": [*MANY_TEXTS, LONG], "truncate": "error"})
     assert "input[600] has 304 tokens" in refused.message
 
 
@@ -125,8 +125,8 @@ def test_token_ids_can_be_embedded_and_decoded(app: ASGIApp, shipped: Embedder) 
     assert sum(map(len, (*ids[0], *ids[1]))) == our_tokens["usage"]["total_tokens"]
     assert "all-MiniLM-L6-v2" == our_tokens["model"]
     vectors = shipped.encode(texts)
-    assert np.array_equal(vectors, post(app, V1, {"input": [windows[0] for windows in ids]}).vectors)
-    assert np.array_equal(vectors[:1], post(app, V1, {"input": ids[0][0]}).vectors)
+    assert np.array_equal(vectors, post(app, OPENAI, {"input": [windows[0] for windows in ids]}).vectors)
+    assert np.array_equal(vectors[:1], post(app, OPENAI, {"input": ids[0][0]}).vectors)
     tei_ids = [[token["id"] for token in tokens] for tokens in tei_tokens]
     assert np.array_equal(vectors[:1], post(app, TEI, {"inputs": tei_ids}).vectors)
     for given, options, decoded in (
@@ -141,15 +141,15 @@ def test_token_ids_can_be_embedded_and_decoded(app: ASGIApp, shipped: Embedder) 
 def test_token_offsets(app: ASGIApp) -> None:
     """TEI's /tokenize gives the bytes of each token in the text, cuts nothing, and can omit [CLS]."""
     text = "Naïve 😉 tokenization"
-    default, framed, bare = (
+    default, with_special, without_special = (
         post(app, "/tokenize", {"inputs": text} | options).json[0]
         for options in ({}, {"add_special_tokens": True}, {"add_special_tokens": False})
     )
 
-    assert default == framed == [framed[0], *bare, framed[-1]]
-    assert {"id": 101, "text": "[CLS]", "special": True, "start": None, "stop": None} == framed[0]
-    assert ["Naïve", "😉", "token", "ization"] == [token["text"] for token in bare]
-    for token in bare:
+    assert default == with_special == [with_special[0], *without_special, with_special[-1]]
+    assert {"id": 101, "text": "[CLS]", "special": True, "start": None, "stop": None} == with_special[0]
+    assert ["Naïve", "😉", "token", "ization"] == [token["text"] for token in without_special]
+    for token in without_special:
         assert not token["special"]
         assert token["text"].encode() == text.encode()[token["start"] : token["stop"]]
     assert 304 == len(post(app, "/tokenize", {"inputs": LONG}).json[0])
@@ -239,9 +239,9 @@ def test_served_model_names(shipped: Embedder) -> None:
     assert [(name, "ov_minilm") for name in names] == [(model["id"], model["owned_by"]) for model in listed]
     assert 0 <= time.time() - listed[0]["created"] < 600
     assert listed[1] == ask(app, "GET", "/v1/models/team/ours").json
-    for name, answered in (("mine", "mine"), ("team/ours", "team/ours"), ("gpt", "mine"), (None, "mine")):
-        assert answered == post(app, V1, {"input": "a", "model": name}).json["model"]
-        assert (200 if name == answered else 404) == post(strict, V1, {"input": "a", "model": name}).status
+    for name, served in (("mine", "mine"), ("team/ours", "team/ours"), ("gpt", "mine"), (None, "mine")):
+        assert served == post(app, OPENAI, {"input": "a", "model": name}).json["model"]
+        assert (200 if name == served else 404) == post(strict, OPENAI, {"input": "a", "model": name}).status
     for name, status in (("mine", 200), ("mine:latest", 200), ("MY:tag", 200), ("all-minilm", 404)):
         assert status == post(strict, OLLAMA, {"input": "a", "model": name}).status
     tags = ask(strict, "GET", "/api/tags").json["models"]
@@ -285,9 +285,9 @@ def test_model_description(
     assert loaded == tag | {"context_length": 256, "size_vram": 0, "expires_at": "0001-01-01T00:00:00Z"}
     expected_sizes = {"block_count": 6, "attention.head_count": 12, "context_length": 256}
     expected_sizes |= {"embedding_length": 384, "feed_forward_length": 1536}
-    about = {"general.architecture": "bert", "general.parameter_count": 22_565_376}
-    about |= {f"bert.{name}": value for name, value in expected_sizes.items()}
-    assert (about, details, modified) == (model["model_info"], model["details"], model["modified_at"])
+    model_info = {"general.architecture": "bert", "general.parameter_count": 22_565_376}
+    model_info |= {f"bert.{name}": value for name, value in expected_sizes.items()}
+    assert (model_info, details, modified) == (model["model_info"], model["details"], model["modified_at"])
     assert ("Apache-2.0", ["embedding"]) == (model["license"], model["capabilities"])
     assert datetime.fromisoformat(modified).tzinfo is not None
     assert info["version"] == ask(app, "GET", "/api/version").json["version"]
@@ -300,16 +300,16 @@ SIMILARITY_WITH_NO_SENTENCE, SIMILARITY_WITH_2049_SENTENCES = (
     {"inputs": {"source_sentence": "a", "sentences": sentences}} for sentences in ([], ["a"] * 2048)
 )
 UNSUPPORTED = "embed_all embed_sparse rerank predict"
-STORE = "POST /api/pull, POST /api/push, POST /api/create, POST /api/copy, DELETE /api/delete"
+MODEL_STORE_URLS = "POST /api/pull, POST /api/push, POST /api/create, POST /api/copy, DELETE /api/delete"
 
 
 ERRORS: list[tuple[str, Any, str, str]] = [  # status; then code and param, or error_type (TEI)
     ("GET /v1/embedding", b"", "404 unknown_url None", "'/v1/embedding' does not exist on this server"),
     ("GET /v1/embeddings/", b"", "405 method_not_allowed None", "does not accept GET; send POST, OPTIONS"),
     ("GET /v1/models/gpt", b"", "404 model_not_found model", f"the model 'gpt' does not exist; {NAMES}"),
-    (V1, {"input": "a", "dimensions": 385}, "400 None dimensions", "dimensions is 385; send 1 to 384"),
-    (V1, {"input": LONG, "truncate": "error"}, "400 context_length_exceeded input", "input[0] has"),
-    (V1, {"input": [101, 40_000]}, "400 ambiguous_token_ids input", "OpenAI's cl100k"),
+    (OPENAI, {"input": "a", "dimensions": 385}, "400 None dimensions", "dimensions is 385; send 1 to 384"),
+    (OPENAI, {"input": LONG, "truncate": "error"}, "400 context_length_exceeded input", "input[0] has"),
+    (OPENAI, {"input": [101, 40_000]}, "400 ambiguous_token_ids input", "OpenAI's cl100k"),
     ("/tokenize", {"input": TOO_MANY}, "400 array_above_max_length input", "input has 2049 entries"),
     (
         "/tokenize",
@@ -341,7 +341,7 @@ ERRORS: list[tuple[str, Any, str, str]] = [  # status; then code and param, or e
     (OLLAMA, MINILM | {"input": 5}, "400", "input is 5; expected a text or a list of texts"),
     (OLLAMA, MINILM | {"input": TOO_MANY}, "400", "input has 2049 entries"),
     *((f"/api/{name}", MINILM, "400", "it cannot generate text") for name in ("generate", "chat")),
-    *((url, MINILM, "501", "it cannot pull, change or remove") for url in STORE.split(", ")),
+    *((url, MINILM, "501", "it cannot pull, change or remove") for url in MODEL_STORE_URLS.split(", ")),
     ("GET /api/nothing", b"", "404", "'/api/nothing' does not exist"),
 ]
 
@@ -381,7 +381,7 @@ def test_settings_are_enforced(
     """A request that the operator's settings forbid is refused with the field and what is allowed."""
     app = create_app(shipped, Settings(**settings, warm_up=False))
 
-    answer = post(app, V1, {"input": "a"} | body, JSON | headers)
+    answer = post(app, OPENAI, {"input": "a"} | body, JSON | headers)
 
     assert message in answer.message
     assert param == answer.json["error"]["param"]

@@ -50,8 +50,8 @@ def free_address() -> str:
 @contextmanager
 def running_program(address: str, path: str, *arguments: str | Path) -> Iterator[Running]:
     """Run a program until the block ends; wait first until a URL of it answers 200."""
-    silent: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(list(map(str, arguments)), text=True, **silent) as process:
+    no_output: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(list(map(str, arguments)), text=True, **no_output) as process:
         server = Running(process, f"http://{address}")
 
         def answers() -> bool:
@@ -140,13 +140,13 @@ def proxy_file(name: str, *servers: Running) -> str:
 
 def ask_until_both_answered(proxy: Running, *servers: Running) -> None:
     """Ask for vectors until the logs of both servers have a request that came after this call."""
-    seen = [(server, len(server.lines)) for server in servers]
+    log_sizes = [(server, len(server.lines)) for server in servers]
 
-    def both_asked() -> bool:
+    def both_answered() -> bool:
         assert 200 == proxy.get("/v1/embeddings", body=BODY)[0]
-        return all(any("/v1/embeddings" in line for line in one.lines[before:]) for one, before in seen)
+        return all(any("/v1/embeddings" in line for line in one.lines[before:]) for one, before in log_sizes)
 
-    wait_until(both_asked, 20)
+    wait_until(both_answered, 20)
 
 
 def test_nginx(tmp_path: Path) -> None:
