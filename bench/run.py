@@ -90,7 +90,7 @@ class Bench:
             self._unavailable = json.loads(UNAVAILABLE.read_text(encoding="utf-8"))
         with Embedder.open(threads=1) as embedder:
             texts = Texts(embedder.count_tokens)
-            texts.make("query")  # counts tokens of words while this embedder is open
+            texts.make("query")  # needs the embedder: counts tokens of words
             self._info = embedder.info
         self._options: dict[str, Any] = {"texts": texts, "threads": threads, "seconds": seconds, "say": say}
         self._options["artefact"] = shipped_fingerprint()

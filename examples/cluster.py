@@ -1,4 +1,4 @@
-"""Cluster texts and draw them: python examples/cluster.py FILE -k 5 -o clusters.png, a text a line.
+"""Cluster texts and draw them: python examples/cluster.py FILE -k 5 -o clusters.png, one text per line.
 
 Needs pip install 'ov-minilm[examples]'. The name of a cluster is the text nearest to its centre.
 """

@@ -1,4 +1,4 @@
-"""Find texts that say nearly the same: python examples/duplicates.py FILE, a text a line.
+"""Find texts that say nearly the same: python examples/duplicates.py FILE, one text per line.
 
 Needs nothing but ov-minilm. Prints groups; a line alone in its group is not printed.
 """

@@ -1,6 +1,6 @@
 """Sort texts into classes that are only described: python examples/zero_shot.py FILE "class: description" ...
 
-Needs nothing but ov-minilm. FILE has a text a line; where the line starts with its true class and a tab, the
+Needs nothing but ov-minilm. FILE has one text per line; if a line starts with its true class and a tab, the
 share of right answers is printed too.
 """
 

@@ -827,8 +827,8 @@ def _verdict_lines(drifts: Sequence[Drift], gate: Gate) -> Iterator[str]:
     worst_of = ", ".join(f"{name} {value:.4f} ({limits[name]})" for name, value in figures.items())
     yield f"passed: {worst_of}; worst values of all measurements above"
     if "overlap@10" in figures:
-        same = 10 * figures["overlap@10"]
-        yield f"for search: {same:.1f} of the ten nearest texts are the same as in FP32"
+        same_neighbours = 10 * figures["overlap@10"]
+        yield f"for search: {same_neighbours:.1f} of the ten nearest texts are the same as in FP32"
     if "Spearman points" in figures:
         yield (
             f"for similarity: the rank correlation with human scores changes by "

@@ -25,7 +25,7 @@ class HelpfulCommand(click.Command):
         groups: Mapping[str, Sequence[str]] | None = None,
         **options: Any,
     ) -> None:
-        """Make a command.
+        """Create a command with a help page.
 
         Args:
             args: of click.Command.
@@ -61,14 +61,14 @@ class Commands(click.Group):
     command_class = HelpfulCommand
 
     def __init__(self, *args: Any, first: Sequence[str] = (), **options: Any) -> None:
-        """Make a group; `first` are the names of the commands to list first."""
+        """Create a group of commands; `first` has the names of the commands to list first."""
         super().__init__(*args, **options)
         self.first = first
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that the arguments name; for a synonym, fail and say which one is meant."""
+        """Return the command that the arguments name; if it is a synonym, fail and name the command."""
         if args[0] in SYNONYMS:
             ctx.fail(f"No such command {args[0]!r}. Did you mean {SYNONYMS[args[0]]!r}?")
         return super().resolve_command(ctx, args)

@@ -16,7 +16,7 @@ RUN = ("model", "threads", "memory_mb", "cache_dir", "device", "precision", "low
 
 
 class NamedPath(click.Path):
-    """A path; an empty one, as an unset variable of a script gives, is a usage error."""
+    """A path. An empty path, such as from an unset variable of a script, is a usage error."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the Path."""

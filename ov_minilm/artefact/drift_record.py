@@ -69,7 +69,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The limits of drift that a build must keep. A mean over fewer than `few` texts is not limited."""
+    """The limits of drift that a build must keep. Means of fewer than `few` texts have no limit."""
 
     cosine_mean: float = 0.9975
     overlap: float = 0.95

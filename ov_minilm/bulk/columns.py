@@ -32,7 +32,7 @@ FoundType: TypeAlias = "tuple[str, pa.DataType | None]"
 
 
 def json_field(name: str) -> pa.Field:
-    """Describe a column of JSON texts."""
+    """Return the Arrow field of a column that has JSON texts."""
     return pa.field(name, pa.string(), metadata={"ov_minilm.json": "1"})
 
 

@@ -347,11 +347,11 @@ def check_start(inputs: Inputs, file: str, start: bytes) -> None:
 
 
 def _wide_encoding(start: bytes) -> str | None:
-    """Return the encoding of a start without a byte order mark, if a character has two or four bytes.
+    """Return the encoding of a file without a byte order mark, if its characters have two or four bytes.
 
-    A text in UTF-8 may have NUL bytes. UTF-32 has one in each four bytes. UTF-16 has several, all in the
-    first or all in the second byte of its characters, also beside a line feed; and it is not valid UTF-8, or
-    all its characters belong to alphabets, so that this byte is small.
+    `start` has its first bytes. NUL bytes alone are valid UTF-8. In UTF-32, one byte of each character is
+    NUL. In UTF-16, several characters have a NUL, always at the same place, and line feeds have one; and the
+    bytes are not valid UTF-8, or all characters belong to alphabets, so that their high byte is small.
     """
     for encoding, high in (("utf-32-le", 3), ("utf-32-be", 0)):
         if len(start) >= 8 and not any(start[high::4]):
@@ -359,8 +359,8 @@ def _wide_encoding(start: bytes) -> str | None:
     for encoding, high in (("utf-16-le", 1), ("utf-16-be", 0)):
         highs, lows = start[high::2], start[1 - high :: 2]
         line_feed = b"\n" not in start or (10, 0) in zip(lows, highs, strict=False)
-        alphabets = highs and max(highs) <= MAX_HIGH_BYTE
-        if highs.count(0) > 1 and 0 not in lows and line_feed and (alphabets or not _is_utf8(start)):
+        only_alphabets = highs and max(highs) <= MAX_HIGH_BYTE
+        if highs.count(0) > 1 and 0 not in lows and line_feed and (only_alphabets or not _is_utf8(start)):
             return encoding
     return None
 
@@ -379,7 +379,7 @@ def display_name(name: str) -> str:
 
 
 def first_names(names: Sequence[str]) -> str:
-    """Return the first names of columns for messages; a binary file or one long text may look like many."""
+    """Return the first names of columns for messages; a binary file may seem to have very many."""
     shown = [f"{name:.60}..." if len(name) > 60 else name for name in names[:8]]
     return ", ".join(map(repr, shown)) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "none"
 

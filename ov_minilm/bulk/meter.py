@@ -30,7 +30,7 @@ class Meter:
         self._started = time.monotonic()
         # time at which the first rows were done, and the bytes of these rows
         self._first: tuple[float, int] | None = None
-        self._bytes = self._texts = self._tokens = self._kept = 0
+        self._bytes = self._texts = self._tokens = self._written = 0
 
     def advance(self, texts: int, tokens: int, done: int) -> None:
         """Add encoded texts and tokens; `done` is the number of input bytes read so far."""
@@ -42,13 +42,13 @@ class Meter:
 
     def keep(self, texts: int) -> None:
         """Add texts whose vectors are written to disk and stay there if the process is killed."""
-        self._kept += texts
+        self._written += texts
 
     def line(self, now: float) -> str:
         """Return the progress as text; `now` is a value of time.monotonic()."""
         seconds = max(now - self._started, 1e-9)
         text = (
-            f"{self._texts:,} texts ({self._kept:,} written), "
+            f"{self._texts:,} texts ({self._written:,} written), "
             f"{self._texts / seconds:,.0f} texts/s, {self._tokens / seconds:,.0f} tokens/s"
         )
         if not self._total:

@@ -264,7 +264,7 @@ def _modules(path: Path, *, optional: bool) -> dict[str, str]:
 
 
 def _pooling(path: Path, modules: Mapping[str, str], requested: Pooling | None) -> Pooling:
-    """Return the pooling that the files say; it must equal `requested`, which counts if no file says it."""
+    """Return the pooling that a file names, which must equal `requested`; without a file, `requested`."""
     if not modules and not path.is_file():
         if requested is None:
             raise SourceRefused(f"{path}: no such file; pass --pooling mean or --pooling cls")

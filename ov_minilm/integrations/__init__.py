@@ -72,13 +72,13 @@ def refuse(start: str, given: Iterable[str]) -> None:
 
 
 def missing(self: object, name: str) -> NoReturn:
-    """Raise AttributeError; the message says what to write instead of what the other library has."""
+    """Raise AttributeError; if the other library has this name, the message says what to write instead."""
     hint = METHOD_HINTS.get(name, "")
     raise AttributeError(f"{type(self).__name__} has no {name}" + (f": {hint}" if hint else ""))
 
 
 def with_prompt(prompt: str, texts: Iterable[str]) -> Iterable[str]:
-    """Return the texts with the prompt before each. TypeError for a str or a value that holds no texts."""
+    """Return the texts with the prompt before each. TypeError: `texts` is a str, or contains no texts."""
     items = iterate(texts)
     return (prompt + check_text(text, index) for index, text in enumerate(items)) if prompt else items
 

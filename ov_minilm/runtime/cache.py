@@ -48,7 +48,7 @@ class Cache:
 
     @classmethod
     def open(cls, folder: AnyPath, fingerprint: str, facts: Mapping[str, object]) -> Cache:
-        """Open the cache of one artefact in a folder. ValueError: its name is empty, "." for Path."""
+        """Open the cache of one artefact in a folder. ValueError: the name is empty."""
         if folder == "":
             raise ValueError("cache_dir='' is empty; name a folder, or pass None")
         return cls(Path(folder) / fingerprint, facts)

@@ -43,7 +43,7 @@ def available_cpus(root: Path = Path("/")) -> int:
 
 def _quota(root: Path) -> float | None:
     """Return the lowest CPU limit of this process's cgroups (v2 cpu.max, v1 cfs_quota); None: no limit."""
-    limits = [_v2(folder) if v2 else _v1(folder) for v2, folder in cgroup_folders("cpu", root)]
+    limits = [_v2_quota(folder) if v2 else _v1_quota(folder) for v2, folder in cgroup_folders("cpu", root)]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -65,7 +65,7 @@ def cgroup_folders(controller: str, root: Path = Path("/")) -> Iterator[tuple[bo
                 yield v2, folder
 
 
-def _v2(folder: Path) -> float | None:
+def _v2_quota(folder: Path) -> float | None:
     path = folder / "cpu.max"
     if not path.exists():
         return None
@@ -73,7 +73,7 @@ def _v2(folder: Path) -> float | None:
     return None if quota == "max" else int(quota) / int(period)
 
 
-def _v1(folder: Path) -> float | None:
+def _v1_quota(folder: Path) -> float | None:
     quota, period = folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us"
     if not quota.exists() or not period.exists():
         return None

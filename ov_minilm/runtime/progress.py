@@ -45,12 +45,12 @@ class _Counter:
 
 
 def _tenths() -> Callable[[int, int], None]:
-    shown = 0
+    shown_tenths = 0
 
     def show(done: int, total: int) -> None:
-        nonlocal shown
-        if 10 * done // total > shown:
-            shown = 10 * done // total
+        nonlocal shown_tenths
+        if 10 * done // total > shown_tenths:
+            shown_tenths = 10 * done // total
             sys.stderr.write(f"encode: {done} of {total} texts\n")
 
     return show
@@ -60,19 +60,19 @@ def _bar(total: int, delay_s: float) -> Iterator[Callable[[int], None]]:
     import click  # imported here, because only a bar needs click
 
     bar = click.progressbar(length=total, label="encode", show_pos=True, file=sys.stderr)
-    started, pending, shown = time.monotonic(), 0, False
+    started, pending, shown_tenths = time.monotonic(), 0, False
 
     def advance(more: int) -> None:
-        nonlocal pending, shown
+        nonlocal pending, shown_tenths
         pending += more
         if time.monotonic() - started >= delay_s:
-            shown = True
+            shown_tenths = True
             bar.update(pending)
             pending = 0
 
     try:
         yield advance
     finally:
-        if shown:
+        if shown_tenths:
             bar.update(pending)
             bar.render_finish()

@@ -109,7 +109,7 @@ def document(max_texts: int, dim: int, vocabulary: int) -> bytes:
     }
     model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
     tokenize = [_reference("TokenizeInputsRequest"), _reference("TokenizeRequest")]
-    either = [token_lists, _reference("TokenizeResponse")]
+    response_forms = [token_lists, _reference("TokenizeResponse")]
     embed = _posted("TEI", "Embed texts", "EmbedRequest", vectors, headers=HEADERS)
     page = {
         "tags": ["Server"],
@@ -130,7 +130,7 @@ def document(max_texts: int, dim: int, vocabulary: int) -> bytes:
         "/": {**embed, "get": page},
         "/similarity": _posted("TEI", "Compare a text with others", "SimilarityRequest", NUMBERS),
         "/tokenize": _posted(
-            "OpenAI or TEI", "List the tokens of texts", {"anyOf": tokenize}, {"anyOf": either}
+            "OpenAI or TEI", "List the tokens of texts", {"anyOf": tokenize}, {"anyOf": response_forms}
         ),
         "/decode": _posted("TEI", "Turn token ids into texts", "DecodeRequest", texts),
         "/info": {"get": _operation("TEI", "Describe the server", "Info", (401,))},

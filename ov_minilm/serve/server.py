@@ -228,7 +228,7 @@ class Protocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note that the request is complete."""
+        """Remember that the request is complete."""
         if self.parser.should_upgrade():
             return
         self._in_body = False
@@ -282,7 +282,7 @@ class Protocol(HttpToolsProtocol):
         self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Continue: the client reads again."""
+        """Stop the timeout, because the client reads again."""
         super().resume_writing()
         self._cancel_write_timer()
 

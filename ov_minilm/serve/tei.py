@@ -60,7 +60,7 @@ class EmbedRequest(Struct):
 
 
 class SimilarityInput(Struct):
-    """A text, and the texts to compare it with."""
+    """A text, and the texts to compare with it."""
 
     source_sentence: Annotated[str, Meta(description="a text")]
     sentences: Annotated[list[str], Meta(description="a list of texts")]

@@ -49,7 +49,7 @@ class TokenIdReader:
     """Turns the token ids of requests into texts or ids for the embedder, by one policy."""
 
     def __init__(self, policy: TokenIds, hello_world: Ids) -> None:
-        """Make a reader.
+        """Create a reader of token ids.
 
         Args:
             policy: the value of `--token-ids`.

@@ -309,15 +309,15 @@ def test_json_log_and_keys(tmp_path: Path) -> None:
 
     The server has two ports. At SIGHUP it reads its file of keys again; a file without keys changes nothing.
     """
-    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    client_trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     keys = tmp_path / "keys"
     keys.write_text("sk-old\n\n sk-older \n")
     options = ("--port", "0", "--log-format", "json", "--api-key-file", str(keys))
     with running(*options, OV_MINILM_API_KEY="sk-variable", OV_MINILM_NONE="1") as server:
         for body, key, trace in (
-            (b'{"input": "a text that nobody else may read"}', "sk-old", parent),
+            (b'{"input": "a text that nobody else may read"}', "sk-old", client_trace),
             (b'{"inputs": "nobody"}', "sk-older", "made up"),
-            (b'{"input": "nobody"}', "sk-variable", parent),  # the file has priority
+            (b'{"input": "nobody"}', "sk-variable", client_trace),  # the file has priority
         ):
             given = (f"authorization: Bearer {key}", f"traceparent: {trace}", "x-request-id: mine")
             server.talk(request_bytes(body, *given, "connection: close"))
@@ -339,7 +339,7 @@ def test_json_log_and_keys(tmp_path: Path) -> None:
     requests = [line for line in lines if "status" in line]
     assert [200, 400, 401, 401, 200, 200, 401, 200, 401, 200] == [line["status"] for line in requests]
     facts = tuple(requests[0][name] for name in ("texts", "tokens", "request_id", "traceparent"))
-    assert (1, 9, "mine", parent) == facts
+    assert (1, 9, "mine", client_trace) == facts
     access_fields = {"client", "method", "path", "status", "ms", "texts", "tokens", "truncated", "request_id"}
     # the traceparent of this request was invalid
     assert access_fields | {"time", "level", "logger"} == requests[1].keys()
