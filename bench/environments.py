@@ -100,7 +100,7 @@ class Environments:
     def __init__(
         self, peers: Sequence[Peer], say: Callable[[str], None], *, cache: Path = CACHE, checkpoint: str = ""
     ) -> None:
-        """Use these peers, which include those that make files for others.
+        """Use these peers; a peer may make files for another peer.
 
         `checkpoint` is a SOURCE of convert.
         """

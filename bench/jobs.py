@@ -94,7 +94,7 @@ def distinct_texts(race: Race[Process], workload: str, count: int) -> list[str]:
 
     Without shuffling, short texts would repeat.
     """
-    rng = random.Random(workload)  # noqa: S311  # texts, not secrets
+    rng = random.Random(workload)  # noqa: S311  # not for security
     words = (text.split() for text in race.texts.make(workload, count + count // 10))
     return list(dict.fromkeys(" ".join(rng.sample(found, len(found))) for found in words))[:count]
 
@@ -127,7 +127,7 @@ def run_job(source: Path, *options: str) -> Job:
 
 def reuse(race: Race[Process]) -> Iterator[Row]:
     """Time a job with `--reuse` as a percentage of a plain job, at first and after 1 % of texts changed."""
-    rng = random.Random("changed")  # noqa: S311  # texts, not secrets
+    rng = random.Random("changed")  # noqa: S311  # not for security
     for count, rounds in REUSE_ROUNDS.items():
         texts = distinct_texts(race, "sentences", count)
         changed = [text if n % CHANGE_EVERY else race.texts.text(20, rng) for n, text in enumerate(texts)]

@@ -31,7 +31,7 @@ STYLE = {
     "figure.facecolor": "white",  # pictures have a white background, also on dark pages
 }
 WIDTH, DPI = 8.0, 110  # width in inches and dots per inch: 880 pixels, which pages show at 800
-# maximum of other libraries in a bar chart, and of lines or points in a picture
+# maximum number of other libraries in a bar chart, and of lines or points in a picture
 MAX_LIBRARIES, MAX_POINTS = 4, 7
 # Places of a label, the best one first: offset in typographic points, and alignment.
 LABEL_PLACES = ((8, 4, "left"), (8, -13, "left"), (-8, 4, "right"), (-8, -13, "right"), (0, 16, "center"))

@@ -37,7 +37,7 @@ CHILD_TIMEOUT_S = 300  # a child process that takes longer is killed, because so
 TEXTS_PER_ROUND, ROUNDS, SINGLE_CALLS = 128, 5, 40  # texts, rounds and calls in each speed test
 SERVER_MB = 65  # memory that `serve` needs under load in addition to its Embedder
 LIMIT_SHARE = 0.9  # share of a container's memory that a process may use
-UNLIMITED_BYTES = 1 << 60  # in cgroup v1, numbers from this one on mean "no limit"
+UNLIMITED_BYTES = 1 << 60  # in cgroup v1, a number of this size or larger means "no limit"
 MIN_SPEED_RATIO = 0.9  # doctor reports a configuration that is slower than this share of the fastest
 
 KERNELS = {  # part of a kernel's name -> instruction set; the first entry that matches counts

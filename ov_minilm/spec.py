@@ -92,7 +92,7 @@ MINILM = ModelSpec(
 )
 
 # Widths of single rows besides 64 and the maximum, the most useful first. A grid takes about 36 MB.
-# Further widths (24, 48, 96, 160) would make the texts that fit them 15 to 25 % faster.
+# Further widths (24, 48, 96, 160) would make texts of these lengths 15 to 25 % faster.
 SINGLE_ROW_WIDTHS = (16, 32, 128, 208, 8)
 # Widths of rows for texts over LONG_TEXT_TOKENS, as shares of the longest text: 256, 208, 160. Passages of
 # 129 to 256 tokens run 30 % faster than with width 256 alone; a fourth width would make it 34 %, and take 60

@@ -112,7 +112,7 @@ def _memory_mb() -> float:
 
 def _memory_folder() -> str | None:
     """Return a folder in memory if the system has one, because syncing every shard to a disk is slow."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # the fuzzer makes a private folder in this one
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # for a private folder in it
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ SLOW_TIMEOUT_S = 1800  # timeout of slow tests; pyproject.toml has that of all o
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give slow tests more time than the others have."""
+    """Give tests marked slow a longer timeout."""
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))

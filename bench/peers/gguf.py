@@ -4,7 +4,7 @@
 #   "safetensors==0.8.0",
 # ]
 # ///
-"""Makes GGUF files in Q8_0 and F16 for the peer llama_cpp; it is not measured itself."""
+"""Makes GGUF files in Q8_0 and F16 for the peer llama_cpp; this peer is not measured."""
 
 from __future__ import annotations
 

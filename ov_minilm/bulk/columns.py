@@ -134,7 +134,7 @@ def _finite(column: list[Any]) -> bool:
 def cast_columns(batch: pa.RecordBatch, schema: pa.Schema, bad: dict[int, str]) -> pa.RecordBatch:
     """Cast columns read from Parquet to the types of the output.
 
-    If a value does not fit the type, or a string is not UTF-8, it becomes null and its row is bad.
+    A value that does not fit the type, or is not UTF-8, becomes null, and its row is bad.
     """
     arrays = []
     for field in schema:

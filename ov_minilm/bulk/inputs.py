@@ -219,7 +219,7 @@ class Inputs:
         return not self.pipes
 
     def size(self) -> int | None:
-        """Return the total size of all files on disk, in bytes; None if one of them is a pipe."""
+        """Return the total size of all files on disk, in bytes; None if an input is a pipe."""
         return sum(Path(file).stat().st_size for file in self.files) if self.resumable else None
 
 
@@ -329,7 +329,7 @@ def check_start(inputs: Inputs, file: str, start: bytes) -> None:
     """Refuse a file whose first bytes, after decompression, belong to another format.
 
     Raises:
-        ValueError: it has another format; the message says what to do.
+        ValueError: the file has another format; the message says what to do.
     """
     kind, name, utf8 = inputs.kind_of(file), display_name(file), inputs.dialect.is_utf8
     for magic, (found_format, advice) in MAGIC.items():

@@ -210,7 +210,7 @@ class Task:
 def plan(inputs: Inputs, rows_per_shard: int, done: Mapping[int, Done]) -> Iterator[Task]:
     """Yield a task for every unfinished shard.
 
-    The number of rows of a Parquet file is in its metadata; files of lines have to be read to count them.
+    The number of rows of a Parquet file is in its metadata; lines have to be counted.
     """
     with closing(_shards(inputs, done)) as shards:
         for shard, reader in shards:
@@ -228,7 +228,7 @@ def encode(
         BadRow: with on_error="stop".
     """
     waiting: deque[_Submitted] = deque()
-    submitted = queued = 0  # tokens of all blocks so far, and of those in `waiting`
+    submitted = queued = 0  # number of tokens in all blocks so far, and in the blocks in `waiting`
     started = time.monotonic()
     min_tokens, max_tokens = QUEUED_TOKENS
     stop: BadRow | None = None

@@ -160,8 +160,8 @@ class RayEmbedder:
         """Return the batch with its vectors.
 
         Raises:
-            TypeError: it is an Arrow table.
-            ValueError: it lacks the column of texts, or has one of the output's name.
+            TypeError: the batch is an Arrow table.
+            ValueError: the batch lacks the column of texts, or has a column with the name of the output.
         """
         options = self._options
         if not hasattr(batch, "keys"):
@@ -294,7 +294,7 @@ class RayBackend:
         )
         total = job.inputs.size() or 0
         try:
-            # In the order of completion: if a finished shard waited for others, a kill would lose it.
+            # In the order of completion: a shard that waited for earlier shards would be lost by a kill.
             batches = answers.iter_batches(batch_size=None, prefetch_batches=0)
             for number, answer in enumerate(chain.from_iterable(batch["answer"] for batch in batches), 1):
                 shard = _unwrap(answer)

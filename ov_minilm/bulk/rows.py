@@ -108,7 +108,7 @@ def select(batch: pa.RecordBatch, rows: Sequence[int]) -> pa.RecordBatch:
 
 
 def means_damage(error: OSError | ValueError) -> bool:
-    """Return whether an error of Arrow means that a file is broken; system errors do not."""
+    """Return whether an error of Arrow means that a file is broken, and not a fault of the system."""
     if isinstance(error, OSError):
         return error.errno is None
     return type(error).__module__ == "pyarrow.lib"

@@ -292,7 +292,7 @@ def _alive(pid: int) -> bool:
 
 
 def _sync(folder: Path) -> None:
-    """Flush the files to disk before the rename makes them visible."""
+    """Flush the files of a folder to disk, before the folder is renamed."""
     for path in folder.iterdir():
         with path.open("rb+") as file:
             os.fsync(file.fileno())

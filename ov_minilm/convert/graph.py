@@ -71,7 +71,7 @@ def save(model: ov.Model, path: Path) -> None:
                 renamed[automatic[0]] = f"{kind}_{counts[kind]}"
                 counts[kind] += 1
             node.set_friendly_name(renamed[automatic[0]] + name[automatic.end() :])
-    # A new Model drops rt_info (options and local settings); the manifest records those that matter.
+    # A new Model has no rt_info (options and local settings); the manifest records the important options.
     clean = ov.Model(model.outputs, model.get_parameters(), model.get_friendly_name())
     try:
         # The path is passed as str: an interrupt while OpenVINO converts a Path would look like a failure to

@@ -31,7 +31,7 @@ class Published:
     file: str = f"test{COMPRESSED}"
 
 
-# Name of a data set in this package -> its file. The revisions are those that the mteb benchmark pins.
+# Name of a data set in this package -> its file. The mteb benchmark pins the same revisions.
 HUB = {
     "stsb_dev": Published(
         "mteb/stsbenchmark-sts", "b0fddb56ed78048fa8b90373c8a3cfc37b684831", f"validation{COMPRESSED}"

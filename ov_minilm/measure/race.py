@@ -191,7 +191,7 @@ class Race(Generic[R]):
         return {name: values for name, values in rounds.items() if values}
 
     def _is_finished(self, values: Sequence[Values], spent: float, target_precision: float) -> bool:
-        """Return whether a contender needs no more rounds: it is precise, or its time is used up."""
+        """Return whether a contender needs no more rounds: its rows are precise, or its time is used up."""
         if len(values) < MIN_ROUNDS:
             return False
         return (

@@ -60,7 +60,7 @@ class Figures:
         return [row.contender for row in rows]
 
     def same_vectors(self, contender: str) -> bool:
-        """Return False if a contender's vectors were compared with those of the model and differ."""
+        """Return False if a contender's vectors are known to differ from the vectors of the model."""
         return self._mark(contender) != OTHER_VECTORS
 
     def _mark(self, contender: str) -> str:

@@ -56,7 +56,7 @@ class Texts:
     def make(self, name: str, count: int | None = None) -> list[str]:
         """Return the texts of a workload, the same ones every time."""
         texts, length = WORKLOAD_TEXTS[name]
-        rng = random.Random(name)  # noqa: S311  # texts, not secrets
+        rng = random.Random(name)  # noqa: S311  # not for security
         return [self.text(length(rng), rng) for _ in range(count or texts)]
 
     def text(self, tokens: int, rng: random.Random | None = None) -> str:

@@ -45,7 +45,7 @@ REASONS = {  # label of a failed request, by its status in OpenAI's API
 class Metrics:
     """The metrics of one server, in its own registry, so that two servers in a process do not mix.
 
-    With several workers (see `workers.summing_metrics`) `render` gives the sums over all of them.
+    With several workers (see `workers.summing_metrics`) `render` gives the sums over all workers.
     """
 
     def __init__(self, admission: Admission, embedder: Embedder) -> None:

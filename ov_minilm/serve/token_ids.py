@@ -131,7 +131,7 @@ def _load() -> Encoding:
 
 
 def _is_foreign(ids: Ids) -> bool:
-    """Return whether an id is unused in the model's vocabulary, and so must belong to another one."""
+    """Return whether an id is unused in the model's vocabulary, and so must belong to another vocabulary."""
     return any(PAD < token < 100 or 103 < token < 999 or token >= VOCABULARY for token in ids)
 
 

@@ -30,7 +30,7 @@ class WorkerServer(Server):
         await super().startup([])
 
     def report_ready(self) -> None:
-        """Accept connections, and tell the parent; when all workers are ready, it logs this."""
+        """Accept connections, and tell the parent, which logs when all workers are ready."""
         for listener in self.listeners:
             listener.setblocking(False)
             listener.listen(self.config.backlog)

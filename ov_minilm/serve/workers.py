@@ -53,11 +53,11 @@ class Link:
     _pipe: Connection
 
     def report_connections(self, count: int) -> None:
-        """Tell the other workers that this one is ready and how many connections it has."""
+        """Tell the other workers that this worker is ready and how many connections it has."""
         self._connections[self.number] = count + 1
 
     def has_more_than_another(self) -> bool:
-        """Return whether another ready worker has fewer connections than this one."""
+        """Return whether another ready worker has fewer connections than this worker."""
         return any(0 < count < self._connections[self.number] for count in self._connections)
 
     def report_ready(self, line: str) -> None:
@@ -217,7 +217,7 @@ class Supervisor:
             self._signal_workers(signal.SIGHUP)
 
     def _end(self) -> None:
-        """Send the workers SIGTERM: the first signal shuts them down, a second one without waiting."""
+        """Send the workers SIGTERM: the first signal shuts them down, a second signal does not wait."""
         self._ending = True
         for listener in self._listeners:
             listener.close()
@@ -263,7 +263,7 @@ def summing_metrics() -> Iterator[None]:
     """Let processes forked within this context share their metrics, through files in memory."""
     from prometheus_client import values
 
-    memory = "/dev/shm"  # noqa: S108  # a new folder in this one has a random name and is private to this user
+    memory = "/dev/shm"  # noqa: S108  # folders in it get random names and are private to this user
     with tempfile.TemporaryDirectory(
         prefix="ov_minilm-", dir=memory if os.access(memory, os.W_OK) else None
     ) as folder:

@@ -144,7 +144,7 @@ def run_case(seed: int, folder: Path) -> str:
     Raises:
         WrongResult: the result is wrong.
     """
-    rng = random.Random(seed)  # noqa: S311  # no secrets
+    rng = random.Random(seed)  # noqa: S311  # not for security
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     column = rng.choice(("text", "text", "text", "body", "naïve text", "a,b"))

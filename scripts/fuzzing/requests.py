@@ -105,7 +105,7 @@ class RequestFuzzer:
         Raises:
             WrongResult: the answer is wrong.
         """
-        rng = random.Random(seed)  # noqa: S311  # no secrets
+        rng = random.Random(seed)  # noqa: S311  # not for security
         path = rng.choice(PATHS)
         request = _valid_body(rng, path)
         valid = True

@@ -156,7 +156,7 @@ def test_a_job_stops_at_the_first_bad_row(tmp_path: Path, run_job: RunJob) -> No
 
 
 def test_a_truncated_gzip_file_is_one_bad_row(tmp_path: Path, run_job: RunJob) -> None:
-    """Rows before the damage are encoded, one error covers those after it, the next file is read."""
+    """Rows before the damage are encoded, one error covers the rows after it, the next file is read."""
     texts, output = sentences(3000), tmp_path / "v.npy"
     (tmp_path / "in.txt.gz").write_bytes(gzip.compress("\n".join(texts).encode())[:-3000])
     files = tmp_path / "in.txt.gz", write(tmp_path / "next.txt", ["last"])
@@ -233,7 +233,7 @@ def test_an_interrupted_job_resumes(
                 Journal.open(parts)
         else:
             # A random moment, also during the start: there is no event to wait for.
-            time.sleep(random.Random(seed).uniform(0.5, 8))  # noqa: S311  # not secret
+            time.sleep(random.Random(seed).uniform(0.5, 8))  # noqa: S311  # not for security
         process.send_signal(number)
         sent = time.monotonic()
         stderr = process.communicate()[1].decode()
@@ -289,7 +289,7 @@ def test_a_full_disk_loses_no_finished_shard(tmp_path: Path, run_job: RunJob) ->
 
 
 def test_lost_and_truncated_shards_are_computed_again(tmp_path: Path, run_job: RunJob) -> None:
-    """Missing shards get the same bytes, also inside a compressed file; others are not rewritten."""
+    """Missing shards get the same bytes, also inside a compressed file; other shards are not rewritten."""
     source = write(tmp_path / "in.txt.gz", TEXTS[:500])
     run_job(source, to=tmp_path / "out")
     content_before, times = content(tmp_path / "out"), modified(tmp_path / "out")
@@ -325,7 +325,7 @@ def with_other_lowering() -> HashEmbedder:
 def test_another_job_is_refused(
     tmp_path: Path, change: dict[str, Any], difference: str, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error names the differences and no file is changed; overwrite starts the other job."""
+    """The error names the differences, and no file is changed; `overwrite` starts the new job."""
     source = write(tmp_path / "in.txt", TEXTS[:300])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(source.read_bytes())))
     run_job(source, to=tmp_path / "out")

@@ -1,6 +1,6 @@
 """Files of lines: every record has its number, and a broken record affects no other record.
 
-test_random_files.py compares the rows with those of other readers.
+test_random_files.py compares the rows with the rows of other readers.
 """
 
 import bz2

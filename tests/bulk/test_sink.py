@@ -29,7 +29,7 @@ def bits(vectors: FloatArray) -> list[list[int]]:
     return [list(map(int, row)) for row in vectors.view(np.uint32)]
 
 
-def written(form: Form, *blocks: Block) -> io.BytesIO:
+def to_file(form: Form, *blocks: Block) -> io.BytesIO:
     """Return a file to which these blocks were written."""
     file, columns = io.BytesIO(), blocks[0].columns
     schema = columns.schema if isinstance(columns, pa.RecordBatch) else None
@@ -59,8 +59,8 @@ def test_json_lines_keep_every_bit_and_every_text(rows: list[tuple[str, float]])
 
 def test_json_lines_escape_only_what_they_must() -> None:
     r"""Letters are not escaped, half of a surrogate pair (\ud800) is; kept columns keep their order."""
-    lines = written("jsonl", Block([TEXTS[1], "\ud800"], None, VECTORS[:2])).read().decode().splitlines()
-    kept = written("jsonl", block(slice(1), ['"z": 1e400, "a": ["x"]'])).read()
+    lines = to_file("jsonl", Block([TEXTS[1], "\ud800"], None, VECTORS[:2])).read().decode().splitlines()
+    kept = to_file("jsonl", block(slice(1), ['"z": 1e400, "a": ["x"]'])).read()
 
     starts = [line.split(', "embedding')[0] for line in lines]
     assert ['{"text": "naïve café 😉"', '{"text": "\\ud800"'] == starts
@@ -72,8 +72,8 @@ def test_parquet_keeps_columns_bits_and_the_model() -> None:
     when = pa.array([1, 2, 3, None], pa.timestamp("ns", "UTC"))
     columns = pa.RecordBatch.from_pydict({"when": when, "tags": pa.array([["a"], [], None, ["b", "c"]])})
 
-    table = pq.read_table(written("parquet", block()))
-    table_with_columns = pq.read_table(written("parquet", block(columns=columns)))
+    table = pq.read_table(to_file("parquet", block()))
+    table_with_columns = pq.read_table(to_file("parquet", block(columns=columns)))
 
     assert pa.list_(pa.field("element", pa.float32()), 2) == table.schema.field("embedding").type
     assert bits(VECTORS) == bits(table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, 2))
@@ -96,7 +96,7 @@ def test_the_size_of_blocks_does_not_change_the_bytes(
 
     def in_blocks(rows: int) -> io.BytesIO:
         starts = range(0, count, rows)
-        return written(form, *(Block(texts[at : at + rows], None, vectors[at : at + rows]) for at in starts))
+        return to_file(form, *(Block(texts[at : at + rows], None, vectors[at : at + rows]) for at in starts))
 
     whole = in_blocks(count)
 
@@ -113,12 +113,12 @@ def test_joined_files_have_all_rows(form: Form, tmp_path: Path) -> None:
     blocks, joined = [block(slice(1)), block(slice(1, None))], io.BytesIO()
     parts = [tmp_path / "0", tmp_path / "1"]
     for part, of_part in zip(parts, blocks, strict=True):
-        part.write_bytes(written(form, of_part).read())
+        part.write_bytes(to_file(form, of_part).read())
 
     Sink(form, VECTORS[:0], None, {"model": "m"}).join(joined, parts)
 
     if form == "parquet":
-        assert pq.read_table(written(form, *blocks)).equals(pq.read_table(joined))
+        assert pq.read_table(to_file(form, *blocks)).equals(pq.read_table(joined))
         assert 2 == pq.ParquetFile(joined).num_row_groups
     else:
-        assert written(form, *blocks).read() == joined.getvalue()
+        assert to_file(form, *blocks).read() == joined.getvalue()

@@ -1,4 +1,4 @@
-"""Outlier channels: which are selected, and that moving them to a float branch changes no result."""
+"""Outlier channels: which channels are selected, and that a float branch for them changes no result."""
 
 from pathlib import Path
 

@@ -148,7 +148,7 @@ def test_a_checkpoint_that_cannot_be_converted_exactly_is_refused(
 
 
 def test_weights_in_several_files_are_read_as_one(tmp_path: Path) -> None:
-    """Tensors equal those of one file; the hash is that of sha256sum's output; a missing file is named."""
+    """The tensors are those of one file, the hash that of sha256sum's output; a missing file is named."""
     folder, sha256 = write_small(tmp_path)
     expected = find(str(folder), None, sha256).tensors
     tensors = draw(Kind())

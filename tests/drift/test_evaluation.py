@@ -50,7 +50,7 @@ def write_files(folder: Path, files: Mapping[str, str | bytes]) -> Path:
 
 
 def compressed(*rows: object) -> bytes:
-    """Return rows as the hub stores them: gzip, one JSON value a line."""
+    """Return rows as the hub stores them: gzip, with one JSON value per line."""
     return gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode(), mtime=0)
 
 

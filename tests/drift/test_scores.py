@@ -1,4 +1,4 @@
-"""Drift statistics equal those of scipy, scikit-learn and trec_eval; the gate refuses values over a limit."""
+"""Metrics of drift equal those of scipy, scikit-learn and trec_eval; the gate refuses values over a limit."""
 
 from collections.abc import Sequence
 

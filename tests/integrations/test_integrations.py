@@ -138,7 +138,7 @@ def prompted(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("path", CALLS)
 def test_vectors_are_those_of_the_embedder(path: str, prompted: str, shipped: Embedder) -> None:
-    """Every method, also if awaited, returns the exact vectors of prompt + text; no vector for no text."""
+    """Every method, also if awaited, returns the exact vectors of prompt + text; no texts, no vectors."""
     for model, prompts in ((None, {}), (prompted, PROMPTS)):
         made = adapter(path)(model=model)
         for kind, calls in CALLS[path](made).items():

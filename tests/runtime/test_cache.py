@@ -81,7 +81,7 @@ def test_a_stored_model_is_loaded_only_for_the_same_facts(cache: Cache) -> None:
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_file_is_not_loaded(cache: Cache, damage: str) -> None:
-    """Damaged files count as missing and are removed, with one warning for all of them."""
+    """Damaged files count as missing and are removed, with a single warning."""
     DAMAGE[damage](only_file(cache.folder))
     cache.store("8x64", FACTS, BLOB)
     DAMAGE[damage](cache.path("8x64", FACTS))
@@ -204,7 +204,7 @@ def test_each_set_of_options_has_its_own_file(tmp_path: Path, shipped: Embedder)
 
 
 def test_a_device_without_export_is_one_warning(tmp_path: Path, shipped: Embedder) -> None:
-    """AUTO cannot export models: no file is written, and vectors are near those of CPU."""
+    """AUTO cannot export models: no file is written, and vectors are near those of the CPU."""
     with pytest.warns(CacheWarning, match="AUTO:CPU cannot export"):
         embedder = Embedder.open(device="AUTO:CPU", cache_dir=tmp_path)
     with embedder, warnings.catch_warnings():

@@ -37,7 +37,7 @@ LONG_TEXT = "word " * 400
 
 @pytest.fixture(scope="module")
 def reference(shipped: Embedder) -> FloatArray:
-    """Each of TEXTS encoded in a call of its own."""
+    """The vectors of TEXTS, each encoded in a call of its own."""
     return np.stack([shipped.encode(text) for text in TEXTS])
 
 

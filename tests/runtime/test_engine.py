@@ -30,7 +30,7 @@ TEXTS = [
 
 
 def requested(precision: AskedPrecision = "auto", device: str = "CPU", **limits: int) -> Options:
-    """Return options as Embedder.open makes them."""
+    """Return the options that Embedder.open makes of these arguments."""
     return Options(device, precision, "auto", 2, **limits)
 
 
@@ -63,7 +63,7 @@ def test_a_missing_device_is_refused() -> None:
         (requested(), FP32, AMX, ("f32", "f32")),
         (requested("f32"), MANIFEST, AMX, ("f32", "f32")),
         (requested("bf16"), MANIFEST, AMX, ("bf16", "bf16")),
-        (requested("bf16"), MANIFEST, VNNI, "no BF16 arithmetic"),  # emulated, it is slower than f32
+        (requested("bf16"), MANIFEST, VNNI, "no BF16 arithmetic"),  # emulated BF16 is slower than f32
         (requested(device="GPU"), MANIFEST, None, ("f16", "f16")),
         (requested(device="AUTO:GPU,NPU"), MANIFEST, None, ("f16", "f16")),
         (requested(device="AUTO:GPU,CPU"), MANIFEST, None, ("f32", "f32")),  # the CPU may take part

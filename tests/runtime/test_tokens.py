@@ -88,7 +88,7 @@ def test_windows_have_the_tokens_of_the_whole_text(
     """Ids are those of the tokenizer, for texts read in pieces and for words of the dictionary."""
     monkeypatch.setattr(tokens, "PIECE_CHARS", chars)
     monkeypatch.setattr(tokens, "MAX_WORDS", 500)
-    rng = random.Random(0)  # noqa: S311  # no secrets
+    rng = random.Random(0)  # noqa: S311  # not for security
     for _ in range(200):
         text = "".join(rng.choices(vocabulary, k=rng.randint(0, max_pieces)))
         whole, cut = (TOKENS.tokenize([text], 0, truncate) for truncate in ("mean", "end"))

@@ -71,7 +71,7 @@ def test_the_end_of_a_waiting_request(
 
 
 def test_a_full_queue(shipped: Embedder) -> None:
-    """Requests over the limit are refused at once, and accepted again when the others are answered."""
+    """Requests over the limit are refused at once, and accepted again after an answer to another request."""
     waiting = SuppliedVectors(shipped)
     app = create_app(waiting, Settings(max_concurrent_requests=2))
 

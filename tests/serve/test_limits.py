@@ -1,4 +1,4 @@
-"""API keys and limits: requests that are refused before any work is done for them."""
+"""API keys and limits, which refuse requests before any work is done."""
 
 import asyncio
 from types import SimpleNamespace

@@ -85,7 +85,7 @@ def test_answers_are_described(app: ASGIApp) -> None:
 
 
 def test_every_url_is_described(shipped: Embedder) -> None:
-    """The schema has all paths except /invocations (another name of /embed) and those that only refuse."""
+    """The schema has all paths except /invocations (another name of /embed) and paths that only refuse."""
     service = Service(shipped, Settings(warm_up=False))
     apis = openai.OpenAI(service)
     urls = {*apis.routes(), *tei.Tei(service, apis).routes(), *ollama.Ollama(service).routes()}

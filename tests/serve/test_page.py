@@ -18,7 +18,7 @@ SHOTS = "OV_MINILM_SHOTS"  # folder for screenshots
 
 @pytest.fixture
 def page(browser: Any, server: Running, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page after its first answer; it sends requests to its own server only, and no script fails."""
+    """The page after its first answer; all requests go to its own server, and no script fails."""
     page = browser.new_page(viewport={"width": getattr(request, "param", 1100), "height": 900})
     requested: list[str] = []
     failed: list[str] = []

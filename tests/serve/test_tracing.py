@@ -1,4 +1,4 @@
-"""Traces as an OpenTelemetry collector receives them."""
+"""Traces that an OpenTelemetry collector receives."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer

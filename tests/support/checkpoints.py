@@ -19,9 +19,9 @@ from ov_minilm.convert.tensors import linear, norms
 from ov_minilm.spec import FloatArray, Pooling
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,?!-'"
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = tuple(
-    dict.fromkeys((*SPECIAL, *CHARACTERS, *("##" + c for c in CHARACTERS), *TEXT[:-1].lower().split()))
+    dict.fromkeys((*SPECIAL_TOKENS, *CHARACTERS, *("##" + c for c in CHARACTERS), *TEXT[:-1].lower().split()))
 )
 MODULES = ("Transformer", "Pooling", "Normalize")
 TEXTS = ["", "a", "One text.", "Ünïcode ΣΟΦΟΣ — dashes", "xxxxx"]

@@ -16,7 +16,7 @@ WORDS = "river cloud engine market piano storm silver window garden letter".spli
 
 def sentences(count: int, seed: int = 0) -> list[str]:
     """Make short texts, all different."""
-    chosen = random.Random(seed)  # noqa: S311  # no secrets
+    chosen = random.Random(seed)  # noqa: S311  # not for security
     return [f"{number} {' '.join(chosen.choices(WORDS, k=8))}" for number in range(count)]
 
 

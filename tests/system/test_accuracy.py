@@ -22,7 +22,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def reference(fp32: Embedder) -> Encode:
-    """FP32's `encode`, which computes each text once: it takes most of the time here."""
+    """`encode` of the FP32 model, which computes each text once, because FP32 is slow."""
     return memoize(partial(fp32.encode, progress=False))
 
 

@@ -71,7 +71,7 @@ def running_program(address: str, path: str, *arguments: str | Path) -> Iterator
 def test_names_in_the_files() -> None:
     """`serve` reads every variable OV_MINILM_…; mounted files exist; memory limits agree."""
     known = {str(option.envvar) for option in command.get_params(command.make_context("serve", []))}
-    known |= {"OV_MINILM_MEMORY_MB", "OV_MINILM_THREADS"}  # of Embedder.open, which cli.py adds
+    known |= {"OV_MINILM_MEMORY_MB", "OV_MINILM_THREADS"}  # options of Embedder.open, which cli.py adds
     for path in filter(Path.is_file, DEPLOY.rglob("*")):
         assert set(re.findall(r"OV_MINILM_[A-Z_]+", path.read_text(encoding="utf-8"))) <= known, path.name
     services = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))["services"]
