@@ -586,12 +586,12 @@ def drift(
             "nothing to measure on: pass --sts, --texts, --beir or --hub, "
             f"or set {evaluation.FOLDER_VARIABLE}"
         )
-    ways = (cast("Lowering", lowering),) if lowering else lowerings(model)
+    chosen_lowerings = (cast("Lowering", lowering),) if lowering else lowerings(model)
     found = compare(
         model,
         reference,
         data,
-        ways=ways,
+        chosen_lowerings=chosen_lowerings,
         precision=precision,  # type: ignore[arg-type]
         threads=threads,
     )

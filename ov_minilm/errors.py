@@ -147,9 +147,9 @@ class JobRefused(OvMiniLMError):
     def __init__(self, output: Path, differences: Sequence[str]) -> None:
         self.output = output
         self.differences = tuple(differences)
-        several = [*self.differences[:3], *([f"{len(differences) - 3} more"] if len(differences) > 3 else [])]
+        shown = [*self.differences[:3], *([f"{len(differences) - 3} more"] if len(differences) > 3 else [])]
         self.message = (
-            f"{output} belongs to another job ({'; '.join(several)}); "
+            f"{output} belongs to another job ({'; '.join(shown)}); "
             "repeat its command to resume it, pass --overwrite to start over, or name another output"
         )
 

@@ -163,11 +163,11 @@ def read_spec(folder: Path, name: str, *, pooling: Pooling, vocab_size: int) -> 
     missing = [key for key in SHAPE_KEYS if key not in config]
     if missing:
         raise SourceRefused(f"{path}: no {', '.join(missing)}")
-    wrong = [
+    differences = [
         f"{key} is {config[key]!r}" for key in SHAPE_KEYS if type(config[key]) is not int or config[key] < 1
     ]
-    if wrong:
-        raise SourceRefused(f"{path}: {', '.join(wrong)}; expected integers from 1")
+    if differences:
+        raise SourceRefused(f"{path}: {', '.join(differences)}; expected integers from 1")
     epsilon = config.get("layer_norm_eps", 1e-12)
     if not isinstance(epsilon, float | int) or not 0 < epsilon < 1:
         raise SourceRefused(f"{path}: layer_norm_eps is {epsilon!r}, expected a number between 0 and 1")
@@ -318,13 +318,13 @@ def _max_tokens(folder: Path, positions: int) -> int:
 
 def _require(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Raise SourceRefused for values that differ; a missing key counts as the expected value."""
-    wrong = [
+    differences = [
         f"{key} is {found[key]!r}, not {value!r}"
         for key, value in expected.items()
         if found.get(key, value) != value
     ]
-    if wrong:
-        raise SourceRefused(f"{path}: {'; '.join(wrong)}: not supported by the packed graph")
+    if differences:
+        raise SourceRefused(f"{path}: {'; '.join(differences)}: not supported by the packed graph")
 
 
 def _weights(folder: Path) -> tuple[Path, ...]:

@@ -25,11 +25,11 @@ def compare(
     reference: Path,
     data: Evaluation,
     *,
-    ways: Sequence[Lowering],
+    chosen_lowerings: Sequence[Lowering],
     precision: Literal["auto", "f32", "bf16", "f16"] = "auto",
     threads: int | None = None,
 ) -> list[Drift]:
-    """Measure the drift from an FP32 artefact, one Drift for each lowering in `ways`.
+    """Measure the drift from an FP32 artefact, one Drift for each lowering in `chosen_lowerings`.
 
     Raises:
         ValueError: the reference does not have FP32 weights.
@@ -41,8 +41,8 @@ def compare(
     drifts = []
     with Embedder.open(reference, precision="f32", threads=threads) as fp32:
         expected = memoize(fp32.encode)
-        for way in ways:
-            with Embedder.open(model, precision=precision, lowering=way, threads=threads) as embedder:
+        for lowering in chosen_lowerings:
+            with Embedder.open(model, precision=precision, lowering=lowering, threads=threads) as embedder:
                 info = embedder.info
                 drifts.append(
                     measure(

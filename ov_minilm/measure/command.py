@@ -142,22 +142,22 @@ def _against_fp32(figures: Figures) -> str:
 
 
 def _lowering(figures: Figures, info: Info) -> str:
-    ways = {"native": "matrix products (native)", "conv": "convolutions (conv)"}
+    titles = {"native": "matrix products (native)", "conv": "convolutions (conv)"}
     other = {"native": "conv", "conv": "native"}.get(info.lowering, "")
     ratio = figures.find("sentences", f"{OURS} {other}", RATIO)
     if ratio is None:
         return ""
     if ratio.value > EQUAL_SPEED_RATIO:
-        comparison = f"{ratio.value:.2f}× as fast as {ways[other]}"
+        comparison = f"{ratio.value:.2f}× as fast as {titles[other]}"
     elif ratio.value > 1 / EQUAL_SPEED_RATIO:
-        comparison = f"{ways[other]} are as fast ({ratio.value:.2f}×), so the choice does not matter here"
+        comparison = f"{titles[other]} are as fast ({ratio.value:.2f}×), so the choice does not matter here"
     else:
-        comparison = f"{ways[other]} are faster, {1 / ratio.value:.2f}×: pass lowering={other!r}"
+        comparison = f"{titles[other]} are faster, {1 / ratio.value:.2f}×: pass lowering={other!r}"
     layers = info.precision
     if info.long_precision != info.precision:
         layers += f", and in {info.long_precision} for long texts"
     return (
-        f"INT8 layers run as {ways[info.lowering]}: {comparison}. The kernel is {info.kernel}; "
+        f"INT8 layers run as {titles[info.lowering]}: {comparison}. The kernel is {info.kernel}; "
         f"other layers run in {layers}."
     )
 

@@ -125,7 +125,7 @@ class Race(Generic[R]):
         target_precision: float = TARGET_PRECISION,
     ) -> Iterator[Row]:
         """Yield a row for each contender and quantity, and the ratio of the first quantity to OURS."""
-        rounds = self._rounds(workload, measure, max_rounds, target_precision)
+        rounds = self._collect_rounds(workload, measure, max_rounds, target_precision)
         our_rounds = rounds.get(OURS, [])
         for name, values in rounds.items():
             for quantity in values[0]:
@@ -158,7 +158,7 @@ class Race(Generic[R]):
         """Whether the times of the probe, a fixed piece of work before each round, varied widely."""
         return len(self.probes) >= MIN_ROUNDS and relative_spread(self.probes) > NOISY_SPREAD
 
-    def _rounds(
+    def _collect_rounds(
         self, workload: str, measure: Callable[[R], Values], max_rounds: int, target_precision: float
     ) -> dict[str, list[Values]]:
         """Collect rounds; the first one is a warm-up and does not count."""

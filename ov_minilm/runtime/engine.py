@@ -150,11 +150,11 @@ def _new_core() -> ov.Core:
     return ov.Core()
 
 
-def _keep_all() -> None:
+def _leak_engines() -> None:
     """Never destroy engines in a forked child, because it would wait for threads of the parent."""
     for engine in _live:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_all)
+    os.register_at_fork(after_in_child=_leak_engines)

@@ -205,13 +205,13 @@ class Protocol(HttpToolsProtocol):
         if self.url == b"*" and method == b"OPTIONS":
             self.url = b"/"
         if not self.url.startswith(b"/"):
-            self.url = self._relative(self.url)
+            self.url = self._without_host(self.url)
         self._cancel_read_timer()
         super().on_headers_complete()
         self._in_body = True
         self.headers = []  # the fields of a trailer must not become headers (RFC 9110, 6.5.1)
 
-    def _relative(self, target: bytes) -> bytes:
+    def _without_host(self, target: bytes) -> bytes:
         """Return an absolute target, as proxies get it, without its host; an empty path is /."""
         try:
             found = httptools.parse_url(target)
