@@ -31,7 +31,7 @@ ROUNDS = 5
 REPEAT_S = 0.15  # duration of a round of repeated calls
 PROFILE_S = 1.0
 ROUNDED_OFF_US = 1.0  # OpenVINO truncates the times of nodes to microseconds before it computes the mean
-GRID = (2, 256)  # rows and width of the profiled batch, which is usual for chunks
+GRID = (2, 256)  # rows and width of the profiled batch; most batches of chunks have this size
 PARTS = {  # part -> patterns of node names; the first match counts
     "attention": r"scaled_dot_product_attention",
     "query, key, value, output": r"attention\.(self\.(query|key|value)|output\.dense)",

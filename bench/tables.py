@@ -255,6 +255,6 @@ def _tables(make: Callable[[Figures], list[Table]]) -> str:
     """Render the tables that `make` returns for the figures of each machine."""
     found: list[Table] = []
     for figures in machines():
-        with suppress(KeyError):  # a missing figure: no table of this machine
+        with suppress(KeyError):  # without all figures, a machine has no table
             found += [table for table in make(figures) if table.cells]
     return "\n".join(map(markdown, found)) or MISSING

@@ -208,7 +208,7 @@ def test_drift_measures_and_passes(built: Path, tmp_path: Path) -> None:
 
 @pytest.mark.convert
 def test_drift_over_the_limits_exits_with_1(built: Path, tmp_path: Path) -> None:
-    """The message names the exceeded limit, here of neighbours among nearly equal texts."""
+    """The message names the exceeded limit; here, neighbours of nearly equal texts change."""
     texts = tmp_path / "texts.txt"
     similar_texts = (f"Train {n} leaves at {n % 24}:{n % 60} from track {n % 9}.\n" for n in range(400))
     texts.write_text("".join(similar_texts))

@@ -37,7 +37,7 @@ assert encode(texts).tolist() == found
 
 
 def run_recipe(folder: Path, library: str, *arguments: str) -> None:
-    """Write the block of the page that imports a library to job.py, and run Python with the arguments."""
+    """Write the page's code block that imports a library to job.py; run Python with these arguments."""
     start = r"<!-- tests/bulk/test_recipes\.py runs this -->\n```python\n"
     blocks = re.findall(f"{start}(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     (block,) = (block for block in blocks if f"from {library}" in block)

@@ -43,7 +43,7 @@ def write_old(folder: Path) -> Path:
 
 
 def conversion(checkpoint: Path) -> list[str]:
-    """Return the arguments that convert a small checkpoint; checkpoints.py writes the files above it."""
+    """Return the arguments that convert a small checkpoint, with the texts beside its folder."""
     calibration, texts = (str(checkpoint.parents[1] / name) for name in ("calibration.txt", "texts.txt"))
     sha256 = file_facts(checkpoint / WEIGHTS).sha256
     return ["convert", str(checkpoint), "--sha256", sha256, "--calibration", calibration, "--texts", texts]

@@ -77,7 +77,7 @@ def in_library(module: Any) -> Any:
     return import_module("sentence_transformers").SentenceTransformer(modules=[module])
 
 
-# A class -> the methods that take texts as queries, as passages, or without a prompt.
+# Class -> its methods that take texts as queries, as passages, or without a prompt.
 CALLS: dict[str, Callable[[Any], dict[str, list[Call]]]] = {
     "chroma.MiniLMEmbeddingFunction": lambda it: {"query": [it.embed_query], "passage": [it]},
     "fastembed.TextEmbedding": lambda it: {
@@ -237,14 +237,14 @@ def test_names_of_other_libraries_are_accepted(path: str, options: dict[str, Any
     ],
 )
 def test_the_constructor_refuses_wrong_arguments(path: str, options: dict[str, Any], message: str) -> None:
-    """The error says in one line what the class takes and what to write instead, before the first text."""
+    """A wrong argument is an error before the first text; one line says what to write instead."""
     with pytest.raises((TypeError, ManifestInvalid, ValueError), match=message) as caught:
         adapter(path)(**options)
 
     assert isinstance(caught.value, TypeError) == ("; not " in str(caught.value))
 
 
-METHODS = {  # a class -> its methods that take a list of texts
+METHODS = {  # class -> its methods that take a list of texts
     "chroma.MiniLMEmbeddingFunction": ("__call__", "embed_query"),
     "fastembed.TextEmbedding": ("embed", "passage_embed", "query_embed"),
     "langchain.MiniLMEmbeddings": ("embed_documents",),
@@ -326,7 +326,7 @@ ROWS = {  # row of the table: library -> the lines that replace its lines
     for cells in (line.split("|") for line in TABLE.partition("\n\n")[0].splitlines()[1:])
 }
 
-SEARCHES = {  # a library -> a search with it
+SEARCHES = {  # library -> code of a search with our adapter
     "Haystack": """
 from haystack import Document
 from haystack.components.retrievers import InMemoryEmbeddingRetriever as Retriever
@@ -360,7 +360,7 @@ sys.addaudithook(hook)
 """
 
 
-@pytest.mark.filterwarnings("ignore")  # names from the libraries, which the tests of the adapters check
+@pytest.mark.filterwarnings("ignore")  # warnings of libraries, which other tests check
 def test_the_lines_in_the_migration_table_run() -> None:
     """docs/migrating.md has a row for each adapter."""
     assert set(LIBRARIES) == set(re.findall(r"ov_minilm\.integrations\.(\w+)", "\n".join(ROWS.values())))

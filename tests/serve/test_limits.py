@@ -43,7 +43,7 @@ def test_keys() -> None:
 
 
 def test_invalid_settings() -> None:
-    """Empty keys, and keys that no header can hold, are refused; the error lists the choices."""
+    """Keys that a header cannot contain are refused; for a wrong choice, the error lists the valid ones."""
     for key in ("", " a", "a\n", "schlüssel"):
         with pytest.raises(ValueError, match="API key"):
             Settings(api_keys=("fine", key))
@@ -70,7 +70,7 @@ def test_urls_that_need_a_key(shipped: Embedder) -> None:
 
 
 def test_limits_of_requests_bodies_and_tokens() -> None:
-    """A request over a limit now gets 429, a request over every limit 400; counts return to 0."""
+    """A request that must wait gets 429, one that can never be accepted 400; counts return to 0."""
     admission = Admission(2, 1.0, 1000)
     budget = admission.budget(1)
 

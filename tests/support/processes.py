@@ -50,7 +50,7 @@ def run_inline(*arguments: str | Path, text: bytes = b"") -> subprocess.Complete
             signal.signal(signal.SIGTERM, originals[-1])
         assert isinstance(code, int)
         for stream in outputs:
-            stream.seek(0)  # also writes the buffered bytes
+            stream.seek(0)  # also flushes the stream
         return subprocess.CompletedProcess(arguments, code, *(stream.read().encode() for stream in outputs))
 
 

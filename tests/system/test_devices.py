@@ -41,7 +41,7 @@ def test_vectors_are_near_those_of_the_cpu(device: str, shipped: Embedder) -> No
     for vectors in (single, *together):
         assert (vectors * expected).sum(1).min() > 0.99
         np.testing.assert_allclose(single, vectors, atol=5e-3)  # rounding depends on the position
-    precision = "f16" if device in ("GPU", "NPU") else "f32"  # f32 where the CPU may be used
+    precision = "f16" if device in ("GPU", "NPU") else "f32"  # f32, because the CPU may be used
     assert (device, precision, "native") == (info.device, info.precision, info.lowering)
 
 
