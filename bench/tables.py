@@ -199,7 +199,7 @@ def workers() -> str:
     def table(figures: Figures) -> list[Table]:
         rate = figures.value(WORKERS, TWO_WORKERS, "texts_per_s") / 2  # of one worker
         first, both = (figures.value(WORKERS, name, "pss_mb") for name in (ONE_THREAD, TWO_WORKERS))
-        mb = {n: first + (n - 1) * (both - first) for n in CORES}  # all but the first add the same
+        mb = {n: first + (n - 1) * (both - first) for n in CORES}  # each worker after the first adds the same
         calculated = [[f"{n} workers on {n} cores", number(rate * n), number(mb[n])] for n in CORES]
         columns = [(WORKERS, quantity) for quantity in ("texts_per_s", "p50_ms", "pss_mb")]
         measured = figures.table("", columns, [ONE_THREAD, OURS, TWO_WORKERS])

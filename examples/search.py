@@ -1,7 +1,7 @@
 """Search a folder of text files by meaning: python examples/search.py FOLDER "what you look for".
 
-Needs pip install 'ov-minilm[examples]'. Why DuckDB: one file, no server, no extension (some Pythons load none
-into SQLite), texts beside vectors, and every vector compared. Millions of passages want an approximate index.
+Needs pip install 'ov-minilm[examples]'. DuckDB stores texts and vectors in one file, without a server or an
+extension, and compares every vector. For millions of passages, use an approximate index.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from ov_minilm import Embedder
 COLUMNS = "(path TEXT, changed BIGINT, model TEXT, text TEXT, vector FLOAT[384])"
 BEST = "FROM passages SELECT array_inner_product(vector, ?::FLOAT[384]), path, text ORDER BY 1 DESC LIMIT 5"
 INSERT = "INSERT INTO passages SELECT unnest(?), unnest(?), ?, unnest(?), unnest(?::FLOAT[384][])"
-PARAGRAPHS = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*+]|\d+[.)]) )")  # also splits at the items of a list
+PARAGRAPHS = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*+]|\d+[.)]) )")  # list items are paragraphs too
 
 
 def passages(text: str) -> list[str]:

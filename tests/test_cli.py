@@ -24,7 +24,7 @@ from ov_minilm.serve.command import command as serve_command
 
 
 def test_stdin_and_files_become_vectors(tmp_path: Path, shipped: Embedder) -> None:
-    """Each line of stdin becomes a JSON object with exact floats; a file becomes one array, even if empty."""
+    """Lines of stdin become JSON objects with exact floats; files become one array, which may be empty."""
     (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\n")
     (tmp_path / "b.jsonl").write_text('{"text": "three", "id": 3}\n')
 

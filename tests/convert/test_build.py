@@ -25,7 +25,7 @@ OLD = {"int8/manifest.json": b"an earlier artefact"}
 
 
 def artefact_files(folder: Path) -> dict[str, bytes]:
-    """Return every file of the artefacts in a folder with its bytes."""
+    """Return {name: bytes} of all files of the artefacts in a folder."""
     files = (path for kind in ("fp32", "int8") for path in folder.glob(f"{kind}/*"))
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 

@@ -128,6 +128,6 @@ INTEGERS = cast(VECTORS, "int8")
     ],
 )
 def test_impossible_forms_are_refused(function: Any, arguments: tuple[Any, ...], message: str) -> None:
-    """The error has the value and the possible ones; similarity needs floats, as integers overflow."""
+    """The error has the value and the allowed values; similarity of integers, which overflow, fails."""
     with pytest.raises((ValueError, TypeError), match=f"^{re.escape(message)}$"):
         function(*arguments)

@@ -60,7 +60,7 @@ def test_a_compiled_model_outlives_what_it_was_compiled_from() -> None:
 
 
 def test_a_file_is_copied_once(tmp_path: Path) -> None:
-    """Two readers share one copy; a new file at the same path is copied again."""
+    """Readers of a file share one copy; if another file replaces it, a new copy is made."""
     for name in (GRAPH, WEIGHTS):
         shutil.copyfile(SHIPPED / name, tmp_path / name)
     core = ov.Core()

@@ -317,7 +317,7 @@ def test_json_log_and_keys(tmp_path: Path) -> None:
         for body, key, trace in (
             (b'{"input": "a text that nobody else may read"}', "sk-old", client_trace),
             (b'{"inputs": "nobody"}', "sk-older", "made up"),
-            (b'{"input": "nobody"}', "sk-variable", client_trace),  # the file has priority
+            (b'{"input": "nobody"}', "sk-variable", client_trace),  # the key file has priority
         ):
             given = (f"authorization: Bearer {key}", f"traceparent: {trace}", "x-request-id: mine")
             server.talk(request_bytes(body, *given, "connection: close"))

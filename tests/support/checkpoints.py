@@ -1,7 +1,7 @@
 """Small BERT checkpoints with random weights, in the layout of published sentence encoders.
 
 `python checkpoints.py OUT KIND…` writes, for each kind, its checkpoint, the converted artefacts, and the
-vectors and graphs that torch and its libraries make of it. These import slowly: tests run it as a process.
+vectors and graphs that torch and its libraries make of it. They import slowly, so tests run it as a process.
 """
 
 import json
