@@ -165,15 +165,15 @@ class Environments:
             self._say(f"making {', '.join(peer.provides)} by {peer.name}")
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-                making = Path(temporary) / "models"
-                models = required | {made: str(making / made) for made in peer.provides}
+                unfinished = Path(temporary) / "models"
+                models = required | {made: str(unfinished / made) for made in peer.provides}
                 for made in peer.provides:
-                    (making / made).mkdir(parents=True)
+                    (unfinished / made).mkdir(parents=True)
                 request = json.dumps({"do": "prepare", "models": models}) + "\n"
                 answer = self._run(peer, self.command(peer), request)
                 if error := json.loads(answer).get("error"):
                     self._fail(peer, " ".join(error.split()))
-                making.rename(folder)
+                unfinished.rename(folder)
         return folder / name
 
     def _run(self, peer: Peer, command: Sequence[str], request: str = "", **variables: str) -> str:

@@ -167,8 +167,8 @@ def vector_cache(race: Race[Process]) -> Iterator[Row]:
         rounds_of[name] += 1
         return {"texts_per_s": TEXTS_PER_LIST / process.ask("time", texts=path)["seconds"][0]}
 
-    warm = race.file("zipf", rng.choices(queries, weights, k=2 * ZIPF_TEXTS))
-    race.each(lambda process: process.ask("time", texts=warm))
+    warm_up_texts = race.file("zipf", rng.choices(queries, weights, k=2 * ZIPF_TEXTS))
+    race.each(lambda process: process.ask("time", texts=warm_up_texts))
     yield from race.rows(ZIPF, zipf, max_rounds=ZIPF_ROUNDS)
     rounds_of.clear()
     # one of MAX_LISTS rounds is the warm-up

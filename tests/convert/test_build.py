@@ -146,8 +146,8 @@ def test_a_second_build_has_the_same_bytes_and_a_failed_one_changes_nothing(
         path.name for path in tmp_path.iterdir()
     }  # no connection was logged, and the home folder is empty
     (drift,) = (line for line in lines if line.startswith("too large"))
-    (full,) = (line for line in lines if line.startswith("error: "))
-    assert ("< 1.1" in drift, "the disk may be full" in full, lines[-1]) == (True, True, "exit code 2")
+    (error_line,) = (line for line in lines if line.startswith("error: "))
+    assert ("< 1.1" in drift, "the disk may be full" in error_line, lines[-1]) == (True, True, "exit code 2")
     assert (OLD, []) == (artefact_files(old_artefact), unfinished(old_artefact))
 
 
@@ -180,11 +180,11 @@ def test_a_killed_build_keeps_the_old_artefact(
     small: Path, built: Path, tmp_path: Path, signal_sent: signal.Signals, early: bool
 ) -> None:
     """A build that is stopped leaves no file; after SIGKILL the next one cleans up, with the usual bytes."""
-    out, reached = write_old(tmp_path), tmp_path / "reached"
-    command = [sys.executable, "-c", KILLED, str(reached), str(early), *conversion(small), "-o", str(out)]
+    out, started = write_old(tmp_path), tmp_path / "started"
+    command = [sys.executable, "-c", KILLED, str(started), str(early), *conversion(small), "-o", str(out)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
-            wait_until(lambda: reached.exists() or any(out.glob(".building*/fp32/*")), 300)
+            wait_until(lambda: started.exists() or any(out.glob(".building*/fp32/*")), 300)
         finally:
             process.send_signal(signal_sent)
 

@@ -45,6 +45,6 @@ def test_the_shipped_graph_follows_the_recipe() -> None:
     ]
     assert 40 == len(weights)
     for sign in (1, -1):  # neighbours of one sign cannot saturate int16
-        either = [np.maximum(sign * weight, 0) for weight in weights]
-        assert 128 >= max((part[:, 0::2] + part[:, 1::2]).max() for part in either)
+        positive_and_negative = [np.maximum(sign * weight, 0) for weight in weights]
+        assert 128 >= max((part[:, 0::2] + part[:, 1::2]).max() for part in positive_and_negative)
     assert [0, 0] == [int((scale.view(np.uint32) & 0xFFFF).max()) for scale in scales]

@@ -118,6 +118,6 @@ def test_keybert_accepts_the_module(library_model: Any) -> None:
     """KeyBERT, which checks the model with isinstance (as BERTopic and MTEB do), finds keywords."""
     keybert = pytest.importorskip("keybert", reason="pip install keybert")
 
-    words = keybert.KeyBERT(library_model).extract_keywords(" ".join(MONEY), top_n=3)
+    keywords = keybert.KeyBERT(library_model).extract_keywords(" ".join(MONEY), top_n=3)
 
-    assert {"bank", "banks", "money", "stock", "interest"} & {word for word, _ in words}
+    assert {"bank", "banks", "money", "stock", "interest"} & {word for word, _ in keywords}

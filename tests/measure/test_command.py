@@ -30,7 +30,7 @@ CONV = f"sentences/{OURS} conv/{RATIO}"
 
 
 @pytest.mark.parametrize(
-    ("what", "value", "sentence"),
+    ("name", "value", "sentence"),
     [
         (CONV, 1.0, "convolutions (conv) are as fast (1.00×), so the choice does not matter"),
         (CONV, 1.3, "matrix products (native): 1.30× as fast as convolutions (conv). The"),
@@ -39,9 +39,9 @@ CONV = f"sentences/{OURS} conv/{RATIO}"
         (f"query after a list/{OURS}/p50_ms", 48, "after a list, 48 ms: slower, because the list evicts"),
     ],
 )
-def test_the_result_is_told_in_sentences(shipped: Embedder, what: str, value: float, sentence: str) -> None:
+def test_the_result_is_told_in_sentences(shipped: Embedder, name: str, value: float, sentence: str) -> None:
     """Sentences say INT8 against FP32, hours for a million texts, the faster lowering, and noise."""
-    rows = [row(*figure) for figure in (FIGURES | {what: value}).items()]
+    rows = [row(*figure) for figure in (FIGURES | {name: value}).items()]
     result = Result(dataclasses.replace(shipped.info, lowering="native"), rows)
 
     quiet, noisy = (

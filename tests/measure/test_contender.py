@@ -62,9 +62,9 @@ def test_a_contender_encodes_and_is_timed(toy: Process, tmp_path: Path) -> None:
         with pytest.raises(ContenderFailed, match=r"^toy: ValueError: cannot encode$"):
             toy.vectors(file(["fail"]))
 
-    sorts = "SORTED = True" in Path(toy.contender.command[-1]).read_text(encoding="utf-8")
+    is_sorted = "SORTED = True" in Path(toy.contender.command[-1]).read_text(encoding="utf-8")
     chosen = {toy.ask("tune", texts=file(TEXTS * 5), first=20)["batch"] for _ in range(2)}
-    assert chosen == {4} if sorts else len(chosen) == 1  # its own batches ignore the size
+    assert chosen == {4} if is_sorted else len(chosen) == 1  # its own batches ignore the size
     during_list = {"list": file(TEXTS * 9)}
     for do, more in {"time": {}, "each": {}, "callers": {"callers": 3}, "during_list": during_list}.items():
         answer = toy.ask(do, texts=file(TEXTS), **more)  # type: ignore[arg-type]

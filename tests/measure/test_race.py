@@ -49,7 +49,7 @@ def test_ratios_are_taken_within_a_round(shipped: Embedder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("quantity", "seconds", "theirs", "better"),
+    ("quantity", "seconds", "their_values", "expected_ratio"),
     [
         ("p50_ms", 1000, [1.0], 0.5),
         ("texts_per_s", 1000, [1.0], 2.0),
@@ -57,15 +57,15 @@ def test_ratios_are_taken_within_a_round(shipped: Embedder) -> None:
     ],
 )
 def test_a_ratio_above_one_means_faster(
-    shipped: Embedder, quantity: str, seconds: float, theirs: list[float], better: float
+    shipped: Embedder, quantity: str, seconds: float, their_values: list[float], expected_ratio: float
 ) -> None:
     """Fewer ms or more texts/s are faster; a race ends when the values agree or the time is over."""
-    values = itertools.cycle(theirs)
+    values = itertools.cycle(their_values)
 
     with toys(shipped, "other", seconds=seconds) as started:
         rows = list(started.rows("mix", lambda toy: {quantity: 2.0 if toy.name == OURS else next(values)}))
 
-    assert [better] == [row.value for row in rows if row.quantity == RATIO]
+    assert [expected_ratio] == [row.value for row in rows if row.quantity == RATIO]
     assert {MIN_ROUNDS} == {row.rounds for row in rows}
     assert half_interval([1, 2, 3] * 4) == pytest.approx(2 * half_interval([1, 2, 3] * 16), rel=0.1)
 

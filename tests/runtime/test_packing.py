@@ -66,9 +66,9 @@ def batches_between(groups: list[list[Text]], lanes: list[Lane], streams: int) -
 @given(st.lists(groups_of_texts, min_size=1, max_size=4), st.sampled_from(list(LANES)), st.integers(1, 4))
 def test_every_text_is_written_once_in_one_piece(lengths: list[list[int]], name: str, streams: int) -> None:
     """A text starts at a multiple of `align` in a grid for its length; equal input gives equal batches."""
-    lanes, every = LANES[name], texts([length for group in lengths for length in group])
+    lanes, all_texts = LANES[name], texts([length for group in lengths for length in group])
     ends = np.cumsum([0, *map(len, lengths)])
-    groups = [every[start:end] for start, end in pairwise(ends)]
+    groups = [all_texts[start:end] for start, end in pairwise(ends)]
     actual = {}
 
     batches = batches_between(groups, lanes, streams)
@@ -90,7 +90,7 @@ def test_every_text_is_written_once_in_one_piece(lengths: list[list[int]], name:
             assert list(range(len(cells))) == positions[row, cells].tolist()
             assert text.number not in actual
             actual[text.number] = float(value)
-    assert {text.number: float(text.ids.sum()) for text in every} == actual
+    assert {text.number: float(text.ids.sum()) for text in all_texts} == actual
     again = batches_between(groups, lanes, streams)
     assert [batch.inputs.tobytes() for batch in batches] == [batch.inputs.tobytes() for batch in again]
 

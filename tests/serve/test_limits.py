@@ -161,9 +161,9 @@ def test_content_type_and_size_of_bodies(shipped: Embedder) -> None:
         expected = (200, None) if "JSON" in kind else (415, "false")
         assert expected == (answer.status, answer.headers.get("x-should-retry"))
     assert 413 == post(app, "/api/show", fits + b" ").status
-    endless = [b" " * 100] * 1000
-    for parts in ([fits + b" "], [fits[:50], fits[50:], b" "], endless):
+    long_body_parts = [b" " * 100] * 1000
+    for parts in ([fits + b" "], [fits[:50], fits[50:], b" "], long_body_parts):
         answer = asyncio.run(send(app, "POST", OPENAI, parts))
         assert (413, "request_too_large") == (answer.status, answer.json["error"]["code"])
         assert "close" == answer.headers["connection"]
-    assert len(endless) > 990
+    assert len(long_body_parts) > 990

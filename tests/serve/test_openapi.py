@@ -14,7 +14,7 @@ from ov_minilm import Embedder
 from ov_minilm.serve import Settings, create_app, ollama, openai, tei
 from ov_minilm.serve.service import Service
 
-LARGE = ("--payload-limit", "200000000")  # a text at its limit, escaped, is 12 MB, and there may be many
+LARGE_BODIES = ("--payload-limit", "200000000")  # an escaped text at its limit has 12 MB
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -103,7 +103,7 @@ def test_schemathesis(tmp_path: Path) -> None:
     (tmp_path / "schemathesis.toml").write_text(
         "[checks.negative_data_rejection]\nexpected-statuses = [400, 401, 404, 405, 413, 415, 422, 429]\n"
     )
-    options = ("--access-log", "off", "--token-ids", "cl100k", *LARGE)
+    options = ("--access-log", "off", "--token-ids", "cl100k", *LARGE_BODIES)
     with running(*options, TIKTOKEN_CACHE_DIR=str(cl100k_folder())) as server:
         command = [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"),
