@@ -219,7 +219,7 @@ def billion() -> str:
             tokens = figures.value(what, ONE_THREAD, "tokens_per_s")
             cells = tokens / one_thread, one_thread, 1e6 / tokens, ray_rate, 100 * ray_rate / (2 * one_thread)
             measured.append([workload, *map(number, cells)])
-            hours = 1e9 / (ray_rate / 2) / 3600  # with one core
+            hours = 1e9 / (ray_rate / 2) / 3600  # hours of one core
             calculated.append([workload, *map(number, (hours, *(hours / (n * c) for n, c in MACHINES)))])
         rates = ["1 thread, texts/s", "core-µs a token", "2 Ray actors, texts/s", "% of twice 1 thread"]
         machines = [f"hours on {n} × {cores} cores" for n, cores in MACHINES]

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SERVER = "http://127.0.0.1:8000"  # on the pages; tests use another server
+SERVER = "http://127.0.0.1:8000"  # address on the pages; tests replace it
 SHOWN_ONLY = ("text", "json", "nginx", "ini", "yaml", "sql")  # languages that are not run
 NOT_RUN = re.compile(r"<!-- (not run: \w.{8,}|tests/(?P<test>\S+\.py) runs this) -->")
 HIDDEN_BLOCK = re.compile(r"<!-- before:\n(.*)-->", re.DOTALL)  # makes files that a reader already has
@@ -26,7 +26,7 @@ PIP_COMMAND = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A code block of a page, or hidden code before one."""
+    """A code block of a page, or hidden code before a code block."""
 
     language: str
     code: str
@@ -122,7 +122,7 @@ def test_code_blocks_print_what_the_page_shows(
 
 
 def test_every_block_runs_or_says_why_not() -> None:
-    """A block runs here or in the test it names; Python blocks parse; extras in pip commands exist."""
+    """Each block runs here, or names the test that runs it; extras in pip commands exist."""
     extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for block in (block for page in PAGES for block in blocks(page)):
         assert block.language in ("python", "sh", *SHOWN_ONLY), f"{block.where}: language {block.language!r}"

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings(f"ignore::{TruncationWarning.__module__}
 
 @pytest.mark.parametrize("examples", [20, pytest.param(700, marks=pytest.mark.slow)])
 def test_any_text_has_a_vector(shipped: Embedder, examples: int) -> None:
-    """A vector has length 1, and equals that of the text with repaired surrogates."""
+    """Each vector has length 1, and is the same if surrogates were repaired before."""
 
     def check(batch: list[str]) -> None:
         vectors = shipped.encode(batch)

@@ -66,7 +66,7 @@ def test_modules_import_downward() -> None:
 
 
 def test_openvino_is_imported_in_one_place() -> None:
-    """Only backend.py imports it; in the runtime, only the engine and modules below it use backend.py."""
+    """Only backend.py imports OpenVINO; of the runtime, only the engine and modules below use backend.py."""
     text = {path: path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py")}
 
     assert {"backend.py"} == {path.name for path, lines in text.items() if "import openvino as" in lines}

@@ -241,12 +241,12 @@ def encode(
                 stop = error
                 break
             waiting.append(_Submitted(checked, kept, tokenized, embedder.submit(tokenized)))  # type: ignore[arg-type]  # tokenized by this Encoder
-            submitted += waiting[-1].weight
-            queued += waiting[-1].weight
+            submitted += waiting[-1].queue_tokens
+            queued += waiting[-1].queue_tokens
             tokens_per_s = (submitted - queued) / max(time.monotonic() - started, 1e-9)
             while queued > min(max_tokens, max(min_tokens, QUEUED_S * tokens_per_s)):
                 yield waiting[0].result(options)
-                queued -= waiting.popleft().weight
+                queued -= waiting.popleft().queue_tokens
         while waiting:
             yield waiting[0].result(options)
             waiting.popleft()
@@ -267,7 +267,7 @@ class _Submitted:
     future: Future[FloatArray] | Pending
 
     @cached_property
-    def weight(self) -> int:
+    def queue_tokens(self) -> int:
         """The size of this block, in tokens, as QUEUED_TOKENS counts it."""
         chars = sum(len(text) for text in self.kept.texts if text is not None)
         return max(sum(self.tokenized.tokens), chars // CHARS_PER_TOKEN)

@@ -30,7 +30,7 @@ def tmp_path(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def shared_model(shipped: Embedder, monkeypatch: pytest.MonkeyPatch) -> Embedder:
-    """The session's Embedder; the command line uses it instead of opening another, to save seconds."""
+    """The session's Embedder, which the command line uses instead of opening its own, to save seconds."""
     monkeypatch.setattr(Embedder, "open", lambda **_: nullcontext(shipped))
     return shipped
 

@@ -25,7 +25,7 @@ def test_patterns_are_sorted_and_names_are_not(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_name_implies_the_format() -> None:
-    """The ending decides, in upper or lower case, also before .gz, .bz2 and .zst; --format overrides it."""
+    """The ending names the format, in any case, also before .gz, .bz2 and .zst; --format has priority."""
     kinds = "a.parquet=parquet a.pq=parquet a.JSONL=jsonl a.ndjson=jsonl a.json.gz=jsonl a.tsv.bz2=tsv"
     for name, kind in (pair.split("=") for pair in kinds.split()):
         assert (kind, "text") == (Inputs((name,)).kind_of(name), Inputs((name,), kind="text").kind_of(name))

@@ -63,7 +63,7 @@ CHANGES = ["model was 'm', is 'n'", "keep was ['a'], is None", "rows was 3, is N
 def test_only_inputs_may_change_or_be_added(
     facts: dict[str, object], inputs: str, differences: list[str]
 ) -> None:
-    """After other changes the job is refused: the error has all differences, its message three."""
+    """After other changes the job is refused; the error has all differences, the message three of them."""
     new_header = Header(facts, [[file[0], f"{file[1]} bytes"] for file in inputs.split()], "skip")
     if not differences:
         compare(Path("out"), HEADER, new_header)

@@ -1,4 +1,4 @@
-"""An output never replaces an input, and no pattern of inputs matches it, now or later."""
+"""An output never replaces an input, and no pattern of inputs matches an output, now or later."""
 
 import os
 import subprocess

@@ -61,7 +61,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_the_official_artefacts_agree(built: Path, built_whole: Path, fp32: Embedder) -> None:
-    """INT8 is near FP32 and names its source; FP32 has the bytes of a build without torch."""
+    """INT8 is near FP32, its manifest has the source; torch changes no byte of FP32."""
     manifest, fp32_manifest = Manifest.read(built_whole / "int8"), Manifest.read(built_whole / "fp32")
     texts = ["A man is slicing an onion.", "The committee met on Thursday."]
     with Embedder.open(built_whole / "int8") as int8:
@@ -179,7 +179,7 @@ SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}  # -> ex
 def test_a_killed_build_keeps_the_old_artefact(
     small: Path, built: Path, tmp_path: Path, signal_sent: signal.Signals, early: bool
 ) -> None:
-    """A build that is stopped leaves no file; after SIGKILL the next one cleans up, with the usual bytes."""
+    """A stopped build leaves no file; after SIGKILL the next build cleans up and has the usual bytes."""
     out, started = write_old(tmp_path), tmp_path / "started"
     command = [sys.executable, "-c", KILLED, str(started), str(early), *conversion(small), "-o", str(out)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:

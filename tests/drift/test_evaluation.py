@@ -190,7 +190,7 @@ def test_find_refuses_missing_folders_and_equal_names(
 
 
 def test_a_hub_name_downloads_the_pinned_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is requested with dataset and revision as in the table; the downloaded file is read."""
+    """The hub is asked for the data set and revision in HUB; the downloaded file is read."""
     hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub comes with the convert extra")
     requests = []
     write_files(tmp_path, {"test.jsonl.gz": compressed(SCORED)})
@@ -211,7 +211,7 @@ def test_a_hub_name_downloads_the_pinned_file(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_failed_download_says_how_to_do_it_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Offline, one line is the error (exit code 2); without huggingface_hub it says what to install."""
+    """Offline, the error is one line, with exit code 2; without huggingface_hub, it says what to install."""
     pytest.importorskip("huggingface_hub", reason="huggingface_hub comes with the convert extra")
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
     by_hand = (

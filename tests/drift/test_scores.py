@@ -38,7 +38,7 @@ def at_degrees(*degrees: float) -> FloatArray:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(score, score), min_size=3, max_size=40), st.integers(0, 1000))
 def test_ranks_and_correlations_are_those_of_scipy(pairs: list[tuple[float, float]], seed: int) -> None:
-    """Also with ties; a resample, given as a count of each row, has the correlation of its rows."""
+    """Ties change nothing; the correlation of a resample, given as counts of rows, is that of its rows."""
     a, b = np.array(pairs).T
     counts = np.bincount(np.random.default_rng(seed).integers(len(a), size=len(a)), minlength=len(a))
     resampled = [np.repeat(column, counts) for column in (a, b)]

@@ -295,7 +295,7 @@ def test_fastembed_yields_vectors_while_it_reads() -> None:
 
 
 def test_llama_index_stores_options() -> None:
-    """The library's dictionary of an embedding restores its options, and its Embedder."""
+    """An embedding restored from the library's dictionary has the same options and Embedder."""
     kind = adapter("llama_index.MiniLMEmbedding")
 
     made = kind.from_dict(kind(threads=1, truncate="mean").to_dict())
@@ -304,7 +304,7 @@ def test_llama_index_stores_options() -> None:
 
 
 def test_haystack_embeds_meta_fields_and_stores_pipelines(shipped: Embedder) -> None:
-    """Fields come first, each on a line; YAML restores a pipeline if its reader trusts the adapter."""
+    """Meta fields come first, one per line; YAML restores a pipeline if its reader trusts the adapter."""
     haystack = pytest.importorskip("haystack", reason="pip install -e '.[haystack]'")
     embedder = adapter("haystack.MiniLMDocumentEmbedder")(meta_fields_to_embed=("title", "year"))
     first = haystack.Document(content="Body.", meta={"title": "Head", "no": "x"})

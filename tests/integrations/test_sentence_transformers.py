@@ -63,7 +63,7 @@ def test_arguments_mean_the_same_in_both_classes(
 def test_sizes_and_similarities_are_the_same_in_both_classes(
     library_model: Any, torch_free: SentenceTransformer, tmp_path: Path
 ) -> None:
-    """The library saves and loads the module with its options."""
+    """Sizes and similarities are equal; the library saves and loads our module with its options."""
     short, vectors = SentenceTransformer(truncate_dim=64), library_model.encode(TEXTS)
     library_model.save_pretrained(str(tmp_path))
     loaded = type(library_model)(str(tmp_path), trust_remote_code=True)[0]

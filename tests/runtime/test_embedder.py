@@ -262,7 +262,7 @@ def test_threads_share_an_embedder(shipped: Embedder, reference: FloatArray) -> 
 
 
 def test_texts_and_their_token_ids_give_the_same_vectors(shipped: Embedder, reference: FloatArray) -> None:
-    """Ids with or without [CLS] and [SEP]; `truncated` lists the texts that were cut."""
+    """Ids may lack [CLS] and [SEP]; `truncated` lists the texts that were cut."""
     tokenized = shipped.tokenize(TEXTS)
     ids = [text.tolist() for text in tokenized.flat]
 

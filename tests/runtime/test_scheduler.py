@@ -140,7 +140,7 @@ def test_short_and_long_calls_alternate(stepped: SteppedScheduler) -> None:
 
 
 def test_grids_are_compiled_only_if_it_pays(stepped: SteppedScheduler) -> None:
-    """The last rows of a long call use a compiled grid; a short text may compile its own."""
+    """The last rows of a long call use a compiled grid; a short text may compile its own grid."""
     stepped.run(make_call(33, tokens=64))
     assert {Grid(8, 64)} == stepped.engine.compiled
     stepped.run(make_call(1, tokens=7))

@@ -1,4 +1,4 @@
-"""Weights are in memory once: tables stay INT8, and a file is copied once, so it may change later."""
+"""Weights are in memory once: tables stay INT8, and each file is copied once and may change later."""
 
 import gc
 import shutil

@@ -12,7 +12,7 @@ from ov_minilm.serve import Settings, create_app
 
 @pytest.fixture(scope="session")
 def app(shipped: Embedder) -> ASGIApp:
-    """An application with default settings, which compiles the model when it is needed."""
+    """An application with default settings, which compiles a grid when a request needs it."""
     return create_app(shipped, Settings(warm_up=False))
 
 

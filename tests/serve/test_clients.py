@@ -173,7 +173,7 @@ def ask(keyed_server: Running, *command: str, text: str = "", cwd: Path | None =
 
 
 def check(shipped: Embedder, client: str, actual: Any) -> None:
-    """Compare the vectors of a client with `encode`, or its error."""
+    """Compare the vectors of a client with `encode`, or the error with the expected one."""
     _, _, error = client.partition(", refused: ")
     if error:
         assert error in actual, client

@@ -152,7 +152,7 @@ def test_queue_recovers_from_a_stall(clock: SimpleNamespace) -> None:
 
 
 def test_content_type_and_size_of_bodies(shipped: Embedder) -> None:
-    """A body must be application/json; one over the limit gives 413 and is not read to its end."""
+    """A body must be application/json; a body over the limit gets 413 and is not read to its end."""
     app = create_app(shipped, Settings(payload_limit=100, warm_up=False))
     fits = BODY.ljust(100)
 

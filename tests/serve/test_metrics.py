@@ -20,7 +20,7 @@ def read_metrics(app: ASGIApp) -> dict[str, float]:
 
 @pytest.mark.filterwarnings("ignore::ov_minilm.TruncationWarning")
 def test_metrics_count_requests(shipped: Embedder) -> None:
-    """Requests, errors by reason, texts, tokens, seconds and the queue, under the names of TEI.
+    """The names are those of TEI: requests, errors by reason, texts, tokens, seconds and the queue.
 
     Unknown URLs get no label, because clients could fill the memory; a second application has its own counts.
     """

@@ -1,4 +1,4 @@
-"""The playground in a real browser; tests/system has its accessibility."""
+"""The playground in a real browser; its accessibility is tested in tests/system."""
 
 import json
 import os
@@ -94,7 +94,7 @@ def test_code_snippets(page: Any, server: Running) -> None:
 
 
 def test_a_server_with_a_key(browser: Any, keyed_server: Running) -> None:
-    """The page asks for a key and works when it is entered; /docs needs no key."""
+    """The page asks for the API key, and works after the key is entered; /docs needs no key."""
     page = browser.new_page()
     page.goto(keyed_server.url)
     page.wait_for_selector("#key-row:not([hidden])")

@@ -108,7 +108,7 @@ def test_long_texts(shipped: Embedder, server: Any, path: str, field: Any, heade
 
 
 def test_long_texts_in_a_long_list(app: ASGIApp) -> None:
-    """Truncated texts have their index in the whole list, although it is tokenized in chunks."""
+    """Truncated texts have their index in the whole list, although lists are tokenized in chunks."""
     assert "2" == post(app, OPENAI, {"input": [LONG, *MANY_TEXTS[:511], LONG]}).headers["x-truncated"]
     refused = post(app, OPENAI, {"input": [*MANY_TEXTS, LONG], "truncate": "error"})
     assert "input[600] has 304 tokens" in refused.message
