@@ -272,7 +272,7 @@ def _hint(missing: Path) -> str:
 
 
 def _matches(pattern: str) -> Iterator[Path]:
-    """Yield what a glob pattern matches. For ** each folder is searched once, so circles of links end."""
+    """Yield what a glob pattern matches. For ** each folder is searched once, so links may form cycles."""
     stars = DOUBLE_STAR.search(pattern)
     if stars is None:
         yield from sorted(map(Path, glob.glob(pattern)))  # noqa: PTH207  # patterns may have a root

@@ -253,7 +253,7 @@ def _resume(
             say(f"{job.folder}: inputs have changed; comparing {len(done)} finished shards with them")
             done = unchanged(job, done)
         journal.write(current, done)
-    journal.forget(lambda done: not _is_complete(job, done))
+    journal.remove_lost(lambda done: not _is_complete(job, done))
     finished = {path for shard in journal.done for path in (job.part(shard), job.errors(shard))}
     for pattern in JOB_FILES:
         for path in job.folder.glob(pattern):
@@ -291,7 +291,7 @@ def finish(job: Job, output: Output, journal: Journal) -> Summary:
     if not output.folder:
         _join_errors(job, errors, bad)
         if job.sink.form != "parquet":
-            with atomic_write(output.sibling("json"), locked=True) as file:
+            with atomic_write(output.path_beside("json"), locked=True) as file:
                 file.write(json.dumps(dict(job.sink.metadata), indent=1).encode() + b"\n")
         with atomic_write(output.path, locked=True) as file:
             job.sink.join(file, [job.part(finished.shard) for finished in done])

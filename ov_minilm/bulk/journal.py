@@ -111,7 +111,7 @@ class Journal:
         self._append(header.to_json(), *(json.dumps(asdict(done[shard])) for shard in sorted(done)))
         self.done = dict(done)
 
-    def forget(self, lost: Callable[[Done], bool]) -> None:
+    def remove_lost(self, lost: Callable[[Done], bool]) -> None:
         """Remove from `done` the shards for which `lost` returns true, so that they are computed again."""
         self.done = {shard: done for shard, done in self.done.items() if not lost(done)}
 

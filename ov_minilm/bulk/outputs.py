@@ -59,9 +59,9 @@ class Output:
     @property
     def parts(self) -> Path:
         """The folder of shards: the output itself, or a temporary folder beside the output file."""
-        return self.path if self.folder else self.sibling("parts")
+        return self.path if self.folder else self.path_beside("parts")
 
-    def sibling(self, ending: str) -> Path:
+    def path_beside(self, ending: str) -> Path:
         """Return the path of a file beside the output: its name and another ending."""
         return self.path.with_name(f"{self.path.name}.{ending}")
 
@@ -76,7 +76,7 @@ class Output:
         shards = [
             self.parts / name for name in (JOURNAL_NAME, f"part-00000.{self.form}", "_errors-00000.log")
         ]
-        beside = [] if self.form == "parquet" else [self.sibling("json")]
+        beside = [] if self.form == "parquet" else [self.path_beside("json")]
         if self.folder:
             return shards
         written = [self.path, *beside]

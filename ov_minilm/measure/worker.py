@@ -106,7 +106,7 @@ class Worker:
             wall = time.perf_counter() - started
         return {"wall": wall, "seconds": [second for part in parts for second in part]}
 
-    def do_during_list(self, texts: str, list: str) -> dict[str, Any]:  # noqa: A002  # the protocol's word
+    def do_during_list(self, texts: str, list: str) -> dict[str, Any]:  # noqa: A002  # named by the protocol
         """Encode single texts while a list is encoded."""
         items, finished = self._read(list), threading.Event()
 

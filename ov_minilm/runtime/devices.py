@@ -14,7 +14,7 @@ VIRTUAL_DEVICES = ("AUTO", "MULTI", "HETERO", "BATCH")
 def devices(device: str) -> dict[str, bool]:
     """Return the devices that a device string names: True to use one, False to exclude it (AUTO:-GPU).
 
-    AUTO without a list names none and may use any. A device that is named and excluded counts as named.
+    AUTO without a list names no device, and may use any. A device that is named and excluded counts as named.
     """
     virtual, _, listed = device.partition(":")
     names = [device] if virtual not in VIRTUAL_DEVICES else listed.split(",") if listed else []
@@ -39,7 +39,7 @@ def check_device(device: str, available: Sequence[str]) -> None:
     known = {name.removesuffix(".0") for name in available}
     # Without a list AUTO may use every device; MULTI, HETERO and BATCH need a list.
     names = devices(device) or dict.fromkeys(known if device.startswith("AUTO") else [""], True)
-    # A device is unknown, or every device is excluded. Devices that are not there may be excluded.
+    # A device is unknown, or every device is excluded. Devices that do not exist may be excluded.
     if {n for n in names if names[n]} - known or known <= {n for n in names if not names[n]}:
         raise DeviceUnavailable(device, available)
 

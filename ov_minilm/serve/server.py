@@ -476,7 +476,7 @@ def configuration(app: ASGIApp, drain_seconds: int) -> uvicorn.Config:
 
 
 def serve(server: Server) -> bool:
-    """Serve until a signal. Return False if the server could not start; the log says why."""
+    """Serve until a signal arrives. Return False if the server could not start; the log says why."""
     gc.collect()
     # the garbage collector need not scan modules, which stay loaded; scanning took 8 % of the event loop's
     # time

@@ -113,7 +113,7 @@ class Supervisor:
         self._totals = (0, 0, 0)
 
     def run(self) -> int:
-        """Run until a signal. Return 0, or the exit code of a worker that could not start."""
+        """Run until a signal arrives. Return 0, or the exit code of a worker that could not start."""
         began = time.monotonic()
         gc.collect()
         gc.freeze()  # a garbage collection would write to pages that the workers share
