@@ -328,7 +328,7 @@ def _memory(options: dict[str, Any], limit: int | None) -> Finding:
 
     # numbered, because equal texts would be computed once
     short = [f"sentence {number} of a list" for number in range(512)]
-    long = [f"{number}: " + "word " * length for number in range(8) for length in range(0, 250, 5)]
+    long_texts = [f"{number}: " + "word " * length for number in range(8) for length in range(0, 250, 5)]
     peaks: dict[str, int] = {}
     manifest = Manifest.read(find_model(options["model"]))
     with Embedder.open(**options) as embedder:
@@ -338,9 +338,9 @@ def _memory(options: dict[str, Any], limit: int | None) -> Finding:
         embedder.encode(short, progress=False)
         peaks["lists"] = _peak()
         embedder.warm_up()
-        for long_text in long[:50]:
+        for long_text in long_texts[:50]:
             embedder.encode(long_text)
-        embedder.encode(long, progress=False)
+        embedder.encode(long_texts, progress=False)
         peaks["all_grids"] = _peak()
         grids = [Grid(*map(int, name.split("x"))) for name in embedder.info.grids]
         least_mb = memory(manifest, grids[:2], embedder.info.threads)

@@ -132,17 +132,17 @@ def _columns(inputs: Inputs, file: str, *, typed: bool) -> FoundColumns:
     if kind == "text" and others:
         raise refusal("text_columns", file=display_name(file), column=others[0])
     # If the output needs no types, only one row of a pipe is awaited, because its writer may be slow.
-    sample = kind == "jsonl" and bool(inputs.keep) and (typed or file not in inputs.pipes)
+    needs_sample = kind == "jsonl" and bool(inputs.keep) and (typed or file not in inputs.pipes)
     lines = Lines(inputs, file, Position())
     try:
-        rows = lines.preview(SAMPLE_ROWS if sample else 1)
+        rows = lines.preview(SAMPLE_ROWS if needs_sample else 1)
     finally:
         lines.close()
     if kind != "jsonl":
         return FoundColumns(
             dict.fromkeys(inputs.keep, import_arrow("Parquet").string()) if typed and inputs.keep else {}
         )
-    columns = dict(zip(inputs.keep, zip(*rows, strict=True), strict=True)) if rows and sample else {}
+    columns = dict(zip(inputs.keep, zip(*rows, strict=True), strict=True)) if rows and needs_sample else {}
     nulls = [name for name, values in columns.items() if set(values) <= {"null"}]
     if not typed or not inputs.keep:
         return FoundColumns({}, nulls)

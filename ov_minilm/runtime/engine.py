@@ -93,7 +93,7 @@ class Engine:
             SelfCheckFailed: the newly compiled grid gives wrong vectors.
         """
         device, config = self.plan.device, self.plan.config(grid)
-        checked = partial(self._checked, grid)
+        checked = partial(self._checked_grid, grid)
         if kept := self._cache and self._cache.load_model(self._core, device, str(grid), config, checked):
             return kept
         try:
@@ -111,7 +111,7 @@ class Engine:
             self._cache.store_model(compiled, device, str(grid), config)
         return compiled_grid
 
-    def _checked(self, grid: Grid, compiled: ov.CompiledModel) -> CompiledGrid:
+    def _checked_grid(self, grid: Grid, compiled: ov.CompiledModel) -> CompiledGrid:
         compiled_grid = CompiledGrid(compiled)
         batch = golden_batch(self._golden, grid, self.plan.lane_of(grid).align)
         compiled_grid.cosine = self._golden.min_cosine(compiled_grid.run(batch))

@@ -116,7 +116,7 @@ class Tokens:
         """
         given_ids = len(texts) > 0 and not isinstance(texts[0], str)
         if given_ids:
-            windows = [self._cut(self._checked(ids, index)) for index, ids in enumerate(texts)]
+            windows = [self._cut(self._checked_ids(ids, index)) for index, ids in enumerate(texts)]
         else:
             windows = self.windows(texts, whole=truncate == "mean")
         if truncate == "mean":
@@ -196,7 +196,7 @@ class Tokens:
         starts = range(0, max(len(ids), 1), room)
         return [np.array([self._cls, *ids[i : i + room], self._sep], np.int32) for i in starts]
 
-    def _checked(self, text: Sequence[int], index: int) -> list[int]:
+    def _checked_ids(self, text: Sequence[int], index: int) -> list[int]:
         if isinstance(text, str | bytes) or not isinstance(text, Iterable):
             raise TypeError(f"text {index} is {type(text).__name__}, expected a list of token ids")
         ids = list(text)

@@ -278,9 +278,9 @@ def command(
     )
     opening = {name: value for name, value in rest.items() if name not in known_fields}
     memory_mb = opening["memory_mb"]
-    for name, own in (("memory_mb", SERVER_MB), ("cache_mb", 0)):
+    for name, server_mb in (("memory_mb", SERVER_MB), ("cache_mb", 0)):
         if opening[name] is not None:
-            opening[name] = max(1, opening[name] // workers - own)
+            opening[name] = max(1, opening[name] // workers - server_mb)
     with ExitStack() as stack:
         if workers > 1:
             check_system()

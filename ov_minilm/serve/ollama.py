@@ -273,8 +273,8 @@ class Ollama:
         )
 
     def _tags(self) -> list[str]:
-        own = [name if ":" in name else f"{name}:latest" for name in self._service.names]
-        return [*(MINILM_TAGS if self._is_minilm and not self._service.settings.strict_model else ()), *own]
+        tags = [name if ":" in name else f"{name}:latest" for name in self._service.names]
+        return [*(MINILM_TAGS if self._is_minilm and not self._service.settings.strict_model else ()), *tags]
 
     async def tags(self, _: Request) -> Response:
         """GET /api/tags."""

@@ -218,8 +218,8 @@ class Tei:
             return texts
         prompts = self._service.spec.prompts
         if name not in prompts:
-            has = f"it has {', '.join(sorted(prompts))}" if prompts else "it has no prompts"
-            message = f"prompt_name is {name!r:.60}, this model has no such prompt; {has}"
+            known = f"it has {', '.join(sorted(prompts))}" if prompts else "it has no prompts"
+            message = f"prompt_name is {name!r:.60}, this model has no such prompt; {known}"
             raise ApiError("bad_field", message, param="prompt_name")
         if not isinstance(texts[0], str):
             raise ApiError("bad_field", "prompt_name cannot be used with token ids", param="prompt_name")
@@ -344,8 +344,8 @@ def _token_list(text: str, encoding: Encoding) -> list[Token]:
         at.append(at[-1] + len(character.encode("utf-8", "replace")))
     rows = zip(encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True)
     return [
-        Token(number, token, True, None, None)
+        Token(token_id, token, True, None, None)
         if special
-        else Token(number, text[start:stop], False, at[start], at[stop])
-        for number, token, special, (start, stop) in rows
+        else Token(token_id, text[start:stop], False, at[start], at[stop])
+        for token_id, token, special, (start, stop) in rows
     ]
