@@ -147,7 +147,7 @@ def test_version_and_help() -> None:
     )
     assert f"ov-minilm, version {__version__}\nFalse\n" == python(code).stdout
     result = run_inline()
-    shown = (result.stderr or result.stdout).decode()  # click before 8.2 writes it to stdout
+    shown = (result.stderr or result.stdout).decode()  # click before 8.2 prints help to stdout
     assert shown.split() == run_inline("-h").stdout.decode().split()
     assert 2 == len(shown.partition("Start:\n")[2].partition("\n\n")[0].splitlines())
     listed = re.findall(r"^  (\w+)  ", shown.partition("Commands:\n")[2], re.MULTILINE)

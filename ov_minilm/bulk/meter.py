@@ -29,7 +29,7 @@ class Meter:
         self._ended = threading.Event()
         self._started = time.monotonic()
         # time at which the first rows were done, and the bytes of these rows
-        self._first: tuple[float, int] | None = None
+        self._first_rows: tuple[float, int] | None = None
         self._bytes = self._texts = self._tokens = self._written = 0
 
     def advance(self, texts: int, tokens: int, done: int) -> None:
@@ -37,8 +37,8 @@ class Meter:
         self._texts += texts
         self._tokens += tokens
         self._bytes = max(self._bytes, done)
-        if self._first is None:
-            self._first = time.monotonic(), done
+        if self._first_rows is None:
+            self._first_rows = time.monotonic(), done
 
     def keep(self, texts: int) -> None:
         """Add texts whose vectors are written to disk and stay there if the process is killed."""
@@ -57,7 +57,7 @@ class Meter:
         cells = round(share * BAR_CELLS)
         bar = f"[{'#' * cells}{'-' * (BAR_CELLS - cells)}] {share:4.0%}, "
         # the rate leaves out compilation and the shards of an earlier run
-        since, before = self._first or (now, 0)
+        since, before = self._first_rows or (now, 0)
         if self._bytes > before:
             left = round((self._total - self._bytes) / (self._bytes - before) * (now - since))
             bar += f"ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}, "

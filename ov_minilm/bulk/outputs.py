@@ -150,7 +150,7 @@ def _check_columns(inputs: Inputs, form: Form) -> None:
 def _check_inputs(inputs: Inputs, output: Output) -> None:
     """Refuse inputs that are the output or lie in it, and patterns that would match the output.
 
-    Refuse inputs of which some, but not all, were written by this command.
+    Refuse inputs if this command wrote some of them, but not all.
     """
     identities = {_identity(file): file for file in inputs.files}
     existing = [

@@ -106,7 +106,7 @@ class Process:
         return answer
 
     def vectors(self, path: str) -> FloatArray:  # -> [N, D]
-        """Encode the list in a file."""
+        """Return the vectors of the texts in a file."""
         return np.array(self.ask("vectors", texts=path)["vectors"], np.float32)
 
     def memory_mb(self, name: str) -> float:

@@ -328,7 +328,7 @@ def command(
             work()
             return
 
-        def work_linked(link: Link) -> None:
+        def run_worker(link: Link) -> None:
             try:
                 work(link)
             except (OvMiniLMError, ValueError, OSError, click.ClickException) as error:
@@ -347,7 +347,7 @@ def command(
 
         opening["threads"] = cpus.threads(opening["threads"]) // workers
         share_weights(find_model(opening["model"]))
-        supervisor = Supervisor(cpu_sets, work_linked, listeners, take_keys if reload_keys else None)
+        supervisor = Supervisor(cpu_sets, run_worker, listeners, take_keys if reload_keys else None)
         if code := supervisor.run():
             sys.exit(code)
 

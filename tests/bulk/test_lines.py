@@ -39,7 +39,7 @@ def read(path: Path | str, at: Position = START, dialect: Dialect = PLAIN_CSV, m
         ("a.txt", "a\u2028b\x85c\rd\n", ["a\u2028b\x85c\rd"], [1]),
         ("a.txt", "\ufeff", [], []),
         ("a.txt", "a\0b\n\0\n\0\0\0\0\0", ["a\0b", "\0", "\0" * 5], [1, 2, 3]),  # NUL is valid in UTF-8
-        ("a.txt", "é#\n\0\na\n\0\n", ["é#", "\0", "a", "\0"], [1, 2, 3, 4]),  # at every second byte
+        ("a.txt", "é#\n\0\na\n\0\n", ["é#", "\0", "a", "\0"], [1, 2, 3, 4]),  # every second byte is NUL
         ("a.jsonl", '\n{"text": "a"}\n\r\n  \t\n{"text": 3}\n{"text": "b"}\n\n', ["a", None, "b"], [2, 5, 6]),
         ("a.jsonl", '{"text": "a"}\n{"text": "b', ["a", None], [1, 2]),
         ("a.csv", "\n\nid,text\n1,a\n\n   \n2,b\n", ["a", "b"], [1, 2]),

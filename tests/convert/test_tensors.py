@@ -25,7 +25,7 @@ TENSORS = draw(Kind(layers=1))
 def test_weights_are_read_as_fp32(tmp_path: Path, dtype: str, error: float) -> None:
     """FP32 exactly, FP16 and BF16 to their own precision; the prefix bert. and gamma and beta are renamed."""
     save(TENSORS, tmp_path / "model.safetensors", dtype)
-    renamed = [("Norm.weight", "Norm.gamma"), ("Norm.bias", "Norm.beta")]  # TensorFlow's names in a LayerNorm
+    renamed = [("Norm.weight", "Norm.gamma"), ("Norm.bias", "Norm.beta")]  # TensorFlow calls these weights so
     old = {"bert." + reduce(lambda n, r: n.replace(*r), renamed, name): t for name, t in TENSORS.items()}
     save(old, tmp_path / "old.safetensors", dtype)
 
@@ -83,7 +83,7 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes, message: str) -
 
 
 def test_values_that_cannot_be_weights_are_refused(tmp_path: Path) -> None:
-    """A tensor with NaN is refused, and a tensor in two files, because one would be lost."""
+    """A tensor with NaN, or in two files of the same model, is refused."""
     file = tmp_path / "model.safetensors"
     name = "encoder.layer.0.output.dense.bias"
     spec = ModelSpec("small", 48, 128, len(WORDS), 1, 4, 144, "mean", {})

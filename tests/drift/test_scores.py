@@ -229,7 +229,7 @@ def test_memoize_encodes_each_text_once() -> None:
 
 
 def test_measure_reports_known_figures() -> None:
-    """Two of four vectors turn by 30 degrees, so two of three pairs swap ranks and rho is 1/2."""
+    """Cosines, correlations and nDCG are correct for vectors that turn by known angles."""
     tokens = {"x": 64, "far": 65, "near": 200, "same": 300}
     corpus = Retrieval({"1": "far", "2": "near"}, {"3": "x"}, {"3": {"2": 1}})
 

@@ -105,7 +105,7 @@ def test_a_failed_contender_leaves_the_race(shipped: Embedder) -> None:
 def test_workloads_have_the_lengths_they_promise(
     shipped: Embedder, name: str, count: int, low: int, high: int
 ) -> None:
-    """Lengths are in tokens with [CLS] and [SEP]; a longer workload begins with the same texts."""
+    """Lengths are in tokens with [CLS] and [SEP]; a larger workload begins with the same texts."""
     texts, same_texts = (Texts(shipped.count_tokens) for _ in range(2))
 
     workload = texts.make(name)

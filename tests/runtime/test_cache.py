@@ -200,7 +200,7 @@ def test_each_set_of_options_has_its_own_file(tmp_path: Path, shipped: Embedder)
             assert 0.99 < float(shipped.encode("a") @ embedder.encode("a"))
         created |= {path.stat().st_mtime_ns for path in folder.rglob(f"*{SUFFIX}")}
 
-    assert 3 == len(created) == len(list(folder.rglob(f"*{SUFFIX}")))  # "auto" chose one of both lowerings
+    assert 3 == len(created) == len(list(folder.rglob(f"*{SUFFIX}")))  # "auto" is native or conv
 
 
 def test_a_device_without_export_is_one_warning(tmp_path: Path, shipped: Embedder) -> None:

@@ -42,7 +42,7 @@ def reference(shipped: Embedder) -> FloatArray:
 
 
 def test_encode_returns_unit_vectors_of_the_model_that_info_describes(shipped: Embedder) -> None:
-    """A str gives [D], N texts [N, D] in float32, related texts are similar; `info` is ready for JSON."""
+    """A str gives float32 [D], N texts give [N, D]; related texts are similar; `info` can be JSON."""
     vector, info = shipped.encode("one text"), shipped.info.as_dict()
     vectors = shipped.encode(
         ["A man plays the guitar.", "Someone is playing guitar.", "The stock market fell."]

@@ -116,7 +116,7 @@ def test_every_text_is_written_once_in_one_piece(lengths: list[list[int]], name:
         ([40], 1, "8x64 1x256 1x128", "1x128"),
         ([40], 1, "", "1x64"),  # no compiled grid holds the text
         ([150] * 2, 1, "2x208", "2x208"),
-        ([64] * 2, 1, "1x64 8x64 2x64", "2x64"),  # not 1x64 for each row
+        ([64] * 2, 1, "1x64 8x64 2x64", "2x64"),  # one batch, not a 1x64 for each text
         ([64] * 8, 1, "2x256", "8x64"),  # a full batch is worth compiling a grid
     ],
 )

@@ -118,7 +118,7 @@ def test_ids_outside_the_vocabulary_are_refused() -> None:
 
 
 def test_windows_are_averaged_by_their_tokens() -> None:
-    """Weights leave out [CLS] and [SEP]; the mean has length 1; a single window keeps its vector."""
+    """The mean is weighted by word pieces and has length 1; a single window keeps its vector."""
     empty, three, five = (np.zeros(n, np.int32) for n in (2, 5, 7))
     vectors = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
 

@@ -98,7 +98,7 @@ def write(kind: Kind, folder: Path) -> None:
 
 def save(tensors: Mapping[str, FloatArray], path: Path, dtype: str = "float32") -> None:
     """Write tensors as a safetensors file."""
-    import ml_dtypes  # noqa: F401  # makes numpy know bfloat16
+    import ml_dtypes  # noqa: F401  # registers bfloat16 in numpy
     from safetensors.numpy import save_file
 
     save_file({name: tensor.astype(dtype) for name, tensor in tensors.items()}, path, {"format": "pt"})

@@ -1,4 +1,4 @@
-"""Systems other than Linux: only modules are used that their Python has."""
+"""Systems other than Linux: the package uses only modules that exist there."""
 
 import ast
 from pathlib import Path
