@@ -167,7 +167,7 @@ def load(
 ) -> Callable[[Race[Server]], Iterator[Row]]:
     """Return the benchmark with this many clients, and `size` sentences per request.
 
-    `apis` has the API of a contender, if it is not OpenAI's. For `target_precision` see
+    `apis` has the APIs of contenders that do not use OpenAI's API. For `target_precision` see
     `Race.rows`.
     """
 

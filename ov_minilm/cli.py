@@ -595,11 +595,11 @@ def drift(
         precision=precision,  # type: ignore[arg-type]
         threads=threads,
     )
-    first = found[0]
+    first_drift = found[0]
     if (
-        not first.sts
-        and not first.overlap
-        and all(cosine.texts < MIN_TEXTS_TO_GATE for cosine in first.cosine.values())
+        not first_drift.sts
+        and not first_drift.overlap
+        and all(cosine.texts < MIN_TEXTS_TO_GATE for cosine in first_drift.cosine.values())
     ):
         raise click.UsageError(f"too few texts to compare with the limits; pass at least {MIN_TEXTS_TO_GATE}")
     broken = gate(found, Gate())

@@ -392,8 +392,8 @@ def _csv(stream: BinaryIO, at: Position, inputs: Inputs, name: str) -> Iterator[
     hint = ""
     try:
         named = SEPARATOR.fullmatch(first := next(lines, ""))
-        usual = named[1] if named else "\t" if inputs.kind_of(name) == "tsv" else ","
-        delimiter = inputs.dialect.delimiter or usual
+        default_delimiter = named[1] if named else "\t" if inputs.kind_of(name) == "tsv" else ","
+        delimiter = inputs.dialect.delimiter or default_delimiter
         hint = f"; if the delimiter is not {delimiter!r}, pass --delimiter"
         # csv.reader refuses a quote that equals the delimiter
         dialect = replace(inputs.dialect, delimiter=delimiter)

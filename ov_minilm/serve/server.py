@@ -37,7 +37,7 @@ HEAD_TOO_LARGE = f"the head or the trailer of the request is over {MAX_HEAD_BYTE
 WRITE_TIMEOUT_S = 60.0  # a client that reads nothing of its response for this time is disconnected
 KEEP_ALIVE_S = 75  # clients close unused connections earlier, so that no request is lost
 SWITCH_INTERVAL_S = 0.0003  # a Python thread must yield after this time, so that batches start without delay
-# new objects between two garbage collections; few are needed, because requests leave no reference cycles
+# new objects between two garbage collections; a high number suffices, as requests leave no cycles
 GC_THRESHOLD = 20_000
 IDLE_AFTER_S = 0.5  # at shutdown, an open connection is closed after this time without a request
 STATUS_LINES = {

@@ -11,7 +11,7 @@ from ov_minilm.runtime.weights import is_compressed
 
 
 def test_calibration_texts_vary_in_length_and_script() -> None:
-    """300 passages of 3 to 250 words in several scripts; the shipped manifest has the hash of their file."""
+    """Passages have 3 to 250 words and several scripts; the shipped manifest has the hash of the file."""
     texts = read_texts(CALIBRATION)
     words = [len(text.split()) for text in texts]
     recipe = Manifest.read(SHIPPED).recipe

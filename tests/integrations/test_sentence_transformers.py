@@ -71,7 +71,7 @@ def test_sizes_and_similarities_are_the_same_in_both_classes(
     assert (384, 256) == (torch_free.get_sentence_embedding_dimension(), torch_free.max_seq_length)
     assert (384, 256) == (library_model.get_embedding_dimension(), library_model.max_seq_length)
     with pytest.raises(AttributeError, match="no start_multi_process_pool: encode uses threads= CPUs"):
-        torch_free.start_multi_process_pool()  # type: ignore[attr-defined]  # mypy sees that it is missing
+        torch_free.start_multi_process_pool()  # type: ignore[attr-defined]  # no such attribute
     assert (64, (64,)) == (short.get_embedding_dimension(), short.encode("a").shape)
     assert (1, "mean") == (loaded.threads, loaded.truncate)
     similarities = library_model.similarity(vectors, vectors)

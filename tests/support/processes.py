@@ -28,7 +28,7 @@ def run(
 
 
 def run_inline(*arguments: str | Path, text: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run the command line in this process, which is faster; for commands that end before any real work.
+    """Run the command line in this process, to save the start of a new one.
 
     Its streams are files, because the command line asks the system about them.
     """
