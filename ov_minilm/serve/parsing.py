@@ -1,6 +1,6 @@
 """Reading JSON bodies: known fields are checked, unknown ones ignored, and null means absent.
 
-An error names the field, the value found, and what is expected: the field's description in openapi.json.
+An error names the field, the value found, and the description of the field in openapi.json.
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ def test_only_the_needed_files_of_a_hub_id_are_downloaded(tmp_path: Path, weight
 
 
 def test_both_layouts_of_sentence_transformers_are_read(converted: Callable[[str], Path]) -> None:
-    """The layout of the installed version and the older one of most checkpoints give equal tensors."""
+    """The installed version's layout and the older layout of most checkpoints give equal tensors."""
     folders = (converted("arctic") / name for name in ("checkpoint", "saved"))
     first, second = (find(str(folder), None, file_facts(folder / WEIGHTS).sha256) for folder in folders)
 
