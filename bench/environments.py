@@ -28,12 +28,8 @@ PEERS = Path(__file__).parent / "peers"
 CACHE = PEERS / ".peers"
 NPM_OPTIONS = ("--loglevel=error", "--no-audit", "--no-fund")
 ALWAYS_AVAILABLE = ("checkpoint", "texts")  # model files that no peer needs to make
-PEER_CONSTANTS = (
-    "VARIANTS",
-    "PROVIDES",
-    "REQUIRES",
-    "SERVES",
-)  # constants of a peer's file; SERVES is optional
+# constants of a peer's file; SERVES is optional
+PEER_CONSTANTS = ("VARIANTS", "PROVIDES", "REQUIRES", "SERVES")
 
 # Environment variables that forbid a peer to download files and to send telemetry.
 OFFLINE_VARIABLES = {

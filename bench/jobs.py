@@ -64,9 +64,8 @@ def parquet(count: int, workload: str) -> Benchmark:
     def benchmark(race: Race[Process]) -> Iterator[Row]:
         name_prefix = f"Parquet to Parquet, {workload}"
         for name, (shards, options) in CONFIGURATIONS.items():
-            rows = (count if name == OURS else min(count, MAX_TEXTS)) // CONFIGURATIONS[OURS][
-                0
-            ]  # rows of a shard
+            # rows of a shard
+            rows = (count if name == OURS else min(count, MAX_TEXTS)) // CONFIGURATIONS[OURS][0]
             texts = distinct_texts(race, workload, rows * shards)
             with tempfile.TemporaryDirectory() as folder:
                 finished = run_job(

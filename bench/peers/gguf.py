@@ -47,9 +47,8 @@ def prepare(models: dict[str, str]) -> None:
         writer.add_token_type_count(config["type_vocab_size"])
         writer.add_token_list(tokens)
         special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-        types = [
-            3 if token in special or token.startswith("[unused") else 1 for token in tokens
-        ]  # 3: control
+        # 3 is the type of control tokens, 1 that of normal ones
+        types = [3 if token in special or token.startswith("[unused") else 1 for token in tokens]
         writer.add_token_types(types)
         for number, add in (
             ("[PAD]", writer.add_pad_token_id),

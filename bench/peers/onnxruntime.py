@@ -100,9 +100,8 @@ def load(variant: str, models: dict[str, str], threads: int) -> Callable[[list[s
     def encode(texts: list[str]) -> Any:  # -> [N, D]
         feed = _feed(tokenizer.encode_batch(texts))
         hidden = session.run(None, feed)[0]  # [N, T, D]
-        vectors = (hidden * feed["attention_mask"][..., None]).sum(
-            1
-        )  # a sum is enough, because the next line normalizes it
+        # a sum is enough, because the next line normalizes it
+        vectors = (hidden * feed["attention_mask"][..., None]).sum(1)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     return encode

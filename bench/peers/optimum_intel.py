@@ -57,9 +57,8 @@ def load(_: str, models: dict[str, str], threads: int) -> Callable[[list[str]], 
     def encode(texts: list[str]) -> Any:  # -> [N, D]
         tokens = tokenizer(texts, padding=True, truncation=True, max_length=256, return_tensors="np")
         hidden = model(**tokens).last_hidden_state  # [N, T, D]
-        vectors = (hidden * tokens["attention_mask"][..., None]).sum(
-            1
-        )  # a sum is enough, because the next line normalizes it
+        # a sum is enough, because the next line normalizes it
+        vectors = (hidden * tokens["attention_mask"][..., None]).sum(1)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     return encode

@@ -190,9 +190,8 @@ def identify(job: Job) -> Header:
         **asdict(inputs.dialect),
     }
     if job.sink.form == "parquet":
-        job_facts["pyarrow"] = import_arrow(
-            "Parquet"
-        ).__version__  # pyarrow writes its version into the files
+        # pyarrow writes its version into the files
+        job_facts["pyarrow"] = import_arrow("Parquet").__version__
         job_facts["columns"] = [f"{field.name}: {field.type}" for field in inputs.schema or ()]
     stamps = [[_name(file, inputs), _stamp(file, inputs)] for file in inputs.files]
     return Header(json.loads(json.dumps(job_facts)), stamps, on_error)

@@ -60,19 +60,19 @@ def _bar(total: int, delay_s: float) -> Iterator[Callable[[int], None]]:
     import click  # imported here, because only a bar needs click
 
     bar = click.progressbar(length=total, label="encode", show_pos=True, file=sys.stderr)
-    started, pending, shown_tenths = time.monotonic(), 0, False
+    started, pending, shown = time.monotonic(), 0, False
 
     def advance(more: int) -> None:
-        nonlocal pending, shown_tenths
+        nonlocal pending, shown
         pending += more
         if time.monotonic() - started >= delay_s:
-            shown_tenths = True
+            shown = True
             bar.update(pending)
             pending = 0
 
     try:
         yield advance
     finally:
-        if shown_tenths:
+        if shown:
             bar.update(pending)
             bar.render_finish()

@@ -71,9 +71,8 @@ class Application:
         self._routes = {**openai_api.routes(), **tei_routes, **ollama_routes, **pages}
         self._routes["/"] = {"GET": self._page, **tei_routes["/"]}
         self._model_routes: Handlers = {"GET": openai_api.model}
-        self._tei_paths = tei_routes.keys() - {
-            "/tokenize"
-        }  # the fields of the body show which API it belongs to
+        # the fields of the body of /tokenize show which API it belongs to
+        self._tei_paths = tei_routes.keys() - {"/tokenize"}
         self._access = AccessLog(service.settings.access_log)
         self._id_prefix = uuid4().hex  # request ids are this prefix and a number
         self._request_numbers = count(1)

@@ -296,9 +296,8 @@ def command(
 
         as_json = "json" in (log_format, chosen.access_log)
         configure_logging(log_level.upper(), as_json=as_json, stream=sys.stderr)
-        warnings.simplefilter(
-            "ignore", TruncationWarning
-        )  # responses and metrics have the number of cut texts
+        # responses and metrics have the number of cut texts
+        warnings.simplefilter("ignore", TruncationWarning)
         _warn_of_unknown_variables(context)
         if not chosen.api_keys and host not in LOOPBACK and not host.startswith("127."):
             log.warning("no API key is set: everybody who can reach %s can use this server", host)

@@ -142,9 +142,8 @@ def test_a_second_build_has_the_same_bytes_and_a_failed_one_changes_nothing(
     lines = result.stderr.splitlines()
     assert (0, True) == (result.returncode, "exit code 0" in lines), result.stderr
     assert artefact_files(first) == artefact_files(tmp_path / "new/out")
-    assert {"new", "old"} == {
-        path.name for path in tmp_path.iterdir()
-    }  # no connection was logged, and the home folder is empty
+    # no connection was logged, and the home folder is empty
+    assert {"new", "old"} == {path.name for path in tmp_path.iterdir()}
     (drift,) = (line for line in lines if line.startswith("too large"))
     (error_line,) = (line for line in lines if line.startswith("error: "))
     assert ("< 1.1" in drift, "the disk may be full" in error_line, lines[-1]) == (True, True, "exit code 2")

@@ -13,10 +13,11 @@ from ov_minilm.convert.check import original_vectors
 from ov_minilm.convert.source import PACKAGE, find
 from ov_minilm.runtime.tokens import Tokens
 
+# words of one word piece each
 WORDS = (
     "the river turns north below old stone bridge where two boats wait for morning light and a man sells "
     "bread apples cheese warm milk while children run along green fields past small white houses"
-).split()  # words of one word piece each
+).split()
 PIECES = (1, 2, 3, 61, 62, 63, 64, 65, 125, 126, 127, 128, 129, 253, 254, 255, 256, 257, 600)
 AWKWARD = [
     "",

@@ -121,9 +121,8 @@ def test_cross_origin_requests(app: ASGIApp, shipped: Embedder) -> None:
     names = ("allow-origin", "allow-private-network", "expose-headers")
     preflight = {"origin": SITE, "access-control-request-method": "POST"}
     preflight |= {"access-control-request-headers": "authorization,content-type"}
-    preflight |= {
-        "access-control-request-private-network": "true"
-    }  # Private Network Access: a public page asks to send requests to this network
+    # Private Network Access: a public page asks to send requests to this network
+    preflight |= {"access-control-request-private-network": "true"}
     foreign_origin = {"origin": "https://evil.example"}
     exposed = "x-request-id, x-truncated, x-model-fingerprint, server-timing"
     for server, method, headers, expected in (
