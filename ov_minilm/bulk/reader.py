@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 
     from ov_minilm.bulk.parquet import Parquet
 
-SAMPLE_ROWS = (
-    1000  # number of first rows of each JSON lines file that determine the types of the columns to keep
-)
+# number of first rows of each JSON lines file that determine the types of the columns to keep
+SAMPLE_ROWS = 1000
 
 
 def find(

@@ -25,9 +25,8 @@ from ov_minilm.spec import FloatArray, IntArray
 
 OUTLIER_RATIO = 2.0  # a channel is an outlier if its peak is over this many times the PERCENTILE of its layer
 PERCENTILE = 99.5  # which percentile of the peaks of a layer's channels
-FLOAT_NODE_NAME = (
-    "outliers_down"  # part of the names of nodes that stay in float; calibrate.py does not quantize them
-)
+# part of the names of nodes that stay in float; calibrate.py does not quantize them
+FLOAT_NODE_NAME = "outliers_down"
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ def sentences(result: Result) -> list[str]:
     before_list, after_list = (figures.find(name, OURS, "p50_ms") for name in ("query", "query after a list"))
     if before_list and after_list:
         slower = after_list.value > SLOWER_AFTER_LIST * before_list.value
-        end = ": slower, because the list evicts grids compiled for single texts." if slower else "."
+        end = ": slower, because the list evicts weights from the CPU caches." if slower else "."
         lines.append(
             f"A query takes {number(before_list.value)} ms; after a list, {number(after_list.value)} ms{end}"
         )

@@ -26,9 +26,8 @@ from ov_minilm.measure.texts import Texts
 # contender
 PAUSE_S = 0.03
 MIN_ROUNDS, MAX_ROUNDS = 5, 1000
-TARGET_PRECISION = (
-    0.02  # rounds end when half the confidence interval of the median is below this share of the median
-)
+# rounds end when half the confidence interval of the median is below this share of the median
+TARGET_PRECISION = 0.02
 # the machine counts as noisy if the interquartile range of its probe is above this share of the median
 NOISY_SPREAD = 0.15
 

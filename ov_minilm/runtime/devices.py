@@ -20,6 +20,7 @@ def devices(device: str) -> dict[str, bool]:
     names = [device] if virtual not in VIRTUAL_DEVICES else listed.split(",") if listed else []
     # without the (4) of BATCH:CPU(4), which only virtual devices have, and the .0 of GPU.0
     ending = r"((?<!CPU)\.0)?" + r"(\([1-9]\d*\))?" * (virtual in VIRTUAL_DEVICES) + "$"
+    # sorted, so that GPU comes after -GPU and decides
     return {re.sub(ending, "", name.removeprefix("-")): not name.startswith("-") for name in sorted(names)}
 
 

@@ -29,7 +29,8 @@ from ov_minilm.spec import FloatArray, IntArray, ModelSpec
 Truncate = Literal["end", "error", "mean"]
 # Longer texts are tokenized in pieces, because the tokenizer needs about 200 bytes for each token.
 PIECE_CHARS = 8192
-MAX_WORDS, MAX_WORD_CHARS = 32_768, 50  # size of the dictionary (8 MB, then it is emptied), and of its words
+# With more words (about 8 MB) the dictionary is emptied; words with more characters are not kept.
+MAX_WORDS, MAX_WORD_CHARS = 32_768, 50
 
 # A word of the dictionary: letters and digits of scripts with spaces, or a single punctuation mark.
 _find_words = re.compile(r"[0-9A-Za-z\u0080-\u0dff]+|[!-/:-@\[-`{-~\u2010-\u2027]").findall

@@ -110,9 +110,8 @@ class Protocol(HttpToolsProtocol):
         self._in_body = False
         self._ended = False  # a request was completed by the latest bytes
         self._refusal: ApiError | None = None  # the error of a request whose head is invalid
-        self._final_response = (
-            b""  # an error that is sent after the earlier responses; then the connection closes
-        )
+        # an error that is sent after the earlier responses; then the connection closes
+        self._final_response = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timeout for the first request."""
